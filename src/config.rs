@@ -1,0 +1,324 @@
+//! The configuration as meant: immutable, shared by every request, plain data only. `file` is the same as written.
+
+pub mod file;
+pub mod template;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::secret::Secret;
+use crate::user::UserId;
+
+pub use template::{FillError, Template};
+
+/// Everything `tollbridge serve` needs to know, checked as a whole.
+#[derive(Debug)]
+pub struct Config {
+    /// Where MCP clients are served.
+    pub listen: Listen,
+    /// The base URL that people and clients use; links in answers start with it.
+    pub public_url: Url,
+    /// Authorities (`host` or `host:port`) that a `Host` header may name; an entry without a port allows any port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins (`scheme://host[:port]`) that an `Origin` header may name.
+    pub allowed_origins: Vec<String>,
+    /// How callers are recognised, tried in this order. Never empty.
+    pub identity: Vec<IdentityMethod>,
+    /// Where users' tokens are; `None` only if no server requires one.
+    pub token_store: Option<TokenStoreConfig>,
+    /// Sizes, times and counts that hold for every request.
+    pub limits: Limits,
+    /// Where health and metrics are served, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// The configured servers by name; disabled ones are left out.
+    pub servers: BTreeMap<ServerName, Arc<Server>>,
+}
+
+/// A listening address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// TCP; port 0 asks the system for one.
+    Tcp(SocketAddr),
+    /// A unix socket, written `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// The name of a configured server: 1 to 64 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerName(Arc<str>);
+
+impl ServerName {
+    /// The name, if it may be one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=64).contains(&text.len())
+            && !text.starts_with('.')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ServerName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One way to recognise a caller.
+#[derive(Debug)]
+pub enum IdentityMethod {
+    /// `Authorization: Bearer …`, compared by its SHA-256.
+    Bearer {
+        /// The tokens that are good, each with whose it is.
+        tokens: Vec<BearerToken>,
+    },
+    /// A header set by a reverse proxy that proves itself.
+    TrustedHeader(TrustedHeader),
+    /// Every caller is this user; only on loopback.
+    Local {
+        /// That user.
+        user: UserId,
+    },
+}
+
+/// One static bearer token.
+#[derive(Debug)]
+pub struct BearerToken {
+    /// Whose it is.
+    pub user: UserId,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+}
+
+/// What makes an identity header count.
+#[derive(Debug)]
+pub struct TrustedHeader {
+    /// The header that names the user, lower case.
+    pub header: http::HeaderName,
+    /// The issuer of those users.
+    pub issuer: String,
+    /// Peers that may set it.
+    pub trusted_peers: Vec<IpNet>,
+    /// Whether a peer on our unix socket may set it.
+    pub trust_unix_socket: bool,
+    /// The header by which the proxy proves itself, lower case.
+    pub secret_header: http::HeaderName,
+    /// What that header must hold.
+    pub secret: Secret,
+    /// Whether the user header may hold a comma.
+    pub allow_comma: bool,
+}
+
+/// The store that holds users' tokens.
+#[derive(Debug)]
+pub struct TokenStoreConfig {
+    /// Which store.
+    pub kind: TokenStoreKind,
+    /// The sealing keys; the first seals, all open. Never empty.
+    pub keys: Vec<SealingKey>,
+}
+
+/// A store to connect to.
+#[derive(Debug)]
+pub enum TokenStoreKind {
+    /// SQLite in this directory: one node.
+    Embedded {
+        /// The directory that holds the database, created 0700 if missing.
+        path: PathBuf,
+    },
+    /// Redis or Valkey: any number of nodes.
+    Redis {
+        /// `redis://`, `rediss://` or `redis+unix://`, possibly with a password: a secret.
+        url: Secret,
+        /// What every key starts with.
+        prefix: String,
+    },
+}
+
+/// One sealing key of the key ring.
+#[derive(Debug)]
+pub struct SealingKey {
+    /// The id that travels with everything the key sealed: 1 to 32 of `A-Z a-z 0-9 _ -`.
+    pub id: String,
+    /// Where its 32 bytes are.
+    pub source: KeySource,
+}
+
+/// Where a sealing key is kept.
+#[derive(Debug)]
+pub enum KeySource {
+    /// A file, read at start.
+    File(PathBuf),
+    /// An environment variable's value, resolved at load.
+    Value(Secret),
+}
+
+/// Sizes, times and counts that hold for every request.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The longest request body, bytes.
+    pub body: usize,
+    /// The longest time to read a request's header, and a connection's first.
+    pub header_timeout: Duration,
+    /// The longest pause within a request body.
+    pub body_idle: Duration,
+    /// How long the status line may wait for something to forward.
+    pub commit_delay: Duration,
+    /// The pause after which a stream gets a comment.
+    pub keep_alive: Duration,
+    /// How long a client may take no byte before its stream is cut.
+    pub write_stall: Duration,
+    /// How long running requests may go on after the first stop signal.
+    pub shutdown_grace: Duration,
+    /// How long a sealed session of a legacy client lasts.
+    pub session_lifetime: Duration,
+    /// Requests at once of one user.
+    pub per_user: usize,
+    /// Requests at once of one server.
+    pub per_server: usize,
+    /// Requests at once in all.
+    pub total: usize,
+    /// How long a request may wait for its turn.
+    pub queue: Duration,
+}
+
+/// A configured server: what to launch, with holes for the user's token.
+#[derive(Debug)]
+pub struct Server {
+    /// Its key in `mcpServers`.
+    pub name: ServerName,
+    /// What it is.
+    pub plan: Plan,
+    /// Whether a request needs the user's token.
+    pub requires_user_token: bool,
+    /// How a person gets a token.
+    pub token_setup: TokenSetup,
+    /// Times and sizes of its processes.
+    pub process: ProcessLimits,
+}
+
+/// How a person gets a token for a server, as the operator tells it.
+#[derive(Debug, Default)]
+pub struct TokenSetup {
+    /// The service's name for people.
+    pub display_name: Option<String>,
+    /// What to do, in a sentence or two.
+    pub instructions: Option<String>,
+    /// Where the service explains it.
+    pub help_url: Option<Url>,
+    /// What a token looks like; checked when one is saved.
+    pub token_format: Option<regex::Regex>,
+}
+
+/// Times and sizes of one server's processes.
+#[derive(Debug, Clone)]
+pub struct ProcessLimits {
+    /// From the spawn to the answer of `initialize`.
+    pub start_timeout: Duration,
+    /// From the spawn to the response, whatever progress is made.
+    pub request_timeout: Duration,
+    /// How long a legacy call may go on when its client has gone.
+    pub abandoned_grace: Duration,
+    /// From closing stdin to SIGTERM.
+    pub eof_grace: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub term_grace: Duration,
+    /// The longest line on stdout, bytes.
+    pub line: usize,
+}
+
+/// What a server is launched from.
+#[derive(Debug)]
+pub enum Plan {
+    /// A program that speaks MCP on stdin and stdout.
+    Stdio(StdioPlan),
+    /// A server elsewhere that speaks MCP over HTTP.
+    Http(HttpPlan),
+}
+
+/// A program to start.
+#[derive(Debug)]
+pub struct StdioPlan {
+    /// The program, absolute.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<Template>,
+    /// Its whole environment: the declared variables plus PATH, HOME, LANG and TMPDIR.
+    pub env: Vec<(String, Template)>,
+    /// Its working directory.
+    pub cwd: Option<PathBuf>,
+}
+
+/// An HTTP server to call.
+#[derive(Debug)]
+pub struct HttpPlan {
+    /// Its URL; holes only in path segments and query values.
+    pub url: Template,
+    /// Headers to send.
+    pub headers: Vec<(http::HeaderName, Template)>,
+}
+
+/// A launch plan without holes: made for one request, dropped and zeroed once it has been used.
+pub enum Launch {
+    /// A program to start.
+    Stdio(StdioLaunch),
+    /// An HTTP server to call.
+    Http(HttpLaunch),
+}
+
+/// A program to start, filled for one user. Its text is zeroed on drop.
+pub struct StdioLaunch {
+    /// The program, absolute.
+    pub program: PathBuf,
+    /// Its arguments, without the program's name.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(String, Secret)>,
+    /// Its working directory.
+    pub cwd: Option<PathBuf>,
+}
+
+/// An HTTP server to call, filled for one user.
+pub struct HttpLaunch {
+    /// Its URL.
+    pub url: Secret,
+    /// Headers to send; values are marked sensitive.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+impl Server {
+    /// The launch plan for one user: the only place where a token meets a template.
+    ///
+    /// # Errors
+    /// Names the field that the token does not fit, never the value.
+    pub fn fill(&self, token: Option<&Secret>) -> Result<Launch, FillError> {
+        todo!("{token:?}")
+    }
+}

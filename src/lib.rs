@@ -1,0 +1,45 @@
+//! Tollbridge: every HTTP request gets a fresh MCP server that saw only its user's token.
+//!
+//! The life of a request is `bridge`; everything else is what it takes. The modules stand in layers, top first:
+//! a module uses only groups below its own, and modules of one group never import each other. The comments that
+//! open each group are read by `tests/layers.rs`, which fails on an import that goes up or sideways.
+
+// layer: the program
+pub mod cli;
+pub mod supervisor;
+
+// layer: wiring, the only place that builds long-lived things
+pub mod app;
+
+// layer: connections
+pub mod server;
+
+// layer: paths
+pub mod routes;
+
+// layer: what we do
+pub mod admin;
+pub mod bridge;
+
+// layer: what it takes
+pub mod auth;
+pub mod limits;
+pub mod tokens;
+pub mod upstream;
+
+// layer: what that takes
+pub mod mcp;
+pub mod store;
+
+// layer: plain data
+pub mod config;
+
+// layer: know nothing of ours
+pub mod clock;
+pub mod keyring;
+pub mod lifecycle;
+pub mod metrics;
+pub mod respond;
+pub mod secret;
+pub mod telemetry;
+pub mod user;
