@@ -8,23 +8,20 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::sync::mpsc;
 
 /// nginx's word for "do not buffer this response".
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The body of every response of ours.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum Body {
     /// Nothing.
     #[default]
     Empty,
     /// All of it, sent as one frame.
     Full(Bytes),
-    /// One frame for each `Bytes` received, flushed by itself; the body ends, cleanly, when the last sender is gone.
-    /// The sender learns by `Sender::closed` that the client or its connection went away. An empty `Bytes` is skipped:
-    /// as a frame it would say nothing, and as a chunk it would say "the end".
-    Stream(mpsc::Receiver<Bytes>),
+    /// Frames as they come, each flushed by itself.
+    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Infallible> + Send>>),
 }
 
 impl Body {
@@ -49,13 +46,7 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Stream(frames) => loop {
-                match std::task::ready!(frames.poll_recv(cx)) {
-                    Some(bytes) if bytes.is_empty() => {}
-                    Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                    None => return Poll::Ready(None),
-                }
-            },
+            Self::Stream(frames) => frames.as_mut().poll_frame(cx),
         }
     }
 
@@ -63,7 +54,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Stream(frames) => frames.is_closed() && frames.is_empty(),
+            Self::Stream(frames) => frames.is_end_stream(),
         }
     }
 
@@ -71,7 +62,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(frames) => frames.size_hint(),
         }
     }
 }
@@ -102,11 +93,11 @@ pub fn with_type(status: StatusCode, content_type: HeaderValue, document: impl I
     response
 }
 
-/// A stream of server-sent events, 200, that no proxy should hold back. Each `Bytes` is one whole event or comment,
-/// already in the form of the wire.
+/// A stream of server-sent events, 200, that no proxy should hold back. Each frame is one whole event or comment, or a
+/// piece of one, already in the form of the wire.
 #[must_use]
-pub fn sse(events: mpsc::Receiver<Bytes>) -> Response<Body> {
-    let mut response = head(StatusCode::OK, Body::Stream(events));
+pub fn sse(events: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response<Body> {
+    let mut response = head(StatusCode::OK, Body::Stream(Box::pin(events)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -143,7 +134,7 @@ mod tests {
 
     #[test]
     fn no_response_is_cached_or_sniffed() {
-        let (_sender, events) = mpsc::channel(1);
+        let events = http_body_util::Empty::new();
         let all = [
             empty(StatusCode::ACCEPTED),
             json(StatusCode::OK, "{}"),
@@ -160,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_stream_of_events_asks_proxies_not_to_buffer() {
-        let (_sender, events) = mpsc::channel(1);
+        let events = http_body_util::Empty::new();
         assert_eq!(header(&sse(events), "x-accel-buffering"), "no");
     }
 
@@ -171,26 +162,5 @@ mod tests {
         assert!(!response.body().is_end_stream());
         assert_eq!(frames(response.into_body()).await, ["{\"a\":1}"]);
         assert!(text(StatusCode::OK, "").body().is_end_stream());
-    }
-
-    #[tokio::test]
-    async fn each_event_is_one_frame_and_the_last_sender_ends_the_body() {
-        let (sender, events) = mpsc::channel(4);
-        let mut body = sse(events).into_body();
-        for event in ["data: 1\n\n", "", ": \n\n"] {
-            sender.send(Bytes::from(event)).await.unwrap();
-        }
-        assert_eq!(body.size_hint().exact(), None);
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
-        drop(sender);
-        assert!(!body.is_end_stream(), "a comment is still to come");
-        assert_eq!(frames(body).await, [": \n\n"]);
-    }
-
-    #[tokio::test]
-    async fn a_body_that_is_dropped_tells_its_sender() {
-        let (sender, events) = mpsc::channel::<Bytes>(1);
-        drop(sse(events));
-        sender.closed().await;
     }
 }
