@@ -197,7 +197,9 @@ impl Keyring {
     pub fn index<'a>(&'a self, label: &str, parts: &[&str]) -> impl Iterator<Item = [u8; 32]> + use<'a> {
         let mut message = Vec::with_capacity(128);
         append(&mut message, label);
-        parts.iter().for_each(|part| append(&mut message, part));
+        for part in parts {
+            append(&mut message, part);
+        }
         self.keys.iter().map(move |key| {
             let tag = hmac::sign(&key.index, &message);
             tag.as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
@@ -247,7 +249,9 @@ fn associated(key: &str, place: Place<'_>) -> Vec<u8> {
     bytes.push(FORMAT);
     append(&mut bytes, key);
     append(&mut bytes, place.purpose.label());
-    place.parts.iter().for_each(|part| append(&mut bytes, part));
+    for part in place.parts {
+        append(&mut bytes, part);
+    }
     bytes
 }
 

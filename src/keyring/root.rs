@@ -161,7 +161,9 @@ impl fmt::Debug for RootKey {
 /// Whether `bytes` are repeated, counted or typed. Random bytes are none of it.
 fn is_weak(bytes: &[u8; ROOT_KEY_LEN]) -> bool {
     let mut seen = [false; 256];
-    bytes.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    for byte in bytes {
+        seen[usize::from(*byte)] = true;
+    }
     let few = seen.iter().filter(|seen| **seen).count() < MIN_DISTINCT;
     let repeated = (1..=ROOT_KEY_LEN / 2).any(|period| bytes.iter().zip(&bytes[period..]).all(|(a, b)| a == b));
     let step = bytes[1].wrapping_sub(bytes[0]);
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn base64_hex_and_raw_files_hold_the_same_key() {
         let key = RootKey::random();
-        let hex: String = key.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = key.bytes().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let padded = base64::prelude::BASE64_STANDARD.encode(key.bytes());
         let text = key.to_text().to_string();
         for content in [key.bytes(), text.as_bytes(), format!("{text}\n").as_bytes(), hex.as_bytes(), padded.as_bytes()]
