@@ -289,7 +289,7 @@ mod tests {
             let limits = Arc::clone(&limits);
             waiting(&mut greedy, async move {
                 let permit = limits.admit(&user("greedy"), &server("a")).await;
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
                 permit.is_ok()
             })
             .await;
@@ -308,7 +308,7 @@ mod tests {
             let limits = Arc::clone(&limits);
             waiting(&mut slow, async move {
                 let _permit = limits.admit(&user(name), &server("slow")).await;
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
             })
             .await;
         }
