@@ -170,7 +170,7 @@ impl Bridge {
             "call",
             user = %asked.user,
             server = %asked.server.name,
-            method = %crate::secret::encode_for_log(call.message.method()),
+            method = %crate::telemetry::encode_for_log(call.message.method()),
         );
         let reply = Reply {
             user: asked.user,

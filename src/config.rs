@@ -43,6 +43,20 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Arc<Server>>,
 }
 
+impl Config {
+    /// Whether a `Host` header may say this.
+    #[must_use]
+    pub fn allows_host(&self, host: &str) -> bool {
+        self.allowed_hosts.iter().any(|allowed| host.eq_ignore_ascii_case(allowed))
+    }
+
+    /// Whether an `Origin` header may say this.
+    #[must_use]
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        self.allowed_origins.iter().any(|allowed| origin.eq_ignore_ascii_case(allowed))
+    }
+}
+
 /// A listening address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http::Request;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,7 +24,8 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Counted, Metrics};
 use crate::respond::Body;
 use crate::routes::Routes;
-use guarded::{Activity, Guarded, InFlight, Times, closed_by_peer};
+use guarded::{Activity, Guarded, InFlight, closed_by_peer};
+pub use guarded::Times;
 pub use listener::Listener;
 
 /// The longest request head, in bytes.

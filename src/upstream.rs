@@ -7,12 +7,10 @@ pub mod orphans;
 pub mod stderr;
 pub mod stdio;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
-use group::SpawnError;
+use group::{Graces, SpawnError};
 use stdio::StdioServer;
 
 /// An open conversation with a fresh server.
@@ -45,15 +43,6 @@ pub enum UpstreamError {
     /// It did not answer `initialize` in time.
     #[error("the server did not start within its time")]
     StartTimeout,
-}
-
-/// How long each step of an ending may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Graces {
-    /// From closing stdin to SIGTERM.
-    pub eof: Duration,
-    /// From SIGTERM to SIGKILL.
-    pub term: Duration,
 }
 
 impl From<&ProcessLimits> for Graces {

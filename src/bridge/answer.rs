@@ -55,7 +55,7 @@ impl Reply {
             version: initialized.version,
             client_info: session::brief_client_info(asked.client_info.as_deref()),
             capabilities: asked.capabilities,
-            nonce: self.keyring.nonce(),
+            nonce: session::fresh_nonce(),
             expires: UnixTime(self.clock.now().0 + self.session_lifetime),
         };
         let owner = Owner { user: &self.user, server: &self.server };

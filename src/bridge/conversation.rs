@@ -21,7 +21,8 @@ use crate::mcp::message::{Answer, FromServer, Message};
 use crate::mcp::modern::{Level, Modern};
 use crate::mcp::translate;
 use crate::metrics::{End, Metrics};
-use crate::upstream::{Graces, Upstream, UpstreamError};
+use crate::upstream::group::Graces;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a server has to take note of a cancellation before it is ended.
 const CANCEL_GRACE: Duration = Duration::from_millis(300);

@@ -14,7 +14,6 @@ use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
 use crate::respond::{self, Body};
 use crate::upstream::UpstreamError;
-use crate::upstream::group::SpawnError;
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -125,7 +124,7 @@ impl BridgeError {
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
             Self::Fill(_) | Self::NotYet => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
-            Self::Upstream(UpstreamError::Spawn(error)) if is_shortage(error) => {
+            Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
             Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
@@ -209,13 +208,5 @@ fn modern_verdict(fault: &ModernFault) -> (StatusCode, i64) {
         ModernFault::Version { .. } => (StatusCode::BAD_REQUEST, modern::UNSUPPORTED_VERSION),
         ModernFault::RemovedMethod => (StatusCode::NOT_FOUND, METHOD_NOT_FOUND),
         ModernFault::Response => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
-    }
-}
-
-/// Whether the system lacked something for a moment, rather than the program being wrong.
-fn is_shortage(error: &SpawnError) -> bool {
-    match error {
-        SpawnError::NotFound | SpawnError::NotExecutable | SpawnError::PermissionDenied | SpawnError::TooLong => false,
-        SpawnError::NoProcesses | SpawnError::NoMemory | SpawnError::NoFiles | SpawnError::Other => true,
     }
 }

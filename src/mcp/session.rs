@@ -1,6 +1,8 @@
 //! A legacy session without a session store: the `Mcp-Session-Id` is the session, sealed. Any node can rebuild the
 //! handshake of any later request from it. Source: MCP 2025-11-25, basic/transports, "Session Management".
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -107,6 +109,14 @@ fn parts(owner: Owner<'_>) -> [&str; 3] {
 
 fn place<'a>(parts: &'a [&'a str; 3]) -> Place<'a> {
     Place { purpose: Purpose::Session, parts }
+}
+
+/// What tells a new session from every other: 128 random bits as text.
+#[must_use]
+pub fn fresh_nonce() -> String {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A client's name and version alone, each cut to a length that a session id can carry.

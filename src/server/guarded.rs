@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Version;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::time::{Instant, Sleep};
+
+use crate::sys;
 
 /// How patient a connection is.
 #[derive(Debug, Clone, Copy)]
@@ -182,10 +183,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 /// Resolves when the peer has closed its side or reset the connection, however many unread bytes lie in between:
 /// EPOLLRDHUP on a descriptor of its own says so. Never resolves if there is no descriptor to spare.
 pub fn closed_by_peer<S: AsFd>(stream: &S) -> impl Future<Output = ()> + Send + 'static {
-    let watched: io::Result<AsyncFd<OwnedFd>> = stream
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(|copy| AsyncFd::with_interest(copy, Interest::READABLE));
+    let watched = stream.as_fd().try_clone_to_owned().and_then(sys::watch);
     async move {
         let Ok(watched) = watched else { return std::future::pending().await };
         loop {

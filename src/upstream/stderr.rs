@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 
-use crate::secret::{Redactor, Secret, encode_for_log};
+use crate::secret::{Redactor, Secret};
+use crate::telemetry::encode_for_log;
 
 /// How much of the end is kept, to be told if the server fails, in bytes.
 const KEPT_BYTES: usize = 16 * 1024;

@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use super::group::{Exit, Group, Pipes, Spawner};
+use super::group::{Exit, Graces, Group, Pipes, Spawner};
 use super::lines::{LineTooLong, Lines};
 use super::stderr::ErrorLog;
-use super::{Graces, UpstreamError};
+use super::UpstreamError;
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::secret::Secret;
