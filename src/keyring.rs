@@ -132,6 +132,12 @@ impl Keyring {
         Self { keys: Box::new([RingKey::derive("ephemeral".into(), &RootKey::random())]) }
     }
 
+    /// The id of the key that seals.
+    #[must_use]
+    pub fn active_id(&self) -> &str {
+        &self.keys[0].id
+    }
+
     /// Seals `plain` to `place` with the first key.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {

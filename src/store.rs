@@ -70,6 +70,27 @@ pub struct Listing {
     pub unreadable: usize,
 }
 
+/// What a backend found where a record should be.
+struct Found {
+    /// The sealed record, if there is one.
+    record: Option<Vec<u8>>,
+    /// A proof of every key that ever wrote here, by key id; may be left out when there is a record.
+    proofs: Proofs,
+}
+
+/// Sealed proofs by key id.
+type Proofs = Vec<(String, Vec<u8>)>;
+
+/// What a backend writes at once.
+struct Write {
+    /// Whose it is, sealed.
+    owner: Vec<u8>,
+    /// The sealed record.
+    record: Vec<u8>,
+    /// The id of the key that sealed both, and its proof.
+    proof: (String, Vec<u8>),
+}
+
 /// One user's records as a backend holds them.
 struct Row {
     /// The keyed hash of whose they are.
@@ -123,7 +144,11 @@ impl TokenStore {
     /// The token of `user` for `server`, within 600 ms.
     pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
         let names = self.names(user);
-        let open = |sealed: &[u8]| record::open(&self.keyring, user, server, sealed).map(|record| record.token);
+        let open = |found: Found| match found.record {
+            Some(sealed) => record::open(&self.keyring, user, server, &sealed).map(|record| Some(record.token)),
+            // Without the key that wrote it, a record is not found either: that is not the same as none.
+            None => record::verify(&self.keyring, &found.proofs).map(|()| None),
+        };
         let found = match &self.backend {
             Backend::Redis(redis) => redis.fetch(&names, server, open).await,
             Backend::Embedded(embedded) => embedded.fetch(&names, server, open).await,
@@ -141,17 +166,23 @@ impl TokenStore {
     /// The store failed, or holds a record that a newer version wrote, which must be deleted first.
     pub async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
         let names = self.names(user);
-        let foreign = |sealed: &[u8]| Ok(is_foreign(sealed));
-        let owner = record::seal_owner(&self.keyring, user, names.active());
-        let sealed = record::seal(&self.keyring, user, server, self.clock.now(), token);
+        let writable = |found: Found| match found.record.as_deref() {
+            Some(sealed) if is_foreign(sealed) => Err(StoreError::Newer),
+            _ => Ok(()),
+        };
+        let write = Write {
+            owner: record::seal_owner(&self.keyring, user, names.active()),
+            record: record::seal(&self.keyring, user, server, self.clock.now(), token),
+            proof: record::prove(&self.keyring),
+        };
         match &self.backend {
             Backend::Redis(redis) => {
-                refuse(redis.fetch(&names, server, foreign).await?)?;
-                redis.put(&names, server, &owner, &sealed).await
+                redis.fetch(&names, server, writable).await?;
+                redis.put(&names, server, &write).await
             }
             Backend::Embedded(embedded) => {
-                refuse(embedded.fetch(&names, server, foreign).await?)?;
-                embedded.put(names, server, owner, sealed).await
+                embedded.fetch(&names, server, writable).await?;
+                embedded.put(names, server, write).await
             }
         }
     }
@@ -214,14 +245,16 @@ impl TokenStore {
         }
     }
 
-    /// Whether the store answers now and may be trusted with tokens, for readiness.
+    /// Whether the store answers now, was written with keys that are in the ring and may be trusted with tokens: for
+    /// the start and for readiness.
     ///
     /// # Errors
-    /// It does not, or it would evict tokens.
+    /// It does not, it was not, or it would evict tokens.
     pub async fn check(&self) -> Result<(), StoreError> {
+        let verify = |proofs: Proofs| record::verify(&self.keyring, &proofs);
         match &self.backend {
-            Backend::Redis(redis) => redis.check().await,
-            Backend::Embedded(embedded) => embedded.check().await,
+            Backend::Redis(redis) => redis.check(verify).await,
+            Backend::Embedded(embedded) => embedded.check(verify).await,
         }
     }
 
@@ -272,11 +305,6 @@ impl TokenStore {
             listing.entries.push(Entry { user: user.clone(), server, saved_at });
         }
     }
-}
-
-/// Refuses to write over what a newer version wrote.
-fn refuse(foreign: Option<bool>) -> Result<(), StoreError> {
-    if foreign == Some(true) { Err(StoreError::Newer) } else { Ok(()) }
 }
 
 impl fmt::Debug for Row {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::record::Names;
-use super::{Row, SetupError, StoreError};
+use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
 use worker::Worker;
@@ -43,54 +43,45 @@ impl Embedded {
         Ok(Self { reader: start("store-read", reader)?, writer: start("store-write", writer)? })
     }
 
-    /// What `open` makes of the record for `server` under the first of `names` that has one.
+    /// What `read` makes of the record for `server` under the first of `names` that has one.
     pub(super) async fn fetch<T>(
         &self,
         names: &Names,
         server: &ServerName,
-        open: impl FnOnce(&[u8]) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
+        read: impl FnOnce(Found) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let (names, server) = (names.clone(), server.clone());
-        let sealed = self
-            .reader
-            .run(READ_DEADLINE, move |connection| {
-                // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
-                let snapshot = connection.transaction()?;
-                let mut select =
-                    snapshot.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
-                for name in names.iter() {
-                    let record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
-                    if record.is_some() {
-                        return Ok(record);
-                    }
+        let select = move |connection: &mut Connection| {
+            // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
+            let snapshot = connection.transaction()?;
+            let mut select = snapshot.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
+            for name in names.iter() {
+                let record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
+                if record.is_some() {
+                    return Ok(Found { record, proofs: Vec::new() });
                 }
-                Ok(None::<Vec<u8>>)
-            })
-            .await?;
-        sealed.map(|sealed| open(&sealed)).transpose()
+            }
+            Ok(Found { record: None, proofs: proofs(&snapshot)? })
+        };
+        read(self.reader.run(READ_DEADLINE, select).await?)
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
-    pub(super) async fn put(
-        &self,
-        names: Names,
-        server: &ServerName,
-        owner: Vec<u8>,
-        record: Vec<u8>,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<(), StoreError> {
         let server = server.clone();
-        let write = move |connection: &mut Connection| {
+        let put = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let active = names.active();
-            transaction.execute("REPLACE INTO owners (name, sealed) VALUES (?1, ?2)", params![active, owner])?;
+            transaction.execute("REPLACE INTO keys (id, proof) VALUES (?1, ?2)", write.proof)?;
+            transaction.execute("REPLACE INTO owners (name, sealed) VALUES (?1, ?2)", params![active, write.owner])?;
             transaction.execute(
                 "REPLACE INTO tokens (name, server, record) VALUES (?1, ?2, ?3)",
-                params![active, server.as_str(), record],
+                params![active, server.as_str(), write.record],
             )?;
             remove(&transaction, names.older(), &server)?;
             Ok(transaction.commit()?)
         };
-        self.writer.run(WRITE_DEADLINE, write).await
+        self.writer.run(WRITE_DEADLINE, put).await
     }
 
     /// Removes the record for `server` under every name; whether there was one.
@@ -157,13 +148,9 @@ impl Embedded {
         self.reader.run(READ_DEADLINE, read).await
     }
 
-    /// Whether the database can be read.
-    pub(super) async fn check(&self) -> Result<(), StoreError> {
-        let read = |connection: &mut Connection| {
-            connection.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists(())?;
-            Ok(())
-        };
-        self.reader.run(READ_DEADLINE, read).await
+    /// Whether the database can be read and holds what `verify` accepts.
+    pub(super) async fn check(&self, verify: impl FnOnce(Proofs) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        verify(self.reader.run(READ_DEADLINE, |connection| Ok(proofs(connection)?)).await?)
     }
 }
 
@@ -171,6 +158,12 @@ impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Embedded(…)")
     }
+}
+
+/// The proofs of the keys that wrote here.
+fn proofs(connection: &Connection) -> rusqlite::Result<Proofs> {
+    let mut select = connection.prepare_cached("SELECT id, proof FROM keys")?;
+    select.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// Removes the record for `server` under each of `names`, and the owner where it was the last. How many there were.

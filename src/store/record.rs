@@ -92,6 +92,21 @@ pub(super) fn open_owner(keyring: &Keyring, name: &str, sealed: &[u8]) -> Result
     UserId::new(issuer, subject).map_err(|_| StoreError::Shape)
 }
 
+/// A proof that the active key wrote here, with the key's id. Records lie under names that only their key can tell, so
+/// a ring that lacks the key would see none of them; the proof is what it sees instead.
+pub(super) fn prove(keyring: &Keyring) -> (String, Vec<u8>) {
+    let id = keyring.active_id();
+    (id.to_owned(), keyring.seal(Place { purpose: Purpose::Token, parts: &["key/1", id] }, &[]))
+}
+
+/// Whether the ring holds every key that wrote here.
+pub(super) fn verify(keyring: &Keyring, proofs: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+    for (id, proof) in proofs {
+        keyring.open(Place { purpose: Purpose::Token, parts: &["key/1", id] }, proof).map_err(StoreError::Sealed)?;
+    }
+    Ok(())
+}
+
 fn at<T>(user: &UserId, server: &ServerName, then: impl FnOnce(Place<'_>) -> T) -> T {
     let parts = [VERSION, user.issuer(), user.subject(), server.as_str(), "token"];
     then(Place { purpose: Purpose::Token, parts: &parts })

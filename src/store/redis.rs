@@ -13,12 +13,13 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
     Client, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
+    Value, from_redis_value,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::record::Names;
-use super::{Row, SetupError, StoreError};
+use super::{Found, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::secret::Secret;
 
@@ -95,13 +96,13 @@ impl Redis {
         })
     }
 
-    /// What `open` makes of the record for `server` under the first of `names` that has one.
+    /// What `read` makes of the record for `server` under the first of `names` that has one.
     pub(super) async fn fetch<T>(
         &self,
         names: &Names,
         server: &ServerName,
-        open: impl FnOnce(&[u8]) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
+        read: impl FnOnce(Found) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut pipe = Pipeline::new();
         if names.iter().len() > 1 {
             // A record that is moved from name to name meanwhile must not be missed under both.
@@ -110,24 +111,24 @@ impl Redis {
         for name in names.iter() {
             pipe.cmd("HGET").arg(self.tokens(name)).arg(server.as_str());
         }
-        self.ask(&pipe, |records: Vec<Option<Vec<u8>>>| {
-            records.into_iter().flatten().next().map(|sealed| open(&sealed)).transpose()
+        pipe.cmd("HGETALL").arg(self.proofs());
+        self.ask(&pipe, |mut answers: Vec<Value>| {
+            let proofs = from_redis_value(answers.pop().ok_or(StoreError::Shape)?).map_err(|_| StoreError::Shape)?;
+            let records: Vec<Option<Vec<u8>>> =
+                from_redis_value(Value::Array(answers)).map_err(|_| StoreError::Shape)?;
+            read(Found { record: records.into_iter().flatten().next(), proofs })
         })
         .await
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
-    pub(super) async fn put(
-        &self,
-        names: &Names,
-        server: &ServerName,
-        owner: &[u8],
-        record: &[u8],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<(), StoreError> {
         let mut pipe = redis::pipe();
         pipe.atomic();
-        let key = self.tokens(names.active());
-        pipe.cmd("HSET").arg(key).arg(OWNER).arg(owner).arg(server.as_str()).arg(record).ignore();
+        let (key, proof) = &write.proof;
+        pipe.cmd("HSET").arg(self.proofs()).arg(key).arg(proof).ignore();
+        pipe.cmd("HSET").arg(self.tokens(names.active())).arg(OWNER).arg(&write.owner);
+        pipe.arg(server.as_str()).arg(&write.record).ignore();
         for name in names.older() {
             self.remove(&mut pipe, name, server).ignore();
         }
@@ -271,6 +272,11 @@ impl Redis {
     /// The key of a user's records. The braces keep whatever is added beside it in the same cluster slot.
     fn tokens(&self, name: &str) -> String {
         format!("{}:tokens:{{{name}}}", self.prefix)
+    }
+
+    /// The key of the proofs of the keys that wrote here.
+    fn proofs(&self) -> String {
+        format!("{}:keys", self.prefix)
     }
 
     fn session(&self, name: &str) -> String {

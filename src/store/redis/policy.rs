@@ -3,15 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use super::Redis;
-use crate::store::{Notice, StoreError};
+use crate::store::{Notice, Proofs, StoreError};
 
 impl Redis {
-    /// Whether Redis answers, and does not evict as far as can be told.
-    pub(in crate::store) async fn check(&self) -> Result<(), StoreError> {
+    /// Whether Redis answers what `verify` accepts, and does not evict as far as can be told.
+    pub(in crate::store) async fn check(
+        &self,
+        verify: impl FnOnce(Proofs) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HGETALL").arg(self.proofs());
+        self.ask(&pipe, |[proofs]: [Proofs; 1]| verify(proofs)).await?;
         if self.policy_seen.load(Ordering::Relaxed) {
-            let mut pipe = redis::pipe();
-            pipe.cmd("PING").ignore();
-            return self.ask(&pipe, |()| Ok(())).await;
+            return Ok(());
         }
         match self.eviction().await {
             // Redis answers, only not to this question: the start has said so.

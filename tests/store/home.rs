@@ -1,0 +1,172 @@
+//! A store's home: a server or a directory of its own, several handles on it, and a way past them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use tempfile::TempDir;
+use tollbridge::clock::Clock;
+use tollbridge::config::{KeySource, SealingKey, ServerName, TokenStoreKind};
+use tollbridge::keyring::{Keyring, RootKey};
+use tollbridge::secret::Secret;
+use tollbridge::store::{Lookup, StoreError, TokenStore};
+use tollbridge::user::UserId;
+
+use crate::redis_server::RedisServer;
+
+/// What every key of the Redis stores starts with: with characters that a pattern would misread.
+pub(crate) const PREFIX: &str = "toll[b]ridge";
+
+/// Where a store keeps its records.
+pub(crate) enum Home {
+    Redis(Box<RedisServer>),
+    Embedded(TempDir),
+}
+
+impl Home {
+    pub(crate) fn redis() -> Self {
+        Self::Redis(Box::new(RedisServer::start(&[])))
+    }
+
+    pub(crate) fn embedded() -> Self {
+        Self::Embedded(TempDir::new().unwrap())
+    }
+
+    /// What the configuration would say of it.
+    pub(crate) fn kind(&self) -> TokenStoreKind {
+        match self {
+            Self::Redis(server) => redis_kind(server.socket_url()),
+            Self::Embedded(directory) => TokenStoreKind::Embedded { path: directory.path().join("data") },
+        }
+    }
+
+    /// A handle on the store, with a key ring of its own.
+    pub(crate) fn open(&self, keys: &[Key]) -> TokenStore {
+        self.open_at(keys, Clock::System)
+    }
+
+    /// A handle on the store with a clock.
+    pub(crate) fn open_at(&self, keys: &[Key], clock: Clock) -> TokenStore {
+        TokenStore::open(&self.kind(), Arc::new(ring(keys)), clock).unwrap()
+    }
+
+    /// The sealed record at a name, past the store.
+    pub(crate) fn raw(&self, name: &str, server: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Redis(home) => home.raw(&["HGET", &redis_key(name), server]).unwrap(),
+            Self::Embedded(_) => {
+                let select = "SELECT record FROM tokens WHERE name = ?1 AND server = ?2";
+                self.sqlite().query_row(select, [name, server], |row| row.get(0)).ok()
+            }
+        }
+    }
+
+    /// Puts a record at a name, past the store.
+    pub(crate) fn put_raw(&self, name: &str, server: &str, record: &[u8]) {
+        match self {
+            Self::Redis(home) => {
+                home.raw::<()>(&["HSET".as_bytes(), redis_key(name).as_bytes(), server.as_bytes(), record]).unwrap();
+            }
+            Self::Embedded(_) => {
+                let replace = "REPLACE INTO tokens (name, server, record) VALUES (?1, ?2, ?3)";
+                self.sqlite().execute(replace, rusqlite::params![name, server, record]).unwrap();
+            }
+        }
+    }
+
+    /// Every byte that the store keeps.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let directory = match self {
+            Self::Redis(home) => home.directory().to_owned(),
+            Self::Embedded(directory) => directory.path().to_owned(),
+        };
+        let mut bytes = Vec::new();
+        let mut left = vec![directory];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if path.is_file() {
+                bytes.extend(std::fs::read(path).unwrap());
+            }
+        }
+        bytes
+    }
+
+    fn sqlite(&self) -> rusqlite::Connection {
+        let Self::Embedded(directory) = self else { panic!("not SQLite") };
+        rusqlite::Connection::open(directory.path().join("data/tokens.db")).unwrap()
+    }
+}
+
+/// A configured key: an id and its text.
+pub(crate) type Key = (&'static str, String);
+
+/// A new key.
+pub(crate) fn key(id: &'static str) -> Key {
+    (id, RootKey::random().to_text().to_string())
+}
+
+/// The ring of `keys`.
+pub(crate) fn ring(keys: &[Key]) -> Keyring {
+    let keys = keys
+        .iter()
+        .map(|(id, text)| SealingKey { id: (*id).to_owned(), source: KeySource::Value(Secret::new(text.clone())) });
+    Keyring::load(&keys.collect::<Vec<_>>()).unwrap()
+}
+
+/// The name under which the first of `keys` keeps `user`'s records.
+pub(crate) fn name(keys: &[Key], user: &UserId) -> String {
+    let hash = ring(keys).index("tokens", &[user.issuer(), user.subject()]).next().unwrap();
+    BASE64_URL_SAFE_NO_PAD.encode(hash)
+}
+
+/// The Redis key of a name.
+pub(crate) fn redis_key(name: &str) -> String {
+    format!("{PREFIX}:tokens:{{{name}}}")
+}
+
+/// A configured Redis at `url`.
+pub(crate) fn redis_kind(url: String) -> TokenStoreKind {
+    TokenStoreKind::Redis { url: Secret::new(url), prefix: PREFIX.to_owned() }
+}
+
+/// A clock that a test sets.
+pub(crate) fn fixed(seconds: u64) -> (Clock, Arc<AtomicU64>) {
+    let time = Arc::new(AtomicU64::new(seconds));
+    (Clock::Fixed(time.clone()), time)
+}
+
+pub(crate) fn user(subject: &str) -> UserId {
+    UserId::local(subject).unwrap()
+}
+
+pub(crate) fn server(name: &str) -> ServerName {
+    ServerName::parse(name).unwrap()
+}
+
+pub(crate) fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+/// What a lookup answered, so that it can be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Found(String),
+    Absent,
+    Failed(StoreError),
+}
+
+/// Looks up `subject`'s token for `name`.
+pub(crate) async fn look(store: &TokenStore, user: &UserId, name: &str) -> Seen {
+    match store.lookup(user, &server(name)).await {
+        Lookup::Found(token) => Seen::Found(token.expose().to_owned()),
+        Lookup::Absent => Seen::Absent,
+        Lookup::Failed(error) => Seen::Failed(error),
+    }
+}
+
+/// What a lookup of `token` should answer.
+pub(crate) fn found(token: &str) -> Seen {
+    Seen::Found(token.to_owned())
+}

@@ -1,0 +1,187 @@
+//! Redis down, stopped, misconfigured or lying.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tollbridge::clock::Clock;
+use tollbridge::keyring::OpenError;
+use tollbridge::store::{Notice, SetupError, StoreError, TokenStore};
+
+use crate::home::{Key, Seen, found, key, look, name, redis_key, redis_kind, ring, secret, server, user};
+use crate::redis_server::RedisServer;
+
+const SOON: Duration = Duration::from_secs(1);
+
+fn open(url: String, keys: &[Key]) -> TokenStore {
+    TokenStore::open(&redis_kind(url), Arc::new(ring(keys)), Clock::System).unwrap()
+}
+
+async fn with_a_token(server: &RedisServer) -> TokenStore {
+    let store = open(server.tcp_url(), &[key("k1")]);
+    store.set(&user("alice"), &crate::server("notion"), &secret("ntn_1")).await.unwrap();
+    store
+}
+
+/// Looks until the token is found, for a second.
+async fn found_soon(store: &TokenStore) {
+    let deadline = Instant::now() + SOON;
+    while look(store, &user("alice"), "notion").await != found("ntn_1") {
+        assert!(Instant::now() < deadline, "not found within a second");
+    }
+}
+
+async fn failed_soon(store: &TokenStore, error: StoreError) {
+    let start = Instant::now();
+    assert_eq!(look(store, &user("alice"), "notion").await, Seen::Failed(error));
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_failed_within_a_second_and_found_within_a_second_of_its_return() {
+    let mut redis = RedisServer::start(&[]);
+    let store = with_a_token(&redis).await;
+    for _ in 0..3 {
+        redis.kill();
+        for _ in 0..5 {
+            failed_soon(&store, StoreError::Unreachable).await;
+        }
+        assert_eq!(store.check().await, Err(StoreError::Unreachable));
+        redis.resume();
+        found_soon(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_lookup_after_a_restart_finds() {
+    let mut redis = RedisServer::start(&[]);
+    let store = with_a_token(&redis).await;
+    redis.kill();
+    redis.resume();
+    assert_eq!(look(&store, &user("alice"), "notion").await, found("ntn_1"));
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_failed_within_a_second_for_every_caller() {
+    let redis = RedisServer::start(&[]);
+    let store = Arc::new(with_a_token(&redis).await);
+    redis.signal(Signal::STOP);
+    let start = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        let store = store.clone();
+        callers.spawn(async move { look(&store, &user("alice"), "notion").await });
+    }
+    while let Some(seen) = callers.join_next().await {
+        assert_eq!(seen.unwrap(), Seen::Failed(StoreError::Timeout));
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    redis.signal(Signal::CONT);
+    found_soon(&store).await;
+}
+
+#[tokio::test]
+async fn a_store_opens_while_redis_is_down() {
+    let mut redis = RedisServer::stopped(&[]);
+    let store = open(redis.tcp_url(), &[key("k1")]);
+    failed_soon(&store, StoreError::Unreachable).await;
+    assert_eq!(store.check_policy().await.unwrap(), [Notice::NotChecked(StoreError::Unreachable)]);
+    redis.resume();
+    store.set(&user("alice"), &server("notion"), &secret("ntn_1")).await.unwrap();
+    assert_eq!(look(&store, &user("alice"), "notion").await, found("ntn_1"));
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_is_refused() {
+    let mut redis = RedisServer::stopped(&["--maxmemory-policy", "allkeys-lru"]);
+    let store = open(redis.tcp_url(), &[key("k1")]);
+    assert!(store.check_policy().await.is_ok());
+    redis.resume();
+    let evicts = StoreError::Evicts("allkeys-lru".into());
+    assert_eq!(store.check_policy().await, Err(evicts.clone()));
+    // One that was down when the bridge started makes it not ready.
+    assert_eq!(store.check().await, Err(evicts));
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap();
+    assert_eq!(store.check().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_redis_that_forgets_is_warned_of() {
+    let redis = RedisServer::start(&["--appendonly", "no"]);
+    let store = open(redis.socket_url(), &[key("k1")]);
+    assert_eq!(store.check_policy().await.unwrap(), [Notice::NotPersistent]);
+    redis.raw::<()>(&["CONFIG", "SET", "save", "60 1"]).unwrap();
+    assert_eq!(store.check_policy().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
+    let redis = RedisServer::start(&[]);
+    let rules = "ACL SETUSER bridge on >hunter2 resetkeys ~toll* resetchannels -@all \
+        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +set +exists +scan";
+    redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let store = open(redis.tcp_url().replace("redis://", "redis://bridge:hunter2@"), &[key("k1")]);
+    let alice = user("alice");
+    store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
+    assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
+    store.revoke("s1", Duration::from_secs(60)).await.unwrap();
+    assert!(store.revoked("s1").await.unwrap());
+    assert_eq!(store.list(None).await.unwrap().entries.len(), 1);
+    assert!(store.delete(&alice, &server("notion")).await.unwrap());
+    let unknown = StoreError::Refused("NOPERM".into());
+    assert_eq!(store.check_policy().await.unwrap(), [Notice::NotChecked(unknown)]);
+    assert_eq!(store.check().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_refused_login_shows_no_password_and_heals_without_a_restart() {
+    let redis = RedisServer::start(&["--requirepass", "hunter2"]);
+    let keys = [key("k1")];
+    let wrong = open(redis.tcp_url().replace("redis://", "redis://:hunter3@"), &keys);
+    failed_soon(&wrong, StoreError::Login).await;
+    let seen = look(&wrong, &user("alice"), "notion").await;
+    assert!(!format!("{seen:?} {wrong:?} {}", StoreError::Login).contains("hunter"));
+    let right = open(redis.tcp_url().replace("redis://", "redis://:hunter2@"), &keys);
+    right.set(&user("alice"), &server("notion"), &secret("ntn_1")).await.unwrap();
+    assert_eq!(look(&right, &user("alice"), "notion").await, found("ntn_1"));
+    let mut admin = redis::Client::open(redis.tcp_url().replace("redis://", "redis://:hunter2@")).unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("hunter3").exec(&mut admin).unwrap();
+    assert_eq!(look(&wrong, &user("alice"), "notion").await, found("ntn_1"));
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_belong_drops_the_connection() {
+    let redis = RedisServer::start(&[]);
+    let keys = [key("k1")];
+    let store = open(redis.tcp_url(), &keys);
+    let alice = user("alice");
+    store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
+    let clients = || {
+        let list: String = redis.raw(&["CLIENT", "LIST", "TYPE", "normal"]).unwrap();
+        let over_tcp = list.lines().filter(|line| line.contains("addr=127.0.0.1:"));
+        over_tcp.map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = clients();
+    assert_eq!((before.len(), store.desyncs()), (1, 0));
+    redis.raw::<()>(&["HSET", &redis_key(&name(&keys, &alice)), "linear", "not a record"]).unwrap();
+    assert_eq!(look(&store, &alice, "linear").await, Seen::Failed(StoreError::Sealed(OpenError::Format)));
+    assert_eq!(store.desyncs(), 1);
+    assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
+    let deadline = Instant::now() + SOON;
+    while clients().iter().any(|client| before.contains(client)) {
+        assert!(Instant::now() < deadline, "the old connection is still there");
+    }
+    redis.raw::<()>(&["SET", &redis_key(&name(&keys, &user("bob"))), "not a hash"]).unwrap();
+    assert_eq!(look(&store, &user("bob"), "notion").await, Seen::Failed(StoreError::Shape));
+    assert_eq!(store.desyncs(), 2);
+}
+
+#[tokio::test]
+async fn a_url_that_would_not_verify_certificates_is_refused_and_not_shown() {
+    for url in ["rediss://:hunter2@example.com/#insecure", "redis://:hunter2@[", "redis://:hunter2@h/nodb", "hunter2"] {
+        let error = TokenStore::open(&redis_kind(url.to_owned()), Arc::new(ring(&[key("k1")])), Clock::System);
+        let error = error.unwrap_err();
+        assert!(matches!(error, SetupError::Url(_)), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}
