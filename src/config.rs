@@ -72,13 +72,26 @@ impl Config {
     /// Whether a `Host` header may say this.
     #[must_use]
     pub fn allows_host(&self, host: &str) -> bool {
-        self.allowed_hosts.iter().any(|allowed| host.eq_ignore_ascii_case(allowed))
+        let name = without_port(host);
+        self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
     /// Whether an `Origin` header may say this.
     #[must_use]
     pub fn allows_origin(&self, origin: &str) -> bool {
-        self.allowed_origins.iter().any(|allowed| origin.eq_ignore_ascii_case(allowed))
+        let name = without_port(origin);
+        self.allowed_origins.iter().any(|allowed| {
+            allowed.eq_ignore_ascii_case(origin)
+                || allowed.strip_suffix(":*").is_some_and(|any_port| any_port.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+/// An authority or an origin without its port, if it names one. A bracketed IPv6 address keeps its colons.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
     }
 }
 

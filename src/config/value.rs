@@ -23,7 +23,8 @@ pub enum Environment {
 impl Environment {
     /// The value of the variable `name`.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-    pub(super) fn read(&self, name: &str) -> Option<OsString> {
+    #[must_use]
+    pub fn read(&self, name: &str) -> Option<OsString> {
         match self {
             Self::Process => std::env::var_os(name),
             Self::Given(variables) => variables.get(name).cloned(),
