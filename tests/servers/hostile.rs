@@ -155,7 +155,9 @@ fn converse(settings: &Settings, lines: &Receiver<Vec<u8>>) {
             "tools/call" => call(settings, &id, &line, lines),
             "ping" | "logging/setLevel" => result(&id, "{}"),
             _ => {
-                say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#));
+                say(&format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#
+                ));
             }
         }
     }
