@@ -107,7 +107,9 @@ fn progress(token: &[u8], steps: usize, output: &mut impl Write) {
         if output.write_all(event.as_bytes()).is_err() {
             return;
         }
-        std::thread::sleep(PROGRESS_PAUSE);
+        if step < steps {
+            std::thread::sleep(PROGRESS_PAUSE);
+        }
     }
 }
 
