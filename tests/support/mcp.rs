@@ -131,8 +131,13 @@ impl Client {
 
     /// Posts a message as it is and reads the whole answer; headers are made from it as a client does.
     pub async fn exchange(&mut self, message: &[u8]) -> io::Result<Answer> {
+        self.exchange_as(message, message).await
+    }
+
+    /// As [`Client::exchange`], with the headers of another message.
+    pub async fn exchange_as(&mut self, message: &[u8], headers_of: &[u8]) -> io::Result<Answer> {
         let mut connection = self.ready().await?;
-        let (path, headers) = (self.path(), self.headers(message));
+        let (path, headers) = (self.path(), self.headers(headers_of));
         let mut reply = connection.send("POST", &path, &headers, message).await?;
         let raw = reply.messages().await?;
         let close = reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));

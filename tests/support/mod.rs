@@ -28,4 +28,13 @@ pub mod redis;
 pub use bridge::Bridge;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
-pub use redis::Redis;
+pub use redis::{Redis, free_address};
+
+/// A gauge or counter of the admin listener, if it is there.
+pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
+    let mut connection = http::Connection::open(admin).await.ok()?;
+    let mut reply = connection.send("GET", "/metrics", &[], b"").await.ok()?;
+    let text = String::from_utf8(reply.body().await.ok()?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}

@@ -31,7 +31,7 @@ impl Redis {
     pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("tollbridge-redis-").tempdir().expect("a temporary directory");
         for _ in 0..ATTEMPTS {
-            let port = free_port();
+            let port = free_address().port();
             let mut server = spawn(port, &directory, arguments);
             let answers = procs::wait_for(DEADLINE, || match server.try_wait() {
                 Ok(Some(_)) | Err(_) => Some(false),
@@ -113,7 +113,8 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[&str]) -> Child {
         .expect("redis-server is installed")
 }
 
-fn free_port() -> u16 {
+/// An address on loopback that nobody listens on; somebody else may take it before it is used.
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
+    listener.local_addr().expect("bound")
 }
