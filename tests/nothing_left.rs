@@ -185,10 +185,11 @@ impl Sessions {
     /// A client for the request with this number: two in three to the quick server, the rest to each hostile one in turn.
     fn client(&self, bridge: &Bridge, number: usize) -> Client {
         let hostile = number.is_multiple_of(3);
+        let legacy = (number / 3 / HOSTILE.len()).is_multiple_of(2);
         let (name, session) = &self.0[if hostile { number / 3 % HOSTILE.len() } else { HOSTILE.len() }];
         match session {
-            Some(session) if number / 3 % 2 == 0 => session.twin(),
-            None if number / 3 % 2 == 0 => Client::without_session(bridge, name, None),
+            Some(session) if legacy => session.twin(),
+            None if legacy => Client::without_session(bridge, name, None),
             _ => Client::modern(bridge, name, None),
         }
     }
