@@ -1,10 +1,45 @@
 //! Seals bytes to their place: what one place sealed opens nowhere else.
+//!
+//! An envelope is `format ‖ key id length ‖ key id ‖ nonce ‖ ciphertext and tag`, sealed with AES-256-GCM-SIV. Format,
+//! key id, purpose and the parts of the place are its associated data, each preceded by its length.
 
+mod root;
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{hkdf, hmac};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+pub use root::{KeyProblem, ROOT_KEY_LEN, RootKey};
+
+/// The only envelope format so far.
+const FORMAT: u8 = 1;
+
+/// The tag that GCM-SIV puts after its ciphertext, bytes.
+const TAG_LEN: usize = 16;
+
+/// The longest id of a key, bytes.
+const MAX_ID: usize = 32;
+
+/// Separates our derived keys from whatever else may be derived from the same root.
+const SALT: &[u8] = b"tollbridge/keyring/1";
+
 /// A ring of keys: the first seals, all open. One root key each; purposes get their own by HKDF.
-#[derive(Debug)]
-pub struct Keyring;
+pub struct Keyring {
+    /// Never empty; ids are distinct.
+    keys: Box<[RingKey]>,
+}
+
+/// What is derived from one root key.
+struct RingKey {
+    id: Box<str>,
+    /// In the order of [`Purpose::ALL`].
+    seals: [RandomizedNonceKey; Purpose::ALL.len()],
+    index: hmac::Key,
+}
 
 /// Where sealed bytes belong. The parts are bound as associated data, length-prefixed.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +61,19 @@ pub enum Purpose {
     Route,
 }
 
+impl Purpose {
+    /// Every purpose, in the order of their keys.
+    const ALL: [Self; 3] = [Self::Token, Self::Session, Self::Route];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Token => "seal/token",
+            Self::Session => "seal/session",
+            Self::Route => "seal/route",
+        }
+    }
+}
+
 /// Why sealed bytes do not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -40,11 +88,69 @@ pub enum OpenError {
     Tampered,
 }
 
+/// Why a key ring cannot be used. Names keys by their id; never shows key material.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no key to seal with.
+    #[error("the key ring holds no key")]
+    Empty,
+    /// One key is no good.
+    #[error("sealing key \"{id}\": {problem}")]
+    Key {
+        /// The key's id.
+        id: String,
+        /// What is wrong with it.
+        problem: KeyProblem,
+    },
+}
+
 impl Keyring {
+    /// The ring of `keys` with their ids: the first seals, all open.
+    ///
+    /// # Errors
+    /// There is none, or an id is malformed or occurs twice.
+    pub fn new(keys: Vec<(String, RootKey)>) -> Result<Self, KeyError> {
+        let mut ring: Vec<RingKey> = Vec::with_capacity(keys.len());
+        for (id, root) in keys {
+            let well_formed = (1..=MAX_ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+            if !well_formed {
+                return Err(KeyError::Key { id, problem: KeyProblem::Id });
+            }
+            if ring.iter().any(|key| *key.id == *id) {
+                return Err(KeyError::Key { id, problem: KeyProblem::Duplicate });
+            }
+            ring.push(RingKey::derive(id.into(), &root));
+        }
+        if ring.is_empty() { Err(KeyError::Empty) } else { Ok(Self { keys: ring.into() }) }
+    }
+
+    /// A ring of one random key that nobody else has and that ends with this process: for a bridge without a token
+    /// store, whose sealed ids need not outlive it.
+    #[must_use]
+    pub fn ephemeral() -> Self {
+        Self { keys: Box::new([RingKey::derive("ephemeral".into(), &RootKey::random())]) }
+    }
+
     /// Seals `plain` to `place` with the first key.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
-        todo!("{place:?} {plain:?}")
+        let key = &self.keys[0];
+        let id = key.id.as_bytes();
+        let start = 2 + id.len() + NONCE_LEN;
+        // The whole size at once: growing would leave the plaintext behind in freed memory.
+        let mut envelope = Vec::with_capacity(start + plain.len() + TAG_LEN);
+        envelope.extend([FORMAT, u8::try_from(id.len()).expect("an id is at most 32 bytes")]);
+        envelope.extend(id);
+        envelope.extend([0; NONCE_LEN]);
+        envelope.extend(plain);
+        let (nonce, tag) = key
+            .seal_key(place.purpose)
+            .seal_in_place_separate_tag(Aad::from(associated(&key.id, place)), &mut envelope[start..])
+            .expect("the system gives random bytes and the input is far below 64 GiB");
+        envelope[start - NONCE_LEN..start].copy_from_slice(nonce.as_ref());
+        envelope.extend(tag.as_ref());
+        envelope
     }
 
     /// Opens what [`Keyring::seal`] made for the same place, with whichever key of the ring sealed it.
@@ -52,6 +158,227 @@ impl Keyring {
     /// # Errors
     /// Says whether the format, the key or the place is wrong.
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        todo!("{place:?} {sealed:?}")
+        let (&[FORMAT, id_len], rest) = sealed.split_first_chunk::<2>().ok_or(OpenError::Format)? else {
+            return Err(OpenError::Format);
+        };
+        let (id, rest) = rest.split_at_checked(id_len.into()).ok_or(OpenError::Format)?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Format)?;
+        if ciphertext.len() < TAG_LEN {
+            return Err(OpenError::Format);
+        }
+        let key = self.keys.iter().find(|key| key.id.as_bytes() == id).ok_or(OpenError::UnknownKey)?;
+        let mut plain = Zeroizing::new(ciphertext.to_vec());
+        let length = key
+            .seal_key(place.purpose)
+            .open_in_place(Nonce::from(nonce), Aad::from(associated(&key.id, place)), &mut plain)
+            .map_err(|_| OpenError::Tampered)?
+            .len();
+        plain.truncate(length);
+        Ok(plain)
+    }
+
+    /// [`Keyring::seal`] as base64url without padding, for what travels in headers and links.
+    #[must_use]
+    pub fn seal_text(&self, place: Place<'_>, plain: &[u8]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.seal(place, plain))
+    }
+
+    /// Opens what [`Keyring::seal_text`] made for the same place.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`]; text that is not base64url is of an unknown format.
+    pub fn open_text(&self, place: Place<'_>, sealed: &str) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(sealed).map_err(|_| OpenError::Format)?;
+        self.open(place, &sealed)
+    }
+
+    /// Names under which a store may keep something about `parts`: HMAC-SHA256 of the label and the parts by every key
+    /// of the ring, the active one's first. They tell nothing of the parts to who has no key.
+    pub fn index<'a>(&'a self, label: &str, parts: &[&str]) -> impl Iterator<Item = [u8; 32]> + use<'a> {
+        let mut message = Vec::with_capacity(128);
+        append(&mut message, label);
+        for part in parts {
+            append(&mut message, part);
+        }
+        self.keys.iter().map(move |key| {
+            let tag = hmac::sign(&key.index, &message);
+            tag.as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+        })
+    }
+}
+
+/// Whether `sealed` claims to be in a format that this version does not know: written by a newer one.
+#[must_use]
+pub fn is_foreign(sealed: &[u8]) -> bool {
+    sealed.first().is_some_and(|format| *format != FORMAT)
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
+    }
+}
+
+impl RingKey {
+    fn derive(id: Box<str>, root: &RootKey) -> Self {
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(root.bytes());
+        let expand = |label: &str| {
+            let mut bytes = Zeroizing::new([0; ROOT_KEY_LEN]);
+            extracted
+                .expand(&[label.as_bytes()], hkdf::HKDF_SHA256)
+                .and_then(|okm| okm.fill(&mut *bytes))
+                .expect("32 bytes are within what HKDF-SHA256 gives");
+            bytes
+        };
+        let seals = Purpose::ALL.map(|purpose| {
+            RandomizedNonceKey::new(&AES_256_GCM_SIV, &*expand(purpose.label()))
+                .expect("AES-256-GCM-SIV takes keys of 32 bytes")
+        });
+        let index = hmac::Key::new(hmac::HMAC_SHA256, &*expand("index"));
+        Self { id, seals, index }
+    }
+
+    fn seal_key(&self, purpose: Purpose) -> &RandomizedNonceKey {
+        &self.seals[purpose as usize]
+    }
+}
+
+/// What an envelope is bound to. Every part is preceded by its length, so that no two places read alike.
+fn associated(key: &str, place: Place<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.push(FORMAT);
+    append(&mut bytes, key);
+    append(&mut bytes, place.purpose.label());
+    for part in place.parts {
+        append(&mut bytes, part);
+    }
+    bytes
+}
+
+fn append(bytes: &mut Vec<u8>, part: &str) {
+    bytes.extend((part.len() as u64).to_be_bytes());
+    bytes.extend(part.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: Place<'_> = Place { purpose: Purpose::Token, parts: &["local", "alice", "notion", "token", "1"] };
+
+    fn ring(keys: &[(&str, &RootKey)]) -> Keyring {
+        Keyring::new(keys.iter().map(|(id, root)| ((*id).to_owned(), root.duplicate())).collect()).unwrap()
+    }
+
+    #[test]
+    fn what_one_place_sealed_opens_nowhere_else() {
+        let ring = Keyring::ephemeral();
+        let sealed = ring.seal(PLACE, b"secret");
+        assert_eq!(*ring.open(PLACE, &sealed).unwrap(), b"secret");
+        let elsewhere: [&[&str]; 5] = [
+            &["local", "bob", "notion", "token", "1"],
+            &["local", "alice", "linear", "token", "1"],
+            &["locala", "lice", "notion", "token", "1"],
+            &["local", "alice", "notion", "token1"],
+            &["local", "alice", "notion", "token", "1", ""],
+        ];
+        for parts in elsewhere {
+            assert_eq!(ring.open(Place { parts, ..PLACE }, &sealed).unwrap_err(), OpenError::Tampered, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_one_purpose_sealed_opens_for_no_other() {
+        let ring = Keyring::ephemeral();
+        let sealed = ring.seal(PLACE, b"secret");
+        for purpose in [Purpose::Session, Purpose::Route] {
+            assert_eq!(ring.open(Place { purpose, ..PLACE }, &sealed).unwrap_err(), OpenError::Tampered);
+        }
+    }
+
+    #[test]
+    fn purposes_have_keys_of_their_own() {
+        // The label in the associated data would hide a shared key: ask the keys themselves.
+        let ring = Keyring::ephemeral();
+        let [token, session, route] = &ring.keys[0].seals;
+        let mut sealed = b"secret".to_vec();
+        let nonce = token.seal_in_place_append_tag(Aad::empty(), &mut sealed).unwrap();
+        for other in [session, route] {
+            let nonce = Nonce::from(nonce.as_ref());
+            assert!(other.open_in_place(nonce, Aad::empty(), &mut sealed.clone()).is_err());
+        }
+    }
+
+    #[test]
+    fn the_first_key_seals_and_all_open() {
+        let (old, new) = (RootKey::random(), RootKey::random());
+        let before = ring(&[("old", &old)]).seal(PLACE, b"secret");
+        let rotated = ring(&[("new", &new), ("old", &old)]);
+        assert_eq!(*rotated.open(PLACE, &before).unwrap(), b"secret");
+        let after = rotated.seal(PLACE, b"secret");
+        assert_eq!(*ring(&[("new", &new)]).open(PLACE, &after).unwrap(), b"secret");
+        assert_eq!(ring(&[("old", &old)]).open(PLACE, &after).unwrap_err(), OpenError::UnknownKey);
+        assert_eq!(ring(&[("new", &old)]).open(PLACE, &after).unwrap_err(), OpenError::Tampered);
+    }
+
+    #[test]
+    fn unknown_formats_and_stumps_are_told_from_tampering() {
+        let ring = Keyring::ephemeral();
+        let mut sealed = ring.seal(PLACE, b"secret");
+        for length in 0..sealed.len() - "secret".len() {
+            assert_eq!(ring.open(PLACE, &sealed[..length]).unwrap_err(), OpenError::Format, "{length}");
+        }
+        assert!(!is_foreign(&sealed) && !is_foreign(b""));
+        sealed[0] = 2;
+        assert!(is_foreign(&sealed));
+        assert_eq!(ring.open(PLACE, &sealed).unwrap_err(), OpenError::Format);
+    }
+
+    #[test]
+    fn an_index_has_a_name_per_key_and_none_in_common() {
+        let (old, new) = (RootKey::random(), RootKey::random());
+        let rotated = ring(&[("new", &new), ("old", &old)]);
+        let names: Vec<_> = rotated.index("tokens", &["local", "alice"]).collect();
+        assert_eq!(names[1], ring(&[("old", &old)]).index("tokens", &["local", "alice"]).next().unwrap());
+        let others = [("tokens", ["locala", "lice"]), ("tokens", ["local", "bob"]), ("revoked", ["local", "alice"])];
+        for (label, parts) in others {
+            assert!(rotated.index(label, &parts).all(|name| !names.contains(&name)), "{label} {parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_ring_needs_a_key_and_distinct_ids() {
+        assert!(matches!(Keyring::new(Vec::new()), Err(KeyError::Empty)));
+        let twice = vec![("k".to_owned(), RootKey::random()), ("k".to_owned(), RootKey::random())];
+        assert_eq!(Keyring::new(twice).unwrap_err().to_string(), "sealing key \"k\": another key has the same id");
+        for id in ["", "a b", &"a".repeat(33)] {
+            assert!(Keyring::new(vec![(id.to_owned(), RootKey::random())]).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_ring_shows_ids_only() {
+        assert_eq!(format!("{:?}", Keyring::ephemeral()), "[\"ephemeral\"]");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sealed_opens(plain: Vec<u8>, parts: Vec<String>) {
+            let ring = Keyring::ephemeral();
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let place = Place { purpose: Purpose::Route, parts: &parts };
+            prop_assert_eq!(&*ring.open_text(place, &ring.seal_text(place, &plain)).unwrap(), &plain);
+        }
+
+        #[test]
+        fn no_flipped_bit_opens(plain: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
+            let ring = Keyring::ephemeral();
+            let mut sealed = ring.seal(PLACE, &plain);
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert!(ring.open(PLACE, &sealed).is_err());
+        }
     }
 }

@@ -1,1 +1,286 @@
-//! (to be written)
+//! Where users' tokens are kept: sealed records, found by a keyed hash of whose they are, never cached.
+//!
+//! A record is sealed to its issuer, subject, server, field and version, so one that was copied elsewhere does not
+//! open there. A lookup has three answers and they never blur: what cannot be read is [`Lookup::Failed`], not absent.
+
+mod embedded;
+mod error;
+mod record;
+mod redis;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, UnixTime};
+use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
+use crate::keyring::{KeyError, Keyring, OpenError, RootKey, is_foreign};
+use crate::secret::Secret;
+use crate::user::UserId;
+
+use self::redis::Redis;
+use embedded::Embedded;
+use record::Names;
+
+pub use error::{Notice, SetupError, StoreError};
+
+/// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
+#[derive(Debug)]
+pub struct TokenStore {
+    keyring: Arc<Keyring>,
+    clock: Clock,
+    backend: Backend,
+}
+
+/// What holds the records. It sees names and sealed bytes only.
+#[derive(Debug)]
+enum Backend {
+    Redis(Box<Redis>),
+    Embedded(Embedded),
+}
+
+/// What the store knows of one user's token for one server.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The token, never empty.
+    Found(Secret),
+    /// The store answered: there is none.
+    Absent,
+    /// Nobody knows: the store could not be asked, or what it holds cannot be read.
+    Failed(StoreError),
+}
+
+/// A stored token, without the token.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub user: UserId,
+    /// For which server.
+    pub server: ServerName,
+    /// When it was saved, or why it cannot be read.
+    pub saved_at: Result<UnixTime, StoreError>,
+}
+
+/// What a store holds, without the tokens.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The tokens whose owner and server are known, by user and server.
+    pub entries: Vec<Entry>,
+    /// Records whose owner or server cannot be told: sealed by a key that is not in the ring, or not ours.
+    pub unreadable: usize,
+}
+
+/// One user's records as a backend holds them.
+struct Row {
+    /// The keyed hash of whose they are.
+    name: String,
+    /// Whose they are, sealed.
+    owner: Option<Vec<u8>>,
+    /// Sealed records by server.
+    records: Vec<(String, Vec<u8>)>,
+}
+
+impl Keyring {
+    /// The ring of the configured keys, read from their files or texts: the first seals, all open.
+    ///
+    /// # Errors
+    /// Names the first key that is missing, open to others, malformed, weak or a duplicate; never shows key material.
+    pub fn load(keys: &[SealingKey]) -> Result<Self, KeyError> {
+        let read = |key: &SealingKey| {
+            let root = match &key.source {
+                KeySource::File(path) => RootKey::from_file(path),
+                KeySource::Value(text) => RootKey::from_text(text.expose()),
+            };
+            let root = root.map_err(|problem| KeyError::Key { id: key.id.clone(), problem })?;
+            Ok((key.id.clone(), root))
+        };
+        Self::new(keys.iter().map(read).collect::<Result<_, _>>()?)
+    }
+}
+
+impl TokenStore {
+    /// Opens the configured store within a Tokio runtime. Redis is connected to when it is first asked, so a bridge
+    /// starts while it is down; the embedded store is opened and checked here and now, which blocks.
+    ///
+    /// # Errors
+    /// The URL is unusable; or the directory or database is open to others, corrupt or of a newer version.
+    pub fn open(kind: &TokenStoreKind, keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
+        let backend = match kind {
+            TokenStoreKind::Redis { url, prefix } => Backend::Redis(Box::new(Redis::open(url, prefix)?)),
+            TokenStoreKind::Embedded { path } => Backend::Embedded(Embedded::open(path)?),
+        };
+        Ok(Self { keyring, clock, backend })
+    }
+
+    /// [`TokenStore::open`] with the key ring of the same configuration.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`] and [`TokenStore::open`].
+    pub fn from_config(config: &TokenStoreConfig) -> Result<Self, SetupError> {
+        Self::open(&config.kind, Arc::new(Keyring::load(&config.keys)?), Clock::System)
+    }
+
+    /// The token of `user` for `server`, within 600 ms.
+    pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
+        let names = self.names(user);
+        let open = |sealed: &[u8]| record::open(&self.keyring, user, server, sealed).map(|record| record.token);
+        let found = match &self.backend {
+            Backend::Redis(redis) => redis.fetch(&names, server, open).await,
+            Backend::Embedded(embedded) => embedded.fetch(&names, server, open).await,
+        };
+        match found {
+            Ok(Some(token)) => Lookup::Found(token),
+            Ok(None) => Lookup::Absent,
+            Err(error) => Lookup::Failed(error),
+        }
+    }
+
+    /// Saves `token` as the one of `user` for `server`, durably and in place of any earlier one.
+    ///
+    /// # Errors
+    /// The store failed, or holds a record that a newer version wrote, which must be deleted first.
+    pub async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
+        let names = self.names(user);
+        let foreign = |sealed: &[u8]| Ok(is_foreign(sealed));
+        let owner = record::seal_owner(&self.keyring, user, names.active());
+        let sealed = record::seal(&self.keyring, user, server, self.clock.now(), token);
+        match &self.backend {
+            Backend::Redis(redis) => {
+                refuse(redis.fetch(&names, server, foreign).await?)?;
+                redis.put(&names, server, &owner, &sealed).await
+            }
+            Backend::Embedded(embedded) => {
+                refuse(embedded.fetch(&names, server, foreign).await?)?;
+                embedded.put(names, server, owner, sealed).await
+            }
+        }
+    }
+
+    /// Deletes the token of `user` for `server`, whoever could read it, and says whether there was one.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn delete(&self, user: &UserId, server: &ServerName) -> Result<bool, StoreError> {
+        let names = self.names(user);
+        match &self.backend {
+            Backend::Redis(redis) => redis.delete(&names, server).await,
+            Backend::Embedded(embedded) => embedded.delete(names, server).await,
+        }
+    }
+
+    /// What is stored of `user`, or of everybody: names and dates, never tokens.
+    ///
+    /// # Errors
+    /// The store failed. Records that cannot be read are listed or counted as such.
+    pub async fn list(&self, user: Option<&UserId>) -> Result<Listing, StoreError> {
+        let names = user.map(|user| self.names(user));
+        let rows = match &self.backend {
+            Backend::Redis(redis) => redis.rows(names.as_ref()).await?,
+            Backend::Embedded(embedded) => embedded.rows(names).await?,
+        };
+        let mut listing = Listing::default();
+        for row in rows {
+            match user.cloned().map_or_else(|| self.owner(&row), Ok) {
+                Ok(owner) => self.enlist(&owner, row, &mut listing),
+                Err(_) => listing.unreadable += row.records.len(),
+            }
+        }
+        listing.entries.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));
+        listing.entries.dedup_by(|a, b| (&a.user, &a.server) == (&b.user, &b.server));
+        Ok(listing)
+    }
+
+    /// Ends the legacy session with this nonce for every node, for as long as it could still be presented.
+    ///
+    /// # Errors
+    /// The store failed; the session may go on.
+    pub async fn revoke(&self, session_nonce: &str, lifetime: Duration) -> Result<(), StoreError> {
+        let names = Names::of_session(&self.keyring, session_nonce);
+        match &self.backend {
+            Backend::Redis(redis) => redis.revoke(&names, lifetime).await,
+            Backend::Embedded(embedded) => embedded.revoke(names, lifetime, self.clock.now()).await,
+        }
+    }
+
+    /// Whether the legacy session with this nonce was ended.
+    ///
+    /// # Errors
+    /// The store failed: nobody knows, so the session must not be served.
+    pub async fn revoked(&self, session_nonce: &str) -> Result<bool, StoreError> {
+        let names = Names::of_session(&self.keyring, session_nonce);
+        match &self.backend {
+            Backend::Redis(redis) => redis.revoked(&names).await,
+            Backend::Embedded(embedded) => embedded.revoked(names, self.clock.now()).await,
+        }
+    }
+
+    /// Whether the store answers now and may be trusted with tokens, for readiness.
+    ///
+    /// # Errors
+    /// It does not, or it would evict tokens.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.check().await,
+            Backend::Embedded(embedded) => embedded.check().await,
+        }
+    }
+
+    /// What an operator should hear when the bridge starts: that the store forgets when it restarts, or could not be
+    /// asked about it. A store that is down is no error here.
+    ///
+    /// # Errors
+    /// [`StoreError::Evicts`]: the store throws records away when memory is short, so the bridge must not start.
+    pub async fn check_policy(&self) -> Result<Vec<Notice>, StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.check_policy().await,
+            Backend::Embedded(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// How often a reply did not belong to its question, so that the connection was dropped.
+    #[must_use]
+    pub fn desyncs(&self) -> u64 {
+        match &self.backend {
+            Backend::Redis(redis) => redis.desyncs(),
+            Backend::Embedded(_) => 0,
+        }
+    }
+
+    fn names(&self, user: &UserId) -> Names {
+        Names::of_user(&self.keyring, user)
+    }
+
+    /// Whose records `row` holds: says so itself, and lies at the name that only its owner has.
+    fn owner(&self, row: &Row) -> Result<UserId, StoreError> {
+        let sealed = row.owner.as_deref().ok_or(StoreError::Shape)?;
+        let owner = record::open_owner(&self.keyring, &row.name, sealed)?;
+        let names = self.names(&owner);
+        if names.iter().any(|name| *name == row.name) {
+            Ok(owner)
+        } else {
+            Err(StoreError::Sealed(OpenError::Tampered))
+        }
+    }
+
+    fn enlist(&self, user: &UserId, row: Row, listing: &mut Listing) {
+        for (server, sealed) in row.records {
+            let Some(server) = ServerName::parse(&server) else {
+                listing.unreadable += 1;
+                continue;
+            };
+            let saved_at = record::open(&self.keyring, user, &server, &sealed).map(|record| record.saved_at);
+            listing.entries.push(Entry { user: user.clone(), server, saved_at });
+        }
+    }
+}
+
+/// Refuses to write over what a newer version wrote.
+fn refuse(foreign: Option<bool>) -> Result<(), StoreError> {
+    if foreign == Some(true) { Err(StoreError::Newer) } else { Ok(()) }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Row({} records)", self.records.len())
+    }
+}

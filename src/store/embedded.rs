@@ -1,0 +1,213 @@
+//! The store of a single node: SQLite in a private directory, safe beside the command line in another process.
+//!
+//! One thread reads and one writes, each with its own connection, so that a lookup never waits for a write; the
+//! write-ahead log shows every commit, of whichever process, to the next read.
+
+mod files;
+mod worker;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::record::Names;
+use super::{Row, SetupError, StoreError};
+use crate::clock::UnixTime;
+use crate::config::ServerName;
+use worker::Worker;
+
+/// A lookup, with its wait for those before it.
+const READ_DEADLINE: Duration = Duration::from_millis(600);
+/// A write, with its wait for the disk and for other processes' writes.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A store in a directory.
+pub(super) struct Embedded {
+    reader: Worker,
+    writer: Worker,
+}
+
+impl Embedded {
+    /// Opens the database in `directory`, made 0700 if missing, and checks that it is intact.
+    pub(super) fn open(directory: &Path) -> Result<Self, SetupError> {
+        let path = files::prepare(directory)?;
+        let writer = files::connect(&path)?;
+        files::verify(&writer, &path)?;
+        let reader = files::connect(&path)?;
+        reader.pragma_update(None, "query_only", true).map_err(|error| files::setup(&error, &path))?;
+        let start = |name, connection| {
+            Worker::start(name, connection).map_err(|error| SetupError::Io { path: path.clone(), kind: error.kind() })
+        };
+        Ok(Self { reader: start("store-read", reader)?, writer: start("store-write", writer)? })
+    }
+
+    /// What `open` makes of the record for `server` under the first of `names` that has one.
+    pub(super) async fn fetch<T>(
+        &self,
+        names: &Names,
+        server: &ServerName,
+        open: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let (names, server) = (names.clone(), server.clone());
+        let sealed = self
+            .reader
+            .run(READ_DEADLINE, move |connection| {
+                // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
+                let snapshot = connection.transaction()?;
+                let mut select =
+                    snapshot.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
+                for name in names.iter() {
+                    let record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
+                    if record.is_some() {
+                        return Ok(record);
+                    }
+                }
+                Ok(None::<Vec<u8>>)
+            })
+            .await?;
+        sealed.map(|sealed| open(&sealed)).transpose()
+    }
+
+    /// Writes a record and its owner under the active name, and clears the older ones, all at once.
+    pub(super) async fn put(
+        &self,
+        names: Names,
+        server: &ServerName,
+        owner: Vec<u8>,
+        record: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let server = server.clone();
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let active = names.active();
+            transaction.execute("REPLACE INTO owners (name, sealed) VALUES (?1, ?2)", params![active, owner])?;
+            transaction.execute(
+                "REPLACE INTO tokens (name, server, record) VALUES (?1, ?2, ?3)",
+                params![active, server.as_str(), record],
+            )?;
+            remove(&transaction, names.older(), &server)?;
+            Ok(transaction.commit()?)
+        };
+        self.writer.run(WRITE_DEADLINE, write).await
+    }
+
+    /// Removes the record for `server` under every name; whether there was one.
+    pub(super) async fn delete(&self, names: Names, server: &ServerName) -> Result<bool, StoreError> {
+        let server = server.clone();
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let removed = remove(&transaction, names.iter(), &server)?;
+            transaction.commit()?;
+            Ok(removed > 0)
+        };
+        self.writer.run(WRITE_DEADLINE, write).await
+    }
+
+    /// The records under `names`, or all of them.
+    pub(super) async fn rows(&self, names: Option<Names>) -> Result<Vec<Row>, StoreError> {
+        let read = move |connection: &mut Connection| {
+            let wanted = |name: &String| names.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+            let mut select = connection.prepare_cached(
+                "SELECT t.name, o.sealed, t.server, t.record FROM tokens t LEFT JOIN owners o USING (name) ORDER BY 1",
+            )?;
+            let mut found = select.query(())?;
+            let mut rows: Vec<Row> = Vec::new();
+            while let Some(line) = found.next()? {
+                let name: String = line.get(0)?;
+                if !wanted(&name) {
+                    continue;
+                }
+                let record = (line.get(2)?, line.get(3)?);
+                match rows.last_mut().filter(|row| row.name == name) {
+                    Some(row) => row.records.push(record),
+                    None => rows.push(Row { name, owner: line.get(1)?, records: vec![record] }),
+                }
+            }
+            Ok(rows)
+        };
+        self.reader.run(WRITE_DEADLINE, read).await
+    }
+
+    /// Notes an ended session until it could no longer be presented, and forgets those that are over.
+    pub(super) async fn revoke(&self, names: Names, lifetime: Duration, now: UnixTime) -> Result<(), StoreError> {
+        let until = now.0.saturating_add(lifetime.as_secs()).saturating_add(1);
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute("DELETE FROM revoked WHERE until <= ?1", params![seconds(now.0)])?;
+            let session = params![names.active(), seconds(until)];
+            transaction.execute("REPLACE INTO revoked (name, until) VALUES (?1, ?2)", session)?;
+            Ok(transaction.commit()?)
+        };
+        self.writer.run(WRITE_DEADLINE, write).await
+    }
+
+    /// Whether a session was ended.
+    pub(super) async fn revoked(&self, names: Names, now: UnixTime) -> Result<bool, StoreError> {
+        let read = move |connection: &mut Connection| {
+            let mut select = connection.prepare_cached("SELECT 1 FROM revoked WHERE name = ?1 AND until > ?2")?;
+            for name in names.iter() {
+                if select.exists(params![name, seconds(now.0)])? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        self.reader.run(READ_DEADLINE, read).await
+    }
+
+    /// Whether the database can be read.
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let read = |connection: &mut Connection| {
+            connection.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists(())?;
+            Ok(())
+        };
+        self.reader.run(READ_DEADLINE, read).await
+    }
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Embedded(…)")
+    }
+}
+
+/// Removes the record for `server` under each of `names`, and the owner where it was the last. How many there were.
+fn remove<'a>(
+    connection: &Connection,
+    names: impl IntoIterator<Item = &'a String>,
+    server: &ServerName,
+) -> rusqlite::Result<usize> {
+    let mut removed = 0;
+    for name in names {
+        removed +=
+            connection.execute("DELETE FROM tokens WHERE name = ?1 AND server = ?2", params![name, server.as_str()])?;
+        connection.execute(
+            "DELETE FROM owners WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM tokens WHERE name = ?1)",
+            params![name],
+        )?;
+    }
+    Ok(removed)
+}
+
+/// `seconds` as SQLite keeps integers.
+fn seconds(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+/// The kind of an error, without the words of it.
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Timeout,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt,
+            Some(ErrorCode::DiskFull) => Self::Database("the disk is full"),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::Database("it is read-only"),
+            Some(ErrorCode::CannotOpen) => Self::Database("it cannot be opened"),
+            Some(ErrorCode::SystemIoFailure) => Self::Database("the disk failed"),
+            Some(_) => Self::Database("unexpectedly"),
+            None => Self::Shape,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The database on disk: private, made whole or not at all, and never made anew over something that is damaged.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::SetupError;
+
+/// The database's name in its directory.
+const DATABASE: &str = "tokens.db";
+/// How long a write waits for another process's.
+const BUSY: Duration = Duration::from_secs(3);
+/// "Toll", in the header of a database of ours.
+const APPLICATION: i32 = 0x546f_6c6c;
+/// The version of the tables.
+const VERSION: i32 = 1;
+/// The bits of a mode that let others in.
+const OTHERS: u32 = 0o077;
+
+const SCHEMA: &str = "
+    CREATE TABLE owners (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE tokens (name TEXT, server TEXT, record BLOB NOT NULL, PRIMARY KEY (name, server)) STRICT, WITHOUT ROWID;
+    CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
+pub(super) fn prepare(directory: &Path) -> Result<PathBuf, SetupError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| failed(directory, &error))?;
+    ours_alone(directory, fs::Metadata::is_dir)?;
+    // Symbolic links above the directory are the operator's; below it there are none.
+    let directory = fs::canonicalize(directory).map_err(|error| failed(directory, &error))?;
+    let path = directory.join(DATABASE);
+    let log = directory.join(format!("{DATABASE}-wal"));
+    if !exists(&path)? {
+        // In this order, for another process may be making both.
+        if exists(&log)? && !exists(&path)? {
+            return Err(SetupError::Corrupt { path, problem: "the file is missing but its log is there" });
+        }
+        create(&directory, &path)?;
+    }
+    for file in [path.clone(), log, directory.join(format!("{DATABASE}-shm"))] {
+        if exists(&file)? {
+            ours_alone(&file, fs::Metadata::is_file)?;
+        }
+    }
+    Ok(path)
+}
+
+/// A connection to the database at `path`, which must exist.
+pub(super) fn connect(path: &Path) -> Result<Connection, SetupError> {
+    let connect = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        // A commit is on the disk when it returns, and what was deleted is overwritten.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        Ok(connection)
+    };
+    connect().map_err(|error| setup(&error, path))
+}
+
+/// Whether the database is ours and intact; then turns on its write-ahead log.
+pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), SetupError> {
+    let corrupt = |problem| Err(SetupError::Corrupt { path: path.to_owned(), problem });
+    if fs::metadata(path).map_err(|error| failed(path, &error))?.len() == 0 {
+        return corrupt("it is empty");
+    }
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let failed = |error: rusqlite::Error| setup(&error, path);
+    if number("application_id").map_err(failed)? != APPLICATION {
+        return corrupt("it was made by another program");
+    }
+    match number("user_version").map_err(failed)? {
+        VERSION => {}
+        newer if newer > VERSION => return Err(SetupError::Newer { path: path.to_owned() }),
+        _ => return corrupt("its version is unknown"),
+    }
+    let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    if connection.query_row("PRAGMA quick_check(1)", (), text).map_err(failed)? != "ok" {
+        return corrupt("its pages do not fit together");
+    }
+    if connection.query_row("PRAGMA journal_mode = WAL", (), text).map_err(failed)? != "wal" {
+        return corrupt("this file system does not support its write-ahead log");
+    }
+    Ok(())
+}
+
+/// A failure while the database is opened.
+pub(super) fn setup(error: &rusqlite::Error, path: &Path) -> SetupError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            SetupError::Corrupt { path: path.to_owned(), problem: "SQLite cannot read it" }
+        }
+        Some(rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::ReadOnly) => {
+            failed(path, &io::ErrorKind::PermissionDenied.into())
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            failed(path, &io::ErrorKind::ResourceBusy.into())
+        }
+        Some(rusqlite::ErrorCode::DiskFull) => failed(path, &io::ErrorKind::StorageFull.into()),
+        _ => failed(path, &io::ErrorKind::Other.into()),
+    }
+}
+
+/// Makes an empty database beside `path` and moves it there whole, so that a file that is found there empty was damaged
+/// and not begun. Another process that was faster wins.
+fn create(directory: &Path, path: &Path) -> Result<(), SetupError> {
+    let mut random = [0; 9];
+    aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
+    let draft = directory.join(format!(".{DATABASE}.{}", BASE64_URL_SAFE_NO_PAD.encode(random)));
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(|error| failed(&draft, &error))?;
+    let made = connect(&draft).and_then(|connection| {
+        let tables = || {
+            connection.execute_batch(SCHEMA)?;
+            connection.pragma_update(None, "user_version", VERSION)?;
+            connection.pragma_update(None, "application_id", APPLICATION)?;
+            // Now, while nobody else has it open; the file remembers it.
+            connection.pragma_update(None, "journal_mode", "WAL")
+        };
+        tables().map_err(|error| setup(&error, &draft))
+    });
+    let moved = made.and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path, &error)),
+        _ => File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| failed(path, &error)),
+    });
+    fs::remove_file(&draft).map_err(|error| failed(&draft, &error))?;
+    moved
+}
+
+/// Refuses a link, somebody else's file and what others may read or write.
+///
+/// The file is looked at, not opened: closing it would release the locks that SQLite holds on it elsewhere in this
+/// process. Nobody else can swap it meanwhile, since its directory is ours alone.
+fn ours_alone(path: &Path, is_wanted: fn(&fs::Metadata) -> bool) -> Result<(), SetupError> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| failed(path, &error))?;
+    let problem = if metadata.is_symlink() {
+        "must not be a symbolic link"
+    } else if !is_wanted(&metadata) {
+        "is not the kind of file that belongs here"
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        "must belong to the user who runs tollbridge"
+    } else if metadata.mode() & OTHERS != 0 {
+        "is open to other users; run chmod go= on it"
+    } else {
+        return Ok(());
+    };
+    Err(SetupError::Exposed { path: path.to_owned(), problem })
+}
+
+fn exists(path: &Path) -> Result<bool, SetupError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> SetupError {
+    SetupError::Io { path: path.to_owned(), kind: error.kind() }
+}

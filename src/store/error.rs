@@ -1,0 +1,133 @@
+//! What can go wrong with a store: kinds, without a word of what a server or a file said.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::keyring::{KeyError, OpenError};
+
+/// Why the store gave no answer, or none that can be used. Holds no URL, password or content of a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, or it was lost.
+    #[error("the token store cannot be reached")]
+    Unreachable,
+    /// No answer in time, or too many questions at once.
+    #[error("the token store did not answer in time")]
+    Timeout,
+    /// The store wants another user or password.
+    #[error("the token store refused the login")]
+    Login,
+    /// The store said no, with this code of its own (`READONLY`, `LOADING`, `OOM`, …).
+    #[error("the token store refused the command ({0})")]
+    Refused(Box<str>),
+    /// The answer is not of the kind that was asked for.
+    #[error("the token store gave an answer that does not fit the question")]
+    Shape,
+    /// The record does not open.
+    #[error("the stored record cannot be opened: {0}")]
+    Sealed(OpenError),
+    /// The record is of a newer version and is left as it is.
+    #[error("the stored record was written by a newer version; delete it before saving another")]
+    Newer,
+    /// The store throws records away when memory is short; this is its `maxmemory-policy`.
+    #[error("the token store may evict tokens (maxmemory-policy {0}); set maxmemory-policy noeviction")]
+    Evicts(Box<str>),
+    /// The database file is damaged.
+    #[error("the token database is damaged")]
+    Corrupt,
+    /// The database file cannot be read or written, for this reason.
+    #[error("the token database failed ({0})")]
+    Database(&'static str),
+}
+
+impl StoreError {
+    /// The kind as a word: for log fields and metric labels, a closed set.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Login => "login",
+            Self::Refused(_) => "refused",
+            Self::Shape => "shape",
+            Self::Sealed(OpenError::Format) => "unknown_format",
+            Self::Sealed(OpenError::UnknownKey) => "unknown_key",
+            Self::Sealed(OpenError::Tampered) => "tampered",
+            Self::Newer => "newer",
+            Self::Evicts(_) => "evicts",
+            Self::Corrupt => "corrupt",
+            Self::Database(_) => "database",
+        }
+    }
+
+    /// Whether this may be another question's answer, so that nothing from the same connection can be trusted.
+    pub(super) fn is_desync(&self) -> bool {
+        match self {
+            Self::Shape | Self::Sealed(OpenError::Format | OpenError::Tampered) => true,
+            Self::Unreachable
+            | Self::Timeout
+            | Self::Login
+            | Self::Refused(_)
+            | Self::Sealed(OpenError::UnknownKey)
+            | Self::Newer
+            | Self::Evicts(_)
+            | Self::Corrupt
+            | Self::Database(_) => false,
+        }
+    }
+}
+
+/// Why a store cannot be opened at all. Holds paths, no URL.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The key ring is no good.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The URL is not one that Redis is reached by.
+    #[error("the token store's URL must be redis://, rediss:// or redis+unix://, without a fragment: {0}")]
+    Url(&'static str),
+    /// The directory or the database can be reached by others.
+    #[error("{}: {problem}", path.display())]
+    Exposed {
+        /// What can be reached.
+        path: PathBuf,
+        /// How, and what to do about it.
+        problem: &'static str,
+    },
+    /// The directory or the database cannot be read or written.
+    #[error("{}: {kind}", path.display())]
+    Io {
+        /// What cannot be read or written.
+        path: PathBuf,
+        /// Why.
+        kind: io::ErrorKind,
+    },
+    /// The database is damaged or no database; it is left as it is.
+    #[error("{}: this is no intact token database ({problem}); it is left as it is: restore it, or move it away", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was seen.
+        problem: &'static str,
+    },
+    /// The database was made by a newer version.
+    #[error("{}: made by a newer version of tollbridge", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What an operator should know of the store when the bridge starts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Notice {
+    /// The store could not be asked how it treats records.
+    #[error("whether the token store may evict tokens is not known yet: {0}")]
+    NotChecked(StoreError),
+    /// A restart of the store loses what it holds.
+    #[error("the token store keeps nothing across its own restart; turn on appendonly or save")]
+    NotPersistent,
+    /// Whether a restart of the store loses what it holds cannot be told.
+    #[error("whether the token store keeps tokens across its own restart could not be checked")]
+    PersistenceUnknown,
+}
