@@ -66,18 +66,18 @@ impl Reply {
             session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
         })
     }
+}
+
+impl Answered {
+    /// A message that worked.
+    pub fn ok(text: String) -> Self {
+        Self { status: StatusCode::OK, text: text.into(), session: None }
+    }
 
     /// The answer to any other request: `line` is what the server wrote, `id` the id in it.
-    pub fn answered(
-        &self,
-        call: &Call,
-        initialized: &Initialized,
-        line: &Bytes,
-        id: &str,
-        answer: Answer<'_>,
-    ) -> Answered {
+    pub fn by_server(call: &Call, initialized: &Initialized, line: &Bytes, id: &str, answer: Answer<'_>) -> Self {
         if !matches!(call.purpose, Purpose::Modern(_)) {
-            return Answered { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
+            return Self { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
         }
         let (status, text) = match answer {
             Answer::Result(result) => {
@@ -91,7 +91,7 @@ impl Reply {
                 (status, format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, call.id()))
             }
         };
-        Answered { status, text: text.into(), session: None }
+        Self { status, text: text.into(), session: None }
     }
 }
 

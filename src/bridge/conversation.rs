@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +25,9 @@ use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a server has to take note of a cancellation before it is ended.
 const CANCEL_GRACE: Duration = Duration::from_millis(300);
+
+/// How long a server has to end by itself when the bridge stops at once.
+const FORCED_GRACE: Duration = Duration::from_millis(200);
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -136,7 +138,7 @@ impl Conversation {
 
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End, asked: bool) {
-        let Self { call, server, mut upstream, outbox, permit, .. } = self;
+        let Self { call, server, mut upstream, outbox, hard, permit, .. } = self;
         drop(outbox);
         if end != End::Answered && end != End::UpstreamLeft && asked {
             upstream.send(&format!(
@@ -150,9 +152,19 @@ impl Conversation {
         if matches!(end, End::UpstreamLeft | End::DeadlinePassed) {
             upstream.explain();
         }
-        upstream.close(Graces::from(&server.process)).await;
+        tokio::select! {
+            () = upstream.close(Graces::from(&server.process)) => {}
+            // Dropping a server is killing it.
+            () = until_forced(&hard) => {}
+        }
         drop(permit);
     }
+}
+
+/// Until a server that is being ended must be gone at once.
+async fn until_forced(hard: &CancellationToken) {
+    hard.cancelled().await;
+    tokio::time::sleep(FORCED_GRACE).await;
 }
 
 /// The straight-line work of a call: handshake, request, everything until the answer.
@@ -255,7 +267,7 @@ impl Talk<'_> {
             let line = self.receive().await?;
             match FromServer::parse(text(&line)) {
                 Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
-                    let answered = self.reply.answered(self.call, initialized, &line, id, answer);
+                    let answered = Answered::by_server(self.call, initialized, &line, id, answer);
                     self.last(answered);
                     return Ok(());
                 }
@@ -293,7 +305,9 @@ impl Talk<'_> {
                 matches!((token, progress_token), (Some(a), Some(b)) if json::same_scalar(a, b))
             }
             "notifications/message" => match &self.call.purpose {
-                Purpose::Modern(modern) => modern.log_level.is_some_and(|least| translate::log_is_wanted(params, least)),
+                Purpose::Modern(modern) => {
+                    modern.log_level.is_some_and(|least| translate::log_is_wanted(params, least))
+                }
                 Purpose::Legacy(_) => true,
                 Purpose::Initialize | Purpose::Discover => false,
             },
@@ -329,10 +343,4 @@ pub fn one_line(line: &Bytes) -> Bytes {
         return line.clone();
     }
     line.iter().map(|b| if *b == b'\r' { b' ' } else { *b }).collect::<Vec<u8>>().into()
-}
-
-impl Answered {
-    fn ok(text: String) -> Self {
-        Self { status: StatusCode::OK, text: text.into(), session: None }
-    }
 }

@@ -135,9 +135,8 @@ fn legacy_call(message: &Message, session: Option<Session>, named: Option<Versio
 /// The version that a legacy client's header names, if it names one.
 fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
     match headers::single(&asked.head.headers, headers::PROTOCOL_VERSION) {
-        Ok(None) => Ok(None),
         Ok(Some(text)) => Version::parse(text.trim()).map(Some).ok_or(BridgeError::Version),
-        Err(HeaderMismatch::Missing(_)) => Ok(None),
+        Ok(None) | Err(HeaderMismatch::Missing(_)) => Ok(None),
         Err(_) => Err(BridgeError::Version),
     }
 }

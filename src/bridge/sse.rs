@@ -131,7 +131,7 @@ impl Inbox {
         };
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
-            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(last),
+            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(&last),
             Some(Item::Last(last)) => {
                 let mut response = respond::sse(OneEvent(Some(event(&last.text))));
                 add_headers(&mut response, &last);
@@ -143,7 +143,7 @@ impl Inbox {
 
     async fn document(mut self, guard: DropGuard) -> Response<Body> {
         let response = match self.next_last().await {
-            Some(Item::Last(last)) => whole(last),
+            Some(Item::Last(last)) => whole(&last),
             _ => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
         };
         drop(guard);
@@ -171,9 +171,9 @@ impl Inbox {
     }
 }
 
-fn whole(last: Last) -> Response<Body> {
+fn whole(last: &Last) -> Response<Body> {
     let mut response = respond::json(last.status, last.text.clone());
-    add_headers(&mut response, &last);
+    add_headers(&mut response, last);
     response
 }
 
@@ -215,10 +215,7 @@ impl http_body::Body for OneEvent {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.take().map(|event| Ok(Frame::data(event))))
     }
 
@@ -242,10 +239,7 @@ impl http_body::Body for Events {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
         loop {
             if let Some(piece) = this.pieces.pop_front() {

@@ -105,7 +105,7 @@ impl Message {
             })?;
         }
         let place = |part| json::range_in(text, part);
-        Ok(Self { kind, id: id.map(place), method, params: params.map(place), text: body.clone() })
+        Ok(Self { kind, id: id.map(place), method, params: params.map(place), text: body })
     }
 
     /// What it is.

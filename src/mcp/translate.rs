@@ -85,10 +85,7 @@ fn meta_with(meta: Option<&str>, server_info: &str) -> String {
 
 /// Methods whose results carry `ttlMs` and `cacheScope`.
 fn is_cacheable(method: &str) -> bool {
-    matches!(
-        method,
-        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read"
-    )
+    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
 }
 
 /// A list of tools without `execution`, which the modern era has not; `None` if no tool has it.
