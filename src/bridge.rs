@@ -140,7 +140,9 @@ impl Bridge {
         match launch {
             Launch::Stdio(program) => {
                 let started = StdioServer::start(&self.spawner, program, &server.process, token);
-                let started = started.inspect_err(|_| drop(self.metrics.spawn_failures.inc()))?;
+                let started = started.inspect_err(|_| {
+                    self.metrics.spawn_failures.inc();
+                })?;
                 Ok(Upstream::Stdio(Box::new(started)))
             }
             Launch::Http(_) => Err(BridgeError::NotYet),

@@ -23,33 +23,33 @@ use crate::user::UserId;
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// A final message, and what goes with it.
-pub struct Answered {
+pub(super) struct Answered {
     /// The status, if it is not too late for one.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// The message.
-    pub text: Bytes,
+    pub(super) text: Bytes,
     /// The session that it begins.
-    pub session: Option<HeaderValue>,
+    pub(super) session: Option<HeaderValue>,
 }
 
 /// Makes final messages for one user and one server.
-pub struct Reply {
+pub(super) struct Reply {
     /// Whose call it is.
-    pub user: UserId,
+    pub(super) user: UserId,
     /// Which server it is for.
-    pub server: ServerName,
+    pub(super) server: ServerName,
     /// Seals sessions.
-    pub keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<Keyring>,
     /// Says when they end.
-    pub clock: Clock,
+    pub(super) clock: Clock,
     /// How long they last, in seconds.
-    pub session_lifetime: u64,
+    pub(super) session_lifetime: u64,
 }
 
 impl Reply {
     /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
     /// session that begins.
-    pub fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {
+    pub(super) fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {
         let asked = Asked::parse(&call.message).ok_or(BridgeError::NoVersion)?;
         let session = Session {
             version: initialized.version,
@@ -70,12 +70,18 @@ impl Reply {
 
 impl Answered {
     /// A message that worked.
-    pub fn ok(text: String) -> Self {
+    pub(super) fn ok(text: String) -> Self {
         Self { status: StatusCode::OK, text: text.into(), session: None }
     }
 
     /// The answer to any other request: `line` is what the server wrote, `id` the id in it.
-    pub fn by_server(call: &Call, initialized: &Initialized, line: &Bytes, id: &str, answer: Answer<'_>) -> Self {
+    pub(super) fn by_server(
+        call: &Call,
+        initialized: &Initialized,
+        line: &Bytes,
+        id: &str,
+        answer: Answer<'_>,
+    ) -> Self {
         if !matches!(call.purpose, Purpose::Modern(_)) {
             return Self { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
         }

@@ -34,18 +34,18 @@ const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What is asked of a fresh server, and how it is introduced to its client.
 #[derive(Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// The client's request.
-    pub message: Message,
+    pub(super) message: Message,
     /// What the handshake says.
-    pub introduction: Introduction,
+    pub(super) introduction: Introduction,
     /// What is done after the handshake.
-    pub purpose: Purpose,
+    pub(super) purpose: Purpose,
 }
 
 /// What a call is for.
 #[derive(Debug)]
-pub enum Purpose {
+pub(super) enum Purpose {
     /// The handshake itself, for a legacy client; its answer begins a session.
     Initialize,
     /// The handshake, told as the answer to a modern client's `server/discover`.
@@ -58,7 +58,7 @@ pub enum Purpose {
 
 impl Call {
     /// The request's id as written.
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.message.id().unwrap_or("null")
     }
 
@@ -68,28 +68,28 @@ impl Call {
 }
 
 /// A call, its server and its client.
-pub struct Conversation {
+pub(super) struct Conversation {
     /// What is asked.
-    pub call: Call,
+    pub(super) call: Call,
     /// The configured server.
-    pub server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     /// The fresh one.
-    pub upstream: Upstream,
+    pub(super) upstream: Upstream,
     /// The way back to the client.
-    pub outbox: Outbox,
+    pub(super) outbox: Outbox,
     /// Makes the final message of the server's answer.
-    pub reply: Reply,
+    pub(super) reply: Reply,
     /// Cancelled when the client has left.
-    pub gone: CancellationToken,
+    pub(super) gone: CancellationToken,
     /// Cancelled when the bridge stops at once.
-    pub hard: CancellationToken,
+    pub(super) hard: CancellationToken,
     /// The right to run, given back when nothing of the server is left.
-    pub permit: Permit,
+    pub(super) permit: Permit,
 }
 
 impl Conversation {
     /// Runs the call to its end and returns when nothing of its server is left.
-    pub async fn run(mut self, metrics: &Metrics) -> End {
+    pub(super) async fn run(mut self, metrics: &Metrics) -> End {
         let began = Instant::now();
         let mut asked = false;
         let end = self.talk_until_an_end(&mut asked).await;
@@ -332,13 +332,13 @@ impl Talk<'_> {
 }
 
 /// A line that is known to be UTF-8.
-pub fn text(line: &Bytes) -> &str {
+pub(super) fn text(line: &Bytes) -> &str {
     std::str::from_utf8(line).unwrap_or_default()
 }
 
 /// A message without line ends, so that it is one event for every reader: a carriage return can only stand between its
 /// tokens, where a space says the same.
-pub fn one_line(line: &Bytes) -> Bytes {
+pub(super) fn one_line(line: &Bytes) -> Bytes {
     if memchr::memchr(b'\r', line).is_none() {
         return line.clone();
     }

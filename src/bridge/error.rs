@@ -181,7 +181,7 @@ impl BridgeError {
 
     /// The error as the final message of a conversation.
     #[must_use]
-    pub fn last(&self, id: Option<&str>) -> Last {
+    pub(super) fn last(&self, id: Option<&str>) -> Last {
         Last { status: self.verdict().0, text: self.document(id), session: None, retry_after: self.retry_after() }
     }
 }

@@ -17,7 +17,7 @@ use crate::mcp::session::{self, Owner, Session};
 use crate::respond::{self, Body};
 
 /// What is to be done with a message.
-pub enum Next {
+pub(super) enum Next {
     /// Nothing more.
     Answered(Response<Body>),
     /// A fresh server must be asked.
