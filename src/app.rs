@@ -1,1 +1,214 @@
-//! (to be written)
+//! Wiring: the only place that builds what lives as long as the process, and the only one that ends it.
+
+use std::io;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::admin::Admin;
+use crate::auth::Authenticator;
+use crate::bridge::Bridge;
+use crate::clock::Clock;
+use crate::config::{Config, IdentityMethod, Listen};
+use crate::keyring::Keyring;
+use crate::lifecycle::Lifecycle;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::routes::Routes;
+use crate::server::{Listener, Server, Times};
+use crate::store::{SetupError, StoreError, TokenStore};
+use crate::supervisor;
+use crate::tokens::TokenSource;
+use crate::upstream::group::Spawner;
+use crate::upstream::orphans::Strangers;
+
+/// How long a connection may do nothing between requests: longer than the pools of reverse proxies keep one (nginx:
+/// 60 s), so that it is never we who close a connection that a proxy is about to use.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How long everything may take to end once it must end now.
+const LAST_EFFORT: Duration = Duration::from_millis(700);
+
+/// Why the bridge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The token store cannot be used as configured.
+    #[error("the token store cannot be used: {0}")]
+    Store(#[from] SetupError),
+    /// The token store is configured in a way that would lose tokens.
+    #[error("the token store cannot be trusted: {0}")]
+    Policy(StoreError),
+    /// The system refuses something that every process may do.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until a signal says to stop, and returns when nothing is left.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let config = Arc::new(config);
+    let lifecycle = Lifecycle::default();
+    let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
+    let (store, keyring) = store(&config).await?;
+    let spawner = Spawner::new(&lifecycle, Strangers::End)?;
+    let bridge = Arc::new(Bridge {
+        authenticator: Authenticator::new(&config),
+        limits: Limits::new(&config.limits, &metrics),
+        tokens: TokenSource::new(store.clone()),
+        keyring,
+        spawner: spawner.clone(),
+        metrics: Arc::clone(&metrics),
+        lifecycle: lifecycle.clone(),
+        clock: Clock::System,
+        config: Arc::clone(&config),
+    });
+    let server = Arc::new(Server {
+        routes: Arc::new(Routes::new(bridge)),
+        metrics: Arc::clone(&metrics),
+        lifecycle: lifecycle.clone(),
+        times: Times { head: config.limits.header_timeout, idle: IDLE, stall: config.limits.write_stall },
+    });
+    let listener = Listener::bind(&config.listen).await.map_err(|error| cannot_listen(&config.listen, error))?;
+    if let Some(address) = config.admin {
+        serve_admin(address, store, metrics, &lifecycle).await?;
+    }
+    announce(&config, &listener)?;
+    lifecycle.spawn(server.run(listener));
+    until_stopped(&lifecycle, config.limits.shutdown_grace).await?;
+    if !spawner.kill_everything() {
+        tracing::error!("a process could not be ended");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The token store and the keys that seal; without a store the keys are made up, and sessions end with the process.
+async fn store(config: &Config) -> Result<(Option<Arc<TokenStore>>, Arc<Keyring>), StartError> {
+    let Some(settings) = &config.token_store else { return Ok((None, Arc::new(Keyring::ephemeral()))) };
+    let keyring = Arc::new(Keyring::load(&settings.keys).map_err(SetupError::from)?);
+    let store = TokenStore::open(&settings.kind, Arc::clone(&keyring), Clock::System)?;
+    match store.check_policy().await {
+        Ok(notices) => notices.iter().for_each(|notice| tracing::warn!(%notice, "token store")),
+        Err(error @ StoreError::Evicts(_)) => return Err(StartError::Policy(error)),
+        Err(error) => tracing::warn!(%error, "the token store does not answer yet"),
+    }
+    Ok((Some(Arc::new(store)), keyring))
+}
+
+fn cannot_listen(listen: &Listen, error: io::Error) -> StartError {
+    let address = match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => path.display().to_string(),
+    };
+    StartError::Listen { address, error }
+}
+
+/// Says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.
+fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
+    let address = listener.describe();
+    tracing::info!(%address, servers = config.servers.len(), "serving");
+    for method in &config.identity {
+        if let IdentityMethod::Local { user } = method {
+            tracing::warn!(%user, "every caller on this machine is this user: identity is `local`");
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "listening on {address}")?;
+    stdout.flush()
+}
+
+async fn serve_admin(
+    address: SocketAddr,
+    store: Option<Arc<TokenStore>>,
+    metrics: Arc<Metrics>,
+    lifecycle: &Lifecycle,
+) -> Result<(), StartError> {
+    let check = async move || match &store {
+        Some(store) => store.check().await.is_ok(),
+        None => true,
+    };
+    let admin = Admin::new(lifecycle.clone(), metrics, check);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
+    tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+    let (admin, all) = (Arc::new(admin), lifecycle.clone());
+    lifecycle.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = all.hard.cancelled() => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (admin, hard) = (Arc::clone(&admin), all.hard.clone());
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, std::convert::Infallible>(admin.answer(request).await) }
+            });
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(hyper_util::rt::TokioTimer::new()).keep_alive(false);
+            let served = http.serve_connection(TokioIo::new(stream), service);
+            all.spawn(async move {
+                tokio::select! {
+                    _ = timeout(ADMIN_CONNECTION, served) => {}
+                    () = hard.cancelled() => {}
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// How long one connection to the admin listener may last.
+const ADMIN_CONNECTION: Duration = Duration::from_secs(10);
+
+/// Waits for the first signal, then until every task has ended, a second signal comes, or the grace is over; whatever
+/// is left then is ended.
+async fn until_stopped(lifecycle: &Lifecycle, grace: Duration) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut orphaned = std::pin::pin!(supervisor::orphaned());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = &mut orphaned => {
+            tracing::error!("the supervisor is gone: stopping at once");
+            lifecycle.hard.cancel();
+        }
+    }
+    tracing::info!("stopping: running requests may finish");
+    lifecycle.soft.cancel();
+    lifecycle.tasks.close();
+    tokio::select! {
+        () = lifecycle.tasks.wait() => {}
+        () = lifecycle.hard.cancelled() => {}
+        () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = orphaned => {}
+    }
+    lifecycle.hard.cancel();
+    let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;
+    Ok(())
+}

@@ -1,1 +1,204 @@
-//! (to be written)
+//! The mission sentence: each HTTP request looks up the user's token, fills a preparsed config with it, starts a fresh
+//! MCP server, and streams it back.
+//!
+//! Invariants: nothing here is kept between requests; nothing is started for a request that will be refused; a server
+//! that has been started belongs to exactly one task, which returns only when nothing of it is left.
+
+mod answer;
+mod conversation;
+pub mod error;
+mod local;
+mod read;
+mod sse;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::auth::{Authenticator, PeerAddr};
+use crate::clock::Clock;
+use crate::config::{Config, Launch, Server};
+use crate::keyring::Keyring;
+use crate::lifecycle::Lifecycle;
+use crate::limits::{Limits, Permit};
+use crate::mcp::message::{Kind, Message};
+use crate::metrics::Metrics;
+use crate::respond::Body;
+use crate::secret::Secret;
+use crate::tokens::{TokenError, TokenSource};
+use crate::upstream::Upstream;
+use crate::upstream::group::Spawner;
+use crate::upstream::stdio::StdioServer;
+use crate::user::UserId;
+
+use answer::Reply;
+use conversation::{Call, Conversation};
+use error::BridgeError;
+use local::Next;
+use sse::{Form, way_back};
+
+/// What it takes to answer requests; shared by all of them, and immutable.
+pub struct Bridge {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Says who is calling.
+    pub authenticator: Authenticator,
+    /// Lets requests in.
+    pub limits: Limits,
+    /// Has the users' tokens.
+    pub tokens: TokenSource,
+    /// Seals sessions.
+    pub keyring: Arc<Keyring>,
+    /// Starts programs.
+    pub spawner: Spawner,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Says when to end.
+    pub lifecycle: Lifecycle,
+    /// Says what time it is.
+    pub clock: Clock,
+}
+
+/// The connection a request came over.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: PeerAddr,
+    /// Cancelled when the other end has closed it, seen even when nothing is being read or written.
+    pub gone: CancellationToken,
+}
+
+/// Who is asking what of which server.
+struct Asked {
+    user: UserId,
+    server: Arc<Server>,
+    head: Parts,
+    message: Message,
+}
+
+impl Bridge {
+    /// Answers a request to `/{server}/mcp`. `server` is the path's segment, decoded once.
+    pub async fn answer(
+        self: &Arc<Self>,
+        server: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Body> {
+        let mut id = None;
+        match self.handle(server, request, connection, &mut id).await {
+            Ok(response) => response,
+            Err(error) => {
+                let status = error.verdict().0;
+                self.metrics.refused(status);
+                tracing::info!(server, status = status.as_u16(), why = %self.reason(&error), "request refused");
+                error.respond(id.as_deref())
+            }
+        }
+    }
+
+    /// Who is asking, with which token, of which fresh server.
+    async fn handle(
+        self: &Arc<Self>,
+        server: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+        id: &mut Option<String>,
+    ) -> Result<Response<Body>, BridgeError> {
+        let (head, body) = request.into_parts();
+        read::check_origin(&head, &self.config)?;
+        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        let server = Arc::clone(self.config.servers.get(server).ok_or(BridgeError::NotFound)?);
+        if head.method != Method::POST {
+            return Err(BridgeError::Method);
+        }
+        let message = read::message(&head, body, &self.config.limits).await?;
+        *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
+        let asked = Asked { user, server, head, message };
+        let call = match self.answer_locally(&asked)? {
+            Next::Answered(response) => return Ok(response),
+            Next::Call(call) => call,
+        };
+
+        let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
+        let token = match self.tokens.access_token(&asked.user, &asked.server).await {
+            Ok(token) => token.map(Arc::new),
+            Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
+            Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
+        };
+        let launch = asked.server.fill(token.as_deref())?;
+        let upstream = self.open(&launch, &asked.server, token)?;
+        drop(launch);
+        Ok(self.converse(upstream, call, asked, permit, connection).await)
+    }
+
+    /// A fresh server, owned, killed if dropped.
+    fn open(&self, launch: &Launch, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
+        match launch {
+            Launch::Stdio(program) => {
+                let started = StdioServer::start(&self.spawner, program, &server.process, token);
+                let started = started.inspect_err(|_| drop(self.metrics.spawn_failures.inc()))?;
+                Ok(Upstream::Stdio(Box::new(started)))
+            }
+            Launch::Http(_) => Err(BridgeError::NotYet),
+        }
+    }
+
+    /// One task owns the call to its end; the response waits for what it says.
+    async fn converse(
+        self: &Arc<Self>,
+        upstream: Upstream,
+        call: Call,
+        asked: Asked,
+        permit: Permit,
+        connection: &Connection,
+    ) -> Response<Body> {
+        let limits = &self.config.limits;
+        let lost = BridgeError::Lost.document(Some(call.id()));
+        let (outbox, inbox) = way_back(limits.write_stall, lost);
+        let form = Form {
+            accepts_events: read::accepts_events(&asked.head),
+            commit_delay: call.may_commit_early().then_some(limits.commit_delay),
+            keep_alive: limits.keep_alive,
+        };
+        let gone = connection.gone.child_token();
+        let guard = gone.clone().drop_guard();
+        let span = tracing::info_span!(
+            "call",
+            user = %asked.user,
+            server = %asked.server.name,
+            method = %crate::telemetry::encode_for_log(call.message.method()),
+        );
+        let reply = Reply {
+            user: asked.user,
+            server: asked.server.name.clone(),
+            keyring: Arc::clone(&self.keyring),
+            clock: self.clock.clone(),
+            session_lifetime: limits.session_lifetime.as_secs(),
+        };
+        let hard = self.lifecycle.hard.clone();
+        let conversation =
+            Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };
+        let bridge = Arc::clone(self);
+        let task = async move { drop(conversation.run(&bridge.metrics).await) };
+        self.lifecycle.spawn(task.instrument(span));
+        inbox.respond(form, guard).await
+    }
+
+    fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {
+        self.metrics.store_failures.inc();
+        tracing::error!(%error, "the token store failed");
+        BridgeError::Store
+    }
+
+    /// What the log says of a refusal: more than the client is told, and no secret either.
+    fn reason(&self, error: &BridgeError) -> String {
+        match error {
+            BridgeError::Auth(why) => why.to_string(),
+            other => other.to_string(),
+        }
+    }
+}

@@ -3,11 +3,11 @@
 
 pub mod check;
 pub mod keygen;
+pub mod serve;
 pub mod token;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,14 +23,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve MCP clients until SIGTERM or SIGINT.
-    Serve {
-        /// The configuration file.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Run the worker itself, without a supervisor above it; the supervisor starts it so.
-        #[arg(long, hide = true)]
-        worker: bool,
-    },
+    Serve(serve::Serve),
     /// Check a configuration file and show what it would start.
     Check(check::Check),
     /// Print the JSON Schema of the configuration file.
@@ -84,7 +77,7 @@ impl Stop {
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config, worker } => todo!("{config:?} {worker}"),
+        Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),

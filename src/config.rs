@@ -1,8 +1,25 @@
 //! The configuration as meant: immutable, shared by every request, plain data only. `file` is the same as written.
 
+mod container;
+mod document;
 pub mod file;
-pub mod template;
-pub mod value;
+mod fill;
+mod hole;
+mod hosts;
+mod identity;
+mod launch_plan;
+mod load;
+mod mask;
+mod path;
+mod problem;
+mod program;
+mod read;
+mod servers;
+mod template;
+mod token_store;
+mod units;
+mod url_template;
+mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,7 +35,11 @@ use url::Url;
 use crate::secret::Secret;
 use crate::user::UserId;
 
-pub use template::{FillError, Template};
+pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
+pub use load::{LoadOptions, load, parse};
+pub use problem::{Problem, Problems};
+pub use template::{Source, Template};
+pub use value::Environment;
 
 /// Everything `tollbridge serve` needs to know, checked as a whole.
 #[derive(Debug)]
@@ -29,7 +50,7 @@ pub struct Config {
     pub public_url: Url,
     /// Authorities (`host` or `host:port`) that a `Host` header may name; an entry without a port allows any port.
     pub allowed_hosts: Vec<String>,
-    /// Origins (`scheme://host[:port]`) that an `Origin` header may name.
+    /// Origins (`scheme://host[:port]`) that an `Origin` header may name; the port `*` allows any port.
     pub allowed_origins: Vec<String>,
     /// How callers are recognised, tried in this order. Never empty.
     pub identity: Vec<IdentityMethod>,
@@ -41,6 +62,37 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The configured servers by name; disabled ones are left out.
     pub servers: BTreeMap<ServerName, Arc<Server>>,
+    /// The names of the disabled ones.
+    pub disabled: Vec<ServerName>,
+    /// The names of those left out because a variable they need is not set; only with `allow_missing_env`.
+    pub incomplete: Vec<ServerName>,
+}
+
+impl Config {
+    /// Whether a `Host` header may say this.
+    #[must_use]
+    pub fn allows_host(&self, host: &str) -> bool {
+        let name = without_port(host);
+        self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether an `Origin` header may say this.
+    #[must_use]
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        let name = without_port(origin);
+        self.allowed_origins.iter().any(|allowed| {
+            allowed.eq_ignore_ascii_case(origin)
+                || allowed.strip_suffix(":*").is_some_and(|any_port| any_port.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+/// An authority or an origin without its port, if it names one. A bracketed IPv6 address keeps its colons.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
+    }
 }
 
 /// A listening address.
@@ -222,6 +274,34 @@ pub struct Server {
     pub token_setup: TokenSetup,
     /// Times and sizes of its processes.
     pub process: ProcessLimits,
+    /// The protocol era to speak with it.
+    pub protocol: Protocol,
+}
+
+/// The protocol era to speak with a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "protocol")]
+pub enum Protocol {
+    /// What it turns out to speak.
+    #[default]
+    Auto,
+    /// Revisions with `initialize`.
+    Legacy,
+    /// Revisions without.
+    Modern,
+}
+
+/// How to speak HTTP to a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "transport")]
+pub enum Transport {
+    /// What it turns out to speak.
+    #[default]
+    Auto,
+    /// Streamable HTTP.
+    Streamable,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
 }
 
 /// How a person gets a token for a server, as the operator tells it.
@@ -281,8 +361,12 @@ pub struct StdioPlan {
 pub struct HttpPlan {
     /// Its URL; holes only in path segments and query values.
     pub url: Template,
+    /// `scheme://host[:port]` of the URL: no token changes it.
+    pub origin: String,
     /// Headers to send.
     pub headers: Vec<(http::HeaderName, Template)>,
+    /// How to speak to it.
+    pub transport: Transport,
 }
 
 /// A launch plan without holes: made for one request, dropped and zeroed once it has been used.
@@ -311,14 +395,4 @@ pub struct HttpLaunch {
     pub url: Secret,
     /// Headers to send; values are marked sensitive.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
-}
-
-impl Server {
-    /// The launch plan for one user: the only place where a token meets a template.
-    ///
-    /// # Errors
-    /// Names the field that the token does not fit, never the value.
-    pub fn fill(&self, token: Option<&Secret>) -> Result<Launch, FillError> {
-        todo!("{token:?}")
-    }
 }

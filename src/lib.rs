@@ -36,10 +36,12 @@ pub mod config;
 
 // layer: know nothing of ours
 pub mod clock;
+pub mod descendants;
 pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;
 pub mod respond;
 pub mod secret;
+pub mod sys;
 pub mod telemetry;
 pub mod user;

@@ -1,1 +1,10 @@
-//! (to be written)
+//! The protocol without I/O: what a message says, which era it belongs to, and how one era is said in the other.
+
+pub mod era;
+pub mod headers;
+pub mod json;
+pub mod legacy;
+pub mod message;
+pub mod modern;
+pub mod session;
+pub mod translate;

@@ -1,1 +1,232 @@
-//! (to be written)
+//! What an operator watches: counters and gauges with closed label sets, never a user's or a server's name.
+
+use http::StatusCode;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::{Metric, Registry};
+use tokio_util::task::TaskTracker;
+
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::gauge::Gauge;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How a request that was let in ended: the log field and the metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The server's answer, a result or an error, went out.
+    Answered,
+    /// The client went away before the answer.
+    ClientLeft,
+    /// A deadline passed before the answer.
+    DeadlinePassed,
+    /// The bridge was stopped before the answer.
+    Stopped,
+    /// The server went away, or talked nonsense, before the answer.
+    UpstreamLeft,
+}
+
+impl End {
+    const ALL: [Self; 5] = [Self::Answered, Self::ClientLeft, Self::DeadlinePassed, Self::Stopped, Self::UpstreamLeft];
+
+    /// The end as a label and as a log field.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::ClientLeft => "client_left",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Stopped => "stopped",
+            Self::UpstreamLeft => "upstream_left",
+        }
+    }
+}
+
+/// The statuses with which requests are refused; any other counts as `other`, so that the label set stays closed.
+const REFUSALS: [&str; 14] =
+    ["400", "401", "403", "404", "405", "406", "413", "415", "429", "431", "500", "502", "503", "504"];
+
+/// Every metric there is. Counting is one atomic addition.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Connections to clients that are open.
+    pub open_connections: Gauge,
+    /// Requests that are being served.
+    pub live_requests: Gauge,
+    /// Server processes that have been started and not yet been reaped.
+    pub live_children: Gauge,
+    /// Permits that are held.
+    pub permits: Gauge,
+    /// Requests that wait for a permit.
+    pub waiting: Gauge,
+    /// Servers that could not be started.
+    pub spawn_failures: Counter,
+    /// Lines from servers that were no messages.
+    pub junk_lines: Counter,
+    /// Operations of the token store that failed.
+    pub store_failures: Counter,
+    /// Processes that outlived their request or their bridge and were killed.
+    pub orphans_killed: Counter,
+    ends: [Counter; End::ALL.len()],
+    refusals: [Counter; REFUSALS.len()],
+    refused_otherwise: Counter,
+    tasks: Gauge,
+    tracker: TaskTracker,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All metrics at zero; `tracker` is the tracker of every task of the process.
+    #[must_use]
+    pub fn new(tracker: TaskTracker) -> Self {
+        let mut registry = Registry::with_prefix("tollbridge");
+        let r = &mut registry;
+        let ends = Family::<[(&str, &str); 1], Counter>::default();
+        let refused = Family::<[(&str, &str); 1], Counter>::default();
+        r.register("requests", "Requests that were let in, by how they ended", ends.clone());
+        r.register("requests_refused", "Requests that were refused, by status", refused.clone());
+        Self {
+            open_connections: registered(r, "open_connections", "Connections to clients that are open"),
+            live_requests: registered(r, "live_requests", "Requests that are being served"),
+            live_children: registered(r, "live_children", "Server processes started and not yet reaped"),
+            permits: registered(r, "permits", "Permits that are held"),
+            waiting: registered(r, "waiting", "Requests that wait for a permit"),
+            spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
+            junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
+            store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
+            orphans_killed: registered(r, "orphans_killed", "Processes killed because they outlived their owner"),
+            ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
+            refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),
+            refused_otherwise: refused.get_or_create_owned(&[("status", "other")]),
+            tasks: registered(r, "tasks", "Tasks of the process"),
+            tracker,
+            registry,
+        }
+    }
+
+    /// Counts a request that was let in and has ended.
+    pub fn ended(&self, end: End) {
+        self.ends[end as usize].inc();
+    }
+
+    /// Counts a request that was refused.
+    pub fn refused(&self, status: StatusCode) {
+        let known = REFUSALS.iter().position(|&refusal| refusal == status.as_str());
+        known.map_or(&self.refused_otherwise, |at| &self.refusals[at]).inc();
+    }
+
+    /// All of it as `OpenMetrics` text, which is what Prometheus reads.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.tasks.set(i64::try_from(self.tracker.len()).unwrap_or(i64::MAX));
+        let mut text = String::with_capacity(4096);
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// One of what a gauge counts, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// One more, until this is dropped.
+    #[must_use]
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(metrics: &Metrics, series: &str) -> Option<String> {
+        let text = metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
+    }
+
+    #[test]
+    fn every_series_is_there_before_anything_happened() {
+        let metrics = Metrics::new(TaskTracker::new());
+        for end in End::ALL {
+            let series = format!("tollbridge_requests_total{{end=\"{}\"}}", end.as_str());
+            assert_eq!(value(&metrics, &series).as_deref(), Some("0"), "{series}");
+        }
+        for series in [
+            "tollbridge_requests_refused_total{status=\"429\"}",
+            "tollbridge_requests_refused_total{status=\"other\"}",
+            "tollbridge_live_children",
+            "tollbridge_live_requests",
+            "tollbridge_open_connections",
+            "tollbridge_permits",
+            "tollbridge_waiting",
+            "tollbridge_tasks",
+            "tollbridge_spawn_failures_total",
+            "tollbridge_junk_lines_total",
+            "tollbridge_store_failures_total",
+            "tollbridge_orphans_killed_total",
+        ] {
+            assert_eq!(value(&metrics, series).as_deref(), Some("0"), "{series}");
+        }
+        assert!(metrics.render().ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_end_is_counted_under_its_own_name() {
+        let metrics = Metrics::new(TaskTracker::new());
+        for (times, end) in End::ALL.into_iter().enumerate() {
+            (0..=times).for_each(|_| metrics.ended(end));
+        }
+        for (times, end) in End::ALL.into_iter().enumerate() {
+            let series = format!("tollbridge_requests_total{{end=\"{}\"}}", end.as_str());
+            assert_eq!(value(&metrics, &series), Some((times + 1).to_string()), "{series}");
+        }
+    }
+
+    #[test]
+    fn an_unforeseen_status_makes_no_new_series() {
+        let metrics = Metrics::new(TaskTracker::new());
+        let before = metrics.render().lines().count();
+        metrics.refused(StatusCode::IM_A_TEAPOT);
+        metrics.refused(StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(metrics.render().lines().count(), before);
+        assert_eq!(value(&metrics, "tollbridge_requests_refused_total{status=\"other\"}").unwrap(), "1");
+        assert_eq!(value(&metrics, "tollbridge_requests_refused_total{status=\"429\"}").unwrap(), "1");
+    }
+
+    #[test]
+    fn what_is_counted_is_uncounted_when_it_ends() {
+        let metrics = Metrics::new(TaskTracker::new());
+        let (one, two) = (Counted::new(&metrics.live_children), Counted::new(&metrics.live_children));
+        assert_eq!(value(&metrics, "tollbridge_live_children").unwrap(), "2");
+        drop((one, two));
+        assert_eq!(value(&metrics, "tollbridge_live_children").unwrap(), "0");
+    }
+
+    #[tokio::test]
+    async fn the_tasks_of_the_process_are_counted_when_asked() {
+        let tracker = TaskTracker::new();
+        let metrics = Metrics::new(tracker.clone());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let task = tracker.spawn(stopped);
+        assert_eq!(value(&metrics, "tollbridge_tasks").unwrap(), "1");
+        drop(stop);
+        let _ = task.await.unwrap();
+        assert_eq!(value(&metrics, "tollbridge_tasks").unwrap(), "0");
+    }
+}

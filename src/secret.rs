@@ -1,9 +1,13 @@
 //! A secret is born secret and leaves by one door: `grep expose` lists every exit.
 
+mod redactor;
+
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
+
+pub use redactor::Redactor;
 
 /// Text that must not be seen: no `Display`, no `Serialize`, no `PartialEq`, a redacted `Debug`, zeroed on drop.
 pub struct Secret(Zeroizing<String>);
@@ -31,5 +35,24 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new("ntn_5ecr3t".to_owned())), "Secret(…)");
+    }
+
+    #[test]
+    fn a_secret_matches_itself_alone() {
+        let secret = Secret::new("ntn_5ecr3t".to_owned());
+        assert!(secret.matches(b"ntn_5ecr3t"));
+        for other in [&b""[..], b"ntn_5ecr3", b"ntn_5ecr3tt", b"NTN_5ECR3T"] {
+            assert!(!secret.matches(other));
+        }
     }
 }

@@ -1,1 +1,167 @@
-//! (to be written)
+//! Connections: an accept loop that survives, HTTP/1.1 and HTTP/2 with every limit set, and a graceful end.
+
+mod guarded;
+mod listener;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::Connection;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::{Counted, Metrics};
+use crate::respond::Body;
+use crate::routes::Routes;
+use guarded::{Activity, Guarded, InFlight, closed_by_peer};
+pub use guarded::Times;
+pub use listener::Listener;
+
+/// The longest request head, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// The most header fields of a request.
+const MAX_FIELDS: usize = 100;
+
+/// The most streams of one HTTP/2 connection at once.
+const MAX_STREAMS: u32 = 100;
+
+/// How often a silent HTTP/2 peer is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the accept loop rests after an error, so that a lack of file descriptors does not make it spin.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves connections until it is told to stop.
+pub struct Server {
+    /// Where requests lead.
+    pub routes: Arc<Routes>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Says when to end.
+    pub lifecycle: Lifecycle,
+    /// How patient connections are.
+    pub times: Times,
+}
+
+impl Server {
+    /// Accepts until the soft stop, then waits until every connection has finished or the hard stop has come.
+    pub async fn run(self: Arc<Self>, listener: Listener) {
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.lifecycle.soft.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer, &graceful),
+                Err(error) => {
+                    tracing::error!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+        drop(listener);
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = self.lifecycle.hard.cancelled() => {}
+        }
+    }
+
+    fn serve(self: &Arc<Self>, stream: listener::Stream, peer: crate::auth::PeerAddr, graceful: &GracefulShutdown) {
+        let gone = CancellationToken::new();
+        let closed = closed_by_peer(&stream);
+        let activity = Arc::new(Activity::default());
+        let connection = Connection { peer, gone: gone.clone() };
+        let (server, in_flight) = (Arc::clone(self), Arc::clone(&activity));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, connection) = (Arc::clone(&server), connection.clone());
+            let in_flight = in_flight.begin(request.version());
+            async move {
+                let response = server.routes.answer(request, &connection).await;
+                Ok::<_, Infallible>(response.map(|body| Tracked { body, _in_flight: in_flight }))
+            }
+        });
+        let io = TokioIo::new(Guarded::new(stream, activity, self.times));
+        let served = graceful.watch(builder().serve_connection(io, service).into_owned());
+        let hard = self.lifecycle.hard.clone();
+        let counted = Counted::new(&self.metrics.open_connections);
+        self.lifecycle.spawn(async move {
+            let _counted = counted;
+            let _gone = gone.clone().drop_guard();
+            let mut served = std::pin::pin!(served);
+            let mut closed = std::pin::pin!(closed);
+            let mut told = false;
+            loop {
+                tokio::select! {
+                    // A connection that breaks is its client's affair; its requests learn of it by the guard.
+                    _ = &mut served => return,
+                    () = &mut closed, if !told => {
+                        told = true;
+                        gone.cancel();
+                    }
+                    () = hard.cancelled() => break,
+                }
+            }
+            // The last events of the requests that were ended are on their way; a client that does not take them now
+            // never will.
+            let _ = tokio::time::timeout(LAST_WORDS, served).await;
+        });
+    }
+}
+
+/// How long connections may take to send what their requests said when they were ended by the hard stop.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(MAX_HEAD).expect("32 KiB fit"))
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// A response body that keeps its request in flight until it has been sent.
+struct Tracked {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,1 +1,3 @@
-//! (to be written)
+//! stub
+/// s
+pub async fn orphaned() { std::future::pending().await }

@@ -1,7 +1,13 @@
 //! `tollbridge check` and `tollbridge schema`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use super::EXIT_USAGE;
+use crate::config::{
+    self, Config, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, Template, TokenStoreConfig, TokenStoreKind,
+};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -18,12 +24,116 @@ impl Check {
     /// Reports every problem of the file at once, or what it would start.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        todo!()
+        let options = LoadOptions { allow_missing_env: self.allow_missing_env, ..LoadOptions::default() };
+        match config::load(&self.config, &options) {
+            // A reader that left does not make the configuration a bad one.
+            Ok(config) => {
+                let _ = summary(&config, &mut io::stdout().lock());
+                ExitCode::SUCCESS
+            }
+            Err(problems) => {
+                let _ = writeln!(io::stderr().lock(), "{problems}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        }
     }
 }
 
 /// Prints the JSON Schema of the configuration file.
 #[must_use]
 pub fn schema() -> ExitCode {
-    todo!()
+    let schema = serde_json::to_string_pretty(&config::file::schema()).expect("a schema is JSON");
+    let _ = writeln!(io::stdout().lock(), "{schema}");
+    ExitCode::SUCCESS
+}
+
+/// What `config` says, by names and references and without a single value.
+fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    match &config.listen {
+        Listen::Tcp(address) => writeln!(out, "listen       {address}")?,
+        Listen::Unix(path) => writeln!(out, "listen       unix:{}", path.display())?,
+    }
+    writeln!(out, "public URL   {}", config.public_url)?;
+    writeln!(out, "hosts        {}", config.allowed_hosts.join(", "))?;
+    writeln!(out, "origins      {}", config.allowed_origins.join(", "))?;
+    for method in &config.identity {
+        writeln!(out, "identity     {}", identity(method))?;
+    }
+    match &config.token_store {
+        Some(store) => writeln!(out, "token store  {}", token_store(store))?,
+        None => writeln!(out, "token store  none: no server needs users' tokens")?,
+    }
+    if let Some(address) = config.admin {
+        writeln!(out, "admin        {address}")?;
+    }
+    for server in config.servers.values() {
+        self::server(server, out)?;
+    }
+    for name in &config.disabled {
+        writeln!(out, "\nserver {name} (disabled)")?;
+    }
+    for name in &config.incomplete {
+        writeln!(out, "\nserver {name} (a variable it needs is not set here)")?;
+    }
+    let count = config.servers.len();
+    writeln!(out, "\nok: {count} server{}", if count == 1 { "" } else { "s" })
+}
+
+fn identity(method: &IdentityMethod) -> String {
+    match method {
+        IdentityMethod::Bearer { tokens } => {
+            let users: Vec<&str> = tokens.iter().map(|token| token.user.subject()).collect();
+            format!("bearer tokens of {}", listed(&users))
+        }
+        IdentityMethod::TrustedHeader(header) => {
+            let networks = header.trusted_peers.iter().map(ToString::to_string);
+            let peers: Vec<String> = networks.chain(header.trust_unix_socket.then(|| "unix".to_owned())).collect();
+            format!("header {} from {}, proven by {}", header.header, peers.join(", "), header.secret_header)
+        }
+        IdentityMethod::Local { user } => format!("everybody is {}", user.subject()),
+    }
+}
+
+fn token_store(store: &TokenStoreConfig) -> String {
+    let keys: Vec<&str> = store.keys.iter().map(|key| key.id.as_str()).collect();
+    let place = match &store.kind {
+        TokenStoreKind::Embedded { path } => format!("embedded in {}", path.display()),
+        TokenStoreKind::Redis { prefix, .. } => format!("redis, keys start with {prefix}"),
+    };
+    format!("{place}; sealing keys {}", listed(&keys))
+}
+
+fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
+    let token = if server.requires_user_token { " (needs the user's token)" } else { "" };
+    writeln!(out, "\nserver {}{token}", server.name)?;
+    match &server.plan {
+        Plan::Stdio(plan) => {
+            writeln!(out, "  program    {}", plan.program.display())?;
+            let holes = plan.args.iter().filter(|arg| arg.holds_token()).count();
+            let visible = if holes == 0 { String::new() } else { format!(", {holes} with the token, visible in ps") };
+            writeln!(out, "  arguments  {}{visible}", plan.args.len())?;
+            if let Some(cwd) = &plan.cwd {
+                writeln!(out, "  directory  {}", cwd.display())?;
+            }
+            plan.env.iter().try_for_each(|(name, value)| writeln!(out, "  env        {name}{}", reference(value)))
+        }
+        Plan::Http(plan) => {
+            writeln!(out, "  url        {}{}", plan.origin, reference(&plan.url))?;
+            plan.headers.iter().try_for_each(|(name, value)| writeln!(out, "  header     {name}{}", reference(value)))
+        }
+    }
+}
+
+/// Where a value comes from.
+fn reference(value: &Template) -> String {
+    match value.source() {
+        Source::Plain => String::new(),
+        Source::Env(name) => format!(" = $env {name}"),
+        Source::UserToken => " = the user's token".to_owned(),
+        Source::Bridge => " (the bridge's own)".to_owned(),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }

@@ -1,1 +1,328 @@
-//! (to be written)
+//! The file as written. Every field is optional and every list element may be null, so that one misfit does not hide
+//! the others (`read`); null itself is refused. What must be there and what goes together is checked when the file is
+//! made into a [`super::Config`].
+
+mod text;
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+pub use super::{Protocol, Transport};
+pub use text::{Object, Size, Time, Value};
+
+/// The configuration file of Tollbridge.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "configuration")]
+pub struct File {
+    /// Where this file's JSON Schema is, for editors.
+    #[serde(rename = "$schema")]
+    pub schema: Option<String>,
+    /// Where MCP clients are served: `IP:PORT` or `unix:/path`. Default: `127.0.0.1:8080`.
+    pub listen: Option<Value>,
+    /// The base URL that people and clients use. Default: made from `listen`.
+    pub public_url: Option<Value>,
+    /// What a `Host` header may name: `host` (any port) or `host:port`. Default: the host of `publicUrl`, and on a
+    /// loopback `listen` also localhost, 127.0.0.1 and [::1].
+    pub allowed_hosts: Option<Vec<Option<String>>>,
+    /// What an `Origin` header may name: `scheme://host[:port]`; the port `*` is any port. Default: the origin of
+    /// `publicUrl`, and on a loopback `listen` also those of localhost, 127.0.0.1 and [::1].
+    pub allowed_origins: Option<Vec<Option<String>>>,
+    /// How callers are recognised, tried in this order. Default on a loopback `listen`: everybody is the user `local`.
+    #[schemars(with = "Option<Vec<Identity>>")]
+    pub identity: Option<Vec<Json>>,
+    /// Where users' tokens are kept.
+    #[schemars(with = "Option<TokenStore>")]
+    pub token_store: Option<Json>,
+    /// Sizes, times and counts.
+    pub limits: Option<Object<Limits>>,
+    /// Health and metrics.
+    pub admin: Option<Object<Admin>>,
+    /// The MCP servers by name, as in the configuration of any MCP client.
+    #[schemars(with = "Option<BTreeMap<String, Server>>")]
+    pub mcp_servers: Option<BTreeMap<String, Json>>,
+}
+
+/// Health and metrics.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "admin")]
+pub struct Admin {
+    /// Where they are served: `IP:PORT`.
+    pub listen: Option<Value>,
+}
+
+/// A way to recognise callers. Only the schema is made from this type: `kind` is read by hand, so that errors keep
+/// their place.
+#[derive(JsonSchema)]
+#[serde(tag = "kind", rename_all = "camelCase", rename = "identity")]
+pub enum Identity {
+    /// `Authorization: Bearer …`.
+    Bearer(Bearer),
+    /// A header set by a reverse proxy that proves itself.
+    TrustedHeader(TrustedHeader),
+    /// Every caller is one user; only on loopback.
+    Local(Local),
+}
+
+/// Static bearer tokens.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "bearer")]
+pub struct Bearer {
+    /// Read by hand.
+    #[schemars(skip)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<String>,
+    /// The issuer of these users. Default: `local`.
+    pub issuer: Option<String>,
+    /// The tokens that are good.
+    pub tokens: Option<Vec<Option<Object<BearerToken>>>>,
+}
+
+/// One static bearer token.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "bearerToken")]
+pub struct BearerToken {
+    /// Whose it is.
+    pub user: Option<String>,
+    /// SHA-256 of the token, in hex or base64 (`tollbridge keygen` makes both).
+    pub sha256: Option<Value>,
+}
+
+/// A header set by a reverse proxy that proves itself.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "trustedHeader")]
+pub struct TrustedHeader {
+    /// Read by hand.
+    #[schemars(skip)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<String>,
+    /// The header that names the user.
+    pub header: Option<String>,
+    /// The issuer of these users. Default: `local`.
+    pub issuer: Option<String>,
+    /// Networks (`10.0.0.0/8`), addresses, or `unix`, from which the header counts.
+    pub trusted_peers: Option<Vec<Option<String>>>,
+    /// The header by which the proxy proves itself.
+    pub secret_header: Option<String>,
+    /// What that header holds: at least 16 characters, best as `{ "$env": "NAME" }`.
+    pub secret: Option<Value>,
+    /// Whether the user header may hold a comma. Default: false.
+    pub allow_comma: Option<bool>,
+}
+
+/// Every caller is one user.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "local")]
+pub struct Local {
+    /// Read by hand.
+    #[schemars(skip)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<String>,
+    /// That user.
+    pub user: Option<String>,
+}
+
+/// Where users' tokens are kept. Only the schema is made from this type, as with [`Identity`].
+#[derive(JsonSchema)]
+#[serde(tag = "kind", rename_all = "camelCase", rename = "tokenStore")]
+pub enum TokenStore {
+    /// SQLite in a directory: one node.
+    Embedded(Embedded),
+    /// Redis or Valkey: any number of nodes.
+    Redis(Redis),
+}
+
+/// SQLite in a directory.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "embedded")]
+pub struct Embedded {
+    /// Read by hand.
+    #[schemars(skip)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<String>,
+    /// The directory; made if missing. Relative to this file.
+    pub path: Option<Value>,
+    /// The sealing keys: the first seals, all open.
+    pub keys: Option<Vec<Option<Object<SealingKey>>>>,
+}
+
+/// Redis or Valkey.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "redis")]
+pub struct Redis {
+    /// Read by hand.
+    #[schemars(skip)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<String>,
+    /// `redis://`, `rediss://` or `redis+unix://`.
+    pub url: Option<Value>,
+    /// What every key starts with. Default: `tollbridge`.
+    pub prefix: Option<String>,
+    /// The sealing keys: the first seals, all open.
+    pub keys: Option<Vec<Option<Object<SealingKey>>>>,
+}
+
+/// A sealing key: 32 random bytes (`tollbridge keygen`).
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "sealingKey")]
+pub struct SealingKey {
+    /// A name that travels with everything the key sealed: 1 to 32 of `A-Z a-z 0-9 _ -`.
+    pub id: Option<String>,
+    /// The file that holds the key. Relative to this file.
+    pub file: Option<Value>,
+    /// The environment variable that holds the key: `{ "$env": "NAME" }`.
+    pub value: Option<Value>,
+}
+
+/// Sizes, times and counts. Times and sizes are text with a unit.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "limits")]
+pub struct Limits {
+    /// The longest request body. Default: 4MiB.
+    pub body: Option<Size>,
+    /// The longest time to read a request's header. Default: 10s.
+    pub header_timeout: Option<Time>,
+    /// The longest pause within a request body. Default: 30s.
+    pub body_idle: Option<Time>,
+    /// How long the status line may wait for something to forward. Default: 1s.
+    pub commit_delay: Option<Time>,
+    /// The pause after which a stream gets a comment. Default: 15s.
+    pub keep_alive: Option<Time>,
+    /// How long a client may take no byte before its stream is cut. Default: 60s.
+    pub write_stall: Option<Time>,
+    /// How long running requests may go on after the first stop signal. Default: 25s.
+    pub shutdown_grace: Option<Time>,
+    /// How long the session of a client of an older protocol lasts. Default: 24h.
+    pub session_lifetime: Option<Time>,
+    /// Requests at once of one user. Default: 32.
+    pub per_user: Option<usize>,
+    /// Requests at once of one server. Default: 256.
+    pub per_server: Option<usize>,
+    /// Requests at once in all. Default: 512.
+    pub total: Option<usize>,
+    /// How long a request may wait for its turn. Default: 2s.
+    pub queue: Option<Time>,
+    /// Default of every server's `startTimeout`: 30s.
+    pub start_timeout: Option<Time>,
+    /// Default of every server's `requestTimeout`: 5m.
+    pub request_timeout: Option<Time>,
+    /// Default of every server's `abandonedGrace`: 30s.
+    pub abandoned_grace: Option<Time>,
+    /// Default of every server's `eofGrace`: 2s.
+    pub eof_grace: Option<Time>,
+    /// Default of every server's `termGrace`: 2s.
+    pub term_grace: Option<Time>,
+    /// Default of every server's `line`: 16MiB.
+    pub line: Option<Size>,
+}
+
+/// An MCP server: a program (`command`) or one elsewhere (`url`).
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "server")]
+#[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["url"] }]))]
+pub struct Server {
+    /// `stdio`, or `http`, `streamable-http` or `sse`; follows from `command` or `url`.
+    #[serde(rename = "type")]
+    pub kind: Option<ServerKind>,
+    /// The program: a name found in PATH, or a path, relative to this file.
+    pub command: Option<Value>,
+    /// Its arguments.
+    pub args: Option<Vec<Option<Value>>>,
+    /// Its environment; PATH, HOME, LANG and TMPDIR come from the bridge unless they are named here.
+    pub env: Option<BTreeMap<String, Option<Value>>>,
+    /// Its working directory. Relative to this file.
+    pub cwd: Option<Value>,
+    /// Lets `<<token>>` stand in `args`, where it is visible in ps to every user of the machine. Default: false.
+    pub allow_token_in_args: Option<bool>,
+    /// The URL of a server elsewhere.
+    pub url: Option<Value>,
+    /// Headers to send to it.
+    pub headers: Option<BTreeMap<String, Option<Value>>>,
+    /// How to speak to it. Default: `auto`.
+    pub transport: Option<Transport>,
+    /// The protocol era to speak with it. Default: `auto`.
+    pub protocol: Option<Protocol>,
+    /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
+    pub requires_user_token: Option<bool>,
+    /// How a person gets a token.
+    pub token_setup: Option<Object<TokenSetup>>,
+    /// From the start to the answer of `initialize`. Default: 30s.
+    pub start_timeout: Option<Time>,
+    /// From the start to the response, whatever progress is made. Default: 5m.
+    pub request_timeout: Option<Time>,
+    /// How long a call may go on when its client has gone; `0s` ends it at once. Default: 30s.
+    pub abandoned_grace: Option<Time>,
+    /// From closing stdin to SIGTERM. Default: 2s.
+    pub eof_grace: Option<Time>,
+    /// From SIGTERM to SIGKILL. Default: 2s.
+    pub term_grace: Option<Time>,
+    /// The longest message. Default: 16MiB.
+    pub line: Option<Size>,
+    /// Checked, but neither looked up nor served. Default: false.
+    pub disabled: Option<bool>,
+}
+
+/// How a person gets a token for a server.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "tokenSetup")]
+pub struct TokenSetup {
+    /// The service's name for people.
+    pub display_name: Option<String>,
+    /// What to do, in a sentence or two.
+    pub instructions: Option<String>,
+    /// Where the service explains it: https only.
+    pub help_url: Option<String>,
+    /// A regular expression that a token must match.
+    pub token_format: Option<String>,
+}
+
+/// What a server is, as other clients' tables say it.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename = "serverType")]
+pub enum ServerKind {
+    /// A program.
+    Stdio,
+    /// A server elsewhere.
+    Http,
+    /// The same.
+    StreamableHttp,
+    /// One that speaks the HTTP+SSE transport of 2024-11-05.
+    Sse,
+}
+
+/// The JSON Schema of the file.
+#[must_use]
+pub fn schema() -> Schema {
+    let refine = RecursiveTransform(|schema: &mut Schema| refine(schema));
+    SchemaSettings::draft2020_12().with_transform(refine).into_generator().into_root_schema_for::<File>()
+}
+
+/// Fields are optional here only to be read one by one: null is refused, and so it is in the schema.
+fn refine(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else { return };
+    let is_null = |schema: &Json| schema.get("type").is_some_and(|kind| kind == "null");
+    if let Some(Json::Array(kinds)) = object.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+        if let [kind] = kinds.as_slice() {
+            let kind = kind.clone();
+            object.insert("type".into(), kind);
+        }
+    }
+    if let Some(Json::Array(choices)) = object.get_mut("anyOf") {
+        choices.retain(|choice| !is_null(choice));
+        if let [Json::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            object.remove("anyOf");
+            for (key, value) in only {
+                object.entry(key).or_insert(value);
+            }
+        }
+    }
+    if let Some(Json::String(text)) = object.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+}

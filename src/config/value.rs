@@ -1,1 +1,225 @@
-//! (to be written)
+//! `$env`: the one place that reads the environment, once, while the configuration is loaded.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use zeroize::Zeroizing;
+
+use super::file::Value;
+use super::load::Loader;
+use super::path::{Path, Step};
+use super::template::Source;
+
+/// Where `$env` looks.
+#[derive(Default)]
+pub enum Environment {
+    /// The environment of this process.
+    #[default]
+    Process,
+    /// These variables and no others.
+    Given(BTreeMap<String, OsString>),
+}
+
+impl Environment {
+    /// The value of the variable `name`.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    #[must_use]
+    pub fn read(&self, name: &str) -> Option<OsString> {
+        match self {
+            Self::Process => std::env::var_os(name),
+            Self::Given(variables) => variables.get(name).cloned(),
+        }
+    }
+}
+
+/// A value that needs no user, resolved.
+pub(super) enum Setting {
+    /// The field is not there.
+    Absent,
+    /// It is there, and what it says has been refused or is not set here.
+    Unknown,
+    /// What it says.
+    Known(Zeroizing<String>),
+}
+
+impl Setting {
+    /// What the field says, if that is known.
+    pub(super) fn known(&self) -> Option<&str> {
+        match self {
+            Self::Known(text) => Some(text),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+}
+
+/// A value that may have holes, resolved but not compiled yet.
+pub(super) struct Draft {
+    /// Where its text stands.
+    pub at: Path,
+    /// How it was written.
+    pub source: Source,
+    /// Its text; `None` for an environment variable that is not set here.
+    pub text: Option<Zeroizing<String>>,
+}
+
+impl Loader<'_> {
+    /// Resolves a value that must not depend on the user.
+    pub(super) fn setting(&mut self, at: &Path, value: Option<Value>) -> Setting {
+        match value {
+            None => Setting::Absent,
+            Some(Value::Misfit) => Setting::Unknown,
+            Some(Value::Plain(text)) if self.refuses_plain(at, &text, Expansion::Whole) => Setting::Unknown,
+            Some(Value::Plain(text)) => Setting::Known(Zeroizing::new(text)),
+            Some(Value::Env(name)) => self.variable(at, &name).map_or(Setting::Unknown, Setting::Known),
+            Some(Value::UserToken(_)) => {
+                let help = "the user's token may stand in env, args, headers and the path or query of url";
+                self.report(at, "the user's token cannot decide this", help);
+                Setting::Unknown
+            }
+        }
+    }
+
+    /// Resolves a value that may have holes. With `resolve` off, variables are named but not looked up.
+    pub(super) fn draft(&mut self, at: &Path, value: Value, expansion: Expansion, resolve: bool) -> Option<Draft> {
+        match value {
+            Value::Misfit => None,
+            Value::Plain(text) if self.refuses_plain(at, &text, expansion) => None,
+            Value::Plain(text) => {
+                Some(Draft { at: at.clone(), source: Source::Plain, text: Some(Zeroizing::new(text)) })
+            }
+            Value::Env(name) => {
+                let text = if resolve {
+                    self.variable(at, &name)
+                } else {
+                    self.check_variable_name(at, &name);
+                    None
+                };
+                Some(Draft { at: at.clone(), source: Source::Env(name), text })
+            }
+            Value::UserToken(text) => {
+                let at = at.key("$userToken");
+                Some(Draft { at, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
+            }
+        }
+    }
+
+    /// The value of the environment variable `name`; reports it if there is none.
+    fn variable(&mut self, at: &Path, name: &str) -> Option<Zeroizing<String>> {
+        if !self.check_variable_name(at, name) {
+            return None;
+        }
+        let problem = match self.options.environment.read(name).map(OsString::into_string) {
+            Some(Ok(text)) if !text.is_empty() => return Some(Zeroizing::new(text)),
+            Some(Err(_)) => "is not UTF-8",
+            Some(Ok(_)) => "is empty",
+            None => "is not set",
+        };
+        if !self.options.allow_missing_env {
+            let message = format!("the environment variable `{name}` {problem}{}", whose(at));
+            self.report(at, message, format!("set {name}, or check with --allow-missing-env where it need not be set"));
+        }
+        None
+    }
+
+    fn check_variable_name(&mut self, at: &Path, name: &str) -> bool {
+        let bare = name.trim_start_matches(['$', '{']).trim_end_matches('}');
+        let fits = !name.is_empty() && bare.len() == name.len() && !name.contains(['=', '\0', ' ', '<']);
+        if !fits {
+            let help = format!("write the name alone, for example {{ \"$env\": \"{}\" }}", suggested_name(bare));
+            self.report(at, "`$env` does not name an environment variable", help);
+        }
+        fits
+    }
+
+    /// Reports plain text that looks like a reference, since it would be passed on as it is.
+    fn refuses_plain(&mut self, at: &Path, text: &str, expansion: Expansion) -> bool {
+        if let Some(range) = find_token(text) {
+            let help = "write { \"$userToken\": \"…<<token>>…\" } instead of plain text";
+            self.report_within(at, range, "plain text is passed on as it is: the token would not be put in", help);
+            return true;
+        }
+        if let Some((range, name)) = find_expansion(text, expansion) {
+            let help = format!("write {{ \"$env\": \"{}\" }} as the whole value", suggested_name(name));
+            self.report_within(at, range, "plain text is passed on as it is: the variable would not be put in", help);
+            return true;
+        }
+        false
+    }
+}
+
+/// How much of a plain text must look like `${NAME}` before it is taken for a mistake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expansion {
+    /// All of it: `${NAME}` within longer text may be meant for the program.
+    Whole,
+    /// Any part of it.
+    Part,
+}
+
+/// Where `text` holds `<<token>>` or `{{token}}`, however spelled.
+pub(super) fn find_token(text: &str) -> Option<std::ops::Range<usize>> {
+    let lower = text.to_ascii_lowercase();
+    [("<<", ">>"), ("{{", "}}")].into_iter().find_map(|(open, close)| {
+        let mut from = 0;
+        while let Some(start) = lower[from..].find(open).map(|start| start + from) {
+            let inside = start + open.len();
+            let end = lower[inside..].find(close)? + inside;
+            if lower[inside..end].trim_start_matches('<').trim_matches([' ', '{']) == "token" {
+                return Some(start..end + close.len());
+            }
+            from = inside;
+        }
+        None
+    })
+}
+
+/// Where `text` holds `${NAME}` (or `${env:NAME}`), and the name.
+fn find_expansion(text: &str, expansion: Expansion) -> Option<(std::ops::Range<usize>, &str)> {
+    let start = text.find("${")?;
+    let end = text[start..].find('}')? + start + 1;
+    let fits = expansion == Expansion::Part || (start == 0 && end == text.len());
+    let inside = &text[start + 2..end - 1];
+    fits.then(|| (start..end, inside.rsplit(':').next().unwrap_or(inside)))
+}
+
+/// `name` if it may be shown as one, else an example.
+fn suggested_name(name: &str) -> &str {
+    let is_name = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if is_name { name } else { "NAME" }
+}
+
+/// " (server `notion`, field `env.TOKEN`)" for a path inside a server.
+fn whose(at: &Path) -> String {
+    match at.steps() {
+        [Step::Key(table), Step::Key(server), field @ ..] if table == "mcpServers" => {
+            let field = field.iter().fold(Path::root(), |path, step| path.step(step.clone()));
+            format!(" (server `{server}`, field `{field}`)")
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_placeholder_is_found_however_it_is_spelled() {
+        for text in
+            ["a <<token>>", "<< token >>", "{{token}}", "x{{ Token }}", "<<TOKEN>>", "<<a<<token>>", "<<<token>>"]
+        {
+            assert!(find_token(text).is_some(), "{text}");
+        }
+        for text in ["", "<<", "cat <<EOF", "{{x}}", "<<tokens>>", "<token>", "<<token>"] {
+            assert!(find_token(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_expansion_of_other_clients_is_found() {
+        assert_eq!(find_expansion("${env:KEY}", Expansion::Whole).map(|(_, name)| name), Some("KEY"));
+        assert_eq!(find_expansion("a ${KEY}", Expansion::Whole), None);
+        assert_eq!(find_expansion("a ${KEY}", Expansion::Part), Some((2..8, "KEY")));
+        assert_eq!(find_expansion("$KEY", Expansion::Part), None);
+    }
+}

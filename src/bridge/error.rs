@@ -1,0 +1,212 @@
+//! Everything that can go wrong with a request, and the one match that says what the client is told: a status, a
+//! JSON-RPC code, and one sentence that a person can act on.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::sse::Last;
+use crate::auth::AuthError;
+use crate::config::FillError;
+use crate::limits::Refused;
+use crate::mcp::legacy;
+use crate::mcp::message::{Fault, Malformed};
+use crate::mcp::modern::{self, ModernFault};
+use crate::mcp::translate;
+use crate::respond::{self, Body};
+use crate::upstream::UpstreamError;
+
+const PARSE_ERROR: i64 = -32700;
+const INVALID_REQUEST: i64 = -32600;
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+const INTERNAL_ERROR: i64 = -32603;
+
+/// After how many seconds to try again where nothing better is known.
+const RETRY_AFTER: u64 = 1;
+
+/// Why a request has no answer from its server. Whose fault it was is in the status: 4xx the client's, 502 the
+/// server's, 503 and 504 ours or the store's.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// `Host` is missing or names none of our authorities.
+    #[error("the Host header names no address of this bridge; the operator lists them in `allowedHosts`")]
+    Host,
+    /// `Origin` is none of those allowed.
+    #[error("requests from this Origin are not allowed; the operator lists those that are in `allowedOrigins`")]
+    Origin,
+    /// Nobody, or somebody else.
+    #[error("the request carries no valid credential; present the one that this bridge's operator gave you")]
+    Auth(#[from] AuthError),
+    /// No such path, or no such server, or none for this user.
+    #[error("there is no MCP server at this path")]
+    NotFound,
+    /// The path does not take this method.
+    #[error("this path does not take this HTTP method")]
+    Method,
+    /// The body is not JSON by its content type.
+    #[error("the Content-Type must be application/json")]
+    MediaType,
+    /// The body is over the limit.
+    #[error("the request body is longer than this bridge accepts")]
+    TooLarge,
+    /// The body did not come in time, or broke off.
+    #[error("the request body did not arrive")]
+    BodyLost,
+    /// The body is no message.
+    #[error("{}", .0.fault)]
+    Malformed(Malformed),
+    /// A modern request breaks the rules of its revision.
+    #[error("{0}")]
+    Modern(#[from] ModernFault),
+    /// The version header names a version that is not spoken.
+    #[error("the MCP-Protocol-Version header names a version that is not supported")]
+    Version,
+    /// The session id does not open for this user and this server, or has ended.
+    #[error("there is no such session; initialize again")]
+    Session,
+    /// The client says too much of itself for a session.
+    #[error("the client's capabilities are too long")]
+    ClientTooLong,
+    /// `initialize` names no version.
+    #[error("`params.protocolVersion` is required")]
+    NoVersion,
+    /// A request's id looks like one of the bridge's own.
+    #[error("ids that begin with `tollbridge:` are reserved")]
+    ReservedId,
+    /// Too much is running.
+    #[error("{0}; try again in a moment")]
+    Limited(#[from] Refused),
+    /// The token store did not answer.
+    #[error("the token store is not available; try again in a moment")]
+    Store,
+    /// The user's token does not fit its place.
+    #[error("{0}")]
+    Fill(#[from] FillError),
+    /// The server failed.
+    #[error("{0}")]
+    Upstream(#[from] UpstreamError),
+    /// The server is an HTTP server.
+    #[error("HTTP servers cannot be reached yet")]
+    NotYet,
+    /// The deadline passed.
+    #[error("the server did not answer within its time")]
+    Deadline,
+    /// The bridge is stopping.
+    #[error("the bridge is stopping; send the request again")]
+    Stopped,
+    /// The client takes nothing.
+    #[error("the client takes no events")]
+    Stalled,
+    /// A defect of ours.
+    #[error("the bridge lost this request; send it again")]
+    Lost,
+}
+
+impl BridgeError {
+    /// What the client is told: status and code.
+    #[must_use]
+    pub fn verdict(&self) -> (StatusCode, i64) {
+        match self {
+            Self::Host | Self::Origin => (StatusCode::FORBIDDEN, INVALID_REQUEST),
+            Self::Auth(AuthError::TooMany { .. }) => (StatusCode::TOO_MANY_REQUESTS, INVALID_REQUEST),
+            Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
+                (StatusCode::UNAUTHORIZED, INVALID_REQUEST)
+            }
+            Self::NotFound | Self::Session => (StatusCode::NOT_FOUND, INVALID_REQUEST),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST),
+            Self::BodyLost => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST),
+            Self::Malformed(malformed) => (StatusCode::BAD_REQUEST, code_of(malformed.fault)),
+            Self::Modern(fault) => modern_verdict(fault),
+            Self::Version | Self::ReservedId => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+            Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+            Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
+            Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
+            Self::Fill(_) | Self::NotYet => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
+            Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
+                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            }
+            Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
+                (StatusCode::GATEWAY_TIMEOUT, INTERNAL_ERROR)
+            }
+            Self::Upstream(_) => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
+            Self::Stalled | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
+        }
+    }
+
+    /// After how many seconds to try again, where that may help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
+            Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
+            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    /// The JSON-RPC error; `id` is as written, null if it is not known.
+    #[must_use]
+    pub fn document(&self, id: Option<&str>) -> Bytes {
+        let (_, code) = self.verdict();
+        let data = match self {
+            Self::Modern(ModernFault::Version { requested }) => Some(translate::unsupported_version_data(requested)),
+            _ => None,
+        };
+        let id = match self {
+            Self::Malformed(malformed) => malformed.id.as_deref(),
+            _ => id,
+        };
+        legacy::error(id, code, &self.to_string(), data.as_deref()).into()
+    }
+
+    /// The error as a response of its own.
+    #[must_use]
+    pub fn respond(&self, id: Option<&str>) -> Response<Body> {
+        let mut response = respond::json(self.verdict().0, self.document(id));
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Self::Auth(error) = self
+            && let Some(challenge) = error.challenge()
+        {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if matches!(self, Self::Method) {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+        }
+        response
+    }
+
+    /// The error as the final message of a conversation.
+    #[must_use]
+    pub fn last(&self, id: Option<&str>) -> Last {
+        Last { status: self.verdict().0, text: self.document(id), session: None, retry_after: self.retry_after() }
+    }
+}
+
+fn code_of(fault: Fault) -> i64 {
+    match fault {
+        Fault::NotJson => PARSE_ERROR,
+        Fault::Params => INVALID_PARAMS,
+        Fault::Batch
+        | Fault::NotAnObject
+        | Fault::DuplicateKey
+        | Fault::TooDeep
+        | Fault::Version
+        | Fault::Id
+        | Fault::Method => INVALID_REQUEST,
+    }
+}
+
+fn modern_verdict(fault: &ModernFault) -> (StatusCode, i64) {
+    match fault {
+        ModernFault::Headers(_) => (StatusCode::BAD_REQUEST, modern::HEADER_MISMATCH),
+        ModernFault::Meta(_) | ModernFault::LogLevel => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+        ModernFault::Version { .. } => (StatusCode::BAD_REQUEST, modern::UNSUPPORTED_VERSION),
+        ModernFault::RemovedMethod => (StatusCode::NOT_FOUND, METHOD_NOT_FOUND),
+        ModernFault::Response => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+    }
+}

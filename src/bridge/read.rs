@@ -1,0 +1,82 @@
+//! What arrives: checked in the order that refuses earliest, read within its limits, parsed once.
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::error::BridgeError;
+use crate::config::{Config, Limits};
+use crate::mcp::message::Message;
+
+/// Refuses a `Host` that is not ours and an `Origin` that is not allowed, which is what DNS rebinding needs.
+/// Source: MCP 2025-11-25, basic/transports, "Security Warning".
+pub fn check_origin(head: &Parts, config: &Config) -> Result<(), BridgeError> {
+    let host = match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => only(&head.headers, header::HOST),
+    };
+    if !host.is_some_and(|host| config.allows_host(host)) {
+        return Err(BridgeError::Host);
+    }
+    match head.headers.contains_key(header::ORIGIN) {
+        false => Ok(()),
+        true if only(&head.headers, header::ORIGIN).is_some_and(|origin| config.allows_origin(origin)) => Ok(()),
+        true => Err(BridgeError::Origin),
+    }
+}
+
+/// The value of a header that stands exactly once.
+fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// The one message of a POST.
+pub async fn message(head: &Parts, body: Incoming, limits: &Limits) -> Result<Message, BridgeError> {
+    if !is_json(&head.headers) {
+        return Err(BridgeError::MediaType);
+    }
+    let body = whole(body, limits).await?;
+    Message::parse(body).map_err(BridgeError::Malformed)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = only(headers, header::CONTENT_TYPE).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Whether the client takes server-sent events.
+pub fn accepts_events(head: &Parts) -> bool {
+    let values = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let essence = range.split(';').next().unwrap_or_default().trim();
+        ["text/event-stream", "text/*", "*/*"].iter().any(|accepted| essence.eq_ignore_ascii_case(accepted))
+    })
+}
+
+/// The whole body, if it fits and keeps coming.
+async fn whole(mut body: Incoming, limits: &Limits) -> Result<Bytes, BridgeError> {
+    if body.size_hint().lower() > limits.body as u64 {
+        return Err(BridgeError::TooLarge);
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(limits.body_idle, body.frame()).await.map_err(|_| BridgeError::BodyLost)?;
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|_| BridgeError::BodyLost)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limits.body {
+            return Err(BridgeError::TooLarge);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() { Ok(first) } else { Ok([first.as_ref(), rest.as_ref()].concat().into()) }
+}

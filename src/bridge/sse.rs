@@ -1,0 +1,384 @@
+//! The way back to the client: what a conversation says, held until it is known how to say it, then one server-sent
+//! event per message. Source: MCP 2025-11-25 and 2026-07-28, basic/transports; WHATWG HTML, "Server-sent events".
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::DropGuard;
+
+use crate::mcp::headers::SESSION_ID;
+use crate::respond::{self, Body};
+
+/// What may wait for a client, in bytes.
+const QUEUE_BYTES: u32 = 1024 * 1024;
+
+/// What a waiting message counts for at least, so that 16 fill the queue.
+const QUEUE_FLOOR: u32 = QUEUE_BYTES / 16;
+
+/// The longest final message that is sent as an event where JSON would do: official clients refuse longer events.
+const MAX_LAST_EVENT: usize = 512 * 1024;
+
+/// The longest event that is copied into one frame; a longer one goes out in pieces of this size.
+const PIECE: usize = 128 * 1024;
+
+/// What is sent to a client that waits: nothing, said aloud.
+const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// The final message of an exchange.
+#[derive(Debug)]
+pub struct Last {
+    /// The status, if nothing has been sent yet.
+    pub status: StatusCode,
+    /// The message.
+    pub text: Bytes,
+    /// The session that begins with it.
+    pub session: Option<HeaderValue>,
+    /// After how many seconds to try again.
+    pub retry_after: Option<u64>,
+}
+
+enum Item {
+    Event(Bytes, OwnedSemaphorePermit),
+    Last(Last),
+}
+
+/// The conversation's end of the way back.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    items: mpsc::UnboundedSender<Item>,
+    room: Arc<Semaphore>,
+    stall: Duration,
+}
+
+/// The client takes nothing, or not fast enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stalled;
+
+/// The client's end of the way back.
+pub struct Inbox {
+    items: mpsc::UnboundedReceiver<Item>,
+    lost: Bytes,
+}
+
+/// A way back to one client; `stall` is how long it may take no event, `lost` is what it is told if the conversation
+/// ends without a final message.
+#[must_use]
+pub fn way_back(stall: Duration, lost: Bytes) -> (Outbox, Inbox) {
+    let (sender, items) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
+    (Outbox { items: sender, room, stall }, Inbox { items, lost })
+}
+
+impl Outbox {
+    /// Queues one message, waiting for room. A client that has left takes everything.
+    ///
+    /// # Errors
+    /// If there was no room for as long as a client may stall.
+    pub async fn event(&self, text: Bytes) -> Result<(), Stalled> {
+        let size = u32::try_from(text.len()).unwrap_or(QUEUE_BYTES).clamp(QUEUE_FLOOR, QUEUE_BYTES);
+        let room = match Arc::clone(&self.room).try_acquire_many_owned(size) {
+            Ok(room) => room,
+            Err(_) => tokio::time::timeout(self.stall, self.wait_for(size)).await.map_err(|_| Stalled)?,
+        };
+        // An error says that the client has left; whether that ends the conversation is for its owner to say.
+        let _ = self.items.send(Item::Event(text, room));
+        Ok(())
+    }
+
+    async fn wait_for(&self, size: u32) -> OwnedSemaphorePermit {
+        Arc::clone(&self.room).acquire_many_owned(size).await.expect("the semaphore is never closed")
+    }
+
+    /// Sends the final message; it never waits.
+    pub fn last(&self, last: Last) {
+        let _ = self.items.send(Item::Last(last));
+    }
+}
+
+/// How a client wants its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Whether it accepts events.
+    pub accepts_events: bool,
+    /// How long the status line may wait for something to forward; `None` is until the final message.
+    pub commit_delay: Option<Duration>,
+    /// The pause after which a stream gets a comment.
+    pub keep_alive: Duration,
+}
+
+impl Inbox {
+    /// The response: the final message alone if it is all there is, else a stream. `guard` is dropped when the client
+    /// has been answered or has left.
+    pub async fn respond(mut self, form: Form, guard: DropGuard) -> Response<Body> {
+        if !form.accepts_events {
+            return self.document(guard).await;
+        }
+        let first = match form.commit_delay {
+            None => self.next_last().await,
+            Some(delay) => match tokio::time::timeout(delay, self.items.recv()).await {
+                Ok(first) => first,
+                Err(_) => return self.stream(VecDeque::new(), form, guard),
+            },
+        };
+        match first {
+            None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
+            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(last),
+            Some(Item::Last(last)) => {
+                let mut response = respond::sse(OneEvent(Some(event(&last.text))));
+                add_headers(&mut response, &last);
+                response
+            }
+            Some(Item::Event(text, _room)) => self.stream(pieces(&text), form, guard),
+        }
+    }
+
+    async fn document(mut self, guard: DropGuard) -> Response<Body> {
+        let response = match self.next_last().await {
+            Some(Item::Last(last)) => whole(last),
+            _ => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
+        };
+        drop(guard);
+        response
+    }
+
+    async fn next_last(&mut self) -> Option<Item> {
+        loop {
+            match self.items.recv().await {
+                Some(Item::Event(..)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn stream(self, pieces: VecDeque<Bytes>, form: Form, guard: DropGuard) -> Response<Body> {
+        respond::sse(Events {
+            items: self.items,
+            lost: Some(self.lost),
+            pieces,
+            keep_alive: form.keep_alive,
+            quiet: Box::pin(tokio::time::sleep(form.keep_alive)),
+            _guard: guard,
+        })
+    }
+}
+
+fn whole(last: Last) -> Response<Body> {
+    let mut response = respond::json(last.status, last.text.clone());
+    add_headers(&mut response, &last);
+    response
+}
+
+fn add_headers(response: &mut Response<Body>, last: &Last) {
+    if let Some(session) = &last.session {
+        response.headers_mut().insert(SESSION_ID, session.clone());
+    }
+    if let Some(seconds) = last.retry_after {
+        response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+}
+
+/// One event in one frame.
+fn event(text: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(text.len() + 8);
+    frame.put_slice(b"data: ");
+    frame.put_slice(text);
+    frame.put_slice(b"\n\n");
+    frame.freeze()
+}
+
+/// One event in as many frames as it needs.
+fn pieces(text: &Bytes) -> VecDeque<Bytes> {
+    if text.len() <= PIECE {
+        return VecDeque::from([event(text)]);
+    }
+    let middle = (0..text.len()).step_by(PIECE).map(|at| text.slice(at..text.len().min(at + PIECE)));
+    let mut all = VecDeque::with_capacity(text.len() / PIECE + 3);
+    all.push_back(Bytes::from_static(b"data: "));
+    all.extend(middle);
+    all.push_back(Bytes::from_static(b"\n\n"));
+    all
+}
+
+/// A body of one event.
+struct OneEvent(Option<Bytes>);
+
+impl http_body::Body for OneEvent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|event| Ok(Frame::data(event))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// A body of events, with comments in its pauses; it ends after the final message, and never without one.
+struct Events {
+    items: mpsc::UnboundedReceiver<Item>,
+    /// What is told if no final message comes; taken when the last event is queued.
+    lost: Option<Bytes>,
+    pieces: VecDeque<Bytes>,
+    keep_alive: Duration,
+    quiet: Pin<Box<Sleep>>,
+    _guard: DropGuard,
+}
+
+impl http_body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(piece) = this.pieces.pop_front() {
+                let again = Instant::now() + this.keep_alive;
+                this.quiet.as_mut().reset(again);
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if this.lost.is_none() {
+                return Poll::Ready(None);
+            }
+            match this.items.poll_recv(cx) {
+                Poll::Ready(Some(Item::Event(text, _room))) => this.pieces = pieces(&text),
+                Poll::Ready(Some(Item::Last(last))) => {
+                    this.lost = None;
+                    this.pieces = pieces(&last.text);
+                }
+                Poll::Ready(None) => this.pieces.extend(this.lost.take().map(|lost| event(&lost))),
+                Poll::Pending => {
+                    ready!(this.quiet.as_mut().poll(cx));
+                    this.pieces.push_back(COMMENT);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    const FORM: Form =
+        Form { accepts_events: true, commit_delay: Some(Duration::from_secs(1)), keep_alive: Duration::from_secs(15) };
+
+    fn pair() -> (Outbox, Inbox) {
+        way_back(Duration::from_secs(60), Bytes::from_static(b"lost"))
+    }
+
+    fn last(status: u16, text: impl Into<Bytes>) -> Last {
+        let status = StatusCode::from_u16(status).unwrap();
+        Last { status, text: text.into(), session: None, retry_after: None }
+    }
+
+    async fn read(response: Response<Body>) -> (u16, String, String) {
+        let status = response.status().as_u16();
+        let kind = response.headers()[http::header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, kind, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn guard() -> DropGuard {
+        CancellationToken::new().drop_guard()
+    }
+
+    #[tokio::test]
+    async fn a_lone_answer_is_one_event_or_one_document_as_the_client_accepts() {
+        let (outbox, inbox) = pair();
+        outbox.last(last(200, "{}"));
+        assert_eq!(
+            read(inbox.respond(FORM, guard()).await).await,
+            (200, "text/event-stream".into(), "data: {}\n\n".into())
+        );
+        let (outbox, inbox) = pair();
+        outbox.last(last(200, "{}"));
+        let form = Form { accepts_events: false, ..FORM };
+        assert_eq!(read(inbox.respond(form, guard()).await).await, (200, "application/json".into(), "{}".into()));
+    }
+
+    #[tokio::test]
+    async fn an_error_status_or_a_long_answer_is_a_document() {
+        let (outbox, inbox) = pair();
+        outbox.last(last(404, "{}"));
+        assert_eq!(read(inbox.respond(FORM, guard()).await).await, (404, "application/json".into(), "{}".into()));
+        let (outbox, inbox) = pair();
+        outbox.last(last(200, vec![b' '; MAX_LAST_EVENT + 1]));
+        assert_eq!(read(inbox.respond(FORM, guard()).await).await.1, "application/json");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_conversation_is_committed_after_the_delay_and_kept_alive() {
+        let (outbox, inbox) = pair();
+        let mut body = inbox.respond(FORM, guard()).await.into_body();
+        let before = Instant::now();
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(frame, COMMENT);
+        assert_eq!(before.elapsed(), FORM.keep_alive);
+        outbox.last(last(502, "{}"));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "data: {}\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_lost_conversation_ends_with_an_error_and_not_with_silence() {
+        let (outbox, inbox) = pair();
+        outbox.event(Bytes::from_static(b"1")).await.unwrap();
+        let response = inbox.respond(FORM, guard()).await;
+        drop(outbox);
+        assert_eq!(read(response).await.2, "data: 1\n\ndata: lost\n\n");
+        let (outbox, inbox) = pair();
+        drop(outbox);
+        assert_eq!(read(inbox.respond(FORM, guard()).await).await.0, 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_stalls_the_conversation_and_then_fails_it() {
+        let (outbox, _inbox) = pair();
+        for _ in 0..16 {
+            outbox.event(Bytes::from_static(b"1")).await.unwrap();
+        }
+        let before = Instant::now();
+        assert_eq!(outbox.event(Bytes::from_static(b"1")).await, Err(Stalled));
+        assert_eq!(before.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn a_long_event_goes_out_in_pieces_and_arrives_whole() {
+        let (outbox, inbox) = pair();
+        let long = Bytes::from("x".repeat(PIECE * 2 + 5));
+        outbox.event(long.clone()).await.unwrap();
+        outbox.last(last(200, "{}"));
+        let (_, _, body) = read(inbox.respond(FORM, guard()).await).await;
+        assert_eq!(body, format!("data: {}\n\ndata: {{}}\n\n", std::str::from_utf8(&long).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_noticed_by_the_guard() {
+        let (outbox, inbox) = pair();
+        let gone = CancellationToken::new();
+        outbox.event(Bytes::from_static(b"1")).await.unwrap();
+        let response = inbox.respond(FORM, gone.clone().drop_guard()).await;
+        assert!(!gone.is_cancelled());
+        drop(response);
+        assert!(gone.is_cancelled());
+    }
+}

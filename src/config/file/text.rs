@@ -1,0 +1,162 @@
+//! The leaves of the file: times, sizes, and values that may be references.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+/// A time as text with its unit.
+#[derive(Clone, JsonSchema)]
+#[schemars(rename = "time", extend("pattern" = "^[0-9]+ ?(ms|s|m|h|d)$"))]
+pub struct Time(pub String);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text("text with a unit, for example \"30s\"")).map(Self)
+    }
+}
+
+/// A size as text with its unit.
+#[derive(Clone, JsonSchema)]
+#[schemars(rename = "size", extend("pattern" = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)$"))]
+pub struct Size(pub String);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text("text with a unit, for example \"4MiB\"")).map(Self)
+    }
+}
+
+/// Reads text, and says what it should have been if it is something else.
+struct Text(&'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+/// An object that is read as a `T`. serde would also read a list as one, field by field.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Object<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// A value: text, a reference to an environment variable, or text with holes for the user's token.
+pub enum Value {
+    /// Text, taken as it is.
+    Plain(String),
+    /// `{"$env": "NAME"}`.
+    Env(String),
+    /// `{"$userToken": "… <<token>> …"}`.
+    UserToken(String),
+    /// Something that has been reported already.
+    Misfit,
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Reference {
+    #[serde(rename = "$env")]
+    Env,
+    #[serde(rename = "$userToken")]
+    UserToken,
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, { \"$env\": \"NAME\" } or { \"$userToken\": \"<<token>>\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Plain(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut value = None;
+        while let Some(reference) = map.next_key::<Reference>()? {
+            let make = match reference {
+                Reference::Env => Value::Env,
+                Reference::UserToken => Value::UserToken,
+            };
+            let read = map.next_value::<Option<String>>()?.map_or(Value::Misfit, make);
+            if value.replace(read).is_some() {
+                return Err(de::Error::custom("`$env` and `$userToken` cannot stand together"));
+            }
+        }
+        value.ok_or_else(|| de::Error::invalid_length(0, &self))
+    }
+}
+
+impl JsonSchema for Value {
+    fn schema_name() -> Cow<'static, str> {
+        "value".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let reference = |name: &str, says: &str, pattern: &str| {
+            serde_json::json!({
+                "type": "object", "description": says, "required": [name], "additionalProperties": false,
+                "properties": { name: { "type": "string", "pattern": pattern } },
+            })
+        };
+        json_schema!({
+            "anyOf": [
+                { "type": "string", "description": "Text, taken as it is." },
+                reference("$env", "The value of an environment variable of the bridge.", "^[^=]+$"),
+                reference("$userToken", "Text in which <<token>> stands for the user's token.", "<<token>>"),
+            ]
+        })
+    }
+}

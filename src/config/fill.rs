@@ -1,0 +1,145 @@
+//! Where a token meets a template: one launch plan for one user, zeroed when it is dropped.
+
+use std::ffi::OsString;
+
+use bytes::Bytes;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::hole::Unfit;
+use super::{HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, Template};
+use crate::secret::Secret;
+
+/// The longest argument or environment variable (with its name), bytes: the system takes no longer one
+/// (`MAX_ARG_STRLEN` of Linux, without the final NUL). Headers and URLs have the same bound.
+pub const MAX_VALUE: usize = 131_071;
+
+/// The most that all arguments and the environment may take, bytes, each with its NUL and its pointer. The system's
+/// own bound is a quarter of the stack limit: 2 MiB by default.
+pub const MAX_LAUNCH: usize = 1 << 20;
+
+/// Why a token cannot be put into a launch plan. Fields are named, values never.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FillError {
+    /// The server needs a token and there is none.
+    #[error("`{field}` needs the user's token and there is none")]
+    NoToken {
+        /// The field.
+        field: String,
+    },
+    /// The token holds NUL.
+    #[error("the token holds NUL, which `{field}` cannot")]
+    Nul {
+        /// The field.
+        field: String,
+    },
+    /// The token holds what a header's value cannot.
+    #[error("the token holds characters that the header `{field}` cannot")]
+    Header {
+        /// The field.
+        field: String,
+    },
+    /// The token would climb the path of a URL.
+    #[error("the token would change the path of `{field}`")]
+    Dots {
+        /// The field.
+        field: String,
+    },
+    /// The value is longer than [`MAX_VALUE`].
+    #[error("`{field}` would be longer than {MAX_VALUE} bytes")]
+    TooLong {
+        /// The field.
+        field: String,
+    },
+    /// Arguments and environment together are longer than [`MAX_LAUNCH`].
+    #[error("arguments and environment together would be longer than {MAX_LAUNCH} bytes")]
+    OverBudget,
+}
+
+impl FillError {
+    fn new(unfit: Unfit, field: String) -> Self {
+        match unfit {
+            Unfit::Missing => Self::NoToken { field },
+            Unfit::Nul => Self::Nul { field },
+            Unfit::Header => Self::Header { field },
+            Unfit::Dots => Self::Dots { field },
+            Unfit::TooLong => Self::TooLong { field },
+        }
+    }
+}
+
+impl Server {
+    /// The launch plan for one user: the only place where a token meets a template.
+    ///
+    /// # Errors
+    /// Names the field that the token does not fit, never the value.
+    pub fn fill(&self, token: Option<&Secret>) -> Result<Launch, FillError> {
+        match &self.plan {
+            Plan::Stdio(plan) => plan.fill(token).map(Launch::Stdio),
+            Plan::Http(plan) => plan.fill(token).map(Launch::Http),
+        }
+    }
+}
+
+impl StdioPlan {
+    fn fill(&self, token: Option<&Secret>) -> Result<StdioLaunch, FillError> {
+        let mut launch = StdioLaunch {
+            program: self.program.clone(),
+            args: Vec::with_capacity(self.args.len()),
+            env: Vec::with_capacity(self.env.len()),
+            cwd: self.cwd.clone(),
+        };
+        let mut size = cost(self.program.as_os_str().len());
+        for (index, arg) in self.args.iter().enumerate() {
+            let text = arg.fill_at(token, 0, || format!("args[{index}]"))?;
+            size += cost(text.expose().len());
+            launch.args.push(OsString::from(text.expose()));
+        }
+        for (name, value) in &self.env {
+            let text = value.fill_at(token, name.len() + 1, || format!("env.{name}"))?;
+            size += cost(name.len() + 1 + text.expose().len());
+            launch.env.push((name.clone(), text));
+        }
+        if size > MAX_LAUNCH { Err(FillError::OverBudget) } else { Ok(launch) }
+    }
+}
+
+/// What a string of this length takes of the budget: itself, its NUL and its pointer.
+fn cost(length: usize) -> usize {
+    length + 1 + size_of::<usize>()
+}
+
+impl HttpPlan {
+    fn fill(&self, token: Option<&Secret>) -> Result<HttpLaunch, FillError> {
+        let url = self.url.fill_at(token, 0, || "url".to_owned())?;
+        let headers = self.headers.iter().map(|(name, value)| {
+            let field = || format!("headers.{name}");
+            let text = value.fill_at(token, 0, field)?;
+            // The bytes belong to an owner that zeroes them when the last copy of the header is dropped.
+            let owner = Zeroizing::new(text.expose().as_bytes().to_vec());
+            let mut value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(owner))
+                .map_err(|_| FillError::Header { field: field() })?;
+            value.set_sensitive(true);
+            Ok((name.clone(), value))
+        });
+        Ok(HttpLaunch { url, headers: headers.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Template {
+    /// The text for one user, at most [`MAX_VALUE`] bytes with the `beside` it that count too.
+    fn fill_at(&self, token: Option<&Secret>, beside: usize, field: impl Fn() -> String) -> Result<Secret, FillError> {
+        match self.fill(token) {
+            Ok(text) if beside + text.expose().len() <= MAX_VALUE => Ok(text),
+            Ok(_) => Err(FillError::new(Unfit::TooLong, field())),
+            Err(unfit) => Err(FillError::new(unfit, field())),
+        }
+    }
+}
+
+impl Drop for StdioLaunch {
+    fn drop(&mut self) {
+        for arg in &mut self.args {
+            std::mem::take(arg).into_encoded_bytes().zeroize();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From the file as written to the configuration as meant, with every problem reported at once.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::document::Document;
+use super::file::{self, Object, Size, Time};
+use super::path::Path;
+use super::problem::{Problem, Problems};
+use super::value::Environment;
+use super::{Config, Limits, ProcessLimits, units};
+
+/// How to load a configuration.
+#[derive(Default)]
+pub struct LoadOptions {
+    /// Whether `$env` may name variables that are unset or empty. Such a configuration can be looked at, not served:
+    /// what depends on them is left out of it.
+    pub allow_missing_env: bool,
+    /// Where `$env` and PATH look.
+    pub environment: Environment,
+}
+
+/// Loads the configuration in `file`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let message = format!("cannot read {}: {error}", file.display());
+        Problems::of_file(message, "name an existing file with --config; config.example.json is one to start from")
+    })?;
+    parse(&Zeroizing::new(text), file, options)
+}
+
+/// Loads the configuration `text`; `file` is its name, and its directory is where relative paths start.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(text: &str, file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> {
+    let absolute = std::path::absolute(file)
+        .map_err(|error| Problems::of_file(format!("cannot find {}: {error}", file.display()), "use a full path"))?;
+    let base = absolute.parent().unwrap_or(FilePath::new("/")).to_path_buf();
+    // A byte order mark, as some editors write it, says nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let document = Document::parse(file.display().to_string(), text).map_err(|problem| Problems::new(vec![problem]))?;
+    let mut loader = Loader { problems: document.ambiguities(), document, options, base };
+    let config = loader.config();
+    match config {
+        Some(config) if loader.problems.is_empty() => Ok(config),
+        _ => Err(Problems::new(loader.problems)),
+    }
+}
+
+/// The work in progress: what was written, and what is wrong with it so far.
+pub(super) struct Loader<'a> {
+    pub document: Document<'a>,
+    pub problems: Vec<Problem>,
+    pub options: &'a LoadOptions,
+    /// The directory of the file, absolute.
+    pub base: PathBuf,
+}
+
+impl Loader<'_> {
+    /// `None` only with a problem reported.
+    fn config(&mut self) -> Option<Config> {
+        let root = Path::root();
+        let json = self.document.json();
+        if json.is_null() && self.problems.is_empty() {
+            self.report(&root, "this file is empty", "start with { \"mcpServers\": { } }");
+        }
+        let file: file::File = self.read(&root, json)?;
+        let limits = file.limits.map(|Object(limits)| limits).unwrap_or_default();
+        let defaults = self.process_limits(&limits);
+        let listen = self.listen(file.listen);
+        let public_url = self.public_url(file.public_url, listen.as_ref());
+        let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
+        let allowed_origins = self.allowed_origins(file.allowed_origins, listen.as_ref(), public_url.as_ref());
+        let identity = self.identity(file.identity, listen.as_ref());
+        let had_store = file.token_store.is_some();
+        let token_store = file.token_store.and_then(|json| self.token_store(json));
+        let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
+        let limits = self.limits(&limits);
+        let servers = self.servers(file.mcp_servers, &defaults);
+        if !had_store {
+            self.demand_token_store(&servers.served);
+        }
+        Some(Config {
+            listen: listen?,
+            public_url: public_url?,
+            allowed_hosts,
+            allowed_origins,
+            identity,
+            token_store,
+            limits,
+            admin,
+            servers: servers.served,
+            disabled: servers.disabled,
+            incomplete: servers.incomplete,
+        })
+    }
+
+    /// Reads `json`, which stands at `at`, as a type of `file`.
+    pub(super) fn read<T: serde::de::DeserializeOwned>(&mut self, at: &Path, json: serde_json::Value) -> Option<T> {
+        super::read::read(&self.document, at, json, &mut self.problems)
+    }
+
+    /// Something is wrong at `at`.
+    pub(super) fn report(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(self.document.problem_at(at, message.into(), help.into()));
+    }
+
+    /// Something is wrong with the key that `at` ends with.
+    pub(super) fn report_key(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(self.document.problem_at_key(at, message.into(), help.into()));
+    }
+
+    /// Something is wrong with a part of the text at `at`.
+    pub(super) fn report_within(
+        &mut self,
+        at: &Path,
+        part: std::ops::Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(self.document.problem_within(at, part, message.into(), help.into()));
+    }
+
+    /// The text at `at`, which must be there.
+    pub(super) fn required(&mut self, at: &Path, text: Option<String>, help: &str) -> Option<String> {
+        match text {
+            Some(text) if !text.trim().is_empty() => Some(text),
+            // It is there but did not fit: that has been said.
+            None if self.document.kind(at) != "nothing" => None,
+            None => {
+                self.report(at, "this field is missing", help);
+                None
+            }
+            Some(_) => {
+                self.report(at, "this must not be empty", help);
+                None
+            }
+        }
+    }
+
+    /// The time at `at`.
+    pub(super) fn time(&mut self, at: &Path, text: Option<&Time>, default: Duration, zero: Zero) -> Duration {
+        match text.map(|Time(text)| units::time(text)) {
+            None => default,
+            Some(Ok(Duration::ZERO)) if zero == Zero::Refused => {
+                self.report(at, "zero makes no sense here", "write a longer time, or leave it out");
+                default
+            }
+            Some(Ok(time)) => time,
+            Some(Err(help)) => {
+                self.report(at, "this is not a time", help);
+                default
+            }
+        }
+    }
+
+    /// The size at `at`.
+    pub(super) fn size(&mut self, at: &Path, text: Option<&Size>, default: usize) -> usize {
+        match text.map(|Size(text)| units::size(text)) {
+            None => default,
+            Some(Ok(0)) => {
+                self.report(at, "zero makes no sense here", "write a larger size, or leave it out");
+                default
+            }
+            Some(Ok(size)) => size,
+            Some(Err(help)) => {
+                self.report(at, "this is not a size", help);
+                default
+            }
+        }
+    }
+
+    fn count(&mut self, at: &Path, count: Option<usize>, default: usize) -> usize {
+        if count == Some(0) {
+            self.report(at, "zero makes no sense here", "write a larger number, or leave it out");
+        }
+        count.unwrap_or(default)
+    }
+
+    fn limits(&mut self, file: &file::Limits) -> Limits {
+        use Zero::{Allowed, Refused};
+        let at = Path::root().key("limits");
+        let secs = Duration::from_secs;
+        Limits {
+            body: self.size(&at.key("body"), file.body.as_ref(), 4 << 20),
+            header_timeout: self.time(&at.key("headerTimeout"), file.header_timeout.as_ref(), secs(10), Refused),
+            body_idle: self.time(&at.key("bodyIdle"), file.body_idle.as_ref(), secs(30), Refused),
+            commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
+            keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
+            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(60), Refused),
+            shutdown_grace: self.time(&at.key("shutdownGrace"), file.shutdown_grace.as_ref(), secs(25), Allowed),
+            session_lifetime: self.time(
+                &at.key("sessionLifetime"),
+                file.session_lifetime.as_ref(),
+                secs(24 * 3600),
+                Refused,
+            ),
+            per_user: self.count(&at.key("perUser"), file.per_user, 32),
+            per_server: self.count(&at.key("perServer"), file.per_server, 256),
+            total: self.count(&at.key("total"), file.total, 512),
+            queue: self.time(&at.key("queue"), file.queue.as_ref(), secs(2), Allowed),
+        }
+    }
+
+    fn process_limits(&mut self, file: &file::Limits) -> ProcessLimits {
+        let defaults = ProcessLimits {
+            start_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(300),
+            abandoned_grace: Duration::from_secs(30),
+            eof_grace: Duration::from_secs(2),
+            term_grace: Duration::from_secs(2),
+            line: 16 << 20,
+        };
+        let written = file::Server {
+            start_timeout: file.start_timeout.clone(),
+            request_timeout: file.request_timeout.clone(),
+            abandoned_grace: file.abandoned_grace.clone(),
+            eof_grace: file.eof_grace.clone(),
+            term_grace: file.term_grace.clone(),
+            line: file.line.clone(),
+            ..file::Server::default()
+        };
+        self.process(&Path::root().key("limits"), &written, &defaults)
+    }
+
+    /// Times and sizes of one server's processes, written in the object at `at`.
+    pub(super) fn process(&mut self, at: &Path, file: &file::Server, defaults: &ProcessLimits) -> ProcessLimits {
+        use Zero::{Allowed, Refused};
+        let mut time =
+            |name: &str, text: &Option<Time>, default, zero| self.time(&at.key(name), text.as_ref(), default, zero);
+        ProcessLimits {
+            start_timeout: time("startTimeout", &file.start_timeout, defaults.start_timeout, Refused),
+            request_timeout: time("requestTimeout", &file.request_timeout, defaults.request_timeout, Refused),
+            abandoned_grace: time("abandonedGrace", &file.abandoned_grace, defaults.abandoned_grace, Allowed),
+            eof_grace: time("eofGrace", &file.eof_grace, defaults.eof_grace, Allowed),
+            term_grace: time("termGrace", &file.term_grace, defaults.term_grace, Allowed),
+            line: self.size(&at.key("line"), file.line.as_ref(), defaults.line),
+        }
+    }
+}
+
+/// Whether a time may be zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zero {
+    /// Zero means at once.
+    Allowed,
+    /// Zero would mean never or nothing.
+    Refused,
+}

@@ -1,0 +1,161 @@
+//! The servers of `mcpServers`: what they have in common. `launch_plan` has what tells them apart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use url::Url;
+
+use super::file::{self, Object, ServerKind};
+use super::load::Loader;
+use super::path::Path;
+use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
+
+/// The servers of a file.
+#[derive(Default)]
+pub(super) struct Servers {
+    /// Those to serve.
+    pub served: BTreeMap<ServerName, Arc<Server>>,
+    /// The names of the disabled ones.
+    pub disabled: Vec<ServerName>,
+    /// The names of those that lack a variable.
+    pub incomplete: Vec<ServerName>,
+}
+
+impl Loader<'_> {
+    pub(super) fn servers(&mut self, written: Option<BTreeMap<String, Json>>, defaults: &ProcessLimits) -> Servers {
+        let table = Path::root().key("mcpServers");
+        let mut servers = Servers::default();
+        if written.is_none() && self.document.kind(&table) == "nothing" {
+            self.report(
+                &table,
+                "no servers are configured",
+                "add \"mcpServers\": { \"name\": { \"command\": \"…\" } }",
+            );
+        }
+        for (key, json) in written.unwrap_or_default() {
+            let at = table.key(&key);
+            let name = ServerName::parse(&key);
+            if name.is_none() {
+                let help = "use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with a dot: the name is part of a URL";
+                self.report_key(&at, "this cannot be the name of a server", help);
+            }
+            if json.is_null() {
+                continue;
+            }
+            let Some(file) = self.read::<file::Server>(&at, json) else { continue };
+            let is_disabled = file.disabled == Some(true);
+            let name = name.unwrap_or_else(|| ServerName("?".into()));
+            let server = self.server(&at, name.clone(), file, defaults);
+            match server {
+                _ if is_disabled => servers.disabled.push(name),
+                Some(server) => drop(servers.served.insert(name, Arc::new(server))),
+                None => servers.incomplete.push(name),
+            }
+        }
+        servers
+    }
+
+    fn server(
+        &mut self,
+        at: &Path,
+        name: ServerName,
+        mut file: file::Server,
+        defaults: &ProcessLimits,
+    ) -> Option<Server> {
+        let process = self.process(at, &file, defaults);
+        let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
+        let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
+        let may_hold = self.document.holds_key(at, "$userToken");
+        let plan = self.plan(at, file);
+        let requires_user_token = self.requires_user_token(at, required, may_hold);
+        if !requires_user_token && token_setup.is_some() {
+            let help = "put { \"$userToken\": \"<<token>>\" } where the token goes, or take `tokenSetup` out";
+            self.report_key(&at.key("tokenSetup"), "this server takes no user token", help);
+        }
+        let token_setup = token_setup.unwrap_or_default();
+        Some(Server { name, plan: plan?, requires_user_token, token_setup, process, protocol })
+    }
+
+    /// Whether a request needs the user's token: it does if the token goes anywhere.
+    fn requires_user_token(&mut self, at: &Path, written: Option<bool>, holds_token: bool) -> bool {
+        let at = at.key("requiresUserToken");
+        match (written, holds_token) {
+            (Some(true), false) => {
+                let help = "put { \"$userToken\": \"<<token>>\" } where it goes, for example in `env` or `headers`";
+                self.report(&at, "the user's token would go nowhere", help);
+            }
+            (Some(false), true) => {
+                let help = "take this out: it follows from `$userToken`";
+                self.report(&at, "the user's token stands in this server's fields", help);
+            }
+            _ => {}
+        }
+        holds_token
+    }
+
+    fn plan(&mut self, at: &Path, file: file::Server) -> Option<Plan> {
+        use ServerKind::{Http, Sse, Stdio, StreamableHttp};
+        let present = |name: &str| self.document.kind(&at.key(name)) != "nothing";
+        match (present("command"), present("url")) {
+            (true, true) => {
+                let help = "keep `command` for a program, or `url` for a server elsewhere";
+                self.report(at, "this server is both a program and elsewhere", help);
+                None
+            }
+            (false, false) => {
+                let help = "add \"command\" for a program, or \"url\" for a server elsewhere";
+                self.report(at, "this server is neither a program nor elsewhere", help);
+                None
+            }
+            (true, false) => {
+                if matches!(file.kind, Some(Http | StreamableHttp | Sse)) {
+                    self.report(&at.key("type"), "a server with `command` is of type stdio", "take `type` out");
+                }
+                self.refuse_fields(at, &["url", "headers", "transport"], "url");
+                self.stdio_plan(at, file).map(Plan::Stdio)
+            }
+            (false, true) => {
+                if file.kind == Some(Stdio) {
+                    self.report(&at.key("type"), "a server with `url` is not of type stdio", "take `type` out");
+                }
+                self.refuse_fields(at, &["args", "env", "cwd", "allowTokenInArgs", "eofGrace", "termGrace"], "command");
+                self.http_plan(at, file).map(Plan::Http)
+            }
+        }
+    }
+
+    fn refuse_fields(&mut self, at: &Path, names: &[&str], owner: &str) {
+        for name in names {
+            let at = at.key(name);
+            if self.document.kind(&at) != "nothing" {
+                self.report_key(&at, format!("`{name}` belongs to a server with `{owner}`"), "take it out");
+            }
+        }
+    }
+
+    fn token_setup(&mut self, at: &Path, file: Option<file::TokenSetup>) -> Option<TokenSetup> {
+        let file = file?;
+        let help_url = file.help_url.and_then(|text| {
+            let url = Url::parse(&text).ok().filter(|url| url.scheme() == "https" && url.host().is_some());
+            if url.is_none() {
+                self.report(&at.key("helpUrl"), "this is not an https URL", "write https://…, or leave it out");
+            }
+            url
+        });
+        let token_format = file.token_format.and_then(|text| match regex::Regex::new(&text) {
+            Ok(format) => Some(format),
+            Err(regex::Error::CompiledTooBig(_)) => {
+                self.report(&at.key("tokenFormat"), "this regular expression is too large", "write a simpler one");
+                None
+            }
+            Err(_) => {
+                let help = "write one without look-around and back-references, for example ^ntn_[A-Za-z0-9]+$";
+                self.report(&at.key("tokenFormat"), "this is not a regular expression", help);
+                None
+            }
+        });
+        let (display_name, instructions) = (file.display_name, file.instructions);
+        Some(TokenSetup { display_name, instructions, help_url, token_format })
+    }
+}

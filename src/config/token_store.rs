@@ -1,0 +1,151 @@
+//! Where users' tokens are kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::file::{self, Object, Value};
+use super::load::Loader;
+use super::path::Path;
+use super::value::Setting;
+use super::{KeySource, SealingKey, Server, ServerName, TokenStoreConfig, TokenStoreKind};
+use crate::secret::Secret;
+
+/// The lines to add when there is no store and a server needs one.
+const STORE: &str = "add \"tokenStore\": { \"kind\": \"embedded\", \"path\": \"./tollbridge-data\", \"keys\": \
+                     [{ \"id\": \"k1\", \"file\": \"./tollbridge-data/k1.key\" }] } (`tollbridge keygen` makes the key)";
+
+const KEYS: &str =
+    "add \"keys\": [{ \"id\": \"k1\", \"file\": \"./tollbridge-data/k1.key\" }]; `tollbridge keygen` makes one";
+
+/// What every key in Redis starts with, if the file does not say.
+const PREFIX: &str = "tollbridge";
+
+impl Loader<'_> {
+    pub(super) fn token_store(&mut self, json: Json) -> Option<TokenStoreConfig> {
+        let at = Path::root().key("tokenStore");
+        if json.is_null() {
+            return None;
+        }
+        if self.kind(&at, &json, &["embedded", "redis"])? == "embedded" {
+            let file: file::Embedded = self.read(&at, json)?;
+            let path =
+                self.file_path(&at.key("path"), file.path, "name a directory, for example \"./tollbridge-data\"");
+            let keys = self.sealing_keys(&at.key("keys"), file.keys);
+            return Some(TokenStoreConfig { kind: TokenStoreKind::Embedded { path: path? }, keys });
+        }
+        let file: file::Redis = self.read(&at, json)?;
+        let url = self.redis_url(&at.key("url"), file.url);
+        let prefix = file.prefix.unwrap_or_else(|| PREFIX.to_owned());
+        // Braces choose the slot of a key in a cluster; that is the store's to decide.
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'{' | b'}' | b'*' | b'?' | b'[' | b']');
+        if !(1..=64).contains(&prefix.len()) || !prefix.bytes().all(plain) {
+            let help = "use 1 to 64 letters, digits, `:`, `-` or `_`";
+            self.report(&at.key("prefix"), "this cannot be the prefix of keys", help);
+        }
+        let keys = self.sealing_keys(&at.key("keys"), file.keys);
+        Some(TokenStoreConfig { kind: TokenStoreKind::Redis { url: url?, prefix }, keys })
+    }
+
+    fn redis_url(&mut self, at: &Path, value: Option<Value>) -> Option<Secret> {
+        const HELP: &str = "write redis://host:6379 or rediss://host:6379, best as { \"$env\": \"REDIS_URL\" }";
+        if value.is_none() {
+            self.required(at, None, HELP);
+        }
+        let setting = self.setting(at, value);
+        let text = setting.known()?;
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if !matches!(scheme, Some("redis" | "rediss" | "redis+unix")) || url::Url::parse(text).is_err() {
+            self.report(at, "this is not the URL of a Redis server", HELP);
+            return None;
+        }
+        Some(Secret::new(text.to_owned()))
+    }
+
+    fn sealing_keys(&mut self, at: &Path, written: Option<Vec<Option<Object<file::SealingKey>>>>) -> Vec<SealingKey> {
+        let written = written.unwrap_or_default();
+        if written.is_empty() && matches!(self.document.kind(at), "nothing" | "a list") {
+            self.report(at, "tokens are sealed, and there is no key", KEYS);
+        }
+        let mut ids = BTreeSet::new();
+        let mut keys = Vec::new();
+        for (index, key) in written.into_iter().enumerate().filter_map(|(index, key)| Some((index, key?.0))) {
+            let at = at.index(index);
+            let source = self.key_source(&at, key.file, key.value);
+            let Some(id) = self.required(&at.key("id"), key.id, "name the key, for example \"k1\"") else { continue };
+            let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+            if !plain || id.len() > 32 {
+                self.report(&at.key("id"), "this cannot be the id of a key", "use 1 to 32 of A-Z a-z 0-9 _ -");
+            } else if !ids.insert(id.clone()) {
+                self.report(&at.key("id"), "another key has this id", "give each key its own id");
+            }
+            keys.extend(source.map(|source| SealingKey { id, source }));
+        }
+        keys
+    }
+
+    fn key_source(&mut self, at: &Path, file: Option<Value>, value: Option<Value>) -> Option<KeySource> {
+        const HELP: &str = "write \"file\": \"…\", or \"value\": { \"$env\": \"NAME\" }";
+        match (file, value) {
+            (Some(_), Some(_)) => {
+                self.report(at, "this key is in two places", HELP);
+                None
+            }
+            (None, None) => {
+                if self.document.kind(&at.key("file")) == "nothing" && self.document.kind(&at.key("value")) == "nothing"
+                {
+                    self.report(at, "this key is nowhere", HELP);
+                }
+                None
+            }
+            (file @ Some(_), None) => self.file_path(&at.key("file"), file, HELP).map(KeySource::File),
+            (None, Some(Value::Plain(_))) => {
+                let message = "a key in the configuration file is not a secret";
+                self.report(
+                    &at.key("value"),
+                    message,
+                    "write \"value\": { \"$env\": \"NAME\" }, or keep it in a `file`",
+                );
+                None
+            }
+            (None, value @ Some(_)) => {
+                let setting = self.setting(&at.key("value"), value);
+                setting.known().map(|key| KeySource::Value(Secret::new(key.to_owned())))
+            }
+        }
+    }
+
+    /// A path relative to the file, which must be written.
+    pub(super) fn file_path(&mut self, at: &Path, value: Option<Value>, help: &str) -> Option<PathBuf> {
+        let setting = self.setting(at, value);
+        match &setting {
+            Setting::Absent => {
+                self.required(at, None, help);
+                None
+            }
+            Setting::Unknown => None,
+            Setting::Known(text) if text.trim().is_empty() || text.contains('\0') => {
+                self.report(at, "this is not a path", help);
+                None
+            }
+            Setting::Known(text) if text.starts_with("~/") => {
+                self.report(at, "no shell expands `~` here", "write the whole path, or one relative to this file");
+                None
+            }
+            Setting::Known(text) => Some(self.base.join(text.strip_prefix("./").unwrap_or(text))),
+        }
+    }
+
+    /// Without a store, no server may need a token.
+    pub(super) fn demand_token_store(&mut self, servers: &BTreeMap<ServerName, Arc<Server>>) {
+        let needy: Vec<String> =
+            servers.values().filter(|s| s.requires_user_token).map(|s| format!("`{}`", s.name)).collect();
+        if !needy.is_empty() {
+            let verb = if needy.len() == 1 { "needs" } else { "need" };
+            let message = format!("{} {verb} users' tokens, and nothing keeps them", needy.join(", "));
+            self.report(&Path::root().key("tokenStore"), message, STORE);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Times and sizes as text with a unit: `"30s"`, `"4MiB"`.
+
+use std::time::Duration;
+
+/// The longest time a configuration may name.
+const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The largest size a configuration may name, bytes.
+const MAX_SIZE: u64 = 1 << 30;
+
+/// The time that `text` names: a whole number and `ms`, `s`, `m`, `h` or `d`.
+pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
+    const HELP: &str = "write a whole number and a unit (ms, s, m, h, d), for example \"30s\"";
+    let (number, unit) = split(text).ok_or(HELP)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(HELP),
+    };
+    let time = number.checked_mul(millis).map(Duration::from_millis);
+    time.filter(|time| *time <= MAX_TIME).ok_or("write a time of at most a year")
+}
+
+/// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.
+pub(super) fn size(text: &str) -> Result<usize, &'static str> {
+    const HELP: &str = "write a whole number and a unit (B, kB, MB, KiB, MiB, GiB), for example \"4MiB\"";
+    let (number, unit) = split(text).ok_or(HELP)?;
+    let bytes: u64 = match unit {
+        "B" => 1,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(HELP),
+    };
+    let size = number.checked_mul(bytes).filter(|size| *size <= MAX_SIZE);
+    size.and_then(|size| usize::try_from(size).ok()).ok_or("write a size of at most 1GiB")
+}
+
+/// The number at the start of `text` and the unit behind it; one space may stand between.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let unit = text[end..].strip_prefix(' ').unwrap_or(&text[end..]);
+    Some((text[..end].parse().ok()?, unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_carry_units() {
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(time("0s"), Ok(Duration::ZERO));
+        assert_eq!(time("5 m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "30", "s", "-1s", "1.5s", "1 s s", "30S", "١s", "18446744073709551615d", "400d"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_carry_units() {
+        assert_eq!(size("4MiB"), Ok(4 << 20));
+        assert_eq!(size("10MB"), Ok(10_000_000));
+        for bad in ["", "4", "MiB", "4mib", "4M", "2GiB", "99999999999999999999B"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The processes below this one, read from `/proc`, and how to end all of them.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// One process, as `/proc/PID/stat` tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    /// Its id.
+    pub pid: Pid,
+    /// Its parent's id, 0 for none.
+    pub parent: i32,
+    /// Whether it has ended and waits to be reaped.
+    pub ended: bool,
+    /// When it was started, in clock ticks since the system was.
+    pub born: u64,
+}
+
+impl Process {
+    /// Reads one process; `None` if it is gone.
+    #[must_use]
+    pub fn read(pid: Pid) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+        // The name in parentheses may hold anything, even parentheses; what follows its last one is plain.
+        let after_name = memchr::memrchr(b')', &stat)? + 1;
+        let fields = std::str::from_utf8(&stat[after_name..]).ok()?;
+        let mut fields = fields.split_ascii_whitespace();
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let threads: u32 = fields.nth(15)?.parse().ok()?;
+        let born = fields.nth(1)?.parse().ok()?;
+        // A process whose first thread has ended looks dead while its other threads go on.
+        let ended = matches!(state, "Z" | "X") && threads <= 1;
+        Some(Self { pid, parent, ended, born })
+    }
+
+    /// Sends it a signal, unless its id means another process by now.
+    fn signal(&self, signal: Signal) {
+        let Ok(pinned) = pidfd_open(self.pid, PidfdFlags::empty()) else { return };
+        if Self::read(self.pid).is_some_and(|now| now.born == self.born) {
+            // It may have ended, or belong to somebody else: the next look tells.
+            let _ = pidfd_send_signal(&pinned, signal);
+        }
+    }
+}
+
+/// The direct children of this process, whichever of its threads they belong to. A child may be missed if another
+/// one ends at that moment.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn children() -> io::Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        match fs::read_to_string(thread?.path().join("children")) {
+            Ok(pids) => children.extend(pids.split_ascii_whitespace().filter_map(parse_pid)),
+            // The thread has ended, or this kernel has no such file.
+            Err(_) if fs::exists("/proc/thread-self/children")? => {}
+            Err(_) => return scan_for_children(),
+        }
+    }
+    Ok(children)
+}
+
+fn scan_for_children() -> io::Result<Vec<Pid>> {
+    let me = rustix::process::getpid().as_raw_pid();
+    Ok(everything()?.filter(|process| process.parent == me).map(|process| process.pid).collect())
+}
+
+fn everything() -> io::Result<impl Iterator<Item = Process>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| Process::read(parse_pid(entry.file_name().to_str()?)?)))
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    Pid::from_raw(text.parse().ok()?)
+}
+
+/// Every process below this one that has not ended.
+fn alive() -> io::Result<Vec<Process>> {
+    let mut by_parent: HashMap<i32, Vec<Process>> = HashMap::new();
+    for process in everything()? {
+        by_parent.entry(process.parent).or_default().push(process);
+    }
+    let mut found = by_parent.remove(&rustix::process::getpid().as_raw_pid()).unwrap_or_default();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        let below = by_parent.remove(&process.pid.as_raw_pid());
+        found.extend(below.into_iter().flatten());
+        next += 1;
+    }
+    found.retain(|process| !process.ended);
+    Ok(found)
+}
+
+/// Ends every process below this one and returns whether none is left; gives up at the deadline.
+///
+/// All are stopped before any is killed, again and again until nothing new is seen: what is stopped can neither fork
+/// nor start a replacement for what was killed. Nothing is reaped here; `between` is called after each look, for
+/// those who want to. Only a subreaper finds what has lost its parents.
+pub fn end_all(deadline: Instant, mut between: impl FnMut()) -> bool {
+    const FREEZING_ROUNDS: u32 = 20;
+    let mut pause = Duration::from_micros(500);
+    let mut stopped = HashSet::new();
+    for round in 0.. {
+        between();
+        let Ok(alive) = alive() else { return false };
+        if alive.is_empty() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        let fresh: Vec<_> = alive.iter().filter(|process| stopped.insert((process.pid, process.born))).collect();
+        if fresh.is_empty() || round >= FREEZING_ROUNDS {
+            for process in &alive {
+                process.signal(Signal::KILL);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        } else {
+            for process in fresh {
+                process.signal(Signal::STOP);
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,194 @@
+//! The legacy era: the handshake that opens a session with a server, and what of it can be promised to a client.
+//! Source: MCP 2025-11-25, basic/lifecycle.
+
+use super::era::Version;
+use super::json::{self, Object};
+use super::message::Message;
+
+/// The bridge's own requests to a server carry ids with this prefix, so that none meets a client's.
+pub const RESERVED: &str = "tollbridge:";
+
+/// The id of the bridge's `initialize`.
+pub const INITIALIZE_ID: &str = r#""tollbridge:initialize""#;
+
+/// The id of the bridge's `logging/setLevel`.
+pub const SET_LEVEL_ID: &str = r#""tollbridge:setLevel""#;
+
+/// The notification that ends the handshake.
+pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// Who the bridge says is calling, and what they can do.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// The protocol version that is asked for.
+    pub version: Version,
+    /// The client's name and version, as a JSON object.
+    pub client_info: String,
+    /// The client's capabilities, as a JSON object.
+    pub capabilities: String,
+}
+
+impl Introduction {
+    /// The `initialize` request that says so.
+    #[must_use]
+    pub fn initialize(&self) -> String {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{INITIALIZE_ID},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{}}}}}"#,
+            self.version.as_str(),
+            self.capabilities,
+            self.client_info,
+        )
+    }
+}
+
+/// What a server answered to `initialize`.
+#[derive(Debug, Clone)]
+pub struct Initialized {
+    /// The version it chose.
+    pub version: Version,
+    /// Its whole result as written.
+    pub result: String,
+}
+
+impl Initialized {
+    /// Reads the result of `initialize`; `None` if it chose no version of the legacy era that the bridge knows.
+    #[must_use]
+    pub fn parse(result: &str) -> Option<Self> {
+        let object = Object::parse(result).ok()?;
+        let version = Version::parse(&object.get_string("protocolVersion")?).filter(|version| !version.is_modern())?;
+        Some(Self { version, result: result.to_owned() })
+    }
+
+    /// Whether it has the capability, by its top-level name.
+    #[must_use]
+    pub fn offers(&self, capability: &str) -> bool {
+        let result = Object::parse(&self.result).unwrap_or_default();
+        result.get_object("capabilities").is_some_and(|all| all.get(capability).is_some())
+    }
+
+    /// Its name and version as written.
+    #[must_use]
+    pub fn server_info(&self) -> Option<String> {
+        Object::parse(&self.result).ok()?.get("serverInfo").map(str::to_owned)
+    }
+
+    /// The result without the capabilities that a fresh process per request cannot honour.
+    #[must_use]
+    pub fn honest_result(&self) -> String {
+        let mut result = Object::parse(&self.result).unwrap_or_default();
+        let Some(capabilities) = result.get("capabilities") else { return self.result.clone() };
+        let honest = honest_capabilities(capabilities);
+        result.set("capabilities", &honest);
+        result.write()
+    }
+}
+
+/// Server capabilities without those that outlive a request: tasks, and what only a listening stream delivers.
+#[must_use]
+pub fn honest_capabilities(capabilities: &str) -> String {
+    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
+    all.remove("tasks");
+    let mut kept = Vec::new();
+    for area in ["tools", "prompts", "resources"] {
+        if let Some(mut object) = all.get_object(area) {
+            object.remove("listChanged");
+            object.remove("subscribe");
+            kept.push((area, object.write()));
+        }
+    }
+    for (area, text) in &kept {
+        all.set(area, text);
+    }
+    all.write()
+}
+
+/// Client capabilities without those by which a server could ask the client questions.
+#[must_use]
+pub fn without_questions(capabilities: &str) -> String {
+    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
+    for question in ["sampling", "elicitation", "roots", "tasks"] {
+        all.remove(question);
+    }
+    all.write()
+}
+
+/// What a client's `initialize` asks for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The version to ask the server for: the client's own if it is a legacy one, else the newest.
+    pub version: Version,
+    /// The client's `clientInfo` as written.
+    pub client_info: Option<String>,
+    /// The client's `capabilities` as written.
+    pub capabilities: String,
+}
+
+impl Asked {
+    /// Reads the parameters of `initialize`; `None` if they name no version.
+    #[must_use]
+    pub fn parse(message: &Message) -> Option<Self> {
+        let params = message.params_object();
+        let version = params.get_string("protocolVersion")?;
+        let known = Version::parse(&version).filter(|version| !version.is_modern());
+        let capabilities = params.get("capabilities").filter(|text| text.starts_with('{')).unwrap_or("{}");
+        Some(Self {
+            version: known.unwrap_or(Version::NEWEST_LEGACY),
+            client_info: params.get("clientInfo").filter(|text| text.starts_with('{')).map(str::to_owned),
+            capabilities: capabilities.to_owned(),
+        })
+    }
+}
+
+/// A JSON-RPC error as text; `id` is as written, or null if it is not known.
+#[must_use]
+pub fn error(id: Option<&str>, code: i64, message: &str, data: Option<&str>) -> String {
+    let id = id.unwrap_or("null");
+    let message = json::quote(message);
+    match data {
+        Some(data) => {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message},"data":{data}}}}}"#)
+        }
+        None => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}}}}}"#),
+    }
+}
+
+/// A JSON-RPC result as text; both parts are as written.
+#[must_use]
+pub fn result(id: &str, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_a_request_cannot_honour_is_not_promised() {
+        let initialized = Initialized::parse(
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"x":1.0},"tasks":{},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            initialized.honest_result(),
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"resources":{"x":1.0},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#
+        );
+        assert!(initialized.offers("logging") && !initialized.offers("prompts"));
+    }
+
+    #[test]
+    fn a_server_that_chooses_an_unknown_or_modern_version_is_not_understood() {
+        assert!(Initialized::parse(r#"{"protocolVersion":"1.0","capabilities":{}}"#).is_none());
+        assert!(Initialized::parse(r#"{"protocolVersion":"2026-07-28","capabilities":{}}"#).is_none());
+    }
+
+    #[test]
+    fn a_modern_version_in_initialize_is_negotiated_down() {
+        let text =
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{"roots":{}}}}"#;
+        let asked = Asked::parse(&Message::parse(Bytes::from(text)).unwrap()).unwrap();
+        assert_eq!(asked.version, Version::NEWEST_LEGACY);
+        assert_eq!(without_questions(&asked.capabilities), "{}");
+    }
+}

@@ -1,0 +1,210 @@
+//! A modern client in front of a legacy server: what is taken out of its requests and added to the answers.
+//! Source: MCP 2026-07-28, changelog; basic/index "ResultType" and "Error Codes"; server/utilities/caching.
+
+use super::era::Version;
+use super::json::{self, Object};
+use super::legacy::{Initialized, honest_capabilities};
+use super::message::Message;
+use super::modern::{self, META_SERVER_INFO};
+
+/// Members of `params` that a legacy server does not know: they belong to multi round-trip requests.
+const MODERN_PARAMS: [&str; 2] = ["inputResponses", "requestState"];
+
+/// Keys of `params._meta` that a legacy server does not know, and that some refuse.
+const MODERN_META: [&str; 4] =
+    [modern::META_VERSION, modern::META_CAPABILITIES, modern::META_CLIENT_INFO, modern::META_LOG_LEVEL];
+
+/// A modern request as a legacy server knows it: the same message without what only the modern era has.
+#[must_use]
+pub fn request_for_legacy(message: &Message) -> String {
+    let mut params = message.params_object();
+    for key in MODERN_PARAMS {
+        params.remove(key);
+    }
+    let Some(mut meta) = params.get_object("_meta") else { return message.with_params(&params.write()) };
+    for key in MODERN_META {
+        meta.remove(key);
+    }
+    let meta = (!meta.is_empty()).then(|| meta.write());
+    match &meta {
+        Some(meta) => params.set("_meta", meta),
+        None => params.remove("_meta"),
+    }
+    message.with_params(&params.write())
+}
+
+/// The answer to `server/discover`, from what the server answered to `initialize`.
+#[must_use]
+pub fn discover_result(initialized: &Initialized) -> String {
+    let object = Object::parse(&initialized.result).unwrap_or_default();
+    let capabilities = honest_capabilities(object.get("capabilities").unwrap_or("{}"));
+    let mut result = format!(
+        r#"{{"resultType":"complete","supportedVersions":["{}"],"capabilities":{capabilities}"#,
+        Version::V2026_07_28.as_str()
+    );
+    if let Some(instructions) = object.get("instructions") {
+        result.push_str(r#","instructions":"#);
+        result.push_str(instructions);
+    }
+    if let Some(info) = object.get("serverInfo") {
+        result.push_str(&format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#));
+    }
+    result.push_str(r#","ttlMs":0,"cacheScope":"private"}"#);
+    result
+}
+
+/// A legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's results
+/// may be cached, the word that they may not.
+#[must_use]
+pub fn result_for_modern(method: &str, result: &str, server_info: Option<&str>) -> String {
+    let tools;
+    let Ok(mut object) = Object::parse(result) else { return result.to_owned() };
+    if method == "tools/list"
+        && let Some(list) = object.get("tools").and_then(without_execution)
+    {
+        tools = list;
+        object.set("tools", &tools);
+    }
+    let meta = server_info.map(|info| meta_with(object.get("_meta"), info));
+    if let Some(meta) = &meta {
+        object.set("_meta", meta);
+    }
+    object.set("resultType", r#""complete""#);
+    if is_cacheable(method) {
+        object.set("ttlMs", "0");
+        object.set("cacheScope", r#""private""#);
+    }
+    object.write()
+}
+
+fn meta_with(meta: Option<&str>, server_info: &str) -> String {
+    let mut meta = meta.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
+    meta.set(META_SERVER_INFO, server_info);
+    meta.write()
+}
+
+/// Methods whose results carry `ttlMs` and `cacheScope`.
+fn is_cacheable(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read"
+    )
+}
+
+/// A list of tools without `execution`, which the modern era has not; `None` if no tool has it.
+fn without_execution(tools: &str) -> Option<String> {
+    memchr::memmem::find(tools.as_bytes(), b"execution")?;
+    let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(tools).ok()?;
+    let list: Vec<String> = list
+        .iter()
+        .map(|tool| match Object::parse(tool.get()) {
+            Ok(mut object) => {
+                object.remove("execution");
+                object.write()
+            }
+            Err(_) => tool.get().to_owned(),
+        })
+        .collect();
+    Some(format!("[{}]", list.join(",")))
+}
+
+/// The code of an error as written; `None` if it has none.
+#[must_use]
+pub fn error_code(error: &str) -> Option<i64> {
+    Object::parse(error).ok()?.get("code")?.parse().ok()
+}
+
+/// A legacy error as a modern client knows it: the codes that this era reserves for other things are replaced, and
+/// what the server said is kept in `data`.
+#[must_use]
+pub fn error_for_modern(error: &str) -> String {
+    let Ok(mut object) = Object::parse(error) else {
+        return r#"{"code":-32603,"message":"the server sent a malformed error"}"#.into();
+    };
+    match object.get("code").and_then(|code| code.parse::<i64>().ok()) {
+        Some(-32002) => {
+            object.set("code", "-32602");
+            object.write()
+        }
+        Some(-32099..=-32020) => {
+            let message = object.get("message").unwrap_or(r#""the server failed""#);
+            format!(r#"{{"code":-32603,"message":{message},"data":{{"original":{error}}}}}"#)
+        }
+        _ => error.to_owned(),
+    }
+}
+
+/// Whether a log message is at least as severe as asked; one without a level that can be read is not.
+#[must_use]
+pub fn log_is_wanted(params: Option<&str>, least: modern::Level) -> bool {
+    let level = params.and_then(|text| Object::parse(text).ok());
+    let level = level.as_ref().and_then(|params| params.get_string("level"));
+    level.and_then(|name| modern::Level::parse(&name)).is_some_and(|level| level >= least)
+}
+
+/// The `data` of an `UnsupportedProtocolVersion` error.
+#[must_use]
+pub fn unsupported_version_data(requested: &str) -> String {
+    format!(r#"{{"supported":["{}"],"requested":{}}}"#, Version::V2026_07_28.as_str(), json::quote(requested))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn modern_keys_are_taken_out_and_everything_else_stays() {
+        let text = r#"{"jsonrpc":"2.0","id":1e2,"method":"tools/call","params":{"name":"a","arguments":{"x":1.0},"requestState":"s","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":7,"traceparent":"t"}}}"#;
+        assert_eq!(
+            request_for_legacy(&Message::parse(Bytes::from(text)).unwrap()),
+            r#"{"jsonrpc":"2.0","id":1e2,"method":"tools/call","params":{"name":"a","arguments":{"x":1.0},"_meta":{"progressToken":7,"traceparent":"t"}}}"#
+        );
+    }
+
+    #[test]
+    fn a_result_gets_its_type_its_server_and_its_caching_word() {
+        assert_eq!(
+            result_for_modern(
+                "tools/list",
+                r#"{"tools":[{"name":"a","execution":{"taskSupport":"optional"},"x":1.0}],"_meta":{"k":1}}"#,
+                Some(r#"{"name":"s"}"#)
+            ),
+            r#"{"tools":[{"name":"a","x":1.0}],"_meta":{"k":1,"io.modelcontextprotocol/serverInfo":{"name":"s"}},"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#
+        );
+        assert_eq!(
+            result_for_modern("tools/call", r#"{"content":[],"v":18446744073709551616}"#, None),
+            r#"{"content":[],"v":18446744073709551616,"resultType":"complete"}"#
+        );
+    }
+
+    #[test]
+    fn codes_that_this_era_reserves_are_replaced() {
+        assert_eq!(error_for_modern(r#"{"code":-32002,"message":"m"}"#), r#"{"code":-32602,"message":"m"}"#);
+        assert_eq!(
+            error_for_modern(r#"{"code":-32042,"message":"m"}"#),
+            r#"{"code":-32603,"message":"m","data":{"original":{"code":-32042,"message":"m"}}}"#
+        );
+        assert_eq!(error_for_modern(r#"{"code":-32000,"message":"m"}"#), r#"{"code":-32000,"message":"m"}"#);
+    }
+
+    #[test]
+    fn logs_are_filtered_by_severity() {
+        assert!(log_is_wanted(Some(r#"{"level":"error"}"#), modern::Level::Warning));
+        assert!(!log_is_wanted(Some(r#"{"level":"info"}"#), modern::Level::Warning));
+        assert!(!log_is_wanted(None, modern::Level::Debug));
+    }
+
+    #[test]
+    fn discover_is_made_from_initialize() {
+        let initialized = Initialized::parse(
+            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"tasks":{}},"serverInfo":{"name":"s","version":"1"},"instructions":"do"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            discover_result(&initialized),
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
+        );
+    }
+}

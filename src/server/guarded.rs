@@ -1,0 +1,196 @@
+//! A connection that cannot be held open for nothing: a request head must come in time, an idle connection is closed,
+//! a peer that takes no bytes is cut, and one that has closed is noticed even when hyper is not reading.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Version;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::time::{Instant, Sleep};
+
+use crate::sys;
+
+/// How patient a connection is.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// From the first byte of a request's head to its last, and from the start of a connection to its first request.
+    pub head: Duration,
+    /// How long a connection may do nothing between requests.
+    pub idle: Duration,
+    /// How long the peer may take no byte that is waiting for it.
+    pub stall: Duration,
+}
+
+/// What a connection is doing, shared between its bytes and its requests.
+#[derive(Debug, Default)]
+pub struct Activity {
+    in_flight: AtomicUsize,
+    /// A request has been read: the connection is no longer new.
+    begun: AtomicBool,
+    /// HTTP/2 watches over itself, by pings.
+    multiplexed: AtomicBool,
+}
+
+/// One request in flight; it ends with its response.
+#[derive(Debug)]
+pub struct InFlight(Arc<Activity>);
+
+impl Activity {
+    /// A request has been read.
+    pub fn begin(self: &Arc<Self>, version: Version) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
+        self.multiplexed.store(version >= Version::HTTP_2, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && !self.multiplexed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream with its patience.
+pub struct Guarded<S> {
+    stream: S,
+    activity: Arc<Activity>,
+    times: Times,
+    /// When a wait for a head or for a next request ends; armed only while one is awaited.
+    head: Pin<Box<Sleep>>,
+    awaiting: Awaiting,
+    /// When a wait for the peer to take bytes ends.
+    stall: Pin<Box<Sleep>>,
+    stalled: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaiting {
+    /// A request is being served.
+    Nothing,
+    /// The rest of a head, or the first one of the connection.
+    Head,
+    /// A next request, of which no byte has come.
+    Next,
+}
+
+impl<S> Guarded<S> {
+    /// Guards a new connection.
+    pub fn new(stream: S, activity: Arc<Activity>, times: Times) -> Self {
+        Self {
+            stream,
+            activity,
+            times,
+            head: Box::pin(tokio::time::sleep(times.head)),
+            awaiting: Awaiting::Head,
+            stall: Box::pin(tokio::time::sleep(times.stall)),
+            stalled: false,
+        }
+    }
+
+    /// Arms or disarms the wait for a head, before a read and after one that brought bytes.
+    fn note(&mut self, read: bool) {
+        let waiting = self.activity.is_waiting();
+        let now = match (waiting, read, self.awaiting) {
+            (false, ..) => Awaiting::Nothing,
+            (true, true, Awaiting::Next | Awaiting::Nothing) | (true, _, Awaiting::Head) => Awaiting::Head,
+            (true, false, Awaiting::Nothing) => Awaiting::Next,
+            (true, false, Awaiting::Next) => return,
+        };
+        if now != self.awaiting {
+            let patience = if now == Awaiting::Next { self.times.idle } else { self.times.head };
+            self.head.as_mut().reset(Instant::now() + patience);
+            self.awaiting = now;
+        }
+    }
+
+    /// Fails once the peer has taken nothing for too long.
+    fn check_stall<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = false;
+            return written;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            self.stall.as_mut().reset(Instant::now() + self.times.stall);
+        }
+        ready!(self.stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.note(false);
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(done) => {
+                if buf.filled().len() > before {
+                    this.note(true);
+                }
+                Poll::Ready(done)
+            }
+            Poll::Pending if this.awaiting == Awaiting::Nothing => Poll::Pending,
+            Poll::Pending => {
+                ready!(this.head.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.check_stall(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.check_stall(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// Resolves when the peer has closed its side or reset the connection, however many unread bytes lie in between:
+/// EPOLLRDHUP on a descriptor of its own says so. Never resolves if there is no descriptor to spare.
+pub fn closed_by_peer<S: AsFd>(stream: &S) -> impl Future<Output = ()> + Send + 'static {
+    let watched = stream.as_fd().try_clone_to_owned().and_then(sys::watch);
+    async move {
+        let Ok(watched) = watched else { return std::future::pending().await };
+        loop {
+            match watched.ready(Interest::READABLE).await {
+                Ok(mut guard) if !guard.ready().is_read_closed() => guard.clear_ready_matching(Ready::READABLE),
+                _ => return,
+            }
+        }
+    }
+}

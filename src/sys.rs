@@ -1,0 +1,288 @@
+//! The one module with `unsafe`: the few calls of the system that neither std nor rustix offers.
+//!
+//! Everything here is small enough to be read against its manual page; nothing here knows what it is used for.
+#![expect(unsafe_code, reason = "calls into libc; each has a SAFETY line, and no other module has any")]
+
+use std::ffi::{CStr, c_char, c_int};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use zeroize::Zeroizing;
+
+/// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.
+pub struct CStrings {
+    bytes: Zeroizing<Vec<u8>>,
+    starts: Vec<usize>,
+}
+
+/// A string holds a NUL, which ends a string for the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nul;
+
+impl CStrings {
+    /// Room for `count` strings of `bytes` bytes together, not counting their final NULs.
+    ///
+    /// The block never grows, because growing would leave a copy behind.
+    #[must_use]
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { bytes: Zeroizing::new(Vec::with_capacity(bytes + count)), starts: Vec::with_capacity(count) }
+    }
+
+    /// Adds one string, given in parts.
+    ///
+    /// # Errors
+    /// If a part holds a NUL.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn push(&mut self, parts: &[&[u8]]) -> Result<(), Nul> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(self.bytes.len() + length < self.bytes.capacity(), "the caller counted the bytes");
+        if parts.iter().any(|part| part.contains(&0)) {
+            return Err(Nul);
+        }
+        self.starts.push(self.bytes.len());
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    fn pointers(&self) -> Vec<*mut c_char> {
+        let strings = self.starts.iter().map(|&start| self.bytes[start..].as_ptr().cast_mut().cast());
+        strings.chain([ptr::null_mut()]).collect()
+    }
+}
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// No signal.
+    #[must_use]
+    pub fn none() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset writes the whole set and cannot fail on a valid pointer.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            Self(set.assume_init())
+        }
+    }
+
+    /// These signals.
+    #[must_use]
+    pub fn of(numbers: &[c_int]) -> Self {
+        let mut set = Self::none();
+        for &number in numbers {
+            set.add(number);
+        }
+        set
+    }
+
+    fn add(&mut self, number: c_int) {
+        // SAFETY: the set is initialised; a number that is no signal is refused and changes nothing.
+        unsafe { libc::sigaddset(&raw mut self.0, number) };
+    }
+
+    /// The signals that this process ignores: all that a new program would inherit, since handlers are not kept.
+    #[must_use]
+    pub fn ignored() -> Self {
+        let mut set = Self::none();
+        for number in 1..=libc::SIGRTMAX() {
+            let mut action = MaybeUninit::<libc::sigaction>::uninit();
+            // SAFETY: with a null new action the call only reads; it is read only if the call filled it in.
+            let ignored = unsafe {
+                libc::sigaction(number, ptr::null(), action.as_mut_ptr()) == 0
+                    && action.assume_init_ref().sa_sigaction == libc::SIG_IGN
+            };
+            if ignored {
+                set.add(number);
+            }
+        }
+        set
+    }
+
+    /// Blocks these signals, and only these, in the calling thread.
+    pub fn block_only(&self) {
+        // SAFETY: the set is initialised, and the old mask is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+
+    /// Waits until one of these signals, which must be blocked, is pending, and takes it.
+    #[must_use]
+    pub fn wait(&self) -> c_int {
+        loop {
+            // SAFETY: the set is initialised, and no information about the signal is asked for.
+            let number = unsafe { libc::sigwaitinfo(&raw const self.0, ptr::null_mut()) };
+            if number > 0 {
+                return number;
+            }
+        }
+    }
+}
+
+/// Sets every signal that this process ignores, except `SIGPIPE`, back to its default.
+pub fn reset_ignored_signals() {
+    for number in (1..=libc::SIGRTMAX()).filter(|&number| number != libc::SIGPIPE) {
+        let mut action = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: the first call only reads and fills the action in; SIG_DFL is a valid disposition for every signal.
+        unsafe {
+            if libc::sigaction(number, ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init_ref().sa_sigaction == libc::SIG_IGN
+            {
+                libc::signal(number, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
+/// A program to start.
+pub struct Program<'a> {
+    /// Its absolute path.
+    pub path: &'a CStr,
+    /// Its arguments, the first being its name.
+    pub args: &'a CStrings,
+    /// Its whole environment, as `NAME=value`.
+    pub env: &'a CStrings,
+    /// Its working directory; ours if none.
+    pub cwd: Option<&'a CStr>,
+    /// What it gets as stdin, stdout and stderr; none of them may itself be one of 0, 1, 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// The signals to set to their default.
+    pub defaults: &'a Signals,
+}
+
+/// Starts a program as the leader of a new process group, with an empty signal mask.
+///
+/// This is `posix_spawn` in libc, which shares our memory with the child until the program runs: its cost does not
+/// grow with ours, as it would after `fork`.
+///
+/// # Errors
+/// What the system says: of the program, of the directory or of our own limits.
+pub fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
+    let attributes = Attributes::new(program.defaults)?;
+    let actions = Actions::new(program.stdio, program.cwd)?;
+    let (args, env) = (program.args.pointers(), program.env.pointers());
+    let mut pid = 0;
+    // SAFETY: every pointer outlives the call; both arrays end with a null pointer and hold NUL-terminated strings,
+    // which the call does not write to.
+    check(unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            program.path.as_ptr(),
+            &raw const actions.0,
+            &raw const attributes.0,
+            args.as_ptr(),
+            env.as_ptr(),
+        )
+    })?;
+    Pid::from_raw(pid).ok_or(Errno::SRCH)
+}
+
+fn check(code: c_int) -> Result<(), Errno> {
+    if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) }
+}
+
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn new(defaults: &Signals) -> Result<Self, Errno> {
+        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
+        let flags = flags.try_into().expect("the flags fit the type that takes them");
+        let no_signal = Signals::none();
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: init fills the attributes in before anything else uses them; the sets are initialised.
+        unsafe {
+            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
+            let mut attributes = Self(attributes.assume_init());
+            check(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags))?;
+            check(libc::posix_spawnattr_setpgroup(&raw mut attributes.0, 0))?;
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &raw const defaults.0))?;
+            check(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, &raw const no_signal.0))?;
+            Ok(attributes)
+        }
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised by `new`, and destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    }
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    fn new(stdio: [BorrowedFd<'_>; 3], cwd: Option<&CStr>) -> Result<Self, Errno> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: init fills the actions in before anything else uses them; libc copies the path.
+        unsafe {
+            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+            let mut actions = Self(actions.assume_init());
+            for (target, fd) in (0..).zip(stdio) {
+                check(libc::posix_spawn_file_actions_adddup2(&raw mut actions.0, fd.as_raw_fd(), target))?;
+            }
+            if let Some(cwd) = cwd {
+                check(libc::posix_spawn_file_actions_addchdir_np(&raw mut actions.0, cwd.as_ptr()))?;
+            }
+            Ok(actions)
+        }
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised by `new`, and destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
+    }
+}
+
+/// Lets the runtime wait until a file descriptor, such as a pidfd, is readable.
+///
+/// # Errors
+/// If the system has no room to watch one more.
+///
+/// # Panics
+/// Outside the runtime.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd that is moved in and never replaced names one open file until the AsyncFd is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// The soft limit of another process on file locks, `u64::MAX` if there is none.
+///
+/// # Errors
+/// `ESRCH` if it is gone, `EPERM` if it belongs to somebody else.
+pub fn lock_limit(pid: Pid) -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: with a null new limit the call only reads; the limit is read only if the call filled it in.
+    unsafe {
+        if libc::prlimit(pid.as_raw_pid(), libc::RLIMIT_LOCKS, ptr::null(), limit.as_mut_ptr()) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(limit.assume_init().rlim_cur)
+    }
+}
+
+/// Marks every file descriptor from 3 up to be closed in programs that this process starts.
+pub fn close_fds_on_exec() {
+    // SAFETY: the call changes one flag of descriptors and closes none.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) } == 0;
+    if done {
+        return;
+    }
+    let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for fd in listed.filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok()).filter(|&fd| fd > 2) {
+        // SAFETY: as above; a number that is no open descriptor is refused.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}

@@ -1,0 +1,354 @@
+//! One started server and everything it starts: a process group, ended as a whole.
+//!
+//! A server leads its own group. It is ended in steps (`Group::close`): its stdin is closed, then SIGTERM, then
+//! SIGKILL to the group; dropping a `Group` is the last step alone. What has left the group is for `orphans`.
+//!
+//! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus, getrlimit, kill_process_group,
+    pidfd_open, prlimit, setrlimit, waitid,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::timeout;
+
+use crate::config::StdioLaunch;
+use crate::lifecycle::Lifecycle;
+use crate::sys::{self, CStrings, Program, Signals};
+use crate::upstream::orphans::{self, Counts, Family, Place, Strangers};
+
+/// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Starts servers. One per process; cloning it shares it.
+#[derive(Clone)]
+pub struct Spawner {
+    family: Arc<Family>,
+    /// Signals that this process ignores and its children must not.
+    ignored: Signals,
+    /// The limit on open files that children get back, if ours was raised.
+    files: Option<Rlimit>,
+}
+
+/// Our ends of a server's stdin, stdout and stderr.
+#[derive(Debug)]
+pub struct Pipes {
+    /// To its stdin; dropping it is EOF.
+    pub stdin: ChildStdin,
+    /// From its stdout.
+    pub stdout: ChildStdout,
+    /// From its stderr; to be read always, or the server will block.
+    pub stderr: ChildStderr,
+}
+
+/// How patiently a server is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// From EOF to SIGTERM.
+    pub eof: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub term: Duration,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// Nobody saw: it hangs in the kernel, or the runtime is going away.
+    Unseen,
+}
+
+/// Why a server could not be started. Says nothing of the program or its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SpawnError {
+    /// ENOENT, ENOTDIR.
+    #[error("the program, its interpreter or its working directory does not exist")]
+    NotFound,
+    /// EACCES, EPERM.
+    #[error("the program or its working directory may not be used by this user")]
+    NotPermitted,
+    /// ENOEXEC.
+    #[error("the program is neither an executable for this machine nor a script with a #! line")]
+    NotExecutable,
+    /// E2BIG.
+    #[error("the arguments and the environment are larger than the system allows")]
+    TooLarge,
+    /// No string of the system can hold a NUL.
+    #[error("an argument, a variable or a path holds a NUL")]
+    Nul,
+    /// EAGAIN.
+    #[error("the limit on processes is reached")]
+    TooManyProcesses,
+    /// EMFILE, ENFILE.
+    #[error("the limit on open files is reached")]
+    TooManyFiles,
+    /// ENOMEM.
+    #[error("there is not enough memory")]
+    OutOfMemory,
+    /// Everything is being ended.
+    #[error("the bridge is stopping")]
+    Stopping,
+    /// Anything else, by its errno.
+    #[error("the system refused (errno {0})")]
+    Other(i32),
+}
+
+impl SpawnError {
+    /// Whether it may go better a little later, without anybody mending anything.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::TooManyProcesses | Self::TooManyFiles | Self::OutOfMemory | Self::Stopping => true,
+            Self::NotFound | Self::NotPermitted | Self::NotExecutable | Self::TooLarge | Self::Nul | Self::Other(_) => {
+                false
+            }
+        }
+    }
+}
+
+impl From<Errno> for SpawnError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::NotFound,
+            Errno::ACCESS | Errno::PERM => Self::NotPermitted,
+            Errno::NOEXEC => Self::NotExecutable,
+            Errno::TOOBIG => Self::TooLarge,
+            Errno::AGAIN => Self::TooManyProcesses,
+            Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
+            Errno::NOMEM => Self::OutOfMemory,
+            other => Self::Other(other.raw_os_error()),
+        }
+    }
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(error: io::Error) -> Self {
+        error.raw_os_error().map_or(Self::Other(0), |code| Errno::from_raw_os_error(code).into())
+    }
+}
+
+impl From<sys::Nul> for SpawnError {
+    fn from(_: sys::Nul) -> Self {
+        Self::Nul
+    }
+}
+
+impl Spawner {
+    /// Makes this process the one that its descendants' orphans fall to, raises its limit on open files as far as it
+    /// may, and starts the sweep in `lifecycle`, on whose soft stop it ends with the last group.
+    ///
+    /// # Errors
+    /// If the system refuses to make it a subreaper.
+    pub fn new(lifecycle: &Lifecycle, strangers: Strangers) -> io::Result<Self> {
+        let family = Arc::new(Family::new(strangers)?);
+        lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
+        Ok(Self { family, ignored: Signals::ignored(), files: raise_file_limit() })
+    }
+
+    /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.
+    ///
+    /// # Errors
+    /// Whatever keeps it from running. Nothing is left behind then.
+    pub fn spawn(&self, launch: &StdioLaunch) -> Result<(Group, Pipes), SpawnError> {
+        let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let group = self.start(launch, &[their_stdin, their_stdout, their_stderr])?;
+        let pipes = Pipes {
+            stdin: ChildStdin::from_std(StdStdin::from(stdin))?,
+            stdout: ChildStdout::from_std(StdStdout::from(stdout))?,
+            stderr: ChildStderr::from_std(StdStderr::from(stderr))?,
+        };
+        Ok((group, pipes))
+    }
+
+    fn start(&self, launch: &StdioLaunch, stdio: &[OwnedFd; 3]) -> Result<Group, SpawnError> {
+        let path = c_path(&launch.program)?;
+        let cwd = launch.cwd.as_deref().map(c_path).transpose()?;
+        let (args, env) = (arguments(launch)?, environment(launch)?);
+        let program = Program {
+            path: &path,
+            args: &args,
+            env: &env,
+            cwd: cwd.as_deref(),
+            stdio: stdio.each_ref().map(OwnedFd::as_fd),
+            defaults: &self.ignored,
+        };
+        let place = self.family.join().ok_or(SpawnError::Stopping)?;
+        let leader = sys::spawn(&program).inspect_err(|_| self.family.leave(place))?;
+        self.family.lead(place, leader);
+        if let Some(files) = self.files {
+            // It runs already, but takes longer to its first instruction than we do to get here.
+            let _ = prlimit(Some(leader), Resource::Nofile, files);
+        }
+        match watch(leader) {
+            Ok(pidfd) => {
+                Ok(Group { leader, pidfd, exit: None, reaped: false, family: Arc::clone(&self.family), place })
+            }
+            Err(error) => {
+                let _ = kill_process_group(leader, Signal::KILL);
+                self.family.abandon(place, leader);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends every process below this one, whoever started it, and returns whether none is left. Blocks for up to two
+    /// seconds. For the very end: nothing can be started any more.
+    #[must_use]
+    pub fn kill_everything(&self) -> bool {
+        self.family.end_everything()
+    }
+
+    /// How many groups and orphans there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.family.counts()
+    }
+}
+
+fn raise_file_limit() -> Option<Rlimit> {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    (raised != before && setrlimit(Resource::Nofile, raised).is_ok()).then_some(before)
+}
+
+fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    sys::watch(pidfd_open(leader, PidfdFlags::NONBLOCK)?)
+}
+
+fn c_path(path: &Path) -> Result<CString, SpawnError> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| SpawnError::Nul)
+}
+
+fn arguments(launch: &StdioLaunch) -> Result<CStrings, SpawnError> {
+    let name = launch.program.as_os_str();
+    let bytes = name.len() + launch.args.iter().map(|arg| arg.len()).sum::<usize>();
+    let mut args = CStrings::with_capacity(1 + launch.args.len(), bytes);
+    args.push(&[name.as_bytes()])?;
+    for arg in &launch.args {
+        args.push(&[arg.as_bytes()])?;
+    }
+    Ok(args)
+}
+
+fn environment(launch: &StdioLaunch) -> Result<CStrings, SpawnError> {
+    let bytes = launch.env.iter().map(|(name, value)| name.len() + 1 + value.expose().len()).sum();
+    let mut env = CStrings::with_capacity(launch.env.len(), bytes);
+    for (name, value) in &launch.env {
+        env.push(&[name.as_bytes(), b"=", value.expose().as_bytes()])?;
+    }
+    Ok(env)
+}
+
+/// A started server and its group. Dropping it kills them all, at once and without waiting.
+pub struct Group {
+    leader: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    /// Known once the leader has been seen to have ended.
+    exit: Option<Exit>,
+    /// Reaped, or left to the sweep: its group is not to be signalled any more.
+    reaped: bool,
+    family: Arc<Family>,
+    place: Place,
+}
+
+impl Group {
+    /// The server's process id, for logs.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.leader.as_raw_pid().unsigned_abs()
+    }
+
+    /// Waits until the server itself has ended; others of its group may go on. The future may be dropped, and the
+    /// question asked again.
+    pub async fn exited(&mut self) -> Exit {
+        if let Some(exit) = self.exit {
+            return exit;
+        }
+        loop {
+            let Ok(mut ready) = self.pidfd.readable().await else { return Exit::Unseen };
+            match look(self.pidfd.get_ref(), WaitIdOptions::NOWAIT) {
+                Ok(Some(exit)) => return *self.exit.insert(exit),
+                Ok(None) => ready.clear_ready(),
+                Err(_) => return Exit::Unseen,
+            }
+        }
+    }
+
+    /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
+    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Dropping the future is as dropping
+    /// the group.
+    pub async fn close(mut self, graces: Graces) -> Exit {
+        if timeout(graces.eof, self.ended()).await.is_err() {
+            self.signal(Signal::TERM);
+            if timeout(graces.term, self.ended()).await.is_err() {
+                self.signal(Signal::KILL);
+                let _ = timeout(KILL_GRACE, self.ended()).await;
+            }
+        }
+        self.finish()
+    }
+
+    /// Waits until the leader can be reaped.
+    async fn ended(&self) {
+        if self.exit.is_none() {
+            // An error says that the runtime is going away: there is nothing more to wait for.
+            let _ = self.pidfd.readable().await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process_group(self.leader, signal);
+    }
+
+    /// Kills what is left of the group and reaps its leader, or leaves that to the sweep if it has not ended yet.
+    fn finish(&mut self) -> Exit {
+        self.signal(Signal::KILL);
+        self.reaped = true;
+        if let Ok(Some(exit)) = look(self.pidfd.get_ref(), WaitIdOptions::empty()) {
+            self.family.leave(self.place);
+            return exit;
+        }
+        self.family.abandon(self.place, self.leader);
+        self.exit.unwrap_or(Exit::Unseen)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.finish();
+        }
+    }
+}
+
+/// Looks whether a child has ended, and reaps it unless told not to.
+fn look(pidfd: &OwnedFd, how: WaitIdOptions) -> rustix::io::Result<Option<Exit>> {
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | how)?;
+    Ok(status.as_ref().map(exit_of))
+}
+
+fn exit_of(status: &WaitIdStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unseen,
+    }
+}

@@ -1,0 +1,188 @@
+//! A server that speaks MCP on its stdin and stdout. One future drives all of it: stdin is written beside the reading
+//! of stdout, stderr is always drained, and an exit is noticed even while a grandchild holds stdout open.
+//! Source: MCP 2025-11-25, basic/transports, "stdio".
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+
+use super::group::{Exit, Graces, Group, Pipes, Spawner};
+use super::lines::{LineTooLong, Lines};
+use super::stderr::ErrorLog;
+use super::UpstreamError;
+use crate::config::{ProcessLimits, StdioLaunch};
+use crate::mcp::message;
+use crate::secret::Secret;
+
+/// How many lines that are no message a server may write to stdout, per request.
+const JUNK_LINES: usize = 100;
+
+/// How many bytes of such lines.
+const JUNK_BYTES: usize = 1024 * 1024;
+
+/// How long what an exited child had written may take to come out of the pipe.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// A child process in conversation.
+pub struct StdioServer {
+    group: Group,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: Option<ChildStderr>,
+    outgoing: VecDeque<Bytes>,
+    lines: Lines,
+    line_limit: usize,
+    errors: ErrorLog,
+    junk: Junk,
+    exit: Option<Exit>,
+}
+
+#[derive(Default)]
+struct Junk {
+    lines: usize,
+    bytes: usize,
+}
+
+enum Event {
+    Stdout(std::io::Result<usize>),
+    Stderr(std::io::Result<usize>),
+    Stdin(std::io::Result<usize>),
+    Exited(Exit),
+}
+
+impl StdioServer {
+    /// Starts the program. `token` is what must not be seen in its log lines.
+    ///
+    /// # Errors
+    /// If the system does not start it.
+    pub fn start(
+        spawner: &Spawner,
+        launch: &StdioLaunch,
+        limits: &ProcessLimits,
+        token: Option<Arc<Secret>>,
+    ) -> Result<Self, UpstreamError> {
+        let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(launch)?;
+        Ok(Self {
+            group,
+            stdin: Some(stdin),
+            stdout,
+            stderr: Some(stderr),
+            outgoing: VecDeque::new(),
+            lines: Lines::new(limits.line),
+            line_limit: limits.line,
+            errors: ErrorLog::new(token),
+            junk: Junk::default(),
+            exit: None,
+        })
+    }
+
+    /// Queues one message as a line.
+    pub fn send(&mut self, message: &str) {
+        self.outgoing.push_back(message::line(message).into());
+    }
+
+    /// The next line of stdout. Cancel safe.
+    ///
+    /// # Errors
+    /// If the child is gone or a line is too long.
+    pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
+        loop {
+            match self.lines.next() {
+                Ok(Some(line)) => return Ok(line),
+                Ok(None) => {}
+                Err(LineTooLong) => return Err(UpstreamError::LineTooLong(self.line_limit)),
+            }
+            match self.event().await {
+                Event::Stdout(Ok(n)) if n > 0 => {}
+                Event::Stdout(_) => return self.lines.rest().ok_or(UpstreamError::Ended),
+                Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
+                Event::Stderr(_) => self.stderr = None,
+                Event::Stdin(Ok(n)) if n > 0 => self.written(n),
+                // The child no longer reads; what it has to say may still come.
+                Event::Stdin(_) => self.close_stdin(),
+                Event::Exited(exit) => self.exit = Some(exit),
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let Self { group, stdin, stdout, stderr, outgoing, lines, errors, exit, .. } = self;
+        let exited = exit.is_some();
+        tokio::select! {
+            n = stdout.read_buf(lines.space()) => Event::Stdout(n),
+            n = write(stdin, outgoing), if stdin.is_some() && !outgoing.is_empty() => Event::Stdin(n),
+            n = read(stderr, errors.space()), if stderr.is_some() => Event::Stderr(n),
+            exit = group.exited(), if !exited => Event::Exited(exit),
+            () = tokio::time::sleep(DRAIN), if exited => Event::Stdout(Ok(0)),
+        }
+    }
+
+    fn written(&mut self, n: usize) {
+        if let Some(first) = self.outgoing.front_mut() {
+            first.advance(n);
+            if first.is_empty() {
+                self.outgoing.pop_front();
+            }
+        }
+    }
+
+    fn close_stdin(&mut self) {
+        self.stdin = None;
+        self.outgoing.clear();
+    }
+
+    /// Counts a line that was no message.
+    ///
+    /// # Errors
+    /// If there were too many.
+    pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
+        self.junk.lines += 1;
+        self.junk.bytes += line.len();
+        let over = self.junk.lines > JUNK_LINES || self.junk.bytes > JUNK_BYTES;
+        if over { Err(UpstreamError::Junk) } else { Ok(()) }
+    }
+
+    /// Puts what the child last wrote to stderr into the log: it ended, or did not do what it should.
+    pub fn explain(&self) {
+        self.errors.explain();
+    }
+
+    /// Closes stdin, then ends the group; what it still writes is drained meanwhile, so that it can end in its own way.
+    pub async fn close(mut self, graces: Graces) {
+        self.close_stdin();
+        let Self { group, stdout, mut stderr, mut errors, .. } = self;
+        let (mut stdout, mut ignored) = (Some(stdout), BytesMut::with_capacity(8 * 1024));
+        let mut closing = std::pin::pin!(group.close(graces));
+        loop {
+            tokio::select! {
+                _ = &mut closing => return,
+                n = read(&mut stdout, &mut ignored), if stdout.is_some() => match n {
+                    Ok(n) if n > 0 => ignored.clear(),
+                    _ => stdout = None,
+                },
+                n = read(&mut stderr, errors.space()), if stderr.is_some() => match n {
+                    Ok(n) if n > 0 => errors.note(),
+                    _ => stderr = None,
+                },
+            }
+        }
+    }
+}
+
+async fn write(stdin: &mut Option<ChildStdin>, outgoing: &VecDeque<Bytes>) -> std::io::Result<usize> {
+    match (stdin, outgoing.front()) {
+        (Some(stdin), Some(line)) => stdin.write(line).await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, space: &mut BytesMut) -> std::io::Result<usize> {
+    match pipe {
+        Some(pipe) => pipe.read_buf(space).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,196 @@
+//! The load driver of `scripts/bench`: what the bridge adds to a fresh process per call.
+//!
+//! One run compares, in interleaved slices of a second or so, the same `tools/call` made by this process itself
+//! (`posix_spawn`, handshake, call, EOF, reap) and through a bridge with a Redis store, a bearer identity and a user
+//! token, by modern and by legacy clients on keep-alive connections. Standard library only and blocking threads, so
+//! that the driver costs next to nothing beside what it measures and is built in seconds.
+//!
+//! `bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM]`
+
+mod client;
+mod direct;
+mod figures;
+mod report;
+mod setting;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use client::Client;
+use direct::Direct;
+use figures::{Cpu, Figures};
+use report::Report;
+use setting::Setting;
+
+/// The concurrencies that are compared.
+const CONCURRENCIES: [usize; 3] = [1, 8, 32];
+/// The text that every call has to bring back.
+const TEXT: &str = "hello";
+/// The size of a large result.
+const LARGE: usize = 10_000_000;
+/// Progress notifications per call whose latency is measured.
+const PROGRESS_STEPS: usize = 50;
+
+/// How a call is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Modern,
+    Legacy,
+}
+
+/// How long everything takes.
+struct Plan {
+    rounds: usize,
+    slice: Duration,
+    large: usize,
+    progress: usize,
+}
+
+struct Arguments {
+    tollbridge: PathBuf,
+    tiny: PathBuf,
+    redis: PathBuf,
+    plan: Plan,
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose answer is its output")]
+fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("usage: bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM]");
+        return ExitCode::from(2);
+    };
+    match measure(&arguments) {
+        Ok(report) => {
+            println!("{report}");
+            if report.targets_missed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(problem) => {
+            eprintln!("bench: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Option<Arguments> {
+    let mut given = std::env::args().skip(1);
+    let (mut tollbridge, mut tiny, mut redis, mut quick) = (None, None, PathBuf::from("redis-server"), false);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--tollbridge" => tollbridge = given.next().map(PathBuf::from),
+            "--tiny" => tiny = given.next().map(PathBuf::from),
+            "--redis" => redis = PathBuf::from(given.next()?),
+            "--quick" => quick = true,
+            "--bench" => {} // what `cargo bench` adds
+            _ => return None,
+        }
+    }
+    let plan = if quick {
+        Plan { rounds: 2, slice: Duration::from_millis(500), large: 5, progress: 3 }
+    } else {
+        Plan { rounds: 6, slice: Duration::from_millis(1500), large: 20, progress: 20 }
+    };
+    Some(Arguments { tollbridge: tollbridge?, tiny: tiny?, redis, plan })
+}
+
+/// Everything in one run.
+fn measure(arguments: &Arguments) -> Result<Report, String> {
+    let plan = &arguments.plan;
+    let setting = Setting::start(&arguments.tollbridge, &arguments.tiny, &arguments.redis)?;
+    let direct = Direct::new(&arguments.tiny);
+    let mut report = Report { idle: setting.memory(), ..Report::default() };
+    for way in [Way::Direct, Way::Modern, Way::Legacy] {
+        slice(&setting, &direct, way, 4, plan.slice.min(Duration::from_millis(300)))?; // warm
+    }
+    for concurrency in CONCURRENCIES {
+        let mut rows = [Figures::default(), Figures::default(), Figures::default()];
+        for round in 0..plan.rounds {
+            let mut order = [(0, Way::Direct), (1, Way::Modern), (2, Way::Legacy)];
+            order.rotate_left(round % 3);
+            for (row, way) in order {
+                rows[row].add(slice(&setting, &direct, way, concurrency, plan.slice)?);
+            }
+        }
+        let [direct, modern, legacy] = rows;
+        report.rates.push((concurrency, direct, modern, legacy));
+    }
+    report.loaded = setting.memory();
+    for _ in 0..plan.large {
+        report.large_direct.push(large_direct(&direct)?);
+        report.large_json.push(large(&setting, false)?);
+        report.large_stream.push(large(&setting, true)?);
+    }
+    report.after_large = setting.memory();
+    for _ in 0..plan.progress {
+        report.progress_direct.extend(direct.progress(PROGRESS_STEPS)?);
+        report.progress.extend(Client::modern(&setting)?.progress(PROGRESS_STEPS)?);
+    }
+    Ok(report)
+}
+
+/// Calls made one way, `concurrency` at a time, for a while.
+fn slice(setting: &Setting, direct: &Direct, way: Way, concurrency: usize, time: Duration) -> Result<Figures, String> {
+    let ready = Barrier::new(concurrency + 1);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..concurrency)
+            .map(|_| {
+                scope.spawn(|| {
+                    let client = match way {
+                        Way::Direct => Ok(None),
+                        Way::Modern => Client::modern(setting).map(Some),
+                        Way::Legacy => Client::legacy(setting).map(Some),
+                    };
+                    ready.wait();
+                    let mut client = client?;
+                    until(Instant::now() + time, || match &mut client {
+                        None => direct.call(TEXT),
+                        Some(client) => client.call(TEXT),
+                    })
+                })
+            })
+            .collect();
+        let before = (Cpu::of_this_process(), setting.cpu());
+        ready.wait();
+        let start = Instant::now();
+        let mut figures = Figures::default();
+        for worker in workers {
+            figures.latencies.extend(worker.join().map_err(|_| "a client panicked".to_owned())??);
+        }
+        figures.seconds = start.elapsed().as_secs_f64();
+        figures.driver = Cpu::of_this_process() - before.0;
+        figures.bridge = setting.cpu() - before.1;
+        Ok(figures)
+    })
+}
+
+/// The time of each call until the deadline; the first that fails ends it.
+fn until(deadline: Instant, mut call: impl FnMut() -> Result<(), String>) -> Result<Vec<Duration>, String> {
+    let mut latencies = Vec::with_capacity(1 << 14);
+    let mut start = Instant::now();
+    while start < deadline {
+        call()?;
+        let end = Instant::now();
+        latencies.push(end - start);
+        start = end;
+    }
+    Ok(latencies)
+}
+
+/// Megabytes a second of a large result read from the process itself.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn large_direct(direct: &Direct) -> Result<f64, String> {
+    let start = Instant::now();
+    let bytes = direct.large(LARGE)?;
+    Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
+}
+
+/// Megabytes a second of a large result through the bridge, as JSON or as an event after a progress event.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn large(setting: &Setting, stream: bool) -> Result<f64, String> {
+    let mut client = Client::modern(setting)?;
+    let start = Instant::now();
+    let bytes = client.large(LARGE, stream)?;
+    Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
+}

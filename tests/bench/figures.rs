@@ -1,0 +1,117 @@
+//! What is measured: latencies, processor time, memory.
+
+use std::ops::{AddAssign, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What one way of calling did in its slices.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) seconds: f64,
+    /// This process and the servers it started itself.
+    pub(crate) driver: Cpu,
+    /// The bridge's worker and the servers it started.
+    pub(crate) bridge: Cpu,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
+        self.seconds += other.seconds;
+        self.driver += other.driver;
+        self.bridge += other.bridge;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    pub(crate) fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.seconds
+    }
+
+    /// Milliseconds of processor time per call.
+    #[expect(clippy::cast_precision_loss, reason = "a mean")]
+    pub(crate) fn per_call(&self, seconds: f64) -> f64 {
+        seconds * 1e3 / self.latencies.len() as f64
+    }
+}
+
+/// Processor time in seconds.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Cpu {
+    /// In the process itself.
+    pub(crate) own: f64,
+    /// Of that, in the kernel.
+    pub(crate) kernel: f64,
+    /// In children that it has waited for.
+    pub(crate) children: f64,
+}
+
+impl Cpu {
+    pub(crate) fn of_this_process() -> Self {
+        Self::of("self")
+    }
+
+    /// The processor time of `/proc/PROCESS/stat`; nothing for one that has ended.
+    pub(crate) fn of(process: &str) -> Self {
+        /// `USER_HZ`, which Linux has fixed for programs.
+        const TICK: f64 = 0.01;
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let fields: Vec<f64> = stat
+            .rsplit(')')
+            .next()
+            .map(|rest| rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+            .unwrap_or_default();
+        let field = |index: usize| fields.get(index).copied().unwrap_or(0.0) * TICK;
+        Self { own: field(11) + field(12), kernel: field(12), children: field(13) + field(14) }
+    }
+}
+
+impl Sub for Cpu {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self { own: self.own - other.own, kernel: self.kernel - other.kernel, children: self.children - other.children }
+    }
+}
+
+impl AddAssign for Cpu {
+    fn add_assign(&mut self, other: Self) {
+        self.own += other.own;
+        self.kernel += other.kernel;
+        self.children += other.children;
+    }
+}
+
+/// Memory in MB (10^6 bytes).
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) worker: f64,
+    pub(crate) supervisor: f64,
+    /// The worker's highest so far.
+    pub(crate) peak: f64,
+}
+
+/// A field of `/proc/PID/status` that counts kB, in MB.
+pub(crate) fn status(pid: u32, name: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0 / 1e6
+}
+
+/// The value below which a share of the sorted values lies.
+pub(crate) fn percentile<T: Copy + PartialOrd>(values: &[T], share: f64) -> Option<T> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
+    let index = (sorted.len() as f64 * share) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied()
+}
+
+/// Nanoseconds since the epoch, by the clock that `tiny` reads too.
+#[expect(clippy::disallowed_methods, reason = "a stand-alone program that compares two processes' clocks")]
+pub(crate) fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+}

@@ -1,0 +1,145 @@
+//! What a client and a server say to each other crosses as the bytes that were written, however large or odd.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Bridge, Client, procs, server};
+
+const MIB: usize = 1 << 20;
+/// Everything that a typed relay tends to change: unknown fields, their order, numbers, escapes.
+const ODD: &str = r#""z":1.0,"y":-0,"x":1e2,"w":18446744073709551616,"v":123456789012345678901234567890,"u":0.7,"t":"\u00e9\/\t\ud83d\ude00\u2028","s":null,"r":{"b":[],"a":{}},"q":1e400"#;
+
+fn bridge() -> Bridge {
+    let hostile = |arguments: &[&str]| json!({ "command": server("hostile"), "args": arguments });
+    let line = format!(r#"{{"x-top":{{{ODD}}},"jsonrpc":"2.0","id":@id@,"result":{{{ODD},"content":[{{{ODD}}}]}}}}"#);
+    Bridge::start(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": {
+            "tiny": { "command": server("tiny"), "line": "16MiB" },
+            "exact": { "command": server("hostile"), "args": ["exact"], "env": { "HOSTILE_LINE": line } },
+            "mirror": hostile(&["mirror"]),
+        },
+    }))
+}
+
+async fn clients(bridge: &Bridge, server: &str) -> [Client; 2] {
+    [Client::modern(bridge, server, None), Client::legacy(bridge, server, None).await]
+}
+
+#[tokio::test]
+async fn an_eight_mebibyte_result_arrives_whole_and_the_bridge_does_not_grow_by_much_more() {
+    let bridge = bridge();
+    for mut client in clients(&bridge, "tiny").await {
+        client.call("echo", json!({ "text": "warm" })).await.expect("an answer");
+        procs::reset_peak(bridge.worker());
+        let before = procs::resident(bridge.worker());
+        let answer = client.call("big", json!({ "bytes": 8 * MIB })).await.expect("an answer");
+        assert_eq!(answer.text(), "x".repeat(8 * MIB));
+        let grown = procs::peak_resident(bridge.worker()).saturating_sub(before);
+        assert!(grown <= 20 * 1024, "{grown} KiB more for a result of 8 MiB");
+    }
+}
+
+#[tokio::test]
+async fn an_eight_mebibyte_result_after_progress_is_one_event() {
+    let bridge = bridge();
+    for mut client in clients(&bridge, "tiny").await {
+        procs::reset_peak(bridge.worker());
+        let before = procs::resident(bridge.worker());
+        let arguments = json!({ "steps": 2, "bytes": 8 * MIB });
+        let answer = client.call_with_progress("progress", arguments).await.expect("an answer");
+        assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+        assert_eq!(answer.raw.len(), 3, "two progress events and the result");
+        assert_eq!(answer.text().len(), 8 * MIB);
+        let grown = procs::peak_resident(bridge.worker()).saturating_sub(before);
+        assert!(grown <= 20 * 1024, "{grown} KiB more for a result of 8 MiB");
+    }
+}
+
+#[tokio::test]
+async fn a_result_reaches_a_legacy_client_byte_for_byte() {
+    let bridge = bridge();
+    let mut client = Client::legacy(&bridge, "exact", None).await;
+    let request = r#"{"jsonrpc":"2.0","id":"\u0041/é","method":"tools/call","params":{"name":"act"}}"#;
+    let answer = client.exchange(request.as_bytes()).await.expect("an answer");
+    let expected =
+        format!(r#"{{"x-top":{{{ODD}}},"jsonrpc":"2.0","id":"\u0041/é","result":{{{ODD},"content":[{{{ODD}}}]}}}}"#);
+    assert_eq!(text(answer.raw.last()), expected);
+}
+
+#[tokio::test]
+async fn a_result_reaches_a_modern_client_with_fields_added_and_none_changed() {
+    let bridge = bridge();
+    let mut client = Client::modern(&bridge, "exact", None);
+    let answer = client.call("act", json!({})).await.expect("an answer");
+    let raw = text(answer.raw.last());
+    assert!(raw.contains(&format!(r#""x-top":{{{ODD}}}"#)), "{raw}");
+    assert!(raw.contains(&format!(r#"{ODD},"content":[{{{ODD}}}]"#)), "{raw}");
+    assert!(raw.contains(r#""resultType""#), "{raw}");
+}
+
+#[tokio::test]
+async fn params_reach_the_server_byte_for_byte() {
+    let bridge = bridge();
+    for mut client in clients(&bridge, "mirror").await {
+        let modern = client.era == support::mcp::Era::Modern;
+        let inner = format!(r#""name":"act","arguments":{{{ODD}}},"x-unknown":{{{ODD}}}"#);
+        let meta = r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
+        let meta = if modern { meta } else { "" };
+        // Numbers that no parser of ours could hold, so the headers are made from a plain twin of the message.
+        let twin = br#"{"method":"tools/call","params":{"name":"act"}}"#;
+        let message = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{{inner}{meta}}}}}"#);
+        let answer = client.exchange_as(message.as_bytes(), twin).await.expect("an answer");
+        let read = answer.text();
+        assert!(read.contains(&inner), "the server read {read}");
+        if !modern {
+            assert!(read.contains(&format!(r#""params":{{{inner}}}"#)), "the server read {read}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_comes_back_as_it_was_written_or_is_refused() {
+    const IDS: [&str; 9] = [
+        "0",
+        "-7",
+        "18446744073709551616",
+        "123456789012345678901234567890",
+        "1e2",
+        "-0",
+        "1.0",
+        r#""\u0041""#,
+        r#""""#,
+    ];
+    let bridge = bridge();
+    for mut client in clients(&bridge, "mirror").await {
+        for id in IDS {
+            let message = client.message("tools/call", json!({ "name": "act", "arguments": {} }));
+            let parsed: Value = serde_json::from_str(&message).expect("JSON");
+            let message =
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{}}}"#, parsed["params"]);
+            let answer = client.exchange(message.as_bytes()).await.expect("an answer");
+            let raw = text(answer.raw.last());
+            if answer.status == 200 {
+                assert!(
+                    raw.contains(&format!(r#""id":{id},"#)) || raw.contains(&format!(r#""id":{id}}}"#)),
+                    "{id}: {raw}"
+                );
+            } else {
+                assert_eq!(answer.status, 400, "{id}: {raw}");
+            }
+        }
+        let thirty = r#""id":123456789012345678901234567890"#;
+        let message = client.message("tools/call", json!({ "name": "act", "arguments": {} }));
+        let id = message.find(r#""id":"#).expect("an id");
+        let end = id + message[id..].find([',', '}']).expect("an end");
+        let message = format!("{}{thirty}{}", &message[..id], &message[end..]);
+        let answer = client.exchange(message.as_bytes()).await.expect("an answer");
+        assert_eq!(answer.status, 200, "a number of 30 digits is an id like any other");
+        assert!(answer.text().contains(thirty), "the server read {}", answer.text());
+    }
+}
+
+fn text(raw: Option<&Vec<u8>>) -> &str {
+    raw.and_then(|raw| std::str::from_utf8(raw).ok()).expect("a message")
+}

@@ -1,0 +1,254 @@
+//! When a request has ended, and when the bridge has ended by whatever cause, nothing of it is left.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Map, Value, json};
+use support::{Bridge, Client, Home, procs, server};
+use tokio::task::JoinSet;
+
+/// Requests in all; half of modern clients, half of legacy ones.
+const REQUESTS: usize = 5000;
+/// Clients at once.
+const CLIENTS: usize = 16;
+/// One client in so many leaves at a random moment.
+const LEAVER: usize = 20;
+/// The latest random moment.
+const PATIENCE: Duration = Duration::from_millis(40);
+/// How long after the last request something may still be there.
+const SETTLED: Duration = Duration::from_secs(3);
+/// Live children when the bridge is killed.
+const LIVE: usize = 50;
+/// How long after a kill something may still be there.
+const CLEARED: Duration = Duration::from_secs(2);
+
+/// Ways for a server to be hard to end, as its arguments.
+const HOSTILE: [(&str, &[&str]); 14] = [
+    ("polite", &["polite"]),
+    ("stubborn", &["stubborn"]),
+    ("family", &["polite", "family=yes"]),
+    ("stubborn-family", &["stubborn", "family=yes"]),
+    ("silent", &["silent"]),
+    ("deaf", &["deaf"]),
+    ("garbage", &["garbage", "lines=3"]),
+    ("chatter", &["chatter", "stubborn=yes"]),
+    ("exits-at-start", &["exits", "at=start", "code=3"]),
+    ("exits-after-handshake", &["exits", "at=initialized"]),
+    ("exits-in-call", &["exits", "at=call", "signal=11", "family=yes"]),
+    ("holder", &["holder"]),
+    ("twice", &["twice"]),
+    ("long", &["long", "family=yes"]),
+];
+/// Servers that live until somebody ends them, as their arguments and how many processes they are.
+const LIVING: [(&str, &[&str], usize); 5] = [
+    ("living-silent", &["silent"], 1),
+    ("living-deaf", &["deaf"], 1),
+    ("living-long", &["long", "family=yes"], 4),
+    ("living-stubborn", &["stubborn", "family=yes", "delay=100000"], 4),
+    ("living-slow", &["polite", "delay=100000"], 1),
+];
+/// Those of the former that never answer: a request to one ends by its deadline or by its client.
+const NEVER_ANSWER: [&str; 3] = ["silent", "deaf", "long"];
+
+fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
+    let marker = format!("marker={}", home.marker());
+    let one = |command: String, arguments: &[&str]| {
+        let arguments = [arguments, &[marker.as_str()]].concat();
+        json!({ "command": command, "args": arguments,
+            "startTimeout": request_timeout, "requestTimeout": request_timeout,
+            "abandonedGrace": "0s", "eofGrace": "50ms", "termGrace": "50ms" })
+    };
+    let kinds = HOSTILE.into_iter().chain(LIVING.map(|(name, arguments, _)| (name, arguments)));
+    let mut servers: Map<_, _> =
+        kinds.map(|(name, arguments)| (name.to_owned(), one(server("hostile"), arguments))).collect();
+    servers.insert("tiny".to_owned(), one(server("tiny"), &[]));
+    home.serve(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "limits": { "perUser": 500, "perServer": 500, "total": 500 },
+        "admin": { "listen": admin },
+        "mcpServers": Value::Object(servers),
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_nothing() {
+    let (home, admin) = (Home::without_key(), support::free_address());
+    let bridge = bridge(&home, &admin.to_string(), "2s");
+    let sessions = Sessions::open(&bridge).await;
+    let turns: Arc<[AtomicUsize; 2]> = Arc::default();
+    run(&bridge, &sessions, 4 * CLIENTS, &turns).await;
+    let (descriptors, tasks) = at_rest(&bridge, admin).await;
+
+    run(&bridge, &sessions, REQUESTS, &turns).await;
+
+    let (worker, mut left) = (bridge.worker(), String::new());
+    let deadline = Instant::now() + SETTLED;
+    loop {
+        let processes = procs::with_marker(home.marker());
+        let below = bridge.children();
+        let open = procs::descriptors(worker);
+        let running = support::metric(admin, "tollbridge_tasks").await;
+        if processes.is_empty() && below.is_empty() && open <= descriptors && running <= tasks {
+            break;
+        }
+        if Instant::now() > deadline {
+            left = format!(
+                "processes {processes:?}, below the bridge {below:?}, descriptors {open} (were {descriptors}: {:?}), \
+                 tasks {running:?} (were {tasks:?})",
+                procs::descriptor_targets(worker)
+            );
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(left.is_empty(), "left after {SETTLED:?}: {left}");
+    let [stayed, gone] = [&turns[0], &turns[1]].map(|count| count.load(Ordering::Relaxed));
+    assert!(gone >= REQUESTS / LEAVER - 1 && stayed >= REQUESTS - gone - 1, "{stayed} stayed, {gone} left early");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_worker_that_is_killed() {
+    let home = Home::without_key();
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let clients = fifty_live_children(&bridge, &home).await;
+    procs::kill(bridge.worker(), Signal::KILL);
+    let none = || procs::with_marker(home.marker()).is_empty().then_some(());
+    let cleared = procs::eventually(CLEARED, none).await;
+    assert!(cleared.is_some(), "left after {CLEARED:?}: {:?}", left(&home));
+    assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()), "the supervisor ends and says so");
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_supervisor_that_is_killed() {
+    let home = Home::without_key();
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let worker = procs::Process::read(bridge.worker()).expect("a worker");
+    let clients = fifty_live_children(&bridge, &home).await;
+    bridge.signal(Signal::KILL);
+    bridge.ended(CLEARED).expect("killed");
+    let none = || (!worker.is_alive() && procs::with_marker(home.marker()).is_empty()).then_some(());
+    let cleared = procs::eventually(CLEARED, none).await;
+    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {}, {:?}", worker.is_alive(), left(&home));
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_bridge_that_is_stopped_twice() {
+    let home = Home::without_key();
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let clients = fifty_live_children(&bridge, &home).await;
+    bridge.signal(Signal::TERM);
+    bridge.signal(Signal::TERM);
+    let status = bridge.ended(Duration::from_secs(3)).expect("the second signal is immediate");
+    assert!(status.success(), "{status}");
+    assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
+    drop(clients);
+}
+
+/// The descriptors and tasks of a bridge that has served but serves nothing now: the fewest within a while.
+async fn at_rest(bridge: &Bridge, admin: SocketAddr) -> (usize, Option<f64>) {
+    let worker = bridge.worker();
+    let (mut descriptors, mut tasks) = (usize::MAX, None);
+    let deadline = Instant::now() + SETTLED;
+    while Instant::now() < deadline {
+        descriptors = descriptors.min(procs::descriptors(worker));
+        let now = support::metric(admin, "tollbridge_tasks").await;
+        tasks = tasks.map_or(now, |tasks: f64| now.map(|now| tasks.min(now)));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (descriptors, tasks)
+}
+
+/// One legacy session per server that can have one.
+struct Sessions(Vec<(String, Option<Client>)>);
+
+impl Sessions {
+    async fn open(bridge: &Bridge) -> Self {
+        let mut sessions = Vec::new();
+        for (name, _) in HOSTILE {
+            let mut client = Client::without_session(bridge, name, None);
+            let answer = client.initialize(support::mcp::LEGACY, json!({})).await;
+            let opened = answer.is_ok_and(|answer| answer.status == 200);
+            // A twin, so that no connection stays open.
+            sessions.push((name.to_owned(), opened.then(|| client.twin())));
+        }
+        sessions.push(("tiny".to_owned(), Some(Client::legacy(bridge, "tiny", None).await.twin())));
+        Self(sessions)
+    }
+
+    /// A client for the request with this number: two in three to the quick server, the rest to each hostile one in turn.
+    fn client(&self, bridge: &Bridge, number: usize) -> Client {
+        let hostile = number.is_multiple_of(3);
+        let legacy = (number / 3 / HOSTILE.len()).is_multiple_of(2);
+        let (name, session) = &self.0[if hostile { number / 3 % HOSTILE.len() } else { HOSTILE.len() }];
+        match session {
+            Some(session) if legacy => session.twin(),
+            None if legacy => Client::without_session(bridge, name, None),
+            _ => Client::modern(bridge, name, None),
+        }
+    }
+
+    fn never_answers(number: usize) -> bool {
+        number.is_multiple_of(3) && NEVER_ANSWER.contains(&HOSTILE[number / 3 % HOSTILE.len()].0)
+    }
+}
+
+/// Makes that many requests; counts those whose clients stayed and those whose clients left.
+async fn run(bridge: &Bridge, sessions: &Sessions, requests: usize, turns: &Arc<[AtomicUsize; 2]>) {
+    let mut clients = JoinSet::new();
+    for number in 0..requests {
+        if clients.len() == CLIENTS {
+            clients.join_next().await.expect("some are running").expect("no client panics");
+        }
+        let (mut client, turns) = (sessions.client(bridge, number), Arc::clone(turns));
+        // A server that never answers is left more often than waited for: its deadline is long.
+        let leaves = number % LEAVER == 7 || (Sessions::never_answers(number) && number % 5 != 0);
+        clients.spawn(async move {
+            turns[usize::from(leaves)].fetch_add(1, Ordering::Relaxed);
+            let params = json!({ "name": "echo", "arguments": { "text": "hello" } });
+            if leaves {
+                let connection = client.post("tools/call", params).await.expect("it is accepted");
+                tokio::time::sleep(random(PATIENCE)).await;
+                drop(connection);
+            } else {
+                let answer = client.request("tools/call", params).await.expect("every request is answered");
+                assert!(!answer.raw.is_empty(), "{answer:?}");
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("no client panics");
+    }
+}
+
+/// Opens calls until fifty servers of every kind that lives long, with their grandchildren, are there.
+async fn fifty_live_children(bridge: &Bridge, home: &Home) -> Vec<support::http::Connection> {
+    let mut connections = Vec::new();
+    let mut expected = 0;
+    for number in 0..LIVE {
+        let (name, _, processes) = LIVING[number % LIVING.len()];
+        expected += processes;
+        let mut client = Client::modern(bridge, name, None);
+        connections.push(client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted"));
+    }
+    let there = || (procs::with_marker(home.marker()).len() >= expected).then_some(());
+    let reached = procs::eventually(Duration::from_secs(20), there).await;
+    assert!(reached.is_some(), "{} of {expected} processes", procs::with_marker(home.marker()).len());
+    connections
+}
+
+fn left(home: &Home) -> Vec<Vec<String>> {
+    procs::with_marker(home.marker()).into_iter().map(procs::command_line).collect()
+}
+
+fn random(below: Duration) -> Duration {
+    let mut byte = [0];
+    aws_lc_rs::rand::fill(&mut byte).expect("the system has randomness");
+    below * u32::from(byte[0]) / 256
+}

@@ -1,0 +1,204 @@
+//! The official clients, unmodified, against real servers behind the bridge. What each client does is in
+//! `tests/node/visit.mjs` and `tests/python/visit.py`; it prints what it saw as one line of JSON, which is judged here.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LEGACY: &str = "2025-11-25";
+const MODERN: &str = "2026-07-28";
+
+/// An official client; those of the second generation with the `mode` they are told, if any.
+#[derive(Clone, Copy)]
+enum Client {
+    TypeScriptV1,
+    TypeScriptV2(Option<&'static str>),
+    PythonV1,
+    PythonV2(Option<&'static str>),
+}
+
+impl Client {
+    fn command(self) -> Command {
+        let (program, script) = match self {
+            Self::TypeScriptV1 => ("tests/.tools/node22", "tests/node/client-v1.mjs"),
+            Self::TypeScriptV2(_) => ("tests/.tools/node22", "tests/node/client-v2.mjs"),
+            Self::PythonV1 => ("tests/.tools/python/mcp1/bin/python", "tests/python/client_v1.py"),
+            Self::PythonV2(_) => ("tests/.tools/python/mcp2/bin/python", "tests/python/client_v2.py"),
+        };
+        let mut command = Command::new(installed(program));
+        command.arg(root().join(script));
+        command
+    }
+
+    fn mode(self) -> Option<&'static str> {
+        match self {
+            Self::TypeScriptV1 | Self::PythonV1 => None,
+            Self::TypeScriptV2(mode) | Self::PythonV2(mode) => mode,
+        }
+    }
+
+    /// Has the client do its visit, and returns what it saw.
+    fn visit(self, bridge: &Bridge, server: &str, visit: &Value) -> Value {
+        let mut task = visit.clone();
+        task["url"] = format!("{}/{server}/mcp", bridge.url).into();
+        task["bearer"] = bridge.bearer.clone().into();
+        task["mode"] = self.mode().into();
+        let output = self.command().arg(task.to_string()).output().expect("the client can be started");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "the client gave up:\n{stderr}\nthe bridge's log:\n{}", bridge.log());
+        serde_json::from_str(&stdout)
+            .unwrap_or_else(|error| panic!("{error} in the client's answer: {stdout}\n{stderr}"))
+    }
+}
+
+/// A bridge on a port of its own in front of the real servers, with one user who has a bearer token.
+struct Bridge {
+    process: Child,
+    url: String,
+    bearer: String,
+    directory: TempDir,
+}
+
+impl Bridge {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name);
+        tollbridge(&["keygen", "--out", &path("k1.key").to_string_lossy()]);
+        let pair = tollbridge(&["keygen", "--bearer"]);
+        let word = |name: &str| {
+            pair.lines().find_map(|line| line.strip_prefix(name)).expect("token and sha256").trim().to_owned()
+        };
+
+        let config = json!({
+            "listen": "127.0.0.1:0",
+            "publicUrl": "http://127.0.0.1",
+            "identity": [{ "kind": "bearer", "tokens": [{ "user": "alice", "sha256": word("sha256 ") }] }],
+            "tokenStore": { "kind": "embedded", "path": path("data"), "keys": [{ "id": "k1", "file": path("k1.key") }] },
+            "mcpServers": {
+                "everything": {
+                    "command": installed("tests/.tools/node22"),
+                    "args": [installed("tests/.tools/node/node_modules/@modelcontextprotocol/server-everything/dist/index.js")],
+                },
+                "time": { "command": installed("tests/.tools/python/servers/bin/mcp-server-time") },
+            },
+        });
+        fs::write(path("config.json"), config.to_string()).expect("the configuration can be written");
+
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tollbridge"))
+            .args(["serve", "--config"])
+            .arg(path("config.json"))
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(path("log")).expect("a log file"))
+            .spawn()
+            .expect("the bridge can be started");
+        let mut first = String::new();
+        let stdout = process.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut first).expect("the bridge says something");
+        let Some(url) = first.trim().strip_prefix("listening on ") else {
+            panic!("the bridge did not start: {first}\n{}", fs::read_to_string(path("log")).unwrap_or_default());
+        };
+        Self { url: url.to_owned(), bearer: word("token "), process, directory }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // TERM and not KILL: the bridge ends its servers before it goes.
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+fn tollbridge(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tollbridge")).args(arguments).output().expect("tollbridge runs");
+    assert!(output.status.success(), "tollbridge {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn installed(path: &str) -> PathBuf {
+    let path = root().join(path);
+    assert!(path.exists(), "{} is missing: run ./scripts/test, which installs it", path.display());
+    path
+}
+
+/// A server written with the TypeScript SDK 1.x, which sends `list_changed` and questions of its own accord.
+fn visits_everything(client: Client, version: &str) {
+    let bridge = Bridge::start();
+    let seen = client.visit(
+        &bridge,
+        "everything",
+        &json!({
+            "call": { "name": "echo", "arguments": { "message": "h\u{e4}llo" } },
+            "progress": { "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } },
+            "failing": { "name": "get-sum", "arguments": { "a": "not a number" } },
+        }),
+    );
+    assert_eq!(seen["protocolVersion"], version);
+    assert_eq!(seen["server"], "mcp-servers/everything");
+    let tools = seen["tools"].as_array().expect("a list of tools");
+    assert!(tools.contains(&json!("echo")), "{tools:?}");
+    assert_eq!(seen["text"], "Echo: h\u{e4}llo");
+    let progress = seen["progress"].as_array().expect("a list of progress events");
+    let steps: Vec<_> = progress.iter().map(|event| (event[0].as_f64(), event[1].as_f64())).collect();
+    assert_eq!(steps, [1.0, 2.0, 3.0].map(|step| (Some(step), Some(3.0))));
+    assert_eq!(seen["progressText"], "Long running operation completed. Duration: 0.3 seconds, Steps: 3.");
+    assert_eq!(seen["failure"]["isError"], true);
+    assert!(seen["failure"]["text"].as_str().is_some_and(|text| text.contains("expected number")), "{seen}");
+}
+
+/// A server written with the Python SDK.
+fn visits_time(client: Client, version: &str) {
+    let bridge = Bridge::start();
+    let seen = client.visit(
+        &bridge,
+        "time",
+        &json!({
+            "call": { "name": "get_current_time", "arguments": { "timezone": "Europe/Paris" } },
+            "failing": { "name": "get_current_time", "arguments": { "timezone": "Nowhere/Land" } },
+        }),
+    );
+    assert_eq!(seen["protocolVersion"], version);
+    assert_eq!(seen["tools"], json!(["get_current_time", "convert_time"]));
+    assert!(seen["text"].as_str().is_some_and(|text| text.contains("Europe/Paris")), "{seen}");
+    assert_eq!(seen["failure"]["isError"], true);
+    assert!(seen["failure"]["text"].as_str().is_some_and(|text| text.contains("Nowhere/Land")), "{seen}");
+}
+
+/// One test for each client and server, so that a failure names both.
+macro_rules! official_clients {
+    ($($name:ident: $client:expr => $version:expr;)*) => {
+        mod everything {
+            use super::*;
+            $(#[test] fn $name() { visits_everything($client, $version); })*
+        }
+        mod time {
+            use super::*;
+            $(#[test] fn $name() { visits_time($client, $version); })*
+        }
+    };
+}
+
+official_clients! {
+    is_served_to_typescript_v1: Client::TypeScriptV1 => LEGACY;
+    is_served_to_typescript_v2_as_it_comes: Client::TypeScriptV2(None) => LEGACY;
+    is_served_to_typescript_v2_that_finds_out: Client::TypeScriptV2(Some("auto")) => MODERN;
+    is_served_to_typescript_v2_that_is_modern: Client::TypeScriptV2(Some(MODERN)) => MODERN;
+    is_served_to_python_v1: Client::PythonV1 => LEGACY;
+    is_served_to_python_v2_as_it_comes: Client::PythonV2(None) => MODERN;
+    is_served_to_python_v2_that_is_legacy: Client::PythonV2(Some("legacy")) => LEGACY;
+    is_served_to_python_v2_that_is_modern: Client::PythonV2(Some(MODERN)) => MODERN;
+}

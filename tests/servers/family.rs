@@ -1,0 +1,78 @@
+//! Descendants of `hostile` that are hard to get rid of. Each starts itself anew, so that its command line holds the
+//! marker a test counts by.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long anything here lives at most, so that a failed test does not leave it behind for ever.
+pub(crate) const LIFETIME: Duration = Duration::from_mins(2);
+
+const SAME_GROUP: &str = "member-of-group";
+const OWN_SESSION: &str = "member-own-session";
+const DOUBLE_FORK: &str = "member-double-fork";
+const MEMBERS: [&str; 3] = [SAME_GROUP, OWN_SESSION, DOUBLE_FORK];
+
+/// Whether a first argument makes this process a grandchild and not a server.
+pub(crate) fn is_member(argument: &str) -> bool {
+    MEMBERS.contains(&argument)
+}
+
+/// The life of a grandchild: says when it cannot be ended politely any more, then lingers.
+pub(crate) fn live(kind: &str, marker: &str) {
+    if kind == DOUBLE_FORK {
+        // The caller's pipe goes on to the second child; this process leaves at once, so that init inherits it.
+        let _ = member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn();
+        return;
+    }
+    if kind == OWN_SESSION {
+        let _ = rustix::process::setsid();
+    }
+    ignore_signals();
+    let _ = std::io::stdout().write_all(b"ready\n");
+    linger();
+}
+
+/// Starts one grandchild of each kind and waits until each has settled.
+pub(crate) fn start(marker: &str) {
+    for kind in MEMBERS {
+        let Ok(mut child) = member(kind, marker).stdout(Stdio::piped()).spawn() else { continue };
+        if let Some(stdout) = child.stdout.take() {
+            let _ = BufReader::new(stdout).read_line(&mut String::new());
+        }
+        if kind == DOUBLE_FORK {
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Starts a grandchild that inherits stdout and so keeps the pipe open after its parent has gone.
+pub(crate) fn hold_stdout(marker: &str) {
+    let _ = member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn();
+}
+
+/// Outlasts SIGTERM, SIGHUP and SIGINT from here on.
+pub(crate) fn ignore_signals() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let Ok(runtime) = runtime else { return };
+    let entered = runtime.enter();
+    for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
+        // A handler stays for the life of the process; that nobody awaits it is the point.
+        drop(signal(kind));
+    }
+    drop(entered);
+}
+
+/// Does nothing for a long time.
+pub(crate) fn linger() {
+    std::thread::sleep(LIFETIME);
+}
+
+fn member(kind: &str, marker: &str) -> Command {
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut command = Command::new(program);
+    command.arg(kind).arg(format!("marker={marker}")).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}

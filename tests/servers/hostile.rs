@@ -1,0 +1,285 @@
+//! `hostile`: an MCP server on stdio that misbehaves in the way its first argument names, for the tests.
+//!
+//! `hostile BEHAVIOUR [key=value]…`. It speaks the legacy handshake; any `tools/call` triggers the behaviour.
+//!
+//! | behaviour | what it does |
+//! |---|---|
+//! | `polite` | nothing wrong: every call answers `done` |
+//! | `silent` | reads everything, answers nothing |
+//! | `deaf` | never reads stdin; with `at=initialized` it stops reading after the handshake |
+//! | `garbage` | `lines=N` lines that are no messages before each answer |
+//! | `endless` | bytes without a newline for as long as somebody takes them |
+//! | `chatter` | floods stderr until it ends |
+//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N` |
+//! | `holder` | on a call, leaves behind a grandchild that holds stdout, and exits without an answer |
+//! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
+//! | `twice` | answers each call twice |
+//! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
+//! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
+//! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
+//! | `mirror` | a call answers with the request line as text, as it was read |
+//! | `describe` | a call answers with its environment's names, descriptors, signals, group and directory |
+//!
+//! With any of them: `family=yes` starts grandchildren (same group, own session, double fork) that ignore SIGTERM and
+//! SIGHUP; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
+//! `marker=TEXT` is handed to every descendant, so that a test can count them. `stubborn` alone is `polite
+//! stubborn=yes`. Nothing here lives longer than [`family::LIFETIME`].
+
+mod family;
+mod json;
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use json::{field, path};
+use serde_json::{Value, json};
+
+/// What `exact` answers when it is told nothing else: everything that a typed relay tends to change.
+const EXACT: &str = r#"{"jsonrpc":"2.0","x-top":{"b":1,"a":2},"id":@id@,"result":{"x-unknown":[1.0,-0,1e2,1e400],"big":18446744073709551616,"thirty":123456789012345678901234567890,"escapes":"\u00e9\/\t\ud83d\ude00","content":[{"type":"text","text":"exact","x-extra":null}],"b":0.7,"a":{}}}"#;
+/// The pause between two progress notifications of `long`.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(20);
+
+struct Settings {
+    behaviour: String,
+    values: HashMap<String, String>,
+    description: Value,
+}
+
+impl Settings {
+    fn of_this_process() -> Self {
+        let description = describe();
+        let mut arguments = std::env::args().skip(1);
+        let behaviour = arguments.next().unwrap_or_else(|| "polite".to_owned());
+        let values = arguments.filter_map(|a| a.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))).collect();
+        Self { behaviour, values, description }
+    }
+
+    fn is(&self, behaviour: &str) -> bool {
+        self.behaviour == behaviour
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.values.get(key).map_or("", String::as_str)
+    }
+
+    fn yes(&self, key: &str) -> bool {
+        self.text(key) == "yes"
+    }
+
+    fn number(&self, key: &str, otherwise: u64) -> u64 {
+        self.text(key).parse().unwrap_or(otherwise)
+    }
+
+    /// Ends this process if the behaviour is to do so at `point`.
+    fn perhaps_exit(&self, point: &str) {
+        if self.is("exits") && self.text("at") == point {
+            let signal = self.values.get("signal").and_then(|n| n.parse().ok());
+            if let Some(signal) = signal.and_then(rustix::process::Signal::from_named_raw) {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            }
+            std::process::exit(i32::try_from(self.number("code", 0)).unwrap_or(1));
+        }
+    }
+}
+
+fn main() {
+    let settings = Settings::of_this_process();
+    if family::is_member(&settings.behaviour) {
+        return family::live(&settings.behaviour, settings.text("marker"));
+    }
+    let stubborn = settings.yes("stubborn") || settings.is("stubborn");
+    if stubborn {
+        family::ignore_signals();
+    }
+    if settings.yes("family") {
+        family::start(settings.text("marker"));
+    }
+    settings.perhaps_exit("start");
+    if settings.is("chatter") {
+        std::thread::spawn(chatter);
+    }
+    if settings.is("deaf") && settings.text("at").is_empty() {
+        family::linger();
+    } else {
+        converse(&settings, &lines(settings.is("deaf")));
+    }
+    if stubborn {
+        family::linger();
+    }
+}
+
+/// Lines of stdin, read beside the conversation so that a cancel is seen during a call.
+fn lines(deaf_after_handshake: bool) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().split(b'\n') {
+            let Ok(line) = line else { return };
+            let deaf = deaf_after_handshake && method(&line) == "notifications/initialized";
+            if sender.send(line).is_err() {
+                return;
+            }
+            if deaf {
+                family::linger();
+            }
+        }
+    });
+    receiver
+}
+
+fn converse(settings: &Settings, lines: &Receiver<Vec<u8>>) {
+    while let Ok(line) = lines.recv() {
+        let Some(id) = field(&line, "id") else { continue };
+        let id = String::from_utf8_lossy(id);
+        if settings.is("silent") {
+            continue;
+        }
+        if settings.is("eager") {
+            say(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+        }
+        garbage(settings.number("lines", 1), settings.is("garbage"));
+        match method(&line) {
+            "initialize" => {
+                let version = path(&line, &["params", "protocolVersion"]).unwrap_or(b"\"2025-11-25\"");
+                let version = String::from_utf8_lossy(version);
+                result(
+                    &id,
+                    &format!(
+                        r#"{{"protocolVersion":{version},"capabilities":{{"tools":{{"listChanged":true}},"logging":{{}}}},"serverInfo":{{"name":"hostile","version":"1"}}}}"#
+                    ),
+                );
+                settings.perhaps_exit("initialized");
+            }
+            "tools/list" => result(&id, r#"{"tools":[{"name":"act","inputSchema":{"type":"object"}}]}"#),
+            "tools/call" => call(settings, &id, &line, lines),
+            "ping" | "logging/setLevel" => result(&id, "{}"),
+            _ => {
+                say(&format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#
+                ));
+            }
+        }
+    }
+}
+
+fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
+    let token = path(line, &["params", "_meta", "progressToken"]).map(|t| String::from_utf8_lossy(t).into_owned());
+    std::thread::sleep(Duration::from_millis(settings.number("delay", 0)));
+    if settings.is("exits") && settings.text("at") == "call" {
+        progress(token.as_deref(), 1);
+    }
+    settings.perhaps_exit("call");
+    match settings.behaviour.as_str() {
+        "endless" => while std::io::stdout().write_all(&[b'x'; 1 << 12]).is_ok() {},
+        "holder" => {
+            family::hold_stdout(settings.text("marker"));
+            std::process::exit(0);
+        }
+        "wrong-ids" => {
+            for wrong in ["\"somebody-else\"", "4711", "null"] {
+                result(wrong, &text_result("not yours"));
+            }
+            if settings.text("then") == "right" {
+                result(id, &text_result("done"));
+            }
+        }
+        "twice" => {
+            result(id, &text_result("first"));
+            result(id, &text_result("second"));
+        }
+        "long" => until_cancelled(settings, token.as_deref(), lines),
+        "exact" => say(&exact_line(settings).replace("@id@", id)),
+        "mirror" => result(id, &text_result(&String::from_utf8_lossy(line))),
+        "describe" => result(id, &text_result(&settings.description.to_string())),
+        _ => result(id, &text_result("done")),
+    }
+}
+
+/// Makes progress until the call is cancelled, which is recorded, or stdin ends, which is not.
+fn until_cancelled(settings: &Settings, token: Option<&str>, lines: &Receiver<Vec<u8>>) {
+    for step in 1.. {
+        match lines.recv_timeout(PROGRESS_PAUSE) {
+            Ok(line) if method(&line) == "notifications/cancelled" => {
+                let file = settings.text("file");
+                if !file.is_empty() {
+                    let _ = std::fs::write(file, &line);
+                }
+                return;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => progress(token, step),
+        }
+    }
+}
+
+fn exact_line(settings: &Settings) -> String {
+    let from_argument = settings.values.get("line").cloned();
+    let from_environment = || {
+        let named = std::env::vars_os().find(|(name, _)| name == "HOSTILE_LINE");
+        named.and_then(|(_, line)| line.into_string().ok())
+    };
+    from_argument.or_else(from_environment).unwrap_or_else(|| EXACT.to_owned())
+}
+
+fn garbage(count: u64, wanted: bool) {
+    const LINES: [&[u8]; 6] = [b"listening...", b"\xff\xfe\x80", b"\xef\xbb\xbf", b"42", b"", b"{\"half\":"];
+    let mut stdout = std::io::stdout().lock();
+    for line in LINES.iter().cycle().take(if wanted { usize::try_from(count).unwrap_or(0) } else { 0 }) {
+        let _ = stdout.write_all(&[line, b"\n".as_slice()].concat());
+    }
+}
+
+fn chatter() {
+    let line = format!("\u{1b}[31mchatter\u{1b}[0m {}\n", "noise ".repeat(40));
+    while std::io::stderr().write_all(line.as_bytes()).is_ok() {}
+}
+
+/// What this process was given, as it found it at its start. (Rust's own start ignores SIGPIPE, signal 13; for
+/// inherited dispositions ask a server that is a shell.)
+fn describe() -> Value {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let signals = status.lines().filter_map(|line| line.split_once(":\t")).filter(|(name, _)| name.starts_with("Sig"));
+    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter_map(|entry| {
+        let target = std::fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+        let own = target.starts_with("/proc/") && target.ends_with("/fd");
+        (!own).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
+    });
+    let mut names: Vec<_> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    json!({
+        "environment": names,
+        "descriptors": descriptors.collect::<HashMap<_, _>>(),
+        "signals": signals.collect::<HashMap<_, _>>(),
+        "pid": std::process::id(),
+        "group": rustix::process::getpgrp().as_raw_nonzero().get(),
+        "directory": std::env::current_dir().unwrap_or_default(),
+        "arguments": std::env::args().collect::<Vec<_>>(),
+    })
+}
+
+fn method(line: &[u8]) -> &str {
+    let method = field(line, "method").and_then(|quoted| quoted.get(1..quoted.len().saturating_sub(1)));
+    method.and_then(|method| std::str::from_utf8(method).ok()).unwrap_or_default()
+}
+
+fn progress(token: Option<&str>, step: u64) {
+    if let Some(token) = token {
+        say(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{step}}}}}"#
+        ));
+    }
+}
+
+fn text_result(text: &str) -> String {
+    json!({ "content": [{ "type": "text", "text": text }] }).to_string()
+}
+
+fn result(id: &str, result: &str) {
+    say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#));
+}
+
+/// One line on stdout in one write; nobody listening is none of its business.
+fn say(line: &str) {
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+}

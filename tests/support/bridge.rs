@@ -1,0 +1,148 @@
+//! A running `tollbridge serve`, and its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::home::{Home, TOLLBRIDGE};
+use super::procs::{self, Process};
+
+/// How long the program may take to serve, and to end.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running bridge. Dropping it stops it at once and fails the test if any descendant is left.
+pub struct Bridge {
+    supervisor: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<Vec<u8>>>,
+    marker: String,
+    own_home: Option<Home>,
+}
+
+impl Bridge {
+    /// Starts a bridge that needs no key, in a directory of its own.
+    pub fn start(config: Value) -> Self {
+        let home = Home::without_key();
+        let mut bridge = home.serve(config);
+        bridge.own_home = Some(home);
+        bridge
+    }
+
+    /// Starts a bridge with the configuration that `home` holds.
+    pub fn start_in(home: &Home, environment: &[(&str, &str)]) -> Self {
+        let mut supervisor = Command::new(TOLLBRIDGE)
+            .args(["serve", "--config"])
+            .arg(home.config())
+            .envs(environment.iter().copied())
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tollbridge starts");
+        let log = Arc::default();
+        collect(supervisor.stderr.take().expect("piped"), Arc::clone(&log));
+        let mut stdout = BufReader::new(supervisor.stdout.take().expect("piped"));
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("stdout is readable");
+        let Some(address) = first.trim().strip_prefix("listening on http://").and_then(|a| a.parse().ok()) else {
+            let _ = supervisor.kill();
+            let status = supervisor.wait();
+            let log = String::from_utf8_lossy(&log.lock().expect("no panic holds it")).into_owned();
+            panic!("tollbridge does not listen: {first:?} {status:?}\n{log}");
+        };
+        // Whatever else it says must not fill the pipe.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        Self { supervisor, address, log, marker: home.marker().to_owned(), own_home: None }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a server's endpoint.
+    pub fn url(&self, server: &str) -> String {
+        format!("http://{}/{server}/mcp", self.address)
+    }
+
+    /// The process that was started: the supervisor.
+    pub fn supervisor(&self) -> u32 {
+        self.supervisor.id()
+    }
+
+    /// The process that serves: the supervisor's child, started as `--worker`.
+    pub fn worker(&self) -> u32 {
+        let worker = procs::children(self.supervisor())
+            .into_iter()
+            .find(|child| procs::command_line(child.pid).iter().any(|argument| argument == "--worker"));
+        worker.map_or(self.supervisor(), |worker| worker.pid)
+    }
+
+    /// Every process below the supervisor except the worker, zombies included.
+    pub fn children(&self) -> Vec<Process> {
+        let worker = self.worker();
+        procs::descendants(self.supervisor()).into_iter().filter(|process| process.pid != worker).collect()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().expect("no panic holds it")).into_owned()
+    }
+
+    /// Sends a signal to the supervisor.
+    pub fn signal(&self, signal: Signal) {
+        procs::kill(self.supervisor(), signal);
+    }
+
+    /// Stops it as an operator does, and answers how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended(DEADLINE).expect("tollbridge ends after SIGTERM")
+    }
+
+    /// Waits until it has ended by whatever cause.
+    pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        procs::wait_for(within, || self.supervisor.try_wait().expect("our child"))
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let below = procs::descendants(self.supervisor());
+        if self.supervisor.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.signal(Signal::TERM);
+            self.signal(Signal::TERM);
+            if self.ended(DEADLINE).is_none() {
+                let _ = self.supervisor.kill();
+                let _ = self.supervisor.wait();
+            }
+        }
+        let left = || {
+            let known = below.iter().filter(|process| process.is_alive()).map(|process| process.pid);
+            known.chain(procs::with_marker(&self.marker)).collect::<Vec<_>>()
+        };
+        procs::wait_for(Duration::from_secs(2), || left().is_empty().then_some(()));
+        let left: Vec<_> = left().into_iter().map(|pid| (pid, procs::command_line(pid))).collect();
+        for (pid, _) in &left {
+            procs::kill(*pid, Signal::KILL);
+        }
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "processes outlive the bridge: {left:?}");
+        }
+    }
+}
+
+fn collect(mut stderr: ChildStderr, log: Arc<Mutex<Vec<u8>>>) {
+    std::thread::spawn(move || {
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = stderr.read(&mut chunk) {
+            log.lock().expect("no panic holds it").extend_from_slice(&chunk[..count]);
+        }
+    });
+}

@@ -1,0 +1,162 @@
+//! A temporary directory that holds a sealing key and a configuration, and the commands that work on them.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Bridge, Redis};
+
+/// The program under test.
+pub const TOLLBRIDGE: &str = env!("CARGO_BIN_EXE_tollbridge");
+
+/// Where one test keeps everything.
+pub struct Home {
+    directory: TempDir,
+    marker: String,
+}
+
+impl Home {
+    /// A new directory with a sealing key in it.
+    pub fn new() -> Self {
+        let home = Self::without_key();
+        let key = home.key();
+        home.run(&["keygen", "--out", &key.to_string_lossy()], b"");
+        home
+    }
+
+    /// A new directory, for a bridge that needs no store.
+    pub fn without_key() -> Self {
+        let directory = tempfile::Builder::new().prefix("tollbridge-test-").tempdir().expect("a temporary directory");
+        Self { directory, marker: format!("m{}", random_hex(12)) }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A word that is in no other test; as an argument of every server it makes this home's processes countable.
+    pub fn marker(&self) -> &str {
+        &self.marker
+    }
+
+    /// The sealing key's file.
+    pub fn key(&self) -> PathBuf {
+        self.path().join("k1.key")
+    }
+
+    /// The configuration file, once one has been written.
+    pub fn config(&self) -> PathBuf {
+        self.path().join("tollbridge.json")
+    }
+
+    /// `tokenStore` for an embedded store in this directory.
+    pub fn embedded(&self) -> Value {
+        json!({ "kind": "embedded", "path": self.path().join("data"), "keys": self.keys() })
+    }
+
+    /// `tokenStore` for that Redis, sealed with this home's key.
+    pub fn in_redis(&self, redis: &Redis) -> Value {
+        json!({ "kind": "redis", "url": redis.url(), "keys": self.keys() })
+    }
+
+    fn keys(&self) -> Value {
+        json!([{ "id": "k1", "file": self.key() }])
+    }
+
+    /// Writes the configuration; one without `listen` gets an ephemeral port on loopback.
+    pub fn write(&self, mut config: Value) -> PathBuf {
+        let fields = config.as_object_mut().expect("a configuration is an object");
+        fields.entry("listen").or_insert_with(|| json!("127.0.0.1:0"));
+        let path = self.config();
+        std::fs::write(&path, serde_json::to_vec_pretty(&config).expect("JSON")).expect("a writable directory");
+        path
+    }
+
+    /// Writes the configuration and starts a bridge with it.
+    pub fn serve(&self, config: Value) -> Bridge {
+        self.write(config);
+        Bridge::start_in(self, &[])
+    }
+
+    /// As [`Home::serve`], with further environment variables.
+    pub fn serve_with(&self, config: Value, environment: &[(&str, &str)]) -> Bridge {
+        self.write(config);
+        Bridge::start_in(self, environment)
+    }
+
+    /// Saves a user's token through the command line, as an operator does.
+    pub fn set_token(&self, user: &str, server: &str, token: &str) {
+        let config = self.config();
+        let config = config.to_string_lossy();
+        self.run(&["token", "set", "--config", &config, "--user", user, "--server", server], token.as_bytes());
+    }
+
+    /// Deletes a user's token through the command line.
+    pub fn delete_token(&self, user: &str, server: &str) {
+        let config = self.config();
+        let config = config.to_string_lossy();
+        self.run(&["token", "delete", "--config", &config, "--user", user, "--server", server], b"");
+    }
+
+    /// Runs a command that has to succeed; answers what it printed.
+    pub fn run(&self, arguments: &[&str], input: &[u8]) -> String {
+        let output = self.output(arguments, input);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "tollbridge {arguments:?}: {}: {errors}", output.status);
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command and answers everything about its end.
+    pub fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = Command::new(TOLLBRIDGE)
+            .args(arguments)
+            .current_dir(self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tollbridge starts");
+        // A command that reads nothing may have left before this.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        child.wait_with_output().expect("tollbridge ends")
+    }
+}
+
+/// The path of a test server, which cargo builds as an example beside the tests.
+pub fn server(name: &str) -> String {
+    let test = std::env::current_exe().expect("this program");
+    let target = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let path = target.join("examples").join(name);
+    assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
+    path.to_string_lossy().into_owned()
+}
+
+/// `identity` for users with bearer tokens, as (user, token).
+pub fn bearer_identity(users: &[(&str, &str)]) -> Value {
+    let tokens = users.iter().map(|(user, token)| json!({ "user": user, "sha256": sha256_hex(token.as_bytes()) }));
+    json!([{ "kind": "bearer", "tokens": tokens.collect::<Vec<_>>() }])
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// That many random bytes in hexadecimal.
+pub fn random_hex(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    aws_lc_rs::rand::fill(&mut random).expect("the system has randomness");
+    hex(&random)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

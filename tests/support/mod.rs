@@ -1,0 +1,40 @@
+//! The harness of the integration tests: they come in by the front door, over a real socket to the real program.
+//!
+//! - [`home`]: a directory with a key, a configuration and the commands that work on them
+//! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
+//! - [`redis`]: a redis-server of one's own
+//! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
+//! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
+//! - [`mcp`]: a legacy or a modern MCP client over that
+//!
+//! Ports are ephemeral, directories temporary, markers unique: tests run beside each other. Waiting is polling with a
+//! deadline, never a sleep.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::allow_attributes,
+    reason = "every test program compiles the whole harness and uses its own part of it"
+)]
+
+pub mod bridge;
+pub mod home;
+pub mod http;
+pub mod mcp;
+pub mod procs;
+pub mod redis;
+
+pub use bridge::Bridge;
+pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
+pub use mcp::Client;
+pub use redis::{Redis, free_address};
+
+/// A gauge or counter of the admin listener, if it is there.
+pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
+    let mut connection = http::Connection::open(admin).await.ok()?;
+    let mut reply = connection.send("GET", "/metrics", &[], b"").await.ok()?;
+    let text = String::from_utf8(reply.body().await.ok()?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}

@@ -1,0 +1,120 @@
+//! A redis-server of one's own: ephemeral port, temporary directory, gone when dropped.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::procs;
+
+/// How long a redis-server may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a port that somebody else took first is replaced by another.
+const ATTEMPTS: usize = 5;
+
+/// A running redis-server.
+pub struct Redis {
+    server: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Redis {
+    /// Starts one that keeps nothing on disk.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further arguments, as `--name value`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("tollbridge-redis-").tempdir().expect("a temporary directory");
+        for _ in 0..ATTEMPTS {
+            let port = free_address().port();
+            let mut server = spawn(port, &directory, arguments);
+            let answers = procs::wait_for(DEADLINE, || match server.try_wait() {
+                Ok(Some(_)) | Err(_) => Some(false),
+                Ok(None) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(true),
+            });
+            if answers == Some(true) {
+                return Self { server, port, directory };
+            }
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        panic!("redis-server does not start; is it installed?");
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Stops it in its tracks: connections stay, answers do not come.
+    pub fn freeze(&self) {
+        procs::kill(self.pid(), Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        procs::kill(self.pid(), Signal::CONT);
+    }
+
+    /// Ends it as a crash does.
+    pub fn crash(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    /// Starts it again on the same port, empty.
+    pub fn restart(&mut self) {
+        self.crash();
+        self.server = spawn(self.port, &self.directory, &[]);
+        let answers = procs::wait_for(DEADLINE, || TcpStream::connect(self.address()).ok());
+        assert!(answers.is_some(), "redis-server does not come back");
+    }
+
+    /// Everything it stores, as the bytes of its own dump.
+    pub fn stored_bytes(&self) -> Vec<u8> {
+        let saved = Command::new("redis-cli").args(["-p", &self.port.to_string(), "SAVE"]).output();
+        assert!(saved.is_ok_and(|output| output.status.success()), "redis-cli SAVE");
+        std::fs::read(self.directory.path().join("dump.rdb")).expect("what it saved")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+fn spawn(port: u16, directory: &TempDir, arguments: &[&str]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+        .args(["--rdbcompression", "no"])
+        .arg("--dir")
+        .arg(directory.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
+}
+
+/// An address on loopback that nobody listens on; somebody else may take it before it is used.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound")
+}
