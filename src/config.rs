@@ -16,6 +16,8 @@ mod program;
 mod read;
 mod servers;
 mod template;
+#[cfg(test)]
+mod testing;
 mod token_store;
 mod units;
 mod url_template;
