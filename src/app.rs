@@ -1,5 +1,6 @@
 //! Wiring: the only place that builds what lives as long as the process, and the only one that ends it.
 
+use std::convert::Infallible;
 use std::io;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -7,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -87,12 +90,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         times: Times { head: config.limits.header_timeout, idle: IDLE, stall: config.limits.write_stall },
     });
     let listener = Listener::bind(&config.listen).await.map_err(|error| cannot_listen(&config.listen, error))?;
-    if let Some(address) = config.admin {
-        serve_admin(address, store, metrics, &lifecycle).await?;
-    }
+    let admin = AdminListener::bind(config.admin).await?;
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
-    until_stopped(&lifecycle, config.limits.shutdown_grace).await?;
+    tokio::select! {
+        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace) => stopped?,
+        () = admin.serve(store, metrics, &lifecycle) => {}
+    }
     if !spawner.kill_everything() {
         tracing::error!("a process could not be ended");
     }
@@ -135,50 +139,51 @@ fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
     stdout.flush()
 }
 
-async fn serve_admin(
-    address: SocketAddr,
-    store: Option<Arc<TokenStore>>,
-    metrics: Arc<Metrics>,
-    lifecycle: &Lifecycle,
-) -> Result<(), StartError> {
-    let check = async move || match &store {
-        Some(store) => store.check().await.is_ok(),
-        None => true,
-    };
-    let admin = Admin::new(lifecycle.clone(), metrics, check);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
-    tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
-    let (admin, all) = (Arc::new(admin), lifecycle.clone());
-    lifecycle.spawn(async move {
+/// Where health and metrics are served, if anywhere; until the very end, so that probes see the stop.
+struct AdminListener(Option<TcpListener>);
+
+impl AdminListener {
+    async fn bind(address: Option<SocketAddr>) -> Result<Self, StartError> {
+        let Some(address) = address else { return Ok(Self(None)) };
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
+        tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+        Ok(Self(Some(listener)))
+    }
+
+    async fn serve(self, store: Option<Arc<TokenStore>>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
+        let Some(listener) = self.0 else { return std::future::pending().await };
+        let check = async move || match &store {
+            Some(store) => store.check().await.is_ok(),
+            None => true,
+        };
+        let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = all.hard.cancelled() => return,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             };
-            let (admin, hard) = (Arc::clone(&admin), all.hard.clone());
-            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (admin, hard) = (Arc::clone(&admin), lifecycle.hard.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
                 let admin = Arc::clone(&admin);
-                async move { Ok::<_, std::convert::Infallible>(admin.answer(request).await) }
+                async move { Ok::<_, Infallible>(admin.answer(request).await) }
             });
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(hyper_util::rt::TokioTimer::new()).keep_alive(false);
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).keep_alive(false);
             let served = http.serve_connection(TokioIo::new(stream), service);
-            all.spawn(async move {
+            lifecycle.spawn(async move {
                 tokio::select! {
                     _ = timeout(ADMIN_CONNECTION, served) => {}
                     () = hard.cancelled() => {}
                 }
             });
         }
-    });
-    Ok(())
+    }
 }
+
+/// How long the admin listener rests after an error.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long one connection to the admin listener may last.
 const ADMIN_CONNECTION: Duration = Duration::from_secs(10);

@@ -94,7 +94,7 @@ impl Bridge {
             Err(error) => {
                 let status = error.verdict().0;
                 self.metrics.refused(status);
-                tracing::info!(server, status = status.as_u16(), why = %self.reason(&error), "request refused");
+                tracing::info!(server, status = status.as_u16(), why = %reason(&error), "request refused");
                 error.respond(id.as_deref())
             }
         }
@@ -140,7 +140,9 @@ impl Bridge {
         match launch {
             Launch::Stdio(program) => {
                 let started = StdioServer::start(&self.spawner, program, &server.process, token);
-                let started = started.inspect_err(|_| drop(self.metrics.spawn_failures.inc()))?;
+                let started = started.inspect_err(|_| {
+                    self.metrics.spawn_failures.inc();
+                })?;
                 Ok(Upstream::Stdio(Box::new(started)))
             }
             Launch::Http(_) => Err(BridgeError::NotYet),
@@ -180,8 +182,7 @@ impl Bridge {
             session_lifetime: limits.session_lifetime.as_secs(),
         };
         let hard = self.lifecycle.hard.clone();
-        let conversation =
-            Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };
+        let conversation = Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };
         let bridge = Arc::clone(self);
         let task = async move { drop(conversation.run(&bridge.metrics).await) };
         self.lifecycle.spawn(task.instrument(span));
@@ -193,12 +194,12 @@ impl Bridge {
         tracing::error!(%error, "the token store failed");
         BridgeError::Store
     }
+}
 
-    /// What the log says of a refusal: more than the client is told, and no secret either.
-    fn reason(&self, error: &BridgeError) -> String {
-        match error {
-            BridgeError::Auth(why) => why.to_string(),
-            other => other.to_string(),
-        }
+/// What the log says of a refusal: more than the client is told, and no secret either.
+fn reason(error: &BridgeError) -> String {
+    match error {
+        BridgeError::Auth(why) => why.to_string(),
+        other => other.to_string(),
     }
 }

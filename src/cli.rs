@@ -6,6 +6,8 @@ pub mod keygen;
 pub mod serve;
 pub mod token;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,41 @@ enum Command {
 
 /// Exit code for wrong arguments or configuration.
 pub const EXIT_USAGE: u8 = 2;
+
+/// Why a command ends without having done what it was asked: what to say on stderr, and the exit code.
+pub(crate) struct Stop {
+    message: Box<dyn fmt::Display>,
+    code: u8,
+}
+
+impl Stop {
+    /// Wrong arguments or configuration.
+    pub(crate) fn usage(message: impl fmt::Display + 'static) -> Self {
+        Self { message: Box::new(message), code: EXIT_USAGE }
+    }
+
+    /// Anything else.
+    pub(crate) fn failed(message: impl fmt::Display + 'static) -> Self {
+        Self { message: Box::new(message), code: 1 }
+    }
+
+    /// Stdout is closed or full.
+    pub(crate) fn output(error: io::Error) -> Self {
+        Self { message: Box::new(error), code: 1 }
+    }
+
+    /// Says why a command stopped, if it did, and with which code the program ends.
+    pub(crate) fn exit(outcome: Result<(), Self>) -> ExitCode {
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(stop) => {
+                // Whoever closed stderr does not want to know.
+                let _closed = writeln!(io::stderr(), "{}", stop.message.to_string().trim_end());
+                ExitCode::from(stop.code)
+            }
+        }
+    }
+}
 
 /// Runs the command that the arguments name.
 #[must_use]

@@ -16,6 +16,8 @@ mod program;
 mod read;
 mod servers;
 mod template;
+#[cfg(test)]
+mod testing;
 mod token_store;
 mod units;
 mod url_template;
@@ -73,7 +75,9 @@ impl Config {
     #[must_use]
     pub fn allows_host(&self, host: &str) -> bool {
         let name = without_port(host);
-        self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
+        self.allowed_hosts
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
     /// Whether an `Origin` header may say this.

@@ -24,8 +24,8 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Counted, Metrics};
 use crate::respond::Body;
 use crate::routes::Routes;
-use guarded::{Activity, Guarded, InFlight, closed_by_peer};
 pub use guarded::Times;
+use guarded::{Activity, Guarded, InFlight, closed_by_peer};
 pub use listener::Listener;
 
 /// The longest request head, in bytes.
@@ -97,19 +97,19 @@ impl Server {
             }
         });
         let io = TokioIo::new(Guarded::new(stream, activity, self.times));
-        let served = graceful.watch(builder().serve_connection(io, service).into_owned());
+        let exchange = graceful.watch(builder().serve_connection(io, service).into_owned());
         let hard = self.lifecycle.hard.clone();
         let counted = Counted::new(&self.metrics.open_connections);
         self.lifecycle.spawn(async move {
             let _counted = counted;
             let _gone = gone.clone().drop_guard();
-            let mut served = std::pin::pin!(served);
+            let mut exchange = std::pin::pin!(exchange);
             let mut closed = std::pin::pin!(closed);
             let mut told = false;
             loop {
                 tokio::select! {
                     // A connection that breaks is its client's affair; its requests learn of it by the guard.
-                    _ = &mut served => return,
+                    _ = &mut exchange => return,
                     () = &mut closed, if !told => {
                         told = true;
                         gone.cancel();
@@ -119,7 +119,7 @@ impl Server {
             }
             // The last events of the requests that were ended are on their way; a client that does not take them now
             // never will.
-            let _ = tokio::time::timeout(LAST_WORDS, served).await;
+            let _ = tokio::time::timeout(LAST_WORDS, exchange).await;
         });
     }
 }
@@ -150,10 +150,7 @@ impl http_body::Body for Tracked {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

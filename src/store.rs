@@ -74,7 +74,7 @@ pub struct Listing {
 struct Found {
     /// The sealed record, if there is one.
     record: Option<Vec<u8>>,
-    /// A proof of every key that ever wrote here, by key id; may be left out when there is a record.
+    /// A proof of every key that ever wrote here, by key id.
     proofs: Proofs,
 }
 
@@ -163,12 +163,14 @@ impl TokenStore {
     /// Saves `token` as the one of `user` for `server`, durably and in place of any earlier one.
     ///
     /// # Errors
-    /// The store failed, or holds a record that a newer version wrote, which must be deleted first.
+    /// The store failed, was written with a key that is not in the ring, or holds a record that a newer version wrote,
+    /// which must be deleted first.
     pub async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
         let names = self.names(user);
         let writable = |found: Found| match found.record.as_deref() {
             Some(sealed) if is_foreign(sealed) => Err(StoreError::Newer),
-            _ => Ok(()),
+            // What other keys wrote would neither be seen nor cleared, and their proof would be lost.
+            _ => record::verify(&self.keyring, &found.proofs),
         };
         let write = Write {
             owner: record::seal_owner(&self.keyring, user, names.active()),
@@ -187,16 +189,20 @@ impl TokenStore {
         }
     }
 
-    /// Deletes the token of `user` for `server`, whoever could read it, and says whether there was one.
+    /// Deletes the token of `user` for `server`, whether or not it could be read, and says whether there was one.
     ///
     /// # Errors
-    /// The store failed.
+    /// The store failed; or there is none to be seen, but the store was written with a key that is not in the ring.
     pub async fn delete(&self, user: &UserId, server: &ServerName) -> Result<bool, StoreError> {
         let names = self.names(user);
-        match &self.backend {
-            Backend::Redis(redis) => redis.delete(&names, server).await,
-            Backend::Embedded(embedded) => embedded.delete(names, server).await,
+        let existed = match &self.backend {
+            Backend::Redis(redis) => redis.delete(&names, server).await?,
+            Backend::Embedded(embedded) => embedded.delete(names, server).await?,
+        };
+        if !existed {
+            self.verify().await?;
         }
+        Ok(existed)
     }
 
     /// What is stored of `user`, or of everybody: names and dates, never tokens.
@@ -251,10 +257,10 @@ impl TokenStore {
     /// # Errors
     /// It does not, it was not, or it would evict tokens.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let verify = |proofs: Proofs| record::verify(&self.keyring, &proofs);
+        self.verify().await?;
         match &self.backend {
-            Backend::Redis(redis) => redis.check(verify).await,
-            Backend::Embedded(embedded) => embedded.check(verify).await,
+            Backend::Redis(redis) => redis.check_eviction().await,
+            Backend::Embedded(_) => Ok(()),
         }
     }
 
@@ -276,6 +282,15 @@ impl TokenStore {
         match &self.backend {
             Backend::Redis(redis) => redis.desyncs(),
             Backend::Embedded(_) => 0,
+        }
+    }
+
+    /// Whether the ring holds every key that wrote here.
+    async fn verify(&self) -> Result<(), StoreError> {
+        let verify = |proofs: Proofs| record::verify(&self.keyring, &proofs);
+        match &self.backend {
+            Backend::Redis(redis) => redis.verify(verify).await,
+            Backend::Embedded(embedded) => embedded.verify(verify).await,
         }
     }
 

@@ -1,3 +1,5 @@
 //! stub
 /// s
-pub async fn orphaned() { std::future::pending().await }
+pub async fn orphaned() {
+    std::future::pending().await
+}

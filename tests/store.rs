@@ -1,5 +1,7 @@
 //! One suite of behaviour for every token store; `redis_outage` and `embedded_files` hold what only one of them has.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "store/embedded_files.rs"]
 mod embedded_files;
 #[path = "store/home.rs"]
@@ -8,6 +10,8 @@ mod home;
 mod redis_outage;
 #[path = "store/redis_server.rs"]
 mod redis_server;
+#[path = "store/redis_tls.rs"]
+mod redis_tls;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -123,14 +127,20 @@ async fn a_tampered_record_is_failed_and_left_as_it_is(home: Home) {
 
 async fn a_wrong_key_is_failed_and_not_absent(home: Home) {
     let (alice, notion) = (user("alice"), server("notion"));
-    home.open(&[key("k1")]).set(&alice, &notion, &secret("ntn_1")).await.unwrap();
+    let right = home.open(&[key("k1")]);
+    right.set(&alice, &notion, &secret("ntn_1")).await.unwrap();
     for (wrong, kind) in [(key("k1"), OpenError::Tampered), (key("k2"), OpenError::UnknownKey)] {
         let store = home.open(&[wrong]);
         for user in [&alice, &user("nobody")] {
             assert_eq!(look(&store, user, "notion").await, Seen::Failed(StoreError::Sealed(kind)));
         }
-        assert_eq!(store.check().await, Err(StoreError::Sealed(kind)));
+        let failed = Err(StoreError::Sealed(kind));
+        assert_eq!(store.check().await, failed);
+        assert_eq!(store.set(&alice, &notion, &secret("ntn_2")).await, failed);
+        assert_eq!(store.delete(&alice, &notion).await.map(|_| ()), failed);
     }
+    assert_eq!(look(&right, &alice, "notion").await, found("ntn_1"));
+    assert_eq!(look(&right, &user("nobody"), "notion").await, Seen::Absent);
 }
 
 async fn tokens_outlive_a_change_of_the_sealing_key(home: Home) {
@@ -209,7 +219,7 @@ async fn nothing_is_kept_in_the_clear(home: Home) {
     let store = home.open(&keys);
     let user = UserId::new("https://idp.example", "subject-of-alice").unwrap();
     store.set(&user, &server("notion"), &secret("ntn_in_the_clear")).await.unwrap();
-    store.revoke("nonce-of-a-session", Duration::from_secs(60)).await.unwrap();
+    store.revoke("nonce-of-a-session", Duration::from_mins(1)).await.unwrap();
     let bytes = home.bytes();
     let holds = |text: &str| memchr::memmem::find(&bytes, text.as_bytes()).is_some();
     assert!(holds("notion"), "the test looks in the wrong place");
@@ -221,7 +231,7 @@ async fn nothing_is_kept_in_the_clear(home: Home) {
 async fn writers_in_two_processes_lose_nothing(home: Home) {
     let keys = [key("k1")];
     let (here, also_here) = (home.open(&keys), home.open(&keys));
-    let other = second_process(&home.kind(), &keys[0].1);
+    let other = second_process(&home.kind(), &keys[0].1, &[]);
     for i in 0..40 {
         let name = server(&format!("s{i}"));
         let [(alice, a), (shared, b)] = [("alice", "a"), ("shared", "b")].map(|(u, t)| (user(u), secret(t)));
@@ -244,7 +254,7 @@ async fn an_ended_session_is_ended_on_every_handle_until_it_expires(home: Home) 
     let (clock, time) = fixed(1_000);
     let (one, other) = (home.open_at(&keys, clock.clone()), home.open_at(&keys, clock.clone()));
     assert!(!other.revoked("s1").await.unwrap());
-    one.revoke("s1", Duration::from_secs(3600)).await.unwrap();
+    one.revoke("s1", Duration::from_hours(1)).await.unwrap();
     one.revoke("s2", Duration::from_millis(1)).await.unwrap();
     assert!(other.revoked("s1").await.unwrap());
     assert!(!other.revoked("s3").await.unwrap());
@@ -268,13 +278,18 @@ async fn a_store_that_works_is_ready(home: Home) {
 }
 
 /// Starts [`in_another_process`], which saves tokens in the store of `kind` and ends.
-fn second_process(kind: &TokenStoreKind, key: &str) -> tokio::task::JoinHandle<()> {
+fn second_process(
+    kind: &TokenStoreKind,
+    key: &str,
+    environment: &[(&str, &std::path::Path)],
+) -> tokio::task::JoinHandle<()> {
     let (kind, place) = match kind {
         TokenStoreKind::Redis { url, .. } => ("redis", url.expose().to_owned()),
         TokenStoreKind::Embedded { path } => ("embedded", path.to_str().unwrap().to_owned()),
     };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "in_another_process", "--ignored"])
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -23,33 +23,33 @@ use crate::user::UserId;
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// A final message, and what goes with it.
-pub struct Answered {
+pub(super) struct Answered {
     /// The status, if it is not too late for one.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// The message.
-    pub text: Bytes,
+    pub(super) text: Bytes,
     /// The session that it begins.
-    pub session: Option<HeaderValue>,
+    pub(super) session: Option<HeaderValue>,
 }
 
 /// Makes final messages for one user and one server.
-pub struct Reply {
+pub(super) struct Reply {
     /// Whose call it is.
-    pub user: UserId,
+    pub(super) user: UserId,
     /// Which server it is for.
-    pub server: ServerName,
+    pub(super) server: ServerName,
     /// Seals sessions.
-    pub keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<Keyring>,
     /// Says when they end.
-    pub clock: Clock,
+    pub(super) clock: Clock,
     /// How long they last, in seconds.
-    pub session_lifetime: u64,
+    pub(super) session_lifetime: u64,
 }
 
 impl Reply {
     /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
     /// session that begins.
-    pub fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {
+    pub(super) fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {
         let asked = Asked::parse(&call.message).ok_or(BridgeError::NoVersion)?;
         let session = Session {
             version: initialized.version,
@@ -66,18 +66,24 @@ impl Reply {
             session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
         })
     }
+}
+
+impl Answered {
+    /// A message that worked.
+    pub(super) fn ok(text: String) -> Self {
+        Self { status: StatusCode::OK, text: text.into(), session: None }
+    }
 
     /// The answer to any other request: `line` is what the server wrote, `id` the id in it.
-    pub fn answered(
-        &self,
+    pub(super) fn by_server(
         call: &Call,
         initialized: &Initialized,
         line: &Bytes,
         id: &str,
         answer: Answer<'_>,
-    ) -> Answered {
+    ) -> Self {
         if !matches!(call.purpose, Purpose::Modern(_)) {
-            return Answered { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
+            return Self { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
         }
         let (status, text) = match answer {
             Answer::Result(result) => {
@@ -91,7 +97,7 @@ impl Reply {
                 (status, format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, call.id()))
             }
         };
-        Answered { status, text: text.into(), session: None }
+        Self { status, text: text.into(), session: None }
     }
 }
 

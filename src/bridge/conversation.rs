@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,23 +26,26 @@ use crate::upstream::{Upstream, UpstreamError};
 /// How long a server has to take note of a cancellation before it is ended.
 const CANCEL_GRACE: Duration = Duration::from_millis(300);
 
+/// How long a server has to end by itself when the bridge stops at once.
+const FORCED_GRACE: Duration = Duration::from_millis(200);
+
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What is asked of a fresh server, and how it is introduced to its client.
 #[derive(Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// The client's request.
-    pub message: Message,
+    pub(super) message: Message,
     /// What the handshake says.
-    pub introduction: Introduction,
+    pub(super) introduction: Introduction,
     /// What is done after the handshake.
-    pub purpose: Purpose,
+    pub(super) purpose: Purpose,
 }
 
 /// What a call is for.
 #[derive(Debug)]
-pub enum Purpose {
+pub(super) enum Purpose {
     /// The handshake itself, for a legacy client; its answer begins a session.
     Initialize,
     /// The handshake, told as the answer to a modern client's `server/discover`.
@@ -56,7 +58,7 @@ pub enum Purpose {
 
 impl Call {
     /// The request's id as written.
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.message.id().unwrap_or("null")
     }
 
@@ -66,28 +68,28 @@ impl Call {
 }
 
 /// A call, its server and its client.
-pub struct Conversation {
+pub(super) struct Conversation {
     /// What is asked.
-    pub call: Call,
+    pub(super) call: Call,
     /// The configured server.
-    pub server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     /// The fresh one.
-    pub upstream: Upstream,
+    pub(super) upstream: Upstream,
     /// The way back to the client.
-    pub outbox: Outbox,
+    pub(super) outbox: Outbox,
     /// Makes the final message of the server's answer.
-    pub reply: Reply,
+    pub(super) reply: Reply,
     /// Cancelled when the client has left.
-    pub gone: CancellationToken,
+    pub(super) gone: CancellationToken,
     /// Cancelled when the bridge stops at once.
-    pub hard: CancellationToken,
+    pub(super) hard: CancellationToken,
     /// The right to run, given back when nothing of the server is left.
-    pub permit: Permit,
+    pub(super) permit: Permit,
 }
 
 impl Conversation {
     /// Runs the call to its end and returns when nothing of its server is left.
-    pub async fn run(mut self, metrics: &Metrics) -> End {
+    pub(super) async fn run(mut self, metrics: &Metrics) -> End {
         let began = Instant::now();
         let mut asked = false;
         let end = self.talk_until_an_end(&mut asked).await;
@@ -136,7 +138,7 @@ impl Conversation {
 
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End, asked: bool) {
-        let Self { call, server, mut upstream, outbox, permit, .. } = self;
+        let Self { call, server, mut upstream, outbox, hard, permit, .. } = self;
         drop(outbox);
         if end != End::Answered && end != End::UpstreamLeft && asked {
             upstream.send(&format!(
@@ -150,9 +152,19 @@ impl Conversation {
         if matches!(end, End::UpstreamLeft | End::DeadlinePassed) {
             upstream.explain();
         }
-        upstream.close(Graces::from(&server.process)).await;
+        tokio::select! {
+            () = upstream.close(Graces::from(&server.process)) => {}
+            // Dropping a server is killing it.
+            () = until_forced(&hard) => {}
+        }
         drop(permit);
     }
+}
+
+/// Until a server that is being ended must be gone at once.
+async fn until_forced(hard: &CancellationToken) {
+    hard.cancelled().await;
+    tokio::time::sleep(FORCED_GRACE).await;
 }
 
 /// The straight-line work of a call: handshake, request, everything until the answer.
@@ -255,7 +267,7 @@ impl Talk<'_> {
             let line = self.receive().await?;
             match FromServer::parse(text(&line)) {
                 Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
-                    let answered = self.reply.answered(self.call, initialized, &line, id, answer);
+                    let answered = Answered::by_server(self.call, initialized, &line, id, answer);
                     self.last(answered);
                     return Ok(());
                 }
@@ -293,7 +305,9 @@ impl Talk<'_> {
                 matches!((token, progress_token), (Some(a), Some(b)) if json::same_scalar(a, b))
             }
             "notifications/message" => match &self.call.purpose {
-                Purpose::Modern(modern) => modern.log_level.is_some_and(|least| translate::log_is_wanted(params, least)),
+                Purpose::Modern(modern) => {
+                    modern.log_level.is_some_and(|least| translate::log_is_wanted(params, least))
+                }
                 Purpose::Legacy(_) => true,
                 Purpose::Initialize | Purpose::Discover => false,
             },
@@ -318,21 +332,15 @@ impl Talk<'_> {
 }
 
 /// A line that is known to be UTF-8.
-pub fn text(line: &Bytes) -> &str {
+pub(super) fn text(line: &Bytes) -> &str {
     std::str::from_utf8(line).unwrap_or_default()
 }
 
 /// A message without line ends, so that it is one event for every reader: a carriage return can only stand between its
 /// tokens, where a space says the same.
-pub fn one_line(line: &Bytes) -> Bytes {
+pub(super) fn one_line(line: &Bytes) -> Bytes {
     if memchr::memchr(b'\r', line).is_none() {
         return line.clone();
     }
     line.iter().map(|b| if *b == b'\r' { b' ' } else { *b }).collect::<Vec<u8>>().into()
-}
-
-impl Answered {
-    fn ok(text: String) -> Self {
-        Self { status: StatusCode::OK, text: text.into(), session: None }
-    }
 }

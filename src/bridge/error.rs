@@ -123,14 +123,13 @@ impl BridgeError {
             Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
-            Self::Fill(_) | Self::NotYet => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
             Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
                 (StatusCode::GATEWAY_TIMEOUT, INTERNAL_ERROR)
             }
-            Self::Upstream(_) => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
+            Self::Upstream(_) | Self::Fill(_) | Self::NotYet => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
             Self::Stalled | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
         }
     }
@@ -182,7 +181,7 @@ impl BridgeError {
 
     /// The error as the final message of a conversation.
     #[must_use]
-    pub fn last(&self, id: Option<&str>) -> Last {
+    pub(super) fn last(&self, id: Option<&str>) -> Last {
         Last { status: self.verdict().0, text: self.document(id), session: None, retry_after: self.retry_after() }
     }
 }

@@ -17,7 +17,7 @@ use crate::mcp::session::{self, Owner, Session};
 use crate::respond::{self, Body};
 
 /// What is to be done with a message.
-pub enum Next {
+pub(super) enum Next {
     /// Nothing more.
     Answered(Response<Body>),
     /// A fresh server must be asked.
@@ -135,9 +135,8 @@ fn legacy_call(message: &Message, session: Option<Session>, named: Option<Versio
 /// The version that a legacy client's header names, if it names one.
 fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
     match headers::single(&asked.head.headers, headers::PROTOCOL_VERSION) {
-        Ok(None) => Ok(None),
         Ok(Some(text)) => Version::parse(text.trim()).map(Some).ok_or(BridgeError::Version),
-        Err(HeaderMismatch::Missing(_)) => Ok(None),
+        Ok(None) | Err(HeaderMismatch::Missing(_)) => Ok(None),
         Err(_) => Err(BridgeError::Version),
     }
 }

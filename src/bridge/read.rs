@@ -12,7 +12,7 @@ use crate::mcp::message::Message;
 
 /// Refuses a `Host` that is not ours and an `Origin` that is not allowed, which is what DNS rebinding needs.
 /// Source: MCP 2025-11-25, basic/transports, "Security Warning".
-pub fn check_origin(head: &Parts, config: &Config) -> Result<(), BridgeError> {
+pub(super) fn check_origin(head: &Parts, config: &Config) -> Result<(), BridgeError> {
     let host = match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => only(&head.headers, header::HOST),
@@ -35,7 +35,7 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// The one message of a POST.
-pub async fn message(head: &Parts, body: Incoming, limits: &Limits) -> Result<Message, BridgeError> {
+pub(super) async fn message(head: &Parts, body: Incoming, limits: &Limits) -> Result<Message, BridgeError> {
     if !is_json(&head.headers) {
         return Err(BridgeError::MediaType);
     }
@@ -50,7 +50,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the client takes server-sent events.
-pub fn accepts_events(head: &Parts) -> bool {
+pub(super) fn accepts_events(head: &Parts) -> bool {
     let values = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {
         let essence = range.split(';').next().unwrap_or_default().trim();

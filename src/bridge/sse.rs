@@ -35,15 +35,15 @@ const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The final message of an exchange.
 #[derive(Debug)]
-pub struct Last {
+pub(super) struct Last {
     /// The status, if nothing has been sent yet.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// The message.
-    pub text: Bytes,
+    pub(super) text: Bytes,
     /// The session that begins with it.
-    pub session: Option<HeaderValue>,
+    pub(super) session: Option<HeaderValue>,
     /// After how many seconds to try again.
-    pub retry_after: Option<u64>,
+    pub(super) retry_after: Option<u64>,
 }
 
 enum Item {
@@ -53,7 +53,7 @@ enum Item {
 
 /// The conversation's end of the way back.
 #[derive(Debug, Clone)]
-pub struct Outbox {
+pub(super) struct Outbox {
     items: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
     stall: Duration,
@@ -61,10 +61,10 @@ pub struct Outbox {
 
 /// The client takes nothing, or not fast enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stalled;
+pub(super) struct Stalled;
 
 /// The client's end of the way back.
-pub struct Inbox {
+pub(super) struct Inbox {
     items: mpsc::UnboundedReceiver<Item>,
     lost: Bytes,
 }
@@ -72,7 +72,7 @@ pub struct Inbox {
 /// A way back to one client; `stall` is how long it may take no event, `lost` is what it is told if the conversation
 /// ends without a final message.
 #[must_use]
-pub fn way_back(stall: Duration, lost: Bytes) -> (Outbox, Inbox) {
+pub(super) fn way_back(stall: Duration, lost: Bytes) -> (Outbox, Inbox) {
     let (sender, items) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
     (Outbox { items: sender, room, stall }, Inbox { items, lost })
@@ -83,7 +83,7 @@ impl Outbox {
     ///
     /// # Errors
     /// If there was no room for as long as a client may stall.
-    pub async fn event(&self, text: Bytes) -> Result<(), Stalled> {
+    pub(super) async fn event(&self, text: Bytes) -> Result<(), Stalled> {
         let size = u32::try_from(text.len()).unwrap_or(QUEUE_BYTES).clamp(QUEUE_FLOOR, QUEUE_BYTES);
         let room = match Arc::clone(&self.room).try_acquire_many_owned(size) {
             Ok(room) => room,
@@ -99,26 +99,26 @@ impl Outbox {
     }
 
     /// Sends the final message; it never waits.
-    pub fn last(&self, last: Last) {
+    pub(super) fn last(&self, last: Last) {
         let _ = self.items.send(Item::Last(last));
     }
 }
 
 /// How a client wants its answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Form {
+pub(super) struct Form {
     /// Whether it accepts events.
-    pub accepts_events: bool,
+    pub(super) accepts_events: bool,
     /// How long the status line may wait for something to forward; `None` is until the final message.
-    pub commit_delay: Option<Duration>,
+    pub(super) commit_delay: Option<Duration>,
     /// The pause after which a stream gets a comment.
-    pub keep_alive: Duration,
+    pub(super) keep_alive: Duration,
 }
 
 impl Inbox {
     /// The response: the final message alone if it is all there is, else a stream. `guard` is dropped when the client
     /// has been answered or has left.
-    pub async fn respond(mut self, form: Form, guard: DropGuard) -> Response<Body> {
+    pub(super) async fn respond(mut self, form: Form, guard: DropGuard) -> Response<Body> {
         if !form.accepts_events {
             return self.document(guard).await;
         }
@@ -131,7 +131,7 @@ impl Inbox {
         };
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
-            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(last),
+            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(&last),
             Some(Item::Last(last)) => {
                 let mut response = respond::sse(OneEvent(Some(event(&last.text))));
                 add_headers(&mut response, &last);
@@ -143,7 +143,7 @@ impl Inbox {
 
     async fn document(mut self, guard: DropGuard) -> Response<Body> {
         let response = match self.next_last().await {
-            Some(Item::Last(last)) => whole(last),
+            Some(Item::Last(last)) => whole(&last),
             _ => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
         };
         drop(guard);
@@ -171,9 +171,9 @@ impl Inbox {
     }
 }
 
-fn whole(last: Last) -> Response<Body> {
+fn whole(last: &Last) -> Response<Body> {
     let mut response = respond::json(last.status, last.text.clone());
-    add_headers(&mut response, &last);
+    add_headers(&mut response, last);
     response
 }
 
@@ -215,10 +215,7 @@ impl http_body::Body for OneEvent {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.take().map(|event| Ok(Frame::data(event))))
     }
 
@@ -242,10 +239,7 @@ impl http_body::Body for Events {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
         loop {
             if let Some(piece) = this.pieces.pop_front() {

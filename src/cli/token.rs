@@ -1,18 +1,230 @@
-//! `tollbridge token set|list|delete`.
+//! `tollbridge token set|list|delete`: the token store from the command line, beside a running bridge or without one.
 
+mod prompt;
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use zeroize::Zeroizing;
+
+use super::Stop;
+use crate::clock::UnixTime;
+use crate::config::{self, Config, LoadOptions, ServerName};
+use crate::secret::Secret;
+use crate::store::{Entry, SetupError, StoreError, TokenStore};
+use crate::tokens::{self, MAX_TOKEN};
+use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The commands below `token`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Token {
-    /// List.
-    List,
+    /// Save a user's token for a server: from stdin, or typed unseen at a terminal.
+    Set(Whose),
+    /// List whose tokens are saved for which servers since when. Tokens are never shown.
+    List {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Only this user's.
+        #[arg(long)]
+        user: Option<String>,
+        /// Who names the user.
+        #[arg(long, default_value = LOCAL_ISSUER)]
+        issuer: String,
+    },
+    /// Delete a user's token for a server, if there is one.
+    Delete(Whose),
+}
+
+/// Whose token, for which server.
+#[derive(Debug, clap::Args)]
+pub struct Whose {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The user, as the configured identity method names them.
+    #[arg(long)]
+    user: String,
+    /// Who names the user: `local` for those whom the configuration names, else the identity provider's issuer.
+    #[arg(long, default_value = LOCAL_ISSUER)]
+    issuer: String,
+    /// The server, a key of `mcpServers`.
+    #[arg(long)]
+    server: String,
 }
 
 impl Token {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        todo!()
+        // One thread is enough: the command asks one question, perhaps two.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Stop::exit(Err(Stop::failed(error))),
+        };
+        Stop::exit(runtime.block_on(async {
+            match self {
+                Self::Set(whose) => set(&whose).await,
+                Self::List { config, user, issuer } => list(&config, user.as_deref(), &issuer).await,
+                Self::Delete(whose) => delete(&whose).await,
+            }
+        }))
+    }
+}
+
+async fn set(whose: &Whose) -> Result<(), Stop> {
+    let config = load(&whose.config)?;
+    let user = user(&whose.issuer, &whose.user)?;
+    let Some(server) = config.servers.get(whose.server.as_str()) else {
+        return Err(unknown(&config, &whose.server));
+    };
+    let store = open(&config)?;
+    let token = read_token(&format!("Token of {user} for {}: ", server.name))?;
+    let token = tokens::parse(&token, server.token_setup.token_format.as_ref()).map_err(Stop::usage)?;
+    save(&store, &user, &server.name, &token).await
+}
+
+async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), Stop> {
+    store.check().await?;
+    Ok(store.set(user, server, token).await?)
+}
+
+async fn list(config: &Path, subject: Option<&str>, issuer: &str) -> Result<(), Stop> {
+    let config = load(config)?;
+    let user = subject.map(|subject| user(issuer, subject)).transpose()?;
+    let listing = open(&config)?.list(user.as_ref()).await?;
+    let mut stdout = io::stdout().lock();
+    listing.entries.iter().try_for_each(|entry| print(&mut stdout, entry)).map_err(Stop::output)?;
+    if listing.unreadable > 0 {
+        return Err(Stop::failed(format!(
+            "{} more cannot be read: sealed by keys that are not in the key ring, or not by tollbridge",
+            listing.unreadable
+        )));
+    }
+    Ok(())
+}
+
+async fn delete(whose: &Whose) -> Result<(), Stop> {
+    let config = load(&whose.config)?;
+    let user = user(&whose.issuer, &whose.user)?;
+    let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
+    // A server that is no longer configured may have left tokens behind.
+    let existed = open(&config)?.delete(&user, &server).await?;
+    if existed || config.servers.contains_key(&server) { Ok(()) } else { Err(unknown(&config, &whose.server)) }
+}
+
+/// One line: user, server and date, between tabs; the issuer after them unless it is the configuration itself.
+fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    write!(out, "{}\t{}\t", entry.user.subject(), entry.server)?;
+    match &entry.saved_at {
+        Ok(time) => write!(out, "{}", iso8601(*time))?,
+        Err(error) => write!(out, "unreadable: {error}")?,
+    }
+    match entry.user.issuer() {
+        LOCAL_ISSUER => writeln!(out),
+        issuer => writeln!(out, "\t{issuer}"),
+    }
+}
+
+/// Reads the configuration, with the environment that `serve` would have.
+fn load(file: &Path) -> Result<Config, Stop> {
+    config::load(file, &LoadOptions::default()).map_err(Stop::usage)
+}
+
+fn open(config: &Config) -> Result<TokenStore, Stop> {
+    let Some(store) = &config.token_store else {
+        return Err(Stop::usage("the configuration has no tokenStore"));
+    };
+    TokenStore::from_config(store).map_err(|error| match error {
+        SetupError::Key(_) | SetupError::Url(_) => Stop::usage(error),
+        _ => Stop::failed(error),
+    })
+}
+
+fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
+    UserId::new(issuer, subject).map_err(Stop::usage)
+}
+
+fn unknown(config: &Config, name: &str) -> Stop {
+    let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
+    Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
+}
+
+/// The token from stdin, without the line end that `echo` adds; typed unseen if stdin is a terminal.
+fn read_token(question: &str) -> Result<Zeroizing<Vec<u8>>, Stop> {
+    let stdin = io::stdin();
+    if rustix::termios::isatty(&stdin) {
+        return prompt::read_unseen(&stdin, question).map_err(|error| Stop::failed(format!("no token read: {error}")));
+    }
+    // One more than a token and its line end may have, so that a longer one is seen to be longer.
+    let limit = MAX_TOKEN + 3;
+    let mut input = Zeroizing::new(Vec::with_capacity(limit));
+    let read = stdin.lock().take(limit as u64).read_to_end(&mut input);
+    read.map_err(|error| Stop::failed(format!("no token read: {error}")))?;
+    for end in *b"\n\r" {
+        if input.last() != Some(&end) {
+            break;
+        }
+        input.pop();
+    }
+    Ok(input)
+}
+
+/// `time` as `2026-11-20T05:06:07Z`.
+fn iso8601(time: UnixTime) -> String {
+    let (days, seconds) = (time.0 / 86_400, time.0 % 86_400);
+    // Counted in years that begin in March, so that a leap day is a year's last: era of 400 years, day and year of era.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * day + 2) / 153;
+    let day = day - (153 * march + 2) / 5 + 1;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_the_calendar_s() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_164_800, "2024-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (1_795_151_167, "2026-11-20T05:06:07Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(iso8601(UnixTime(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_line_shows_user_server_and_date() {
+        let entry = |issuer| Entry {
+            user: UserId::new(issuer, "alice").unwrap(),
+            server: ServerName::parse("notion").unwrap(),
+            saved_at: Ok(UnixTime(0)),
+        };
+        let line = |entry| {
+            let mut out = Vec::new();
+            print(&mut out, &entry).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(line(entry(LOCAL_ISSUER)), "alice\tnotion\t1970-01-01T00:00:00Z\n");
+        assert_eq!(line(entry("https://idp")), "alice\tnotion\t1970-01-01T00:00:00Z\thttps://idp\n");
     }
 }

@@ -27,10 +27,10 @@ pub struct File {
     /// The base URL that people and clients use. Default: made from `listen`.
     pub public_url: Option<Value>,
     /// What a `Host` header may name: `host` (any port) or `host:port`. Default: the host of `publicUrl`, and on a
-    /// loopback `listen` also localhost, 127.0.0.1 and [::1].
+    /// loopback `listen` also localhost, 127.0.0.1 and `[::1]`.
     pub allowed_hosts: Option<Vec<Option<String>>>,
     /// What an `Origin` header may name: `scheme://host[:port]`; the port `*` is any port. Default: the origin of
-    /// `publicUrl`, and on a loopback `listen` also those of localhost, 127.0.0.1 and [::1].
+    /// `publicUrl`, and on a loopback `listen` also those of localhost, 127.0.0.1 and `[::1]`.
     pub allowed_origins: Option<Vec<Option<String>>>,
     /// How callers are recognised, tried in this order. Default on a loopback `listen`: everybody is the user `local`.
     #[schemars(with = "Option<Vec<Identity>>")]

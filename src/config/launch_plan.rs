@@ -65,7 +65,7 @@ impl Loader<'_> {
                     self.move_to_env(moved, &draft, &mut args, &mut env);
                     continue;
                 }
-                if matches!(role, Role::Image | Role::EnvFile) {
+                if matches!(role, Role::Env(_) | Role::Image | Role::EnvFile) {
                     continue;
                 }
             }
@@ -136,9 +136,13 @@ impl Loader<'_> {
         let text = draft.text.as_ref()?;
         match role {
             Role::Env(start) => {
-                let (name, _) = text[start..].split_once('=')?;
-                let plain = !name.is_empty() && !name.contains("<<");
-                plain.then(|| (name.to_owned(), start, start + name.len() + 1))
+                let name = text[start..].split_once('=').map_or("", |(name, _)| name);
+                if name.is_empty() || name.contains("<<") {
+                    let help = "write NAME=<<token>>";
+                    self.report(&draft.at, "the token cannot be part of a variable's name", help);
+                    return None;
+                }
+                Some((name.to_owned(), start, start + name.len() + 1))
             }
             Role::Image => {
                 self.report(
@@ -198,7 +202,7 @@ impl Loader<'_> {
         let headers = self.headers(&at.key("headers"), file.headers.unwrap_or_default(), resolve);
         let draft = self.draft(&at.key("url"), file.url?, Expansion::Part, resolve)?;
         let text = draft.text.as_ref()?;
-        let compiled = self.holes(&draft).and_then(|holes| url_template::compile(draft.source.clone(), text, &holes));
+        let compiled = holes(&draft).and_then(|holes| url_template::compile(draft.source.clone(), text, &holes));
         let (url, origin) = compiled.map_err(|fault| self.report_fault(&draft, fault)).ok()?;
         Some(HttpPlan { url, origin, headers, transport })
     }
@@ -258,16 +262,8 @@ impl Loader<'_> {
     /// Compiles what `draft` says; a variable that is not set here makes an empty template.
     fn compile(&mut self, draft: &Draft, compile: Compile) -> Option<Template> {
         let Some(text) = &draft.text else { return Some(Template::empty(draft.source.clone())) };
-        let compiled = self.holes(draft).and_then(|holes| compile(draft.source.clone(), text, &holes));
+        let compiled = holes(draft).and_then(|holes| compile(draft.source.clone(), text, &holes));
         compiled.map_err(|fault| self.report_fault(draft, fault)).ok()
-    }
-
-    /// Only `$userToken` has holes: what comes from elsewhere is taken as it is.
-    fn holes(&self, draft: &Draft) -> Result<Vec<Range<usize>>, Fault> {
-        match (&draft.source, &draft.text) {
-            (Source::UserToken, Some(text)) => template::holes(text),
-            _ => Ok(Vec::new()),
-        }
     }
 
     fn report_fault(&mut self, draft: &Draft, fault: Fault) {
@@ -277,5 +273,13 @@ impl Loader<'_> {
         } else {
             self.report_within(&draft.at, fault.part, fault.message, fault.help);
         }
+    }
+}
+
+/// Only `$userToken` has holes: what comes from elsewhere is taken as it is.
+fn holes(draft: &Draft) -> Result<Vec<Range<usize>>, Fault> {
+    match (&draft.source, &draft.text) {
+        (Source::UserToken, Some(text)) => template::holes(text),
+        _ => Ok(Vec::new()),
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::hole::{Hole, Unfit};
+use super::value::find_token_between;
 use crate::secret::Secret;
 
 /// A value with typed holes for the user's token. Its `Debug` says how it was written and never what.
@@ -143,7 +144,7 @@ pub(super) fn holes(text: &str) -> Result<Vec<Range<usize>>, Fault> {
         from = whole.end;
         holes.push(whole);
     }
-    if let Some(range) = super::value::find_token(text).filter(|range| text[range.clone()].starts_with('{')) {
+    if let Some(range) = find_token_between(text, "{{", "}}") {
         return Err(Fault::new(range, "`{{token}}` is no placeholder here", "write <<token>>"));
     }
     if holes.is_empty() {

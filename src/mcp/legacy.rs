@@ -185,8 +185,7 @@ mod tests {
 
     #[test]
     fn a_modern_version_in_initialize_is_negotiated_down() {
-        let text =
-            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{"roots":{}}}}"#;
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{"roots":{}}}}"#;
         let asked = Asked::parse(&Message::parse(Bytes::from(text)).unwrap()).unwrap();
         assert_eq!(asked.version, Version::NEWEST_LEGACY);
         assert_eq!(without_questions(&asked.capabilities), "{}");

@@ -105,7 +105,7 @@ impl Message {
             })?;
         }
         let place = |part| json::range_in(text, part);
-        Ok(Self { kind, id: id.map(place), method, params: params.map(place), text: body.clone() })
+        Ok(Self { kind, id: id.map(place), method, params: params.map(place), text: body })
     }
 
     /// What it is.
@@ -153,17 +153,13 @@ impl Message {
     /// The whole message with other `params`.
     #[must_use]
     pub fn with_params(&self, params: &str) -> String {
-        match self.params.clone() {
-            Some(range) => {
-                let text = self.text();
-                format!("{}{params}{}", &text[..range.start], &text[range.end..])
-            }
-            None => {
-                let mut object = Object::parse(self.text()).unwrap_or_default();
-                object.set("params", params);
-                object.write()
-            }
+        if let Some(range) = self.params.clone() {
+            let text = self.text();
+            return format!("{}{params}{}", &text[..range.start], &text[range.end..]);
         }
+        let mut object = Object::parse(self.text()).unwrap_or_default();
+        object.set("params", params);
+        object.write()
     }
 
     fn slice(&self, range: Range<usize>) -> &str {

@@ -168,7 +168,8 @@ mod tests {
         let (alice, one) = (UserId::local("alice").unwrap(), ServerName::parse("one").unwrap());
         let owner = Owner { user: &alice, server: &one };
         let long = "x".repeat(3000);
-        let id = session(&format!(r#"{{"roots":{{}},"experimental":{{"a":"{long}"}}}}"#)).seal(&keyring, owner).unwrap();
+        let id =
+            session(&format!(r#"{{"roots":{{}},"experimental":{{"a":"{long}"}}}}"#)).seal(&keyring, owner).unwrap();
         assert!(id.len() <= MAX_ID);
         assert_eq!(Session::open(&keyring, owner, &id, UnixTime(1)).unwrap().capabilities, r#"{"roots":{}}"#);
         assert_eq!(session(&format!(r#"{{"roots":"{long}"}}"#)).seal(&keyring, owner), Err(TooLong));

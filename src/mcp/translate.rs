@@ -1,5 +1,5 @@
 //! A modern client in front of a legacy server: what is taken out of its requests and added to the answers.
-//! Source: MCP 2026-07-28, changelog; basic/index "ResultType" and "Error Codes"; server/utilities/caching.
+//! Source: MCP 2026-07-28, changelog; basic/index "`ResultType`" and "Error Codes"; server/utilities/caching.
 
 use super::era::Version;
 use super::json::{self, Object};
@@ -47,7 +47,8 @@ pub fn discover_result(initialized: &Initialized) -> String {
         result.push_str(instructions);
     }
     if let Some(info) = object.get("serverInfo") {
-        result.push_str(&format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#));
+        let meta = format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#);
+        result.push_str(&meta);
     }
     result.push_str(r#","ttlMs":0,"cacheScope":"private"}"#);
     result
@@ -85,10 +86,7 @@ fn meta_with(meta: Option<&str>, server_info: &str) -> String {
 
 /// Methods whose results carry `ttlMs` and `cacheScope`.
 fn is_cacheable(method: &str) -> bool {
-    matches!(
-        method,
-        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read"
-    )
+    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
 }
 
 /// A list of tools without `execution`, which the modern era has not; `None` if no tool has it.

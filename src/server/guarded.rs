@@ -29,7 +29,7 @@ pub struct Times {
 
 /// What a connection is doing, shared between its bytes and its requests.
 #[derive(Debug, Default)]
-pub struct Activity {
+pub(super) struct Activity {
     in_flight: AtomicUsize,
     /// A request has been read: the connection is no longer new.
     begun: AtomicBool,
@@ -39,11 +39,11 @@ pub struct Activity {
 
 /// One request in flight; it ends with its response.
 #[derive(Debug)]
-pub struct InFlight(Arc<Activity>);
+pub(super) struct InFlight(Arc<Activity>);
 
 impl Activity {
     /// A request has been read.
-    pub fn begin(self: &Arc<Self>, version: Version) -> InFlight {
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
         self.multiplexed.store(version >= Version::HTTP_2, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Drop for InFlight {
 }
 
 /// A stream with its patience.
-pub struct Guarded<S> {
+pub(super) struct Guarded<S> {
     stream: S,
     activity: Arc<Activity>,
     times: Times,
@@ -86,7 +86,7 @@ enum Awaiting {
 
 impl<S> Guarded<S> {
     /// Guards a new connection.
-    pub fn new(stream: S, activity: Arc<Activity>, times: Times) -> Self {
+    pub(super) fn new(stream: S, activity: Arc<Activity>, times: Times) -> Self {
         Self {
             stream,
             activity,
@@ -182,7 +182,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
 /// Resolves when the peer has closed its side or reset the connection, however many unread bytes lie in between:
 /// EPOLLRDHUP on a descriptor of its own says so. Never resolves if there is no descriptor to spare.
-pub fn closed_by_peer<S: AsFd>(stream: &S) -> impl Future<Output = ()> + Send + 'static {
+pub(super) fn closed_by_peer<S: AsFd>(stream: &S) -> impl Future<Output = ()> + Send + 'static {
     let watched = stream.as_fd().try_clone_to_owned().and_then(sys::watch);
     async move {
         let Ok(watched) = watched else { return std::future::pending().await };

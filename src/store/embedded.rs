@@ -55,13 +55,14 @@ impl Embedded {
             // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
             let snapshot = connection.transaction()?;
             let mut select = snapshot.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
+            let mut record = None;
             for name in names.iter() {
-                let record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
+                record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
                 if record.is_some() {
-                    return Ok(Found { record, proofs: Vec::new() });
+                    break;
                 }
             }
-            Ok(Found { record: None, proofs: proofs(&snapshot)? })
+            Ok(Found { record, proofs: proofs(&snapshot)? })
         };
         read(self.reader.run(READ_DEADLINE, select).await?)
     }
@@ -148,8 +149,11 @@ impl Embedded {
         self.reader.run(READ_DEADLINE, read).await
     }
 
-    /// Whether the database can be read and holds what `verify` accepts.
-    pub(super) async fn check(&self, verify: impl FnOnce(Proofs) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    /// What `verify` says to the proofs of the keys that wrote here.
+    pub(super) async fn verify<T>(
+        &self,
+        verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         verify(self.reader.run(READ_DEADLINE, |connection| Ok(proofs(connection)?)).await?)
     }
 }

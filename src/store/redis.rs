@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::record::Names;
-use super::{Found, Row, SetupError, StoreError, Write};
+use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::secret::Secret;
 
@@ -185,6 +185,16 @@ impl Redis {
             pipe.cmd("EXISTS").arg(self.session(name));
         }
         self.ask(&pipe, |found: Vec<bool>| Ok(found.contains(&true))).await
+    }
+
+    /// What `verify` says to the proofs of the keys that wrote here.
+    pub(super) async fn verify<T>(
+        &self,
+        verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HGETALL").arg(self.proofs());
+        self.ask(&pipe, |[proofs]: [Proofs; 1]| verify(proofs)).await
     }
 
     pub(super) fn desyncs(&self) -> u64 {

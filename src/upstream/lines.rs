@@ -40,7 +40,7 @@ impl Lines {
     ///
     /// # Errors
     /// As soon as a line is known to be over the limit, whole or not.
-    pub fn next(&mut self) -> Result<Option<Bytes>, LineTooLong> {
+    pub fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
         let Some(at) = memchr::memchr(b'\n', &self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
             return if self.buffer.len() > self.limit { Err(LineTooLong) } else { Ok(None) };
@@ -77,12 +77,12 @@ mod tests {
     fn lines_are_found_across_reads_and_lose_only_their_ends() {
         let mut lines = Lines::new(100);
         feed(&mut lines, b"{\"a\"");
-        assert_eq!(lines.next(), Ok(None));
+        assert_eq!(lines.next_line(), Ok(None));
         feed(&mut lines, b":1}\r\n\n{}\nrest");
-        assert_eq!(lines.next(), Ok(Some(Bytes::from_static(b"{\"a\":1}"))));
-        assert_eq!(lines.next(), Ok(Some(Bytes::new())));
-        assert_eq!(lines.next(), Ok(Some(Bytes::from_static(b"{}"))));
-        assert_eq!(lines.next(), Ok(None));
+        assert_eq!(lines.next_line(), Ok(Some(Bytes::from_static(b"{\"a\":1}"))));
+        assert_eq!(lines.next_line(), Ok(Some(Bytes::new())));
+        assert_eq!(lines.next_line(), Ok(Some(Bytes::from_static(b"{}"))));
+        assert_eq!(lines.next_line(), Ok(None));
         assert_eq!(lines.rest(), Some(Bytes::from_static(b"rest")));
         assert_eq!(lines.rest(), None);
     }
@@ -91,10 +91,10 @@ mod tests {
     fn a_line_over_the_limit_is_refused_before_it_ends() {
         let mut lines = Lines::new(4);
         feed(&mut lines, b"12345");
-        assert_eq!(lines.next(), Err(LineTooLong));
+        assert_eq!(lines.next_line(), Err(LineTooLong));
         let mut lines = Lines::new(4);
         feed(&mut lines, b"1234\n12345\n");
-        assert_eq!(lines.next(), Ok(Some(Bytes::from_static(b"1234"))));
-        assert_eq!(lines.next(), Err(LineTooLong));
+        assert_eq!(lines.next_line(), Ok(Some(Bytes::from_static(b"1234"))));
+        assert_eq!(lines.next_line(), Err(LineTooLong));
     }
 }

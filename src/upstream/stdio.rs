@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
+use super::UpstreamError;
 use super::group::{Exit, Graces, Group, Pipes, Spawner};
 use super::lines::{LineTooLong, Lines};
 use super::stderr::ErrorLog;
-use super::UpstreamError;
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::secret::Secret;
@@ -91,7 +91,7 @@ impl StdioServer {
     /// If the child is gone or a line is too long.
     pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
-            match self.lines.next() {
+            match self.lines.next_line() {
                 Ok(Some(line)) => return Ok(line),
                 Ok(None) => {}
                 Err(LineTooLong) => return Err(UpstreamError::LineTooLong(self.line_limit)),

@@ -124,7 +124,7 @@ async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
     let alice = user("alice");
     store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
-    store.revoke("s1", Duration::from_secs(60)).await.unwrap();
+    store.revoke("s1", Duration::from_mins(1)).await.unwrap();
     assert!(store.revoked("s1").await.unwrap());
     assert_eq!(store.list(None).await.unwrap().entries.len(), 1);
     assert!(store.delete(&alice, &server("notion")).await.unwrap());

@@ -3,17 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::Redis;
-use crate::store::{Notice, Proofs, StoreError};
+use crate::store::{Notice, StoreError};
 
 impl Redis {
-    /// Whether Redis answers what `verify` accepts, and does not evict as far as can be told.
-    pub(in crate::store) async fn check(
-        &self,
-        verify: impl FnOnce(Proofs) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("HGETALL").arg(self.proofs());
-        self.ask(&pipe, |[proofs]: [Proofs; 1]| verify(proofs)).await?;
+    /// An error if Redis is known to evict.
+    pub(in crate::store) async fn check_eviction(&self) -> Result<(), StoreError> {
         if self.policy_seen.load(Ordering::Relaxed) {
             return Ok(());
         }
