@@ -280,6 +280,22 @@ pub struct Server {
     pub process: ProcessLimits,
     /// The protocol era to speak with it.
     pub protocol: Protocol,
+    /// What becomes of its questions to clients that cannot be asked in the middle of a call.
+    pub questions: Questions,
+}
+
+/// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the
+/// era that answers by calling again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "questions")]
+pub enum Questions {
+    /// The server waits, for `parkLease` at most, until the client calls again. What it did before is done once.
+    #[default]
+    Park,
+    /// The server is ended, and the call begins anew with the answers. Right where doing it twice is harmless.
+    Replay,
+    /// The server is told that the client cannot be asked.
+    Refuse,
 }
 
 /// The protocol era to speak with a server.
@@ -334,6 +350,8 @@ pub struct ProcessLimits {
     pub eof_grace: Duration,
     /// From SIGTERM to SIGKILL.
     pub term_grace: Duration,
+    /// How long a server that has asked its client something waits for the answer, when the client must call again.
+    pub park_lease: Duration,
     /// The longest line on stdout, bytes.
     pub line: usize,
 }
