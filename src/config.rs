@@ -1,27 +1,40 @@
 //! The configuration as meant: immutable, shared by every request, plain data only. `file` is the same as written.
+//!
+//! Loading goes from text to a tree with positions (`document`), to what was written (`read`, `file`), to what was
+//! meant (`load` and the modules after it), with every problem collected on the way. At request time only `fill` is
+//! left to do. No excerpt, no `Debug` and no error shows a value of the file or of a token.
 
-mod container;
+// what was written, and what is wrong with it
 mod document;
 pub mod file;
-mod fill;
-mod hole;
-mod hosts;
-mod identity;
-mod launch_plan;
-mod load;
 mod mask;
 mod path;
 mod problem;
-mod program;
 mod read;
+mod units;
+
+// what is meant
+mod hosts;
+mod identity;
+mod load;
 mod servers;
+mod token_store;
+mod value;
+
+// what is launched
+mod arguments;
+mod container;
+mod launch_plan;
+mod program;
+
+// holes for the user's token
+mod fill;
+mod hole;
 mod template;
+mod url_template;
+
 #[cfg(test)]
 mod testing;
-mod token_store;
-mod units;
-mod url_template;
-mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
