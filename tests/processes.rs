@@ -161,11 +161,13 @@ fn a_server_gets_its_environment_and_nothing_else() {
     run(async {
         let marked = Marked::new();
         let directory = tempfile::tempdir().unwrap();
-        let mut shell = launch("/bin/sh", &["-c", "read line", marked.marker(), "shell"]);
+        let mut shell = launch("/bin/sh", &["-c", "echo up; read line", marked.marker(), "shell"]);
         shell.env =
             vec![("KEY".into(), Secret::new("a value = \n".into())), ("EMPTY".into(), Secret::new(String::new()))];
         shell.cwd = Some(directory.path().to_owned());
-        let (group, _pipes) = spawn(&shell).unwrap();
+        let (group, mut pipes) = spawn(&shell).unwrap();
+        // Until it runs, the system shows it half made.
+        pipes.stdout.read_exact(&mut [0; 3]).await.unwrap();
 
         let seen = Seen::of(group.id());
         assert_eq!(seen.environment, BTreeSet::from(["KEY=a value = \n".to_owned(), "EMPTY=".to_owned()]));

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tollbridge::config::StdioLaunch;
 use tollbridge::lifecycle::Lifecycle;
@@ -41,9 +41,10 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
     pipes.stdin.write_all(b"go\n").await.unwrap();
     BufReader::new(&mut pipes.stdout).read_line(&mut String::new()).await.unwrap();
 
-    let args = ["-c", "read line", marker, "shell"].map(OsString::from).to_vec();
+    let args = ["-c", "echo up; read line", marker, "shell"].map(OsString::from).to_vec();
     let shell = StdioLaunch { program: "/bin/sh".into(), args, env: Vec::new(), cwd: None };
-    let _shell = spawner.spawn(&shell).unwrap();
+    let (_shell, mut pipes) = spawner.spawn(&shell).unwrap();
+    pipes.stdout.read_exact(&mut [0; 3]).await.unwrap();
 
     println!("ready");
     tokio::select! {
