@@ -77,12 +77,9 @@ async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
     let mut spy = connection(&redis);
     let mut spy = spy.as_pubsub();
     spy.psubscribe("toll:*").unwrap();
+    // The same in number, so that a message for the one could be taken for one for the other.
     let (mut mailbox, mut other) = (there.relay.open(), third.relay.open());
-    for mailbox in [&mut mailbox, &mut other] {
-        mailbox.listen_as("key".to_owned());
-    }
-    drop(other);
-    let mut other = third.relay.open();
+    mailbox.listen_as("key".to_owned());
     assert_eq!(here.relay.deliver(&mailbox.address(), "once".into()).await, Ok(()));
     assert_eq!(here.relay.deliver_by_key("key", "once more".into()).await, Ok(()));
     assert_eq!(received(&mut mailbox).await, "once");
@@ -152,6 +149,24 @@ async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis
     assert!(start.elapsed() < BACK, "{:?}", start.elapsed());
     assert_eq!(received(&mut mailbox).await, "before");
     assert_eq!(received(&mut mailbox).await, "after");
+}
+
+#[tokio::test]
+async fn a_node_that_is_late_after_an_outage_is_waited_for() {
+    let redis = Redis::start();
+    let keyring = Arc::new(Keyring::ephemeral());
+    let there = Node::start(&redis, &keyring);
+    there.until_listening().await;
+    let mut mailbox = there.relay.open();
+    let mut cutter = connection(&redis);
+    let list: String = redis::cmd("CLIENT").arg(&["LIST", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
+    let id = list.split([' ', '=']).nth(1).unwrap();
+    // One that listens only now may have come out of an outage together with the other.
+    let here = Node::start(&redis, &keyring);
+    here.until_listening().await;
+    redis::cmd("CLIENT").arg(&["KILL", "ID", id]).exec(&mut cutter).unwrap();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "hello".into()).await, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "hello");
 }
 
 #[tokio::test(flavor = "multi_thread")]
