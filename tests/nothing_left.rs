@@ -83,6 +83,7 @@ async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_n
     let turns: Arc<[AtomicUsize; 2]> = Arc::default();
     run(&bridge, &sessions, 4 * CLIENTS, &turns).await;
     let (descriptors, tasks) = at_rest(&bridge, admin).await;
+    assert!(tasks.is_some(), "the admin listener tells how many tasks there are");
 
     run(&bridge, &sessions, REQUESTS, &turns).await;
 
@@ -114,7 +115,7 @@ async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_worker_that_is_killed() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let clients = fifty_live_children(&bridge, &home).await;
     procs::kill(bridge.worker(), Signal::KILL);
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
@@ -127,7 +128,7 @@ async fn nothing_outlives_a_worker_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_supervisor_that_is_killed() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let worker = procs::Process::read(bridge.worker()).expect("a worker");
     let clients = fifty_live_children(&bridge, &home).await;
     bridge.signal(Signal::KILL);
@@ -141,12 +142,12 @@ async fn nothing_outlives_a_supervisor_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_bridge_that_is_stopped_twice() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let clients = fifty_live_children(&bridge, &home).await;
-    bridge.signal(Signal::TERM);
-    bridge.signal(Signal::TERM);
-    let status = bridge.ended(Duration::from_secs(3)).expect("the second signal is immediate");
+    let began = Instant::now();
+    let status = bridge.stop_at_once().expect("the second signal is immediate");
     assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
     drop(clients);
 }
