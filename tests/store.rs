@@ -10,6 +10,8 @@ mod home;
 mod redis_outage;
 #[path = "store/redis_server.rs"]
 mod redis_server;
+#[path = "store/redis_tls.rs"]
+mod redis_tls;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -229,7 +231,7 @@ async fn nothing_is_kept_in_the_clear(home: Home) {
 async fn writers_in_two_processes_lose_nothing(home: Home) {
     let keys = [key("k1")];
     let (here, also_here) = (home.open(&keys), home.open(&keys));
-    let other = second_process(&home.kind(), &keys[0].1);
+    let other = second_process(&home.kind(), &keys[0].1, &[]);
     for i in 0..40 {
         let name = server(&format!("s{i}"));
         let [(alice, a), (shared, b)] = [("alice", "a"), ("shared", "b")].map(|(u, t)| (user(u), secret(t)));
@@ -276,13 +278,18 @@ async fn a_store_that_works_is_ready(home: Home) {
 }
 
 /// Starts [`in_another_process`], which saves tokens in the store of `kind` and ends.
-fn second_process(kind: &TokenStoreKind, key: &str) -> tokio::task::JoinHandle<()> {
+fn second_process(
+    kind: &TokenStoreKind,
+    key: &str,
+    environment: &[(&str, &std::path::Path)],
+) -> tokio::task::JoinHandle<()> {
     let (kind, place) = match kind {
         TokenStoreKind::Redis { url, .. } => ("redis", url.expose().to_owned()),
         TokenStoreKind::Embedded { path } => ("embedded", path.to_str().unwrap().to_owned()),
     };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "in_another_process", "--ignored"])
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Stop;
 use crate::clock::UnixTime;
-use crate::config::{self, Config, ServerName};
+use crate::config::{self, Config, LoadOptions, ServerName};
 use crate::secret::Secret;
 use crate::store::{Entry, SetupError, StoreError, TokenStore};
 use crate::tokens::{self, MAX_TOKEN};
@@ -129,7 +129,7 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
 
 /// Reads the configuration, with the environment that `serve` would have.
 fn load(file: &Path) -> Result<Config, Stop> {
-    config::load(file, &config::LoadOptions::default()).map_err(Stop::usage)
+    config::load(file, &LoadOptions::default()).map_err(Stop::usage)
 }
 
 fn open(config: &Config) -> Result<TokenStore, Stop> {

@@ -112,10 +112,11 @@ pub(super) fn bundled_flags(option: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    use Role::{Env, EnvFile, Image, Option, Program};
+
     #[test]
     fn the_image_ends_the_options() {
         let args = ["run", "--rm", "-i", "--name", "x", "-e", "K=V", "-v", "-e", "img", "-e", "K=V"];
-        use Role::{Env, Image, Option, Program};
         let expected =
             [Option, Option, Option, Option, Option, Option, Env(0), Option, Option, Image, Program, Program];
         assert_eq!(roles(&args).unwrap(), expected);
@@ -126,10 +127,7 @@ mod tests {
         let args =
             ["--context", "c", "container", "run", "-eK=V", "-iteK=V", "--env=K=V", "--env", "K=V", "-ie", "K=V"];
         let roles = roles(&args).unwrap();
-        assert_eq!(
-            &roles[4..],
-            [Role::Env(2), Role::Env(4), Role::Env(6), Role::Option, Role::Env(0), Role::Option, Role::Env(0)]
-        );
+        assert_eq!(roles[4..], [Env(2), Env(4), Env(6), Option, Env(0), Option, Env(0)]);
         assert_eq!((bundled_flags("-ite"), bundled_flags("-e"), bundled_flags("--env=")), (Some("-it"), None, None));
     }
 
@@ -137,6 +135,6 @@ mod tests {
     fn only_run_is_read() {
         assert_eq!(roles(&["exec", "-e", "K=V", "c"]), None);
         assert!(is_engine("/usr/bin/docker") && is_engine("podman") && !is_engine("docker-mcp"));
-        assert_eq!(roles(&["run", "--env-file", "f", "--env-file=f"]).unwrap()[2..], [Role::EnvFile; 2]);
+        assert_eq!(roles(&["run", "--env-file", "f", "--env-file=f"]).unwrap()[2..], [EnvFile; 2]);
     }
 }

@@ -40,7 +40,6 @@ const SHOWN: &[&str] = &[
     "perUser",
     "prefix",
     "protocol",
-    "publicUrl",
     "queue",
     "requestTimeout",
     "secretHeader",
@@ -249,9 +248,9 @@ fn show_fields(fields: &[ObjectProp<'_>], hidden: bool, ranges: &mut Vec<Range<u
         let name = field.name.as_str();
         match &field.value {
             Value::Object(inner) if HIDDEN.contains(&name) => show_fields(&inner.properties, true, ranges),
-            // A command line written as one word may carry anything.
-            Value::StringLit(text) if name == "command" => {
-                show(&field.value, !hidden && !text.value.contains(' '), ranges)
+            // A command line written as one word, or a URL with a password, may carry anything.
+            Value::StringLit(text) if name == "command" || name == "publicUrl" => {
+                show(&field.value, !hidden && !text.value.contains([' ', '@']), ranges);
             }
             value => show(value, !hidden && SHOWN.contains(&name), ranges),
         }
@@ -271,9 +270,8 @@ fn holds_key(value: &Value<'_>, name: &str) -> bool {
 fn json(value: &Value<'_>) -> serde_json::Value {
     match value {
         Value::StringLit(text) => text.value.as_ref().into(),
-        Value::NumberLit(number) => {
-            number.value.parse::<serde_json::Number>().map_or(serde_json::Value::Null, Into::into)
-        }
+        // No field takes a fraction: a number that is out of range is a misfit like any other.
+        Value::NumberLit(number) => number.value.parse::<serde_json::Number>().map_or(0.5.into(), Into::into),
         Value::BooleanLit(truth) => truth.value.into(),
         Value::Object(object) => {
             let fields = object.properties.iter().map(|prop| (prop.name.as_str().to_owned(), json(&prop.value)));

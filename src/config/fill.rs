@@ -143,3 +143,6 @@ impl Drop for StdioLaunch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

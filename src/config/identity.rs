@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn a_hash_reads_the_same_in_every_form() {
         let hash = digest::digest(&digest::SHA256, b"tb_x");
-        let hex: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let hex = hash.as_ref().iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
         let base64 = base64::engine::general_purpose::STANDARD.encode(hash.as_ref());
         let url = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash.as_ref());
         for text in [&hex, &hex.to_uppercase(), &base64, &url] {

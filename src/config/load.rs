@@ -69,6 +69,7 @@ impl Loader<'_> {
         let json = self.document.json();
         if json.is_null() && self.problems.is_empty() {
             self.report(&root, "this file is empty", "start with { \"mcpServers\": { } }");
+            return None;
         }
         let file: file::File = self.read(&root, json)?;
         let limits = file.limits.map(|Object(limits)| limits).unwrap_or_default();
@@ -104,6 +105,11 @@ impl Loader<'_> {
     /// Reads `json`, which stands at `at`, as a type of `file`.
     pub(super) fn read<T: serde::de::DeserializeOwned>(&mut self, at: &Path, json: serde_json::Value) -> Option<T> {
         super::read::read(&self.document, at, json, &mut self.problems)
+    }
+
+    /// The path that the file means by `text`: absolute, without `.` in it.
+    pub(super) fn located(&self, text: &str) -> PathBuf {
+        self.base.join(text).components().collect()
     }
 
     /// Something is wrong at `at`.
@@ -193,12 +199,12 @@ impl Loader<'_> {
             body_idle: self.time(&at.key("bodyIdle"), file.body_idle.as_ref(), secs(30), Refused),
             commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
             keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
-            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(60), Refused),
+            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), Duration::from_mins(1), Refused),
             shutdown_grace: self.time(&at.key("shutdownGrace"), file.shutdown_grace.as_ref(), secs(25), Allowed),
             session_lifetime: self.time(
                 &at.key("sessionLifetime"),
                 file.session_lifetime.as_ref(),
-                secs(24 * 3600),
+                Duration::from_hours(24),
                 Refused,
             ),
             per_user: self.count(&at.key("perUser"), file.per_user, 32),
@@ -211,10 +217,11 @@ impl Loader<'_> {
     fn process_limits(&mut self, file: &file::Limits) -> ProcessLimits {
         let defaults = ProcessLimits {
             start_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(300),
+            request_timeout: Duration::from_mins(5),
             abandoned_grace: Duration::from_secs(30),
             eof_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(2),
+            park_lease: Duration::from_mins(2),
             line: 16 << 20,
         };
         let written = file::Server {
@@ -223,6 +230,7 @@ impl Loader<'_> {
             abandoned_grace: file.abandoned_grace.clone(),
             eof_grace: file.eof_grace.clone(),
             term_grace: file.term_grace.clone(),
+            park_lease: file.park_lease.clone(),
             line: file.line.clone(),
             ..file::Server::default()
         };
@@ -240,6 +248,7 @@ impl Loader<'_> {
             abandoned_grace: time("abandonedGrace", &file.abandoned_grace, defaults.abandoned_grace, Allowed),
             eof_grace: time("eofGrace", &file.eof_grace, defaults.eof_grace, Allowed),
             term_grace: time("termGrace", &file.term_grace, defaults.term_grace, Allowed),
+            park_lease: time("parkLease", &file.park_lease, defaults.park_lease, Refused),
             line: self.size(&at.key("line"), file.line.as_ref(), defaults.line),
         }
     }

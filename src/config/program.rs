@@ -35,7 +35,7 @@ impl Loader<'_> {
     }
 
     fn program_at(&self, command: &str) -> Result<PathBuf, &'static str> {
-        let path = self.base.join(command);
+        let path = self.located(command);
         match path.metadata() {
             Ok(file) if file.is_dir() => Err("this is a directory, not a program"),
             Ok(_) if is_program(&path) => Ok(path),

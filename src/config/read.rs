@@ -60,12 +60,18 @@ pub(super) fn read<T: DeserializeOwned>(
     }
 }
 
-/// Takes the field at `path` away.
+/// Takes the field at `path` away. What is left of an object that held nothing else is not worth a second complaint.
 fn remove(json: &mut Value, path: &Path) -> Option<()> {
-    match (find(json, &path.parent())?, path.last()?) {
-        (Value::Object(fields), Step::Key(key)) => fields.remove(key).map(drop),
-        _ => None,
+    let parent = path.parent();
+    let around = find(json, &parent)?;
+    match (&mut *around, path.last()?) {
+        (Value::Object(fields), Step::Key(key)) => fields.remove(key)?,
+        _ => return None,
+    };
+    if parent.last().is_some() && around.as_object().is_some_and(serde_json::Map::is_empty) {
+        *around = Value::Null;
     }
+    Some(())
 }
 
 /// Makes the value at `path` null, or the nearest one around it that is not null yet.

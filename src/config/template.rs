@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
+use super::fill::MAX_VALUE;
 use super::hole::{Hole, Unfit};
+use super::value::find_token_between;
 use crate::secret::Secret;
 
 /// A value with typed holes for the user's token. Its `Debug` says how it was written and never what.
@@ -143,7 +145,7 @@ pub(super) fn holes(text: &str) -> Result<Vec<Range<usize>>, Fault> {
         from = whole.end;
         holes.push(whole);
     }
-    if let Some(range) = super::value::find_token(text).filter(|range| text[range.clone()].starts_with('{')) {
+    if let Some(range) = find_token_between(text, "{{", "}}") {
         return Err(Fault::new(range, "`{{token}}` is no placeholder here", "write <<token>>"));
     }
     if holes.is_empty() {
@@ -165,6 +167,9 @@ pub(super) fn env(source: Source, text: &str, holes: &[Range<usize>]) -> Result<
 pub(super) fn arg(source: Source, text: &str, holes: &[Range<usize>]) -> Result<Template, Fault> {
     if let Some(nul) = text.find('\0') {
         return Err(Fault::new(nul..nul + 1, "an argument cannot hold NUL", "take it out"));
+    }
+    if text.len() > MAX_VALUE {
+        return Err(Fault::new(0..text.len(), "this argument is longer than the system takes", "pass a file's name"));
     }
     if let Some(first) = holes.first().filter(|hole| hole.start == 0) {
         let message = "an argument cannot begin with the token: one that starts with `-` would be an option";

@@ -134,7 +134,7 @@ impl Loader<'_> {
                 self.report(at, "no shell expands `~` here", "write the whole path, or one relative to this file");
                 None
             }
-            Setting::Known(text) => Some(self.base.join(text.strip_prefix("./").unwrap_or(text))),
+            Setting::Known(text) => Some(self.located(text)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
@@ -56,6 +57,8 @@ impl Setting {
 pub(super) struct Draft {
     /// Where its text stands.
     pub at: Path,
+    /// Where its text starts in what stands there.
+    pub from: usize,
     /// How it was written.
     pub source: Source,
     /// Its text; `None` for an environment variable that is not set here.
@@ -85,7 +88,7 @@ impl Loader<'_> {
             Value::Misfit => None,
             Value::Plain(text) if self.refuses_plain(at, &text, expansion) => None,
             Value::Plain(text) => {
-                Some(Draft { at: at.clone(), source: Source::Plain, text: Some(Zeroizing::new(text)) })
+                Some(Draft { at: at.clone(), from: 0, source: Source::Plain, text: Some(Zeroizing::new(text)) })
             }
             Value::Env(name) => {
                 let text = if resolve {
@@ -94,11 +97,11 @@ impl Loader<'_> {
                     self.check_variable_name(at, &name);
                     None
                 };
-                Some(Draft { at: at.clone(), source: Source::Env(name), text })
+                Some(Draft { at: at.clone(), from: 0, source: Source::Env(name), text })
             }
             Value::UserToken(text) => {
                 let at = at.key("$userToken");
-                Some(Draft { at, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
+                Some(Draft { at, from: 0, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
             }
         }
     }
@@ -157,24 +160,27 @@ pub(super) enum Expansion {
 }
 
 /// Where `text` holds `<<token>>` or `{{token}}`, however spelled.
-pub(super) fn find_token(text: &str) -> Option<std::ops::Range<usize>> {
-    let lower = text.to_ascii_lowercase();
-    [("<<", ">>"), ("{{", "}}")].into_iter().find_map(|(open, close)| {
-        let mut from = 0;
-        while let Some(start) = lower[from..].find(open).map(|start| start + from) {
-            let inside = start + open.len();
-            let end = lower[inside..].find(close)? + inside;
-            if lower[inside..end].trim_start_matches('<').trim_matches([' ', '{']) == "token" {
-                return Some(start..end + close.len());
-            }
-            from = inside;
+pub(super) fn find_token(text: &str) -> Option<Range<usize>> {
+    find_token_between(text, "<<", ">>").or_else(|| find_token_between(text, "{{", "}}"))
+}
+
+/// Where `text` holds the word `token` between `open` and `close`, however spelled.
+pub(super) fn find_token_between(text: &str, open: &str, close: &str) -> Option<Range<usize>> {
+    let mut from = 0;
+    while let Some(start) = text[from..].find(open).map(|start| start + from) {
+        let inside = start + open.len();
+        let end = text[inside..].find(close)? + inside;
+        let name = text[inside..end].trim_matches([' ', '<', '{']);
+        if name.eq_ignore_ascii_case("token") {
+            return Some(start..end + close.len());
         }
-        None
-    })
+        from = inside;
+    }
+    None
 }
 
 /// Where `text` holds `${NAME}` (or `${env:NAME}`), and the name.
-fn find_expansion(text: &str, expansion: Expansion) -> Option<(std::ops::Range<usize>, &str)> {
+fn find_expansion(text: &str, expansion: Expansion) -> Option<(Range<usize>, &str)> {
     let start = text.find("${")?;
     let end = text[start..].find('}')? + start + 1;
     let fits = expansion == Expansion::Part || (start == 0 && end == text.len());

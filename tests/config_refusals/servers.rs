@@ -1,0 +1,245 @@
+//! The mistakes of one server's entry.
+
+use super::{check, refused};
+
+/// A file with one problem, in the fields of the server `s`, in a file that has a token store; the path starts at the server.
+fn server_refused(fields: &str, path: &str, sentence: &str) {
+    let store = r#"{ "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] }"#;
+    let text = format!("{{ \"tokenStore\": {store},\n \"mcpServers\": {{ \"s\": {fields} }} }}");
+    let dot = if path.is_empty() { "" } else { "." };
+    refused(&text, &format!("mcpServers.s{dot}{path}"), sentence);
+}
+
+#[test]
+fn times_and_sizes() {
+    server_refused(r#"{ "command": "sh", "requestTimeout": "0s" }"#, "requestTimeout", "zero makes no sense here");
+    server_refused(r#"{ "command": "sh", "line": "many" }"#, "line", "this is not a size");
+}
+
+#[test]
+fn servers() {
+    let name = |name: &str| format!("{{ \"mcpServers\": {{ \"{name}\": {{ \"command\": \"sh\" }} }} }}");
+    refused(&name("my server"), "mcpServers.\"my server\"", "this cannot be the name of a server");
+    refused(&name(".x"), "mcpServers.\".x\"", "this cannot be the name of a server");
+    server_refused("[]", "", "expected an object, found a list");
+    server_refused("{}", "", "this server is neither a program nor elsewhere");
+    server_refused(r#"{ "command": "sh", "url": "https://a" }"#, "", "this server is both a program and elsewhere");
+    server_refused(r#"{ "command": "sh", "type": "http" }"#, "type", "a server with `command` is of type stdio");
+    server_refused(r#"{ "url": "https://a", "type": "stdio" }"#, "type", "a server with `url` is not of type stdio");
+    server_refused(r#"{ "url": "https://a", "type": "stdout" }"#, "type", "this may only be \"stdio\", \"http\"");
+    server_refused(r#"{ "command": "sh", "headers": {} }"#, "headers", "`headers` belongs to a server with `url`");
+    server_refused(r#"{ "url": "https://a", "args": [] }"#, "args", "`args` belongs to a server with `command`");
+    server_refused(r#"{ "command": "sh", "agrs": [] }"#, "agrs", "unknown field `agrs`");
+    server_refused(r#"{ "command": "sh", "autoApprove": [] }"#, "autoApprove", "unknown field `autoApprove`");
+    server_refused(
+        r#"{ "url": "https://a", "type": "sse", "transport": "streamable" }"#,
+        "transport",
+        "`transport` and `type` do not agree",
+    );
+    server_refused(
+        r#"{ "command": "sh", "requiresUserToken": true }"#,
+        "requiresUserToken",
+        "the user's token would go nowhere",
+    );
+    let held = r#"{ "command": "sh", "requiresUserToken": false, "env": { "T": { "$userToken": "<<token>>" } } }"#;
+    server_refused(held, "requiresUserToken", "the user's token stands in this server's fields");
+    server_refused(r#"{ "command": "sh", "tokenSetup": {} }"#, "tokenSetup", "this server takes no user token");
+    let setup = |field: &str| {
+        format!(
+            "{{ \"command\": \"sh\", \"env\": {{ \"T\": {{ \"$userToken\": \"<<token>>\" }} }}, \"tokenSetup\": {{ {field} }} }}"
+        )
+    };
+    server_refused(&setup("\"helpUrl\": \"http://a\""), "tokenSetup.helpUrl", "this is not an https URL");
+    server_refused(&setup("\"tokenFormat\": \"(?=a)\""), "tokenSetup.tokenFormat", "this is not a regular expression");
+    server_refused(
+        &setup("\"tokenFormat\": \"(a{999}){999}\""),
+        "tokenSetup.tokenFormat",
+        "this regular expression is too large",
+    );
+}
+
+#[test]
+fn programs() {
+    server_refused(r#"{ "command": "no-such-program" }"#, "command", "no program of this name is in PATH");
+    server_refused(r#"{ "command": "./no/such" }"#, "command", "there is no such program");
+    server_refused(r#"{ "command": "./plain.txt" }"#, "command", "this file is not executable");
+    server_refused(r#"{ "command": "/" }"#, "command", "this is a directory, not a program");
+    server_refused(r#"{ "command": "" }"#, "command", "this names no program");
+    server_refused(r#"{ "command": "npx --key=sk-1" }"#, "command", "no program of this name is in PATH");
+    server_refused(r#"{ "command": "sh", "cwd": "nowhere" }"#, "cwd", "there is no such directory");
+    server_refused(
+        r#"{ "command": "sh", "env": { "A=B": "1" } }"#,
+        "env.\"A=B\"",
+        "this cannot be the name of a variable",
+    );
+    server_refused(r#"{ "command": "sh", "env": { "": "1" } }"#, "env.\"\"", "this cannot be the name of a variable");
+    server_refused(
+        r#"{ "command": "sh", "env": { "A": "a\u0000" } }"#,
+        "env.A",
+        "an environment variable cannot hold NUL",
+    );
+    server_refused(r#"{ "command": "sh", "env": { "PORT": 8080 } }"#, "env.PORT", "expected text, ");
+    server_refused(r#"{ "command": "sh", "args": ["a", ["sk-1"]] }"#, "args[1]", "expected text, ");
+}
+
+#[test]
+fn references() {
+    let env = |value: &str| format!("{{ \"command\": \"sh\", \"env\": {{ \"T\": {value} }} }}");
+    server_refused(
+        &env(r#"{ "$env": "MISSING" }"#),
+        "env.T",
+        "the environment variable `MISSING` is not set (server `s`, field `env.T`)",
+    );
+    server_refused(&env(r#"{ "$env": "EMPTY" }"#), "env.T", "the environment variable `EMPTY` is empty (server `s`");
+    server_refused(&env(r#"{ "$env": "${HOME}" }"#), "env.T", "`$env` does not name an environment variable");
+    server_refused(&env("{}"), "env.T", "expected text, ");
+    server_refused(&env(r#"{ "$env": "PATH", "$userToken": "<<token>>" }"#), "env.T", "`$env` and `$userToken` cannot");
+    server_refused(&env(r#"{ "$file": "sk-1" }"#), "env.T.$file", "unknown field `$file`");
+    server_refused(&env(r#"{ "$env": 5 }"#), "env.T.$env", "expected text, found a number");
+    server_refused(
+        &env(r#""sk-1 <<token>>""#),
+        "env.T",
+        "plain text is passed on as it is: the token would not be put in",
+    );
+    server_refused(
+        &env(r#""{{token}} sk-1""#),
+        "env.T",
+        "plain text is passed on as it is: the token would not be put in",
+    );
+    server_refused(
+        &env(r#""${env:KEY}""#),
+        "env.T",
+        "plain text is passed on as it is: the variable would not be put in",
+    );
+    server_refused(r#"{ "command": "<<token>>" }"#, "command", "plain text is passed on as it is");
+    server_refused(r#"{ "command": { "$userToken": "<<token>>" } }"#, "command", "the user's token cannot decide this");
+    server_refused(
+        r#"{ "url": "https://a", "headers": { "X": "Bearer ${KEY}" } }"#,
+        "headers.X",
+        "plain text is passed on as it is: the variable would not be put in",
+    );
+}
+
+#[test]
+fn templates() {
+    let env =
+        |template: &str| format!("{{ \"command\": \"sh\", \"env\": {{ \"T\": {{ \"$userToken\": {template} }} }} }}");
+    let refused = |template: &str, sentence: &str| server_refused(&env(template), "env.T.$userToken", sentence);
+    refused(r#""sk-1""#, "`$userToken` without <<token>>");
+    refused(r#""sk-1 <<tokne>>""#, "this is an unknown placeholder");
+    refused(r#""<<Token>>""#, "this is an unknown placeholder");
+    refused(r#""<<token>> <<""#, "this `<<` is not closed");
+    refused(r#""<<token>""#, "this `<<` is not closed");
+    refused(r#""<<<token>>""#, "this `<<` is not closed");
+    refused(r#""<<token>> {{token}}""#, "`{{token}}` is no placeholder here");
+    refused(r#""{\"a\": <<token>>}""#, "in JSON the token must stand inside a string");
+    refused(r#""{\"a\": \"b\", \"<<token>>\": 1}""#, "the token cannot be part of a JSON key");
+    refused(r#""{\"a\": \"sk-1 <<token>>\",}""#, "this looks like JSON but does not parse");
+    let key = r#"{ "command": "sh", "env": { "T<<token>>": "1" } }"#;
+    server_refused(key, "env.\"T<<token>>\"", "the token cannot be part of a variable's name");
+}
+
+#[test]
+fn the_place_of_a_bad_placeholder_is_exact() {
+    let text = "{ \"mcpServers\": { \"s\": { \"command\": \"sh\", \"env\": {\n  \"T\": { \"$userToken\": \"a\\n\\u00e9 <<b>>\" } } } } }";
+    let said = String::from_utf8(check(text).stderr).unwrap();
+    let column = text.lines().nth(1).unwrap().find("<<b>>").unwrap() + 1;
+    assert!(said.contains(&format!("tollbridge.json:2:{column}\n")), "{said}");
+}
+
+#[test]
+fn arguments() {
+    let args = |args: &str| format!("{{ \"command\": \"sh\", \"args\": {args} }}");
+    let visible = "arguments are visible in ps to every user of this machine";
+    server_refused(&args(r#"["-c", { "$userToken": "--key=<<token>>" }]"#), "args[1].$userToken", visible);
+    let allowed = |arg: &str| {
+        format!("{{ \"command\": \"sh\", \"allowTokenInArgs\": true, \"args\": [{{ \"$userToken\": \"{arg}\" }}] }}")
+    };
+    server_refused(&allowed("<<token>>"), "args[0].$userToken", "an argument cannot begin with the token");
+}
+
+#[test]
+fn containers() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
+    let refused = |more: &str, args: &str, path: &str, sentence: &str| {
+        server_refused(&format!("{{ \"command\": {docker:?}, {more} \"args\": {args} }}"), path, sentence);
+    };
+    let visible = "arguments are visible in ps to every user of this machine";
+    let allow = "\"allowTokenInArgs\": true,";
+    refused(
+        allow,
+        r#"["run", "--rm", { "$userToken": "x/<<token>>" }]"#,
+        "args[2].$userToken",
+        "the token cannot choose an image",
+    );
+    refused(
+        "",
+        r#"["run", { "$userToken": "--env-file=<<token>>" }, "i"]"#,
+        "args[1].$userToken",
+        "the token cannot choose a file",
+    );
+    refused(
+        "",
+        r#"["run", "-e", { "$userToken": "<<token>>=1" }, "i"]"#,
+        "args[2].$userToken",
+        "the token cannot be part of a variable's name",
+    );
+    refused("", r#"["run", "i", "-e", { "$userToken": "K=<<token>>" }]"#, "args[3].$userToken", visible);
+    refused("", r#"["exec", "-e", { "$userToken": "K=<<token>>" }, "c"]"#, "args[2].$userToken", visible);
+    refused("", r#"["run", "--label", { "$userToken": "K=<<token>>" }, "i"]"#, "args[2].$userToken", visible);
+    refused(
+        r#""env": { "K": "1" },"#,
+        r#"["run", { "$userToken": "-eK=<<token>>" }, "i"]"#,
+        "args[1].$userToken",
+        "`K` is declared elsewhere, too",
+    );
+}
+
+#[test]
+fn headers() {
+    let header = |name: &str, value: &str| {
+        format!("{{ \"url\": \"https://a.example\", \"headers\": {{ \"{name}\": {value} }} }}")
+    };
+    for name in ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Mcp-Session-Id", "mcp-name", "TE"] {
+        server_refused(&header(name, "\"1\""), &format!("headers.{name}"), "the bridge sets this header itself");
+    }
+    server_refused(&header("X Y", "\"1\""), "headers.\"X Y\"", "this is not the name of a header");
+    server_refused(
+        &header("<<token>>", "\"1\""),
+        "headers.\"<<token>>\"",
+        "the token cannot be part of a header's name",
+    );
+    server_refused(&header("X", "\"sk-\u{e9}\""), "headers.X", "a header's value is visible ASCII");
+    server_refused(&header("X", "\"sk-1\\r\\nY: 1\""), "headers.X", "a header's value is visible ASCII");
+    server_refused(&header("X", "\" sk-1\""), "headers.X", "a header's value is visible ASCII");
+    server_refused(&header("X", "{ \"$env\": \"NEWLINE\" }"), "headers.X", "a header's value is visible ASCII");
+    server_refused(&header("X", "\"1\", \"x\": \"2\""), "headers.x", "this header is written twice");
+}
+
+#[test]
+fn urls() {
+    let refused = |url: &str, sentence: &str| server_refused(&format!("{{ \"url\": \"{url}\" }}"), "url", sentence);
+    refused("a.example", "this is not an http or https URL");
+    refused("file:///etc/passwd", "this is not an http or https URL");
+    refused("https://", "this URL names no host");
+    refused("https:///a.example", "this URL names no host");
+    refused("https://u:sk-1@a.example", "a URL here carries no user or password");
+    refused("https://a.example/#sk-1", "a fragment is never sent");
+    refused("https://a.example/a b", "a URL has no spaces");
+    refused("https://a.example:99999/", "this is not a URL");
+    let template = |url: &str, sentence: &str| {
+        server_refused(&format!("{{ \"url\": {{ \"$userToken\": \"{url}\" }} }}"), "url.$userToken", sentence);
+    };
+    template("<<token>>://a.example", "this is not an http or https URL");
+    template("https://<<token>>/", "the token cannot choose where the request goes");
+    template("https://a.example:<<token>>/", "the token cannot choose where the request goes");
+    template("https://<<token>>@a.example/", "the token cannot choose where the request goes");
+    template("https://a.<<token>>", "the token cannot choose where the request goes");
+    template("https:///<<token>>/", "this URL names no host");
+    template("https://a.example\\\\<<token>>/", "a URL has no spaces");
+    template("https://a.example/?<<token>>=1", "the token cannot be the name of a query field");
+    template("https://a.example/#<<token>>", "a fragment is never sent");
+    template("https://a.example/<<token>>/../x", "`..` takes the token out of this URL");
+}

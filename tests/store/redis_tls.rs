@@ -1,0 +1,57 @@
+//! Redis behind TLS: only with a certificate that the system trusts.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tollbridge::clock::Clock;
+use tollbridge::store::{StoreError, TokenStore};
+
+use crate::home::{Seen, found, key, look, redis_kind, ring, user};
+use crate::redis_server::RedisServer;
+use crate::second_process;
+
+fn openssl(directory: &Path, arguments: &str) {
+    let status = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .current_dir(directory)
+        .stderr(Stdio::null())
+        .status()
+        .expect("openssl is installed");
+    assert!(status.success(), "openssl {arguments}");
+}
+
+/// A certificate of an authority that nobody knows, for the host `localhost`.
+fn certificate() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    openssl(directory.path(), &format!("req -x509 {new} -subj /CN=authority -keyout ca.key -out ca.pem"));
+    openssl(directory.path(), &format!("req {new} -subj /CN=redis -keyout redis.key -out redis.csr"));
+    std::fs::write(directory.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
+    let sign = "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+    openssl(directory.path(), &format!("{sign} -out redis.pem"));
+    directory
+}
+
+#[tokio::test]
+async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it() {
+    let files = certificate();
+    let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let (cert, private, ca) = (file("redis.pem"), file("redis.key"), file("ca.pem"));
+    let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &private, "--tls-ca-cert-file", &ca];
+    let redis = RedisServer::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let key = key("k1");
+    let open =
+        |url| TokenStore::open(&redis_kind(url), Arc::new(ring(std::slice::from_ref(&key))), Clock::System).unwrap();
+
+    let untrusted = open(format!("rediss://localhost:{port}/"));
+    assert_eq!(look(&untrusted, &user("other"), "s0").await, Seen::Failed(StoreError::Unreachable));
+    let trust = [("SSL_CERT_FILE", Path::new(&ca))];
+    second_process(&redis_kind(format!("rediss://localhost:{port}/")), &key.1, &trust).await.unwrap();
+    assert_eq!(look(&open(redis.socket_url()), &user("other"), "s0").await, found("other"));
+    // The certificate is trusted but not for this name.
+    assert!(second_process(&redis_kind(format!("rediss://127.0.0.1:{port}/")), &key.1, &trust).await.is_err());
+}
