@@ -41,10 +41,10 @@ impl Report {
         for (concurrency, direct, modern, legacy) in &self.rates {
             for (era, bridge) in [("modern", modern), ("legacy", legacy)] {
                 if *concurrency == 1 {
-                    let added = milliseconds(&bridge.latencies, 0.5) - milliseconds(&direct.latencies, 0.5);
+                    let added = bridge.added_to(direct);
                     targets.push((added <= ADDED, format!("{era} {added:+.2} ms p50 at 1")));
                 } else {
-                    let share = bridge.per_second() / direct.per_second();
+                    let share = bridge.share_of(direct);
                     targets.push((share >= SHARE, format!("{era} {:.0} % at {concurrency}", share * 100.0)));
                 }
             }
@@ -63,7 +63,7 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "tools/call, a fresh process each; latency in ms, processor time in ms per call")?;
+        writeln!(f, "tools/call, a fresh process each; latency in ms, processor time in ms per call, ratio by rounds")?;
         writeln!(
             f,
             "{:<18}{:>7}{:>9}{:>7}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>9}",
@@ -104,7 +104,7 @@ fn row(f: &mut Formatter<'_>, name: &str, concurrency: usize, row: &Figures, dir
         f,
         "{name:<18}{concurrency:>7}{:>9.0}{:>6.0}%{:>8.2}{:>8.2}{:>8.2}",
         row.per_second(),
-        row.per_second() / direct.per_second() * 100.0,
+        row.share_of(direct) * 100.0,
         at(0.5),
         at(0.95),
         at(0.99)

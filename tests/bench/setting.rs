@@ -46,10 +46,10 @@ impl Setting {
     }
 
     pub(crate) fn memory(&self) -> Memory {
-        let worker = self.worker();
+        let (worker, supervisor) = (self.worker(), self.bridge.id());
         Memory {
             worker: status(worker, "VmRSS:"),
-            supervisor: status(self.bridge.id(), "VmRSS:"),
+            supervisor: if worker == supervisor { 0.0 } else { status(supervisor, "VmRSS:") },
             peak: status(worker, "VmHWM:"),
         }
     }
