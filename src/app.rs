@@ -20,11 +20,13 @@ use crate::admin::Admin;
 use crate::auth::Authenticator;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen};
+use crate::config::{Config, IdentityMethod, Listen, ServerName};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::mcp::era::Eras;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
@@ -78,6 +80,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         tokens: TokenSource::new(store.clone()),
         keyring,
         spawner: spawner.clone(),
+        relay: Relay::local(),
+        eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         metrics: Arc::clone(&metrics),
         lifecycle: lifecycle.clone(),
         clock: Clock::System,

@@ -5,18 +5,24 @@
 //! that has been started belongs to exactly one task, which returns only when nothing of it is left.
 
 mod answer;
+mod ask;
+mod call;
 mod conversation;
 pub mod error;
 mod local;
+mod meet;
+mod questions;
 mod read;
+mod resume;
 mod sse;
+mod talk;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use crate::auth::{Authenticator, PeerAddr};
@@ -25,21 +31,26 @@ use crate::config::{Config, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
+use crate::mcp::era::Eras;
 use crate::mcp::message::{Kind, Message};
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::respond::Body;
 use crate::secret::Secret;
+use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
-use crate::upstream::group::Spawner;
+use crate::upstream::group::{Graces, Spawner};
 use crate::upstream::stdio::StdioServer;
 use crate::user::UserId;
 
-use answer::Reply;
-use conversation::{Call, Conversation};
+use call::{Call, Purpose};
+use conversation::{Conversation, until_forced};
 use error::BridgeError;
 use local::Next;
+use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
+use talk::Talk;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
 pub struct Bridge {
@@ -55,6 +66,10 @@ pub struct Bridge {
     pub keyring: Arc<Keyring>,
     /// Starts programs.
     pub spawner: Spawner,
+    /// Finds the exchange that something is for, on whichever node it is.
+    pub relay: Relay,
+    /// What has been learned of servers.
+    pub eras: Eras,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when to end.
@@ -118,9 +133,16 @@ impl Bridge {
         let message = read::message(&head, body, &self.config.limits).await?;
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let asked = Asked { user, server, head, message };
-        let call = match self.answer_locally(&asked)? {
+        let call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => call,
+        };
+        let transcript = match self.next_step(&asked, &call)? {
+            NextStep::Parked { at, round } => {
+                return self.resume(&call, (&at, round), self.form(&call), connection).await;
+            }
+            NextStep::Replay(transcript) => transcript,
+            NextStep::Again => Transcript::default(),
         };
 
         let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
@@ -129,17 +151,37 @@ impl Bridge {
             Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
-        let launch = asked.server.fill(token.as_deref())?;
-        let upstream = self.open(&launch, &asked.server, token)?;
-        drop(launch);
-        Ok(self.converse(upstream, call, asked, permit, connection).await)
+        let upstream = self.open_for(&asked.server, token.clone())?;
+        let lost = BridgeError::Lost.document(Some(call.id()));
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let form = self.form(&call);
+        let talk = Talk::new(self, asked, call, (upstream, token), (outbox, transcript));
+        let guard = self.converse(talk, permit, connection);
+        Ok(inbox.respond(form, guard).await)
     }
 
-    /// A fresh server, owned, killed if dropped.
-    fn open(&self, launch: &Launch, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
-        match launch {
+    /// What a call that brings a state back continues; a call that brings none begins.
+    fn next_step(&self, asked: &Asked, call: &Call) -> Result<NextStep, BridgeError> {
+        if !matches!(call.purpose, Purpose::Modern(_)) {
+            return Ok(NextStep::Again);
+        }
+        let owner = Owner { user: &asked.user, server: &asked.server.name };
+        let state = RequestState::of(&asked.message, &self.keyring, owner, self.clock.now())?;
+        match state.map(|state| state.next) {
+            Some(NextStep::Replay(transcript)) => {
+                let answers = answers(&asked.message).ok_or(BridgeError::BadAnswers)?;
+                Ok(NextStep::Replay(transcript.with(&answers)))
+            }
+            Some(next) => Ok(next),
+            None => Ok(NextStep::Again),
+        }
+    }
+
+    /// A fresh server, filled with the user's token, owned, killed if dropped.
+    fn open_for(&self, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
+        match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, program, &server.process, token);
+                let started = StdioServer::start(&self.spawner, &program, &server.process, token);
                 let started = started.inspect_err(|_| {
                     self.metrics.spawn_failures.inc();
                 })?;
@@ -149,44 +191,39 @@ impl Bridge {
         }
     }
 
-    /// One task owns the call to its end; the response waits for what it says.
-    async fn converse(
-        self: &Arc<Self>,
-        upstream: Upstream,
-        call: Call,
-        asked: Asked,
-        permit: Permit,
-        connection: &Connection,
-    ) -> Response<Body> {
+    /// Ends a server that its call no longer needs.
+    fn close_in_background(&self, upstream: Upstream, server: &Server) {
+        let (graces, hard) = (Graces::from(&server.process), self.lifecycle.hard.clone());
+        self.lifecycle.spawn(async move {
+            tokio::select! {
+                () = upstream.close(graces) => {}
+                () = until_forced(&hard) => {}
+            }
+        });
+    }
+
+    fn form(&self, call: &Call) -> Form {
         let limits = &self.config.limits;
-        let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(limits.write_stall, lost);
-        let form = Form {
-            accepts_events: read::accepts_events(&asked.head),
+        Form {
+            accepts_events: call.events,
             commit_delay: call.may_commit_early().then_some(limits.commit_delay),
             keep_alive: limits.keep_alive,
-        };
+        }
+    }
+
+    /// One task owns the call to its end. It knows by the guard when the client has left, or has been answered.
+    fn converse(self: &Arc<Self>, talk: Talk, permit: Permit, connection: &Connection) -> DropGuard {
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let span = tracing::info_span!(
             "call",
-            user = %asked.user,
-            server = %asked.server.name,
-            method = %crate::telemetry::encode_for_log(call.message.method()),
+            user = %talk.user,
+            server = %talk.server.name,
+            method = %encode_for_log(talk.call.message.method()),
         );
-        let reply = Reply {
-            user: asked.user,
-            server: asked.server.name.clone(),
-            keyring: Arc::clone(&self.keyring),
-            clock: self.clock.clone(),
-            session_lifetime: limits.session_lifetime.as_secs(),
-        };
-        let hard = self.lifecycle.hard.clone();
-        let conversation = Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };
-        let bridge = Arc::clone(self);
-        let task = async move { drop(conversation.run(&bridge.metrics).await) };
-        self.lifecycle.spawn(task.instrument(span));
-        inbox.respond(form, guard).await
+        let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit };
+        self.lifecycle.spawn(conversation.run().instrument(span));
+        guard
     }
 
     fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {

@@ -22,6 +22,7 @@ use self::redis::Redis;
 use embedded::Embedded;
 use record::Names;
 
+pub(crate) use self::redis::{Link, Message, RECONNECT};
 pub use error::{Notice, SetupError, StoreError};
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::questions::BadState;
 use super::sse::Last;
 use crate::auth::AuthError;
 use crate::config::FillError;
@@ -97,6 +98,33 @@ pub enum BridgeError {
     /// The client takes nothing.
     #[error("the client takes no events")]
     Stalled,
+    /// The client has cancelled its request.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A client that must be asked cannot be.
+    #[error("the server has a question, and this client cannot be asked")]
+    CannotAsk,
+    /// The client did not answer a question that needs an answer.
+    #[error("the server's question was not answered")]
+    NotAnswered,
+    /// A call asks without end.
+    #[error("the server asks too many questions about one call")]
+    TooManyRounds,
+    /// Too many servers wait for one user's answers.
+    #[error("too many of your calls wait for answers; answer them or wait until they lapse")]
+    TooManyParked,
+    /// A state is not taken.
+    #[error("{0}")]
+    State(#[from] BadState),
+    /// `inputResponses` is no object of objects.
+    #[error("`inputResponses` must be an object whose members are objects")]
+    BadAnswers,
+    /// The other nodes cannot be reached.
+    #[error("the node that holds this call cannot be reached; try again in a moment")]
+    Relay,
+    /// Nobody waits for this answer.
+    #[error("the request that asked this is over")]
+    NobodyAsked,
     /// A defect of ours.
     #[error("the bridge lost this request; send it again")]
     Lost,
@@ -112,7 +140,7 @@ impl BridgeError {
             Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
                 (StatusCode::UNAUTHORIZED, INVALID_REQUEST)
             }
-            Self::NotFound | Self::Session => (StatusCode::NOT_FOUND, INVALID_REQUEST),
+            Self::NotFound | Self::Session | Self::NobodyAsked => (StatusCode::NOT_FOUND, INVALID_REQUEST),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST),
@@ -120,9 +148,16 @@ impl BridgeError {
             Self::Malformed(malformed) => (StatusCode::BAD_REQUEST, code_of(malformed.fault)),
             Self::Modern(fault) => modern_verdict(fault),
             Self::Version | Self::ReservedId => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
-            Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+            Self::ClientTooLong | Self::NoVersion | Self::BadAnswers => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+            Self::State(BadState) => (StatusCode::OK, INVALID_PARAMS),
+            Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {
+                (StatusCode::OK, INTERNAL_ERROR)
+            }
+            Self::TooManyParked => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
-            Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
+            Self::Limited(_) | Self::Store | Self::Stopped | Self::Relay => {
+                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            }
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
@@ -140,7 +175,11 @@ impl BridgeError {
         match self {
             Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
             Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
-            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped => Some(RETRY_AFTER),
+            Self::Upstream(UpstreamError::Spawn(_))
+            | Self::Store
+            | Self::Stopped
+            | Self::Relay
+            | Self::TooManyParked => Some(RETRY_AFTER),
             _ => None,
         }
     }

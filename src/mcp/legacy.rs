@@ -14,6 +14,9 @@ pub const INITIALIZE_ID: &str = r#""tollbridge:initialize""#;
 /// The id of the bridge's `logging/setLevel`.
 pub const SET_LEVEL_ID: &str = r#""tollbridge:setLevel""#;
 
+/// The id of the bridge's `server/discover`.
+pub const DISCOVER_ID: &str = r#""tollbridge:discover""#;
+
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
@@ -109,6 +112,17 @@ pub fn without_questions(capabilities: &str) -> String {
     for question in ["sampling", "elicitation", "roots", "tasks"] {
         all.remove(question);
     }
+    all.write()
+}
+
+/// Client capabilities without tasks, which outlive their request.
+#[must_use]
+pub fn without_tasks(capabilities: &str) -> String {
+    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
+    if all.get("tasks").is_none() {
+        return capabilities.to_owned();
+    }
+    all.remove("tasks");
     all.write()
 }
 
