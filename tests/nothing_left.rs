@@ -120,7 +120,8 @@ async fn nothing_outlives_a_worker_that_is_killed() {
     procs::kill(bridge.worker(), Signal::KILL);
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     let cleared = procs::eventually(CLEARED, none).await;
-    assert!(cleared.is_some(), "left after {CLEARED:?}: {:?}", left(&home));
+    let left = left(&home).len();
+    assert!(cleared.is_some(), "left after {CLEARED:?}: {left}\n{}", last_lines(&bridge));
     assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()), "the supervisor ends and says so");
     drop(clients);
 }
@@ -135,7 +136,8 @@ async fn nothing_outlives_a_supervisor_that_is_killed() {
     bridge.ended(CLEARED).expect("killed");
     let none = || (!worker.is_alive() && procs::with_marker(home.marker()).is_empty()).then_some(());
     let cleared = procs::eventually(CLEARED, none).await;
-    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {}, {:?}", worker.is_alive(), left(&home));
+    let (alive, left) = (worker.is_alive(), left(&home).len());
+    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {alive}, {left} others\n{}", last_lines(&bridge));
     drop(clients);
 }
 
@@ -246,6 +248,13 @@ async fn fifty_live_children(bridge: &Bridge, home: &Home) -> Vec<support::http:
 
 fn left(home: &Home) -> Vec<Vec<String>> {
     procs::with_marker(home.marker()).into_iter().map(procs::command_line).collect()
+}
+
+/// The end of a log, for the message of a failed test.
+fn last_lines(bridge: &Bridge) -> String {
+    let log = bridge.log();
+    let lines: Vec<_> = log.lines().rev().take(12).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn random(below: Duration) -> Duration {

@@ -103,13 +103,15 @@ pub(crate) struct Memory {
     pub(crate) supervisor: f64,
     /// The worker's highest so far.
     pub(crate) peak: f64,
+    /// Both together with each page counted once: they are one program, and share what was read from its file.
+    pub(crate) together: f64,
 }
 
-/// A field of `/proc/PID/status` that counts kB, in MB.
-pub(crate) fn status(pid: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0 / 1e6
+/// A field of `/proc/PID/FILE` that counts kB, in MB; nothing if it may not be read.
+pub(crate) fn kilobytes(pid: u32, file: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1024.0 / 1e6)
 }
 
 /// The value below which a share of the sorted values lies.

@@ -9,7 +9,7 @@ use crate::figures::{Figures, Memory, percentile};
 const ADDED: f64 = 0.35;
 /// The least share of the direct rate at 8 and 32 calls at a time.
 const SHARE: f64 = 0.55;
-/// The most memory of an idle bridge, MB, worker and supervisor together.
+/// The most memory of an idle bridge, MB, worker and supervisor together, pages that they share counted once.
 const IDLE: f64 = 12.0;
 /// The least rate of a large result, MB/s.
 const LARGE: f64 = 150.0;
@@ -49,7 +49,7 @@ impl Report {
                 }
             }
         }
-        let idle = self.idle.worker + self.idle.supervisor;
+        let idle = self.idle.together;
         targets.push((idle <= IDLE, format!("{idle:.1} MB idle")));
         for (form, rates) in [("JSON", &self.large_json), ("SSE", &self.large_stream)] {
             let rate = percentile(rates, 0.5).unwrap_or(0.0);
@@ -74,9 +74,10 @@ impl Display for Report {
                 self::row(f, name, *concurrency, row, direct)?;
             }
         }
-        writeln!(f, "\nmemory, MB           worker  supervisor  worker's peak")?;
+        writeln!(f, "\nresident memory, MB  worker  supervisor  worker's peak  both, shared pages once")?;
         for (name, memory) in [("idle", self.idle), ("after load", self.loaded), ("after 10 MB", self.after_large)] {
-            writeln!(f, "{name:<20}{:>7.1}{:>12.1}{:>15.1}", memory.worker, memory.supervisor, memory.peak)?;
+            let Memory { worker, supervisor, peak, together } = memory;
+            writeln!(f, "{name:<20}{worker:>7.1}{supervisor:>12.1}{peak:>15.1}{together:>25.1}")?;
         }
         writeln!(f, "\n10 MB result, MB/s      p50     worst")?;
         let large = [("direct", &self.large_direct), ("as JSON", &self.large_json), ("as SSE", &self.large_stream)];

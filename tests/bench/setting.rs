@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::figures::{Cpu, Memory, status};
+use crate::figures::{Cpu, Memory, kilobytes};
 
 /// How long a program may take to answer or to end.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -47,11 +47,16 @@ impl Setting {
     }
 
     pub(crate) fn memory(&self) -> Memory {
-        let (worker, supervisor) = (self.worker(), self.bridge.id());
+        let worker = self.worker();
+        let supervisor = Some(self.bridge.id()).filter(|&supervisor| supervisor != worker);
+        let resident = |pid| kilobytes(pid, "status", "VmRSS:").unwrap_or(0.0);
+        // The proportional size, which a process that hides its memory shows to root alone.
+        let shared_once = |pid| kilobytes(pid, "smaps_rollup", "Pss:").unwrap_or_else(|| resident(pid));
         Memory {
-            worker: status(worker, "VmRSS:"),
-            supervisor: if worker == supervisor { 0.0 } else { status(supervisor, "VmRSS:") },
-            peak: status(worker, "VmHWM:"),
+            worker: resident(worker),
+            supervisor: supervisor.map_or(0.0, resident),
+            peak: kilobytes(worker, "status", "VmHWM:").unwrap_or(0.0),
+            together: shared_once(worker) + supervisor.map_or(0.0, shared_once),
         }
     }
 
