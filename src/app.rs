@@ -198,24 +198,24 @@ async fn until_stopped(lifecycle: &Lifecycle, grace: Duration) -> Result<(), Sta
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut orphaned = std::pin::pin!(supervisor::orphaned());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = &mut orphaned => {
-            tracing::error!("the supervisor is gone: stopping at once");
-            lifecycle.hard.cancel();
-        }
-    }
-    tracing::info!("stopping: running requests may finish");
+    let supervised = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = &mut orphaned => false,
+    };
     lifecycle.soft.cancel();
     lifecycle.tasks.close();
-    tokio::select! {
-        () = lifecycle.tasks.wait() => {}
-        () = lifecycle.hard.cancelled() => {}
-        () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = orphaned => {}
+    if supervised {
+        tracing::info!("stopping: running requests may finish");
+        tokio::select! {
+            () = lifecycle.tasks.wait() => {}
+            () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = orphaned => {}
+        }
+    } else {
+        tracing::error!("the supervisor is gone: stopping at once");
     }
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;

@@ -191,7 +191,8 @@ fn a_server_that_cannot_be_started_says_why_and_nothing_of_itself() {
         path
     };
     let missing = directory.path().join("missing");
-    let lost = StdioLaunch { cwd: Some(missing.clone()), ..launch("/bin/true", &[]) };
+    let mut lost = launch("/bin/true", &[]);
+    lost.cwd = Some(missing.clone());
     let (plain, garbage) = (file("plain", 0o600), file("garbage", 0o700));
     let refused = [
         (launch(missing, &[]), SpawnError::NotFound),

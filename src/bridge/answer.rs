@@ -6,9 +6,10 @@ use http::{HeaderValue, StatusCode};
 use super::call::Purpose;
 use super::error::BridgeError;
 use super::meet::Met;
-use super::talk::{Talk, one_line, with_part};
+use super::talk::{Talk, one_line, text, with_part};
 use crate::clock::UnixTime;
 use crate::mcp::headers;
+use crate::mcp::json;
 use crate::mcp::legacy::{self, Asked};
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
@@ -59,7 +60,7 @@ impl Answered {
     /// The answer to any other request: `line` is what the server wrote, `id` the id in it.
     pub(super) fn by_server(talk: &Talk, line: &Bytes, id: &str, answer: Answer<'_>) -> Self {
         let (status, text) = match (&talk.call.purpose, talk.met()) {
-            (Purpose::Modern(_) | Purpose::Discover, Met::Legacy(_)) => translated(talk, answer),
+            (Purpose::Modern(_) | Purpose::Discover, Met::Legacy(_)) => translated(talk, line, id, answer),
             (Purpose::Discover, Met::Modern(_)) if matches!(answer, Answer::Result(_)) => {
                 let Answer::Result(result) = answer else { unreachable!("just looked") };
                 (StatusCode::OK, legacy::result(&talk.reply_id, &translate::honest_discovery(result)).into())
@@ -77,20 +78,44 @@ impl Answered {
     }
 }
 
-/// A legacy server's answer for a modern client.
-fn translated(talk: &Talk, answer: Answer<'_>) -> (StatusCode, Bytes) {
-    let id = &talk.reply_id;
+/// A legacy server's answer for a modern client: its line, with the id and the outcome said anew.
+fn translated(talk: &Talk, line: &Bytes, id: &str, answer: Answer<'_>) -> (StatusCode, Bytes) {
     match answer {
         Answer::Result(result) => {
             let info = talk.met().server_info();
-            let result = translate::result_for_modern(talk.call.message.method(), result, info.as_deref());
-            (StatusCode::OK, legacy::result(id, &result).into())
+            let method = talk.call.message.method();
+            let write = |text: &mut String| {
+                translate::write_result_for_modern(method, result, info.as_deref(), text);
+            };
+            (StatusCode::OK, respliced(line, (id, &talk.reply_id), result, write))
         }
         Answer::Error(error) => {
-            let error = translate::error_for_modern(error);
-            (status_of(&error, talk), format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into())
+            let said = translate::error_for_modern(error);
+            let status = status_of(&said, talk);
+            (status, respliced(line, (id, &talk.reply_id), error, |text| text.push_str(&said)))
         }
     }
+}
+
+/// A line with its id and its outcome, both slices of it, said anew, in one copy.
+fn respliced(line: &Bytes, id: (&str, &str), outcome: &str, write: impl FnOnce(&mut String)) -> Bytes {
+    let whole = text(line);
+    let (id_at, outcome_at) = (json::range_in(whole, id.0), json::range_in(whole, outcome));
+    let mut said = String::with_capacity(line.len() + 256);
+    if id_at.start < outcome_at.start {
+        said.push_str(&whole[..id_at.start]);
+        said.push_str(id.1);
+        said.push_str(&whole[id_at.end..outcome_at.start]);
+        write(&mut said);
+        said.push_str(&whole[outcome_at.end..]);
+    } else {
+        said.push_str(&whole[..outcome_at.start]);
+        write(&mut said);
+        said.push_str(&whole[outcome_at.end..id_at.start]);
+        said.push_str(id.1);
+        said.push_str(&whole[id_at.end..]);
+    }
+    one_line(&said.into())
 }
 
 /// The server's line with the id as the client wrote it; most servers write it so themselves.

@@ -54,12 +54,11 @@ pub fn discover_result(initialized: &Initialized) -> String {
     result
 }
 
-/// A legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's results
-/// may be cached, the word that they may not.
-#[must_use]
-pub fn result_for_modern(method: &str, result: &str, server_info: Option<&str>) -> String {
+/// Writes a legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's
+/// results may be cached, the word that they may not.
+pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&str>, text: &mut String) {
     let tools;
-    let Ok(mut object) = Object::parse(result) else { return result.to_owned() };
+    let Ok(mut object) = Object::parse(result) else { return text.push_str(result) };
     if method == "tools/list"
         && let Some(list) = object.get("tools").and_then(without_execution)
     {
@@ -75,7 +74,8 @@ pub fn result_for_modern(method: &str, result: &str, server_info: Option<&str>) 
         object.set("ttlMs", "0");
         object.set("cacheScope", r#""private""#);
     }
-    object.write()
+    text.reserve(object.length());
+    object.write_into(text);
 }
 
 fn meta_with(meta: Option<&str>, server_info: &str) -> String {
@@ -384,6 +384,11 @@ mod tests {
 
     #[test]
     fn a_result_gets_its_type_its_server_and_its_caching_word() {
+        let result_for_modern = |method, result, info| {
+            let mut text = String::new();
+            write_result_for_modern(method, result, info, &mut text);
+            text
+        };
         assert_eq!(
             result_for_modern(
                 "tools/list",
