@@ -32,6 +32,7 @@ use crate::secret::Secret;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
 use crate::upstream::group::Spawner;
+use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
 use crate::user::UserId;
 
@@ -55,6 +56,8 @@ pub struct Bridge {
     pub keyring: Arc<Keyring>,
     /// Starts programs.
     pub spawner: Spawner,
+    /// Calls servers elsewhere.
+    pub http: HttpServers,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when to end.
@@ -145,7 +148,10 @@ impl Bridge {
                 })?;
                 Ok(Upstream::Stdio(Box::new(started)))
             }
-            Launch::Http(_) => Err(BridgeError::NotYet),
+            Launch::Http(call) => {
+                let opened = self.http.open(&server.name, call, server.process.line, Vec::new())?;
+                Ok(Upstream::Http(Box::new(opened)))
+            }
         }
     }
 
@@ -158,7 +164,7 @@ impl Bridge {
         permit: Permit,
         connection: &Connection,
     ) -> Response<Body> {
-        let limits = &self.config.limits;
+        let (limits, server) = (&self.config.limits, &asked.server);
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(limits.write_stall, lost);
         let form = Form {
@@ -180,6 +186,7 @@ impl Bridge {
             keyring: Arc::clone(&self.keyring),
             clock: self.clock.clone(),
             session_lifetime: limits.session_lifetime.as_secs(),
+            setup_link: server.requires_user_token.then(|| local::setup_link(&self.config.public_url, server)),
         };
         let hard = self.lifecycle.hard.clone();
         let conversation = Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };

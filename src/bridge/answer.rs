@@ -7,8 +7,10 @@ use http::{HeaderValue, StatusCode};
 
 use super::conversation::{Call, Purpose, one_line, text};
 use super::error::BridgeError;
+use super::local::token_refused;
+use super::sse::Last;
 use crate::clock::{Clock, UnixTime};
-use crate::config::ServerName;
+use crate::config::{Server, ServerName};
 use crate::keyring::Keyring;
 use crate::mcp::headers;
 use crate::mcp::json;
@@ -17,6 +19,7 @@ use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::{self, Owner, Session};
 use crate::mcp::translate;
+use crate::upstream::UpstreamError;
 use crate::user::UserId;
 
 /// `Method not found`.
@@ -44,9 +47,22 @@ pub(super) struct Reply {
     pub(super) clock: Clock,
     /// How long they last, in seconds.
     pub(super) session_lifetime: u64,
+    /// Where the user saves their token for the server, if it takes one.
+    pub(super) setup_link: Option<String>,
 }
 
 impl Reply {
+    /// The final message of a call that failed.
+    pub(super) fn failed(&self, call: &Call, server: &Server, error: &BridgeError) -> Last {
+        match (error, &self.setup_link) {
+            (BridgeError::Upstream(UpstreamError::TokenRefused), Some(link)) => {
+                let text = token_refused(call, server, link).into();
+                Last { status: StatusCode::OK, text, session: None, retry_after: None }
+            }
+            _ => error.last(Some(call.id())),
+        }
+    }
+
     /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
     /// session that begins.
     pub(super) fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {

@@ -131,7 +131,7 @@ impl Conversation {
         };
         if let Some(error) = error {
             tracing::warn!(%error, "request failed");
-            outbox.last(error.last(Some(call.id())));
+            outbox.last(reply.failed(call, server, &error));
         }
         end
     }
