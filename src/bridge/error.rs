@@ -119,11 +119,12 @@ impl BridgeError {
             Self::Version | Self::ReservedId => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
             Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
-            Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
+            Self::Limited(_) | Self::Store | Self::Stopped | Self::Upstream(UpstreamError::Busy { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            }
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
-            Self::Upstream(UpstreamError::Busy { .. }) => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
             Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
                 (StatusCode::GATEWAY_TIMEOUT, INTERNAL_ERROR)
             }

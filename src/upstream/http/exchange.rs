@@ -275,9 +275,10 @@ fn kind(headers: &HeaderMap) -> Content {
 async fn rejection(response: Response, limit: usize) -> Rejection {
     let status = response.status();
     let retry_after = retry_after(response.headers());
+    let says_all = [401, 403, 429, 503].contains(&status.as_u16());
     let body = match kind(response.headers()) {
-        Content::Json => whole(response, limit).await.ok().map(one_line),
-        Content::Events | Content::None | Content::Other => {
+        Content::Json if !says_all => whole(response, limit).await.ok().map(one_line),
+        Content::Json | Content::Events | Content::None | Content::Other => {
             discard(response).await;
             None
         }
@@ -314,14 +315,17 @@ pub(super) fn same_origin(base: &Url, reference: &str) -> Option<Url> {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let after = text(header::RETRY_AFTER)?.trim();
-    let wait = match after.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
-            httpdate::parse_http_date(after).ok()?.duration_since(now).unwrap_or_default()
-        }
+    let wait = if let Ok(seconds) = after.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
+        httpdate::parse_http_date(after).ok()?.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER)))
+}
+
+fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
 }
 
 /// An error of the client by its kind alone: its text may hold the URL, and that the token.
@@ -339,7 +343,7 @@ fn failure(error: &reqwest::Error) -> UpstreamError {
             if io.kind() == std::io::ErrorKind::ConnectionRefused {
                 return UpstreamError::Unreachable(Unreachable::Refused);
             }
-            if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            if is_tls(io) {
                 return UpstreamError::Unreachable(Unreachable::Tls);
             }
         }
