@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "http_upstream/direct.rs"]
+mod direct;
 #[path = "http_upstream/everything.rs"]
 mod everything;
 #[path = "http_upstream/faults.rs"]
 mod faults;
 #[path = "http_upstream/fixture.rs"]
 mod fixture;
+#[path = "http_upstream/rmcp_server.rs"]
+mod rmcp_server;
 mod support;
 #[path = "http_upstream/transports.rs"]
 mod transports;

@@ -177,7 +177,7 @@ impl Fixture {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own server ends with the runtime of its test")]
-fn background(task: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn background(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
