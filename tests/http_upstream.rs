@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use support::mcp::Answer;
 use support::{Bridge, Client};
 
+#[expect(clippy::needless_pass_by_value, reason = "a configuration is made where it is used")]
 fn bridge(server: Value) -> Bridge {
     Bridge::start(json!({
         "identity": [{ "kind": "local", "user": "alice" }],

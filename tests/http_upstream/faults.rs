@@ -22,6 +22,7 @@ fn streamable(server: &Fixture) -> Value {
 }
 
 /// A bridge whose user alice has `token` for the server.
+#[expect(clippy::needless_pass_by_value, reason = "a configuration is made where it is used")]
 fn bridge_with_token(server: Value, token: &str) -> (Home, Bridge) {
     let home = Home::new();
     home.write(json!({

@@ -1,6 +1,7 @@
 //! An HTTP server that does what it is told, byte for byte, for what no real server does: break off, hang, redirect,
 //! refuse.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8
     let body = body.as_ref();
     let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     vec![Act::Write([head.as_bytes(), b"\r\n", body].concat())]
 }
@@ -169,8 +170,7 @@ impl Fixture {
     pub(super) fn asked(&self) -> Vec<String> {
         let what = |request: &Request| match (request.method.as_str(), request.asks()) {
             ("POST", "") => "answer".to_owned(),
-            ("POST", method) => method.to_owned(),
-            (method, _) => method.to_owned(),
+            ("POST", method) | (method, _) => method.to_owned(),
         };
         self.seen().iter().map(what).collect()
     }
