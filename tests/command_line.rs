@@ -19,7 +19,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let home = Self { directory: TempDir::new().unwrap() };
-        assert_eq!(home.keygen(&["--out", home.path("k1.key").to_str().unwrap()]).code, 0);
+        assert_eq!(keygen(&["--out", home.path("k1.key").to_str().unwrap()]).code, 0);
         home.configure(r#"{ "kind": "embedded", "path": "./data", "keys": [{ "id": "k1", "file": "./k1.key" }] }"#);
         home
     }
@@ -44,10 +44,10 @@ impl Home {
         let (verb, rest) = arguments.split_first().unwrap();
         run(["token", verb, "--config", config.to_str().unwrap()].iter().chain(rest), input)
     }
+}
 
-    fn keygen(&self, arguments: &[&str]) -> Answer {
-        run(std::iter::once(&"keygen").chain(arguments), "")
-    }
+fn keygen(arguments: &[&str]) -> Answer {
+    run(std::iter::once(&"keygen").chain(arguments), "")
 }
 
 /// What a command answered.
@@ -76,10 +76,10 @@ fn run<'a>(arguments: impl IntoIterator<Item = &'a &'a str>, input: &str) -> Ans
 #[test]
 fn a_token_is_saved_listed_and_deleted_and_never_shown() {
     let home = Home::new();
-    let mut shown = String::new();
+    let mut shown = Vec::new();
     let mut token = |arguments: &[&str], input: &str| {
         let answer = home.token(arguments, input);
-        shown += &format!("{answer:?}");
+        shown.push(format!("{answer:?}"));
         assert_eq!(answer.code, 0, "{answer:?}");
         answer.out
     };
@@ -98,7 +98,7 @@ fn a_token_is_saved_listed_and_deleted_and_never_shown() {
         assert_eq!(token(&["delete", "--user", "alice", "--server", "notion"], ""), "");
     }
     assert_eq!(token(&["list"], "").lines().count(), 1);
-    assert!(!shown.contains("hidden"));
+    assert!(shown.iter().all(|answer| !answer.contains("hidden")));
 }
 
 #[test]
@@ -170,23 +170,23 @@ fn a_token_of_a_server_that_is_no_longer_configured_can_be_deleted() {
 #[test]
 fn keygen_makes_keys_that_the_key_ring_takes() {
     let home = Home::new();
-    let answer = home.keygen(&[]);
+    let answer = keygen(&[]);
     assert_eq!((answer.code, answer.out.trim_end().len()), (0, 43));
     RootKey::from_text(&answer.out).unwrap();
     let path = home.path("new/keys/k2.key");
     let out = ["--out", path.to_str().unwrap()];
-    let answer = home.keygen(&out);
+    let answer = keygen(&out);
     assert_eq!((answer.code, &*answer.out), (0, ""));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(home.path("new")).unwrap().mode() & 0o777, 0o700);
     let key = RootKey::from_file(&path).unwrap().to_text();
-    assert_eq!(home.keygen(&out).code, 1);
+    assert_eq!(keygen(&out).code, 1);
     assert_eq!(RootKey::from_file(&path).unwrap().to_text(), key);
 }
 
 #[test]
 fn keygen_makes_bearer_tokens_with_their_hash() {
-    let answer = Home::new().keygen(&["--bearer"]);
+    let answer = keygen(&["--bearer"]);
     let lines: Vec<_> = answer.out.lines().map(|line| line.split_once(' ').unwrap()).collect();
     let [("token", token), ("sha256", hash)] = lines[..] else { panic!("{answer:?}") };
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());

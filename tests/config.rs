@@ -190,6 +190,12 @@ fn the_schema_accepts_the_example_and_refuses_mistakes() {
     if let Err(error) = validator.validate(&example) {
         panic!("{error} at {}", error.instance_path());
     }
+    for place in ["/mcpServers", "/tokenStore/path", "/identity/0/tokens", "/tokenStore/keys/0/id"] {
+        let mut file = example.clone();
+        let (parent, field) = place.rsplit_once('/').unwrap();
+        file.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
+        assert!(!validator.is_valid(&file), "{place} may be left out");
+    }
     for (place, wrong) in [
         ("/listen", serde_json::json!(8080)),
         ("/listen", serde_json::Value::Null),

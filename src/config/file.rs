@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-pub use super::{Protocol, Transport};
+pub use super::{Protocol, Questions, Transport};
 pub use text::{Object, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
@@ -43,7 +43,7 @@ pub struct File {
     /// Health and metrics.
     pub admin: Option<Object<Admin>>,
     /// The MCP servers by name, as in the configuration of any MCP client.
-    #[schemars(with = "Option<BTreeMap<String, Server>>")]
+    #[schemars(with = "BTreeMap<String, Server>")]
     pub mcp_servers: Option<BTreeMap<String, Json>>,
 }
 
@@ -52,6 +52,7 @@ pub struct File {
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "admin")]
 pub struct Admin {
     /// Where they are served: `IP:PORT`.
+    #[schemars(required)]
     pub listen: Option<Value>,
 }
 
@@ -79,6 +80,7 @@ pub struct Bearer {
     /// The issuer of these users. Default: `local`.
     pub issuer: Option<String>,
     /// The tokens that are good.
+    #[schemars(required)]
     pub tokens: Option<Vec<Option<Object<BearerToken>>>>,
 }
 
@@ -87,8 +89,10 @@ pub struct Bearer {
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "bearerToken")]
 pub struct BearerToken {
     /// Whose it is.
+    #[schemars(required)]
     pub user: Option<String>,
     /// SHA-256 of the token, in hex or base64 (`tollbridge keygen` makes both).
+    #[schemars(required)]
     pub sha256: Option<Value>,
 }
 
@@ -101,14 +105,18 @@ pub struct TrustedHeader {
     #[expect(dead_code, reason = "read before")]
     kind: Option<String>,
     /// The header that names the user.
+    #[schemars(required)]
     pub header: Option<String>,
     /// The issuer of these users. Default: `local`.
     pub issuer: Option<String>,
     /// Networks (`10.0.0.0/8`), addresses, or `unix`, from which the header counts.
+    #[schemars(required)]
     pub trusted_peers: Option<Vec<Option<String>>>,
     /// The header by which the proxy proves itself.
+    #[schemars(required)]
     pub secret_header: Option<String>,
     /// What that header holds: at least 16 characters, best as `{ "$env": "NAME" }`.
+    #[schemars(required)]
     pub secret: Option<Value>,
     /// Whether the user header may hold a comma. Default: false.
     pub allow_comma: Option<bool>,
@@ -123,6 +131,7 @@ pub struct Local {
     #[expect(dead_code, reason = "read before")]
     kind: Option<String>,
     /// That user.
+    #[schemars(required)]
     pub user: Option<String>,
 }
 
@@ -145,8 +154,10 @@ pub struct Embedded {
     #[expect(dead_code, reason = "read before")]
     kind: Option<String>,
     /// The directory; made if missing. Relative to this file.
+    #[schemars(required)]
     pub path: Option<Value>,
     /// The sealing keys: the first seals, all open.
+    #[schemars(required)]
     pub keys: Option<Vec<Option<Object<SealingKey>>>>,
 }
 
@@ -159,10 +170,12 @@ pub struct Redis {
     #[expect(dead_code, reason = "read before")]
     kind: Option<String>,
     /// `redis://`, `rediss://` or `redis+unix://`.
+    #[schemars(required)]
     pub url: Option<Value>,
     /// What every key starts with. Default: `tollbridge`.
     pub prefix: Option<String>,
     /// The sealing keys: the first seals, all open.
+    #[schemars(required)]
     pub keys: Option<Vec<Option<Object<SealingKey>>>>,
 }
 
@@ -171,6 +184,7 @@ pub struct Redis {
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "sealingKey")]
 pub struct SealingKey {
     /// A name that travels with everything the key sealed: 1 to 32 of `A-Z a-z 0-9 _ -`.
+    #[schemars(required)]
     pub id: Option<String>,
     /// The file that holds the key. Relative to this file.
     pub file: Option<Value>,
@@ -216,6 +230,8 @@ pub struct Limits {
     pub eof_grace: Option<Time>,
     /// Default of every server's `termGrace`: 2s.
     pub term_grace: Option<Time>,
+    /// Default of every server's `parkLease`: 2m.
+    pub park_lease: Option<Time>,
     /// Default of every server's `line`: 16MiB.
     pub line: Option<Size>,
 }
@@ -246,6 +262,10 @@ pub struct Server {
     pub transport: Option<Transport>,
     /// The protocol era to speak with it. Default: `auto`.
     pub protocol: Option<Protocol>,
+    /// What becomes of its questions to clients that cannot be asked in the middle of a call. Default: `park`.
+    pub questions: Option<Questions>,
+    /// How long it waits, parked, for the answer to a question. Default: 2m.
+    pub park_lease: Option<Time>,
     /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
     pub requires_user_token: Option<bool>,
     /// How a person gets a token.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
+use super::fill::MAX_VALUE;
 use super::hole::{Hole, Unfit};
 use super::value::find_token_between;
 use crate::secret::Secret;
@@ -166,6 +167,9 @@ pub(super) fn env(source: Source, text: &str, holes: &[Range<usize>]) -> Result<
 pub(super) fn arg(source: Source, text: &str, holes: &[Range<usize>]) -> Result<Template, Fault> {
     if let Some(nul) = text.find('\0') {
         return Err(Fault::new(nul..nul + 1, "an argument cannot hold NUL", "take it out"));
+    }
+    if text.len() > MAX_VALUE {
+        return Err(Fault::new(0..text.len(), "this argument is longer than the system takes", "pass a file's name"));
     }
     if let Some(first) = holes.first().filter(|hole| hole.start == 0) {
         let message = "an argument cannot begin with the token: one that starts with `-` would be an option";

@@ -66,6 +66,8 @@ async fn a_redis_that_hangs_is_failed_within_a_second_for_every_caller() {
     let redis = RedisServer::start(&[]);
     let store = Arc::new(with_a_token(&redis).await);
     redis.signal(Signal::STOP);
+    // One that has yet to connect waits for more answers than one.
+    failed_soon(&open(format!("{}1", redis.tcp_url()), &[key("k1")]), StoreError::Timeout).await;
     let start = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..600 {

@@ -44,7 +44,8 @@ async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it(
     let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &private, "--tls-ca-cert-file", &ca];
     let redis = RedisServer::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
     let key = key("k1");
-    let open = |url| TokenStore::open(&redis_kind(url), Arc::new(ring(&[key.clone()])), Clock::System).unwrap();
+    let open =
+        |url| TokenStore::open(&redis_kind(url), Arc::new(ring(std::slice::from_ref(&key))), Clock::System).unwrap();
 
     let untrusted = open(format!("rediss://localhost:{port}/"));
     assert_eq!(look(&untrusted, &user("other"), "s0").await, Seen::Failed(StoreError::Unreachable));

@@ -1,22 +1,25 @@
 //! Statements S2 to S8: what a token does to a launch plan, and what it cannot do.
 
+use std::sync::{Arc, LazyLock};
+
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use url::Url;
 
-use super::super::testing::{secret, server, stdio, try_server, variable};
+use super::super::testing::{load, secret, server, stdio, try_server, variable};
 use super::*;
 
 /// Tokens that would mean something to a careless substitution.
 const TRICKY: &[&str] =
     &["<<token>>", "$1", "\\1", "%s", "{{x}}", "${PATH}", "$(id)", "`id`", "\"}", "a b", "--flag", "&a=b"];
 
-fn env_of(text: &str) -> std::sync::Arc<Server> {
+fn env_of(text: &str) -> Arc<Server> {
     server(&json!({ "command": "sh", "env": { "T": { "$userToken": text } } }))
 }
 
-fn http_of(url: &str, header: &str) -> std::sync::Arc<Server> {
-    server(&json!({ "url": { "$userToken": url }, "headers": { "X-Key": { "$userToken": header } } }))
+fn http_of(url: &str, header: &str) -> Arc<Server> {
+    let value = |text: &str| if text.contains("<<") { json!({ "$userToken": text }) } else { json!(text) };
+    server(&json!({ "url": value(url), "headers": { "X-Key": value(header) } }))
 }
 
 fn http(server: &Server, token: &str) -> Result<HttpLaunch, FillError> {
@@ -25,6 +28,13 @@ fn http(server: &Server, token: &str) -> Result<HttpLaunch, FillError> {
         Launch::Stdio(_) => panic!("a URL was expected"),
     })
 }
+
+static JSON: LazyLock<Arc<Server>> = LazyLock::new(|| {
+    env_of(r#"{"headers": {"Authorization": "Bearer <<token>>", "n": [1, null, "<<token>>"]}, "k": "v\n"}"#)
+});
+static URL: LazyLock<Arc<Server>> =
+    LazyLock::new(|| http_of("https://a.example:8443/u/x-<<token>>/end?k=<<token>>&z=1", "fixed"));
+static HEADER: LazyLock<Arc<Server>> = LazyLock::new(|| http_of("https://a.example/?k=<<token>>", "Bearer <<token>>"));
 
 /// Any text without NUL, half of it from characters that formats care about.
 fn any_token() -> impl Strategy<Value = String> {
@@ -62,7 +72,7 @@ fn any_token() -> impl Strategy<Value = String> {
     ]);
     prop::collection::vec(prop_oneof![nasty, any::<char>()], 1..40)
         .prop_map(|chars| chars.into_iter().filter(|c| *c != '\0').collect())
-        .prop_filter("a token is not empty", |token: &String| !token.is_empty())
+        .prop_filter("such tokens are refused", |token: &String| token.bytes().any(|b| b != b'.'))
 }
 
 #[test]
@@ -155,6 +165,17 @@ fn arguments_and_environment_share_a_budget() {
 }
 
 #[test]
+fn what_a_variable_holds_is_never_read_again() {
+    let text =
+        r#"{ "mcpServers": { "s": { "command": "sh", "args": [{ "$env": "A" }], "env": { "A": { "$env": "A" } } } } }"#;
+    let config = load(text, &[("PATH", "/bin"), ("A", "<<token>> {{token}} ${PATH} $A")]).unwrap();
+    let launch = stdio(&config.servers["s"], "tok");
+    assert_eq!(variable(&launch, "A"), "<<token>> {{token}} ${PATH} $A");
+    assert_eq!(launch.args, ["<<token>> {{token}} ${PATH} $A"]);
+    assert!(!config.servers["s"].requires_user_token);
+}
+
+#[test]
 fn a_server_without_holes_needs_no_token_and_takes_none() {
     let server = server(&json!({ "command": "sh", "env": { "A": "1" } }));
     assert!(!server.requires_user_token);
@@ -206,13 +227,12 @@ fn nothing_that_can_be_printed_holds_a_value() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     /// S3: the document parses, and equals the template except at the leaf.
     #[test]
     fn json_stays_the_same_document(token in any_token()) {
-        let template = r#"{"headers": {"Authorization": "Bearer <<token>>", "n": [1, null, "<<token>>"]}, "k": "v\n"}"#;
-        let launch = stdio(&env_of(template), &token);
+        let launch = stdio(&JSON, &token);
         let filled: Json = serde_json::from_str(variable(&launch, "T")).unwrap();
         let expected = json!({
             "headers": { "Authorization": format!("Bearer {token}"), "n": [1, null, token] }, "k": "v\n",
@@ -223,9 +243,7 @@ proptest! {
     /// S5: whatever the token, the request goes to the same origin, the same number of segments and the same fields.
     #[test]
     fn a_url_goes_where_it_went(token in any_token()) {
-        let server = http_of("https://a.example:8443/u/x-<<token>>/end?k=<<token>>&z=1", "fixed <<token>>");
-        let Plan::Http(plan) = &server.plan else { panic!("a URL was expected") };
-        let Ok(text) = plan.url.fill(Some(&secret(&token))) else { return Err(TestCaseError::reject("dots")) };
+        let text = http(&URL, &token).unwrap().url;
         let url = Url::parse(text.expose()).unwrap();
         prop_assert_eq!(url.origin().ascii_serialization(), "https://a.example:8443");
         prop_assert_eq!(url.as_str(), text.expose());
@@ -238,12 +256,14 @@ proptest! {
     /// S4: a header is filled exactly or refused.
     #[test]
     fn a_header_is_exact_or_refused(token in any_token()) {
-        match http(&http_of("https://a.example/?k=<<token>>", "Bearer <<token>>"), &token) {
+        match http(&HEADER, &token) {
             Ok(launch) => prop_assert_eq!(launch.headers[0].1.to_str().unwrap(), format!("Bearer {token}")),
             Err(error) => prop_assert_eq!(error, FillError::Header { field: "headers.x-key".into() }),
         }
     }
+}
 
+proptest! {
     /// No text in a file makes the loader panic, and what it accepts it can fill.
     #[test]
     fn any_template_is_refused_or_can_be_filled(text in "[ -~]{0,12}(<<token>>)?[ -~]{0,12}(<<token>>)?") {
