@@ -13,6 +13,8 @@ mod fixture;
 #[path = "http_upstream/rmcp_server.rs"]
 mod rmcp_server;
 mod support;
+#[path = "http_upstream/tls.rs"]
+mod tls;
 #[path = "http_upstream/transports.rs"]
 mod transports;
 

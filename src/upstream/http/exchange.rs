@@ -324,10 +324,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER)))
 }
 
-fn is_tls(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-}
-
 /// An error of the client by its kind alone: its text may hold the URL, and that the token.
 fn failure(error: &reqwest::Error) -> UpstreamError {
     if !error.is_connect() {
@@ -337,17 +333,20 @@ fn failure(error: &reqwest::Error) -> UpstreamError {
             UpstreamError::Ended
         };
     }
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            if io.kind() == std::io::ErrorKind::ConnectionRefused {
-                return UpstreamError::Unreachable(Unreachable::Refused);
-            }
-            if is_tls(io) {
-                return UpstreamError::Unreachable(Unreachable::Tls);
-            }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<rustls::Error>() {
+            return UpstreamError::Unreachable(Unreachable::Tls);
         }
-        source = cause.source();
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return UpstreamError::Unreachable(Unreachable::Refused);
+        }
+        // What an I/O error was made from is not its source.
+        cause = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     UpstreamError::Unreachable(if error.is_timeout() { Unreachable::Timeout } else { Unreachable::Other })
 }
