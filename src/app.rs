@@ -21,6 +21,7 @@ use crate::auth::Authenticator;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::config::{Config, IdentityMethod, Listen, ServerName};
+use crate::http_client;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
@@ -33,6 +34,7 @@ use crate::store::{SetupError, StoreError, TokenStore};
 use crate::supervisor;
 use crate::tokens::TokenSource;
 use crate::upstream::group::Spawner;
+use crate::upstream::http::HttpServers;
 use crate::upstream::orphans::Strangers;
 
 /// How long a connection may do nothing between requests: longer than the pools of reverse proxies keep one (nginx:
@@ -59,6 +61,9 @@ pub enum StartError {
     /// The token store is configured in a way that would lose tokens.
     #[error("the token store cannot be trusted: {0}")]
     Policy(StoreError),
+    /// TLS for calls to servers elsewhere cannot be set up.
+    #[error("calls to other servers cannot be set up: {0}")]
+    HttpClient(reqwest::Error),
     /// The system refuses something that every process may do.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
@@ -82,6 +87,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         relay: Relay::start(config.token_store.as_ref().map(|store| &store.kind), Arc::clone(&keyring), &lifecycle)?,
         keyring,
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
+        http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
         lifecycle: lifecycle.clone(),
         clock: Clock::System,

@@ -41,6 +41,7 @@ use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
 use crate::upstream::group::{Graces, Spawner};
+use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
 use crate::user::UserId;
 
@@ -70,6 +71,8 @@ pub struct Bridge {
     pub relay: Relay,
     /// What has been learned of servers.
     pub eras: Eras,
+    /// Calls servers elsewhere.
+    pub http: HttpServers,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when to end.
@@ -187,7 +190,10 @@ impl Bridge {
                 })?;
                 Ok(Upstream::Stdio(Box::new(started)))
             }
-            Launch::Http(_) => Err(BridgeError::NotYet),
+            Launch::Http(call) => {
+                let opened = self.http.open(&server.name, &call, server.process.line, Vec::new())?;
+                Ok(Upstream::Http(Box::new(opened)))
+            }
         }
     }
 

@@ -430,4 +430,6 @@ pub struct HttpLaunch {
     pub url: Secret,
     /// Headers to send; values are marked sensitive.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// How to speak to it.
+    pub transport: Transport,
 }

@@ -38,6 +38,7 @@ pub mod config;
 // layer: know nothing of ours
 pub mod clock;
 pub mod descendants;
+pub mod http_client;
 pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;

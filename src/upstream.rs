@@ -2,21 +2,28 @@
 //! has killed it.
 
 pub mod group;
+pub mod http;
+mod junk;
 pub mod lines;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
 use group::{Graces, SpawnError};
+use http::HttpServer;
 use stdio::StdioServer;
 
 /// An open conversation with a fresh server.
 pub enum Upstream {
     /// A child process.
     Stdio(Box<StdioServer>),
+    /// A server elsewhere, in a session of its own.
+    Http(Box<HttpServer>),
 }
 
 /// Why a server cannot be talked to, or no longer.
@@ -28,11 +35,11 @@ pub enum UpstreamError {
     /// It ended before it answered.
     #[error("the server ended before it answered")]
     Ended,
-    /// A line of its stdout is over the limit.
-    #[error("the server sent a line over {0} bytes")]
+    /// A message of it is over the limit.
+    #[error("the server sent a message over {0} bytes")]
     LineTooLong(usize),
-    /// Its stdout holds too much that is no message.
-    #[error("the server writes text that is no MCP message to its stdout")]
+    /// It says too much that is no message.
+    #[error("the server writes text that is no MCP message")]
     Junk,
     /// Its answer to `initialize` was an error, or names no version that the bridge knows.
     #[error("the server refused the handshake")]
@@ -43,6 +50,44 @@ pub enum UpstreamError {
     /// It did not answer `initialize` in time.
     #[error("the server did not start within its time")]
     StartTimeout,
+    /// No connection to it.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(Unreachable),
+    /// It refused the credential it was called with: 401 or 403.
+    #[error("the server refused the credential that it was called with")]
+    TokenRefused,
+    /// It has too much to do: 429 or 503.
+    #[error("the server is busy; try again later")]
+    Busy {
+        /// When it says to try again.
+        retry_after: Option<Duration>,
+    },
+    /// It answered with an HTTP status that is an error, and no message.
+    #[error("the server answered with HTTP status {0}")]
+    Status(u16),
+    /// It redirects to another origin, in another way than a message can follow, or too often.
+    #[error("the server redirects to where messages are not sent")]
+    Redirect,
+    /// Its answer is neither JSON nor events, or its `endpoint` cannot be used.
+    #[error("the server's answer is not MCP over HTTP")]
+    NotMcp,
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// Nobody listens there.
+    #[error("it refused the connection")]
+    Refused,
+    /// The connection took too long.
+    #[error("it did not accept the connection in time")]
+    Timeout,
+    /// TLS failed.
+    #[error("its TLS certificate or handshake is not good")]
+    Tls,
+    /// Anything else: no such name, no route.
+    #[error("there is no connection to it")]
+    Other,
 }
 
 impl From<&ProcessLimits> for Graces {
@@ -56,16 +101,18 @@ impl Upstream {
     pub fn send(&mut self, message: &str) {
         match self {
             Self::Stdio(server) => server.send(message),
+            Self::Http(server) => server.send(message),
         }
     }
 
-    /// The next line of the server that may be a message. Cancel safe.
+    /// The next thing the server says that may be a message, without line ends. Cancel safe.
     ///
     /// # Errors
     /// If the server ended or breaks the rules of the transport.
     pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
         match self {
             Self::Stdio(server) => server.receive().await,
+            Self::Http(server) => server.receive().await,
         }
     }
 
@@ -76,13 +123,15 @@ impl Upstream {
     pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
         match self {
             Self::Stdio(server) => server.junk(line),
+            Self::Http(server) => server.junk(line),
         }
     }
 
-    /// Puts into the log what the server last wrote to stderr: it failed.
+    /// Puts into the log what the server last wrote to stderr: it failed. A server elsewhere has none.
     pub fn explain(&self) {
         match self {
             Self::Stdio(server) => server.explain(),
+            Self::Http(_) => {}
         }
     }
 
@@ -90,6 +139,7 @@ impl Upstream {
     pub async fn close(self, graces: Graces) {
         match self {
             Self::Stdio(server) => server.close(graces).await,
+            Self::Http(server) => server.close(graces).await,
         }
     }
 }

@@ -5,7 +5,9 @@ use http::{HeaderValue, StatusCode};
 
 use super::call::Purpose;
 use super::error::BridgeError;
+use super::local::{setup_link, token_refused};
 use super::meet::Met;
+use super::sse::Last;
 use super::talk::{Talk, one_line, text, with_part};
 use crate::clock::UnixTime;
 use crate::mcp::headers;
@@ -15,6 +17,7 @@ use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::{self, Owner, Session};
 use crate::mcp::translate;
+use crate::upstream::UpstreamError;
 
 /// `Method not found`.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -27,6 +30,18 @@ pub(super) struct Answered {
     pub(super) text: Bytes,
     /// The session that it begins.
     pub(super) session: Option<HeaderValue>,
+}
+
+/// The final message of a call that failed.
+pub(super) fn failed(talk: &Talk, error: &BridgeError) -> Last {
+    match error {
+        BridgeError::Upstream(UpstreamError::TokenRefused) if talk.server.requires_user_token => {
+            let link = setup_link(&talk.bridge.config.public_url, &talk.server);
+            let text = token_refused(&talk.call, &talk.server, &link).into();
+            Last { status: StatusCode::OK, text, session: None, retry_after: None }
+        }
+        _ => error.last(Some(&talk.reply_id)),
+    }
 }
 
 impl Answered {

@@ -80,27 +80,9 @@ impl Talk {
 
     /// Sends a question out on the stream of a legacy client's call, with an id that brings the answer back.
     async fn forward(&mut self, nonce: &str, id: &str, method: &str, params: &str) -> Result<(), BridgeError> {
-        let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
-        let address = mailbox.address();
-        let sealed = |id: &str| seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id);
-        let mut object = Object::parse(params).unwrap_or_default();
-        let token =
-            object.get_object("_meta").and_then(|meta| meta.get("progressToken")).map(|t| json::quote(&sealed(t)));
-        let meta = token.as_ref().and_then(|token| {
-            let mut meta = object.get_object("_meta")?;
-            meta.set("progressToken", token);
-            Some(meta.write())
-        });
-        if let Some(meta) = &meta {
-            object.set("_meta", meta);
-        }
-        object.remove("task");
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":{},"method":{},"params":{}}}"#,
-            json::quote(&sealed(id)),
-            json::quote(method),
-            object.write()
-        );
+        let address = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address();
+        let sealed = |id: &str| json::quote(&seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id));
+        let text = question_text(params, id, method, sealed);
         self.event(text.into()).await
     }
 
@@ -253,7 +235,7 @@ impl Talk {
     }
 
     /// Tells whoever called again in vain: the call was answered already, or asked about something else since.
-    async fn refuse_retry(&self, retry: &Retry) {
+    async fn refuse_retry(&mut self, retry: &Retry) {
         let Ok(address) = retry.reply_to.parse() else { return };
         let outbox = Outbox::remote(self.bridge.relay.clone(), address, self.bridge.config.limits.write_stall);
         outbox.last(BridgeError::from(BadState).last(Some(&retry.id))).await;
@@ -278,4 +260,21 @@ impl Talk {
         }
         Ok(())
     }
+}
+
+/// A server's question as its client is asked: its id and its progress token lead back to it.
+pub(super) fn question_text(params: &str, id: &str, method: &str, sealed: impl Fn(&str) -> String) -> String {
+    let mut object = Object::parse(params).unwrap_or_default();
+    let meta = object.get_object("_meta").and_then(|meta| {
+        let token = sealed(meta.get("progressToken")?);
+        let mut meta = meta;
+        meta.set("progressToken", &token);
+        Some(meta.write())
+    });
+    if let Some(meta) = &meta {
+        object.set("_meta", meta);
+    }
+    object.remove("task");
+    let (id, method, params) = (sealed(id), json::quote(method), object.write());
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
 }

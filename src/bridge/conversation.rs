@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::failed;
 use super::error::BridgeError;
 use super::questions::{Note, call_key};
 use super::talk::{Done, Talk};
@@ -111,7 +112,7 @@ impl Conversation {
             return;
         }
         tracing::warn!(%error, "request failed");
-        let last = error.last(Some(&talk.reply_id));
+        let last = failed(talk, error);
         talk.outbox.last(last).await;
     }
 

@@ -86,9 +86,6 @@ pub enum BridgeError {
     /// The server failed.
     #[error("{0}")]
     Upstream(#[from] UpstreamError),
-    /// The server is an HTTP server.
-    #[error("HTTP servers cannot be reached yet")]
-    NotYet,
     /// The deadline passed.
     #[error("the server did not answer within its time")]
     Deadline,
@@ -151,16 +148,18 @@ impl BridgeError {
                 (StatusCode::OK, INTERNAL_ERROR)
             }
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
-            Self::Limited(_) | Self::Store | Self::Stopped | Self::Relay => {
-                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
-            }
+            Self::Limited(_)
+            | Self::Store
+            | Self::Stopped
+            | Self::Relay
+            | Self::Upstream(UpstreamError::Busy { .. }) => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
             Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
                 (StatusCode::GATEWAY_TIMEOUT, INTERNAL_ERROR)
             }
-            Self::Upstream(_) | Self::Fill(_) | Self::NotYet => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
+            Self::Upstream(_) | Self::Fill(_) => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
             Self::Stalled | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
         }
     }
@@ -171,6 +170,9 @@ impl BridgeError {
         match self {
             Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
             Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
+            Self::Upstream(UpstreamError::Busy { retry_after }) => {
+                Some(retry_after.map_or(RETRY_AFTER, |wait| wait.as_secs().max(RETRY_AFTER)))
+            }
             Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped | Self::Relay => Some(RETRY_AFTER),
             _ => None,
         }

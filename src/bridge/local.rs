@@ -108,30 +108,41 @@ impl Bridge {
     /// The answer when the user has no token for the server: never a bare failure, always what to do.
     pub(super) fn without_token(&self, asked: &Asked, call: &Call) -> Response<Body> {
         let link = setup_link(&self.config.public_url, &asked.server);
-        let sentence = sentence(&asked.server, &link);
-        let document = if call.message.method() == "tools/call" {
-            let kind = if matches!(call.purpose, Purpose::Modern(_)) { r#""resultType":"complete","# } else { "" };
-            let text = json::quote(&sentence);
-            let result = format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}],"isError":true}}"#);
-            legacy::result(call.id(), &result)
-        } else {
-            let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(&link));
-            legacy::error(Some(call.id()), NO_TOKEN, &sentence, Some(&data))
-        };
-        respond::json(StatusCode::OK, document)
+        let name = display_name(&asked.server);
+        let sentence = format!("You have not connected {name} yet: save your token at {link} and try again.");
+        respond::json(StatusCode::OK, what_to_do(call, &sentence, &link))
     }
 }
 
-/// The JSON-RPC code of "no token": an application's own, outside the range that JSON-RPC reserves.
+/// The answer when the server refused the user's token.
+pub(super) fn token_refused(call: &Call, server: &Server, link: &str) -> String {
+    let name = display_name(server);
+    let sentence = format!("Your token for {name} was refused: save a new one at {link} and try again.");
+    what_to_do(call, &sentence, link)
+}
+
+/// The sentence and the link, in the form that the caller shows to a person.
+fn what_to_do(call: &Call, sentence: &str, link: &str) -> String {
+    if call.message.method() == "tools/call" {
+        let kind = if matches!(call.purpose, Purpose::Modern(_)) { r#""resultType":"complete","# } else { "" };
+        let text = json::quote(sentence);
+        let result = format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}],"isError":true}}"#);
+        return legacy::result(call.id(), &result);
+    }
+    let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(link));
+    legacy::error(Some(call.id()), NO_TOKEN, sentence, Some(&data))
+}
+
+/// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
 const NO_TOKEN: i64 = 1401;
 
-fn setup_link(public_url: &url::Url, server: &Server) -> String {
+/// Where a person saves their token for the server.
+pub(super) fn setup_link(public_url: &url::Url, server: &Server) -> String {
     format!("{}/{}/connect", public_url.as_str().trim_end_matches('/'), server.name)
 }
 
-fn sentence(server: &Server, link: &str) -> String {
-    let name = server.token_setup.display_name.as_deref().unwrap_or(server.name.as_str());
-    format!("You have not connected {name} yet: save your token at {link} and try again.")
+fn display_name(server: &Server) -> &str {
+    server.token_setup.display_name.as_deref().unwrap_or(server.name.as_str())
 }
 
 fn id(message: &Message) -> &str {

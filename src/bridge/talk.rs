@@ -353,11 +353,11 @@ impl Talk {
         }
     }
 
-    pub(super) async fn event(&self, text: Bytes) -> Result<(), BridgeError> {
+    pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {
         self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
     }
 
-    pub(super) async fn last(&self, answered: Answered) {
+    pub(super) async fn last(&mut self, answered: Answered) {
         let Answered { status, text, session } = answered;
         self.outbox.last(Last { status, text, session, retry_after: None }).await;
     }

@@ -121,7 +121,7 @@ impl HttpPlan {
             value.set_sensitive(true);
             Ok((name.clone(), value))
         });
-        Ok(HttpLaunch { url, headers: headers.collect::<Result<_, _>>()? })
+        Ok(HttpLaunch { url, headers: headers.collect::<Result<_, _>>()?, transport: self.transport })
     }
 }
 

@@ -85,6 +85,19 @@ pub fn decode(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// `text` as a mirrored value: itself where a header can hold it as it is, else in the base64 form. Source: ibid., "Value
+/// Encoding".
+#[must_use]
+pub fn encode(text: &str) -> Cow<'_, str> {
+    let is_plain = text.bytes().all(|b| matches!(b, b' ' | b'\t' | 0x21..=0x7e));
+    let is_trimmed = text.trim_matches([' ', '\t']) == text;
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    if is_plain && is_trimmed && !looks_encoded {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("=?base64?{}?=", STANDARD.encode(text)))
+}
+
 fn required<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, HeaderMismatch> {
     single(headers, name)?.map(str::trim).ok_or(HeaderMismatch::Missing(name))
 }
@@ -117,6 +130,22 @@ mod tests {
         assert_eq!(check_standard(&all, &call("世界")), Ok(()));
         let broken = headers(&[(PROTOCOL_VERSION, "x"), (METHOD, "tools/call"), (NAME, "=?base64?5LiW55W?=")]);
         assert_eq!(check_standard(&broken, &call("世界")), Err(HeaderMismatch::Malformed(NAME)));
+    }
+
+    #[test]
+    fn what_a_header_cannot_hold_as_it_is_is_encoded_and_decodes_to_itself() {
+        for (text, encoded) in [
+            ("us-west1", "us-west1"),
+            ("a b\tc", "a b\tc"),
+            ("", ""),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+        ] {
+            assert_eq!(encode(text), encoded);
+            assert_eq!(decode(encoded).as_deref(), Some(text));
+        }
     }
 
     #[test]

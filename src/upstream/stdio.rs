@@ -12,17 +12,12 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use super::UpstreamError;
 use super::group::{Exit, Graces, Group, Pipes, Spawner};
+use super::junk::Junk;
 use super::lines::{LineTooLong, Lines};
 use super::stderr::ErrorLog;
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::secret::Secret;
-
-/// How many lines that are no message a server may write to stdout, per request.
-const JUNK_LINES: usize = 100;
-
-/// How many bytes of such lines.
-const JUNK_BYTES: usize = 1024 * 1024;
 
 /// How long what an exited child had written may take to come out of the pipe.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -39,12 +34,6 @@ pub struct StdioServer {
     errors: ErrorLog,
     junk: Junk,
     exit: Option<Exit>,
-}
-
-#[derive(Default)]
-struct Junk {
-    lines: usize,
-    bytes: usize,
 }
 
 enum Event {
@@ -140,10 +129,7 @@ impl StdioServer {
     /// # Errors
     /// If there were too many.
     pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
-        self.junk.lines += 1;
-        self.junk.bytes += line.len();
-        let over = self.junk.lines > JUNK_LINES || self.junk.bytes > JUNK_BYTES;
-        if over { Err(UpstreamError::Junk) } else { Ok(()) }
+        self.junk.count(line)
     }
 
     /// Puts what the child last wrote to stderr into the log: it ended, or did not do what it should.

@@ -1,0 +1,292 @@
+//! A server that speaks MCP over HTTP: Streamable HTTP of every revision, and the HTTP+SSE of 2024-11-05. One
+//! [`HttpServer`] is one fresh MCP client with a session of its own; all of it is driven by [`HttpServer::receive`].
+//! Sources: MCP 2024-11-05, 2025-11-25 and 2026-07-28, basic/transports.
+//!
+//! Invariants: a URL, a header value and a body are never in an error or a log, since they may hold the user's token;
+//! they go to the configured origin and nowhere else; what is kept between clients is connections, which know no user,
+//! and which servers turned out to speak HTTP+SSE, which belongs to the configuration.
+
+mod events;
+mod exchange;
+mod outgoing;
+mod reactions;
+mod servers;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::StreamExt as _;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use reqwest::Client;
+use tokio::time::Instant;
+use url::Url;
+
+use self::exchange::{Ask, Expects, Heard, Hearing};
+use self::outgoing::{About, Outgoing};
+use super::UpstreamError;
+use super::group::Graces;
+use super::junk::Junk;
+use crate::mcp::headers::{PROTOCOL_VERSION, SESSION_ID};
+
+pub use servers::HttpServers;
+use servers::SseMemory;
+
+/// How long the rest of answers may take that have been read, so that their connections can be used again.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// How long a server may take to say where messages go, if it is only a guess that it speaks HTTP+SSE.
+const ENDPOINT: Duration = Duration::from_secs(5);
+
+/// A server elsewhere, in conversation with one client.
+pub struct HttpServer {
+    client: Client,
+    /// Where the server is, or was redirected to. It may hold the user's token.
+    url: Url,
+    /// What the operator configured to be sent.
+    headers: HeaderMap,
+    /// What is sent with modern requests besides: `Mcp-Param-…`.
+    extra: Vec<(HeaderName, HeaderValue)>,
+    limit: usize,
+    transport: Transport,
+    memory: SseMemory,
+    /// The legacy session that is open.
+    session: Option<HeaderValue>,
+    /// The version that was negotiated, or that the last modern request named.
+    version: Option<HeaderValue>,
+    queue: VecDeque<Outgoing>,
+    exchanges: Vec<Exchange>,
+    /// Which exchange is listened to first, so that none drowns another.
+    turn: usize,
+    listens: bool,
+    junk: Junk,
+}
+
+/// How the server is spoken to.
+enum Transport {
+    /// Streamable HTTP, or HTTP+SSE if it refuses the first message.
+    Undecided,
+    /// Streamable HTTP.
+    Streamable,
+    /// HTTP+SSE.
+    Sse {
+        /// Where messages go, once the server has said so.
+        endpoint: Option<Url>,
+        /// What is to be done if the server does not speak it.
+        otherwise: Otherwise,
+    },
+}
+
+/// What is to be done if a server does not speak HTTP+SSE.
+#[derive(Debug, Clone, Copy)]
+enum Otherwise {
+    /// Fail: it was configured.
+    Fail,
+    /// Forget that it ever did, and speak Streamable HTTP.
+    SpeakStreamable,
+    /// Say what it answered to the message over Streamable HTTP.
+    Refused(StatusCode),
+}
+
+/// An HTTP exchange under way.
+struct Exchange {
+    purpose: Purpose,
+    hearing: Hearing,
+    /// The newest message heard: at the end of a request's exchange, its answer.
+    newest: Option<Bytes>,
+}
+
+/// What an exchange is for.
+enum Purpose {
+    /// To deliver a message; what there is to say of it is said in the same exchange if it is a request.
+    Post(Outgoing),
+    /// To deliver a message that is answered elsewhere.
+    PostToEndpoint(Outgoing),
+    /// To hear everything the server says over HTTP+SSE.
+    Sse,
+    /// To hear what the server says unasked over Streamable HTTP.
+    Listen,
+}
+
+impl HttpServer {
+    /// Queues one message.
+    pub fn send(&mut self, message: &str) {
+        let message = Outgoing::new(message);
+        match &message.about {
+            // In the modern era to stop listening is to cancel.
+            About::Cancellation(id) if self.is_asked_in_modern_era(id) => {
+                self.exchanges.retain(|exchange| exchange.request_id() != Some(id));
+            }
+            _ => self.queue.push_back(message),
+        }
+    }
+
+    fn is_asked_in_modern_era(&self, id: &str) -> bool {
+        let asks = |exchange: &Exchange| match &exchange.purpose {
+            Purpose::Post(message) => message.id() == Some(id) && message.modern_version.is_some(),
+            _ => false,
+        };
+        self.exchanges.iter().any(asks)
+    }
+
+    /// Listens to what the server says unasked, besides its answers: the GET stream of a legacy session, which a server
+    /// need not offer. Over HTTP+SSE everything is heard anyway. Once this has been called the server may be silent for
+    /// as long as it likes.
+    pub fn listen(&mut self) {
+        self.listens = true;
+        if matches!(self.transport, Transport::Sse { .. }) {
+            return;
+        }
+        let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
+        self.begin(Purpose::Listen, ask);
+    }
+
+    /// The next thing that the server says, without line ends. Cancel safe.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, refuses a message, breaks off, or has nothing more to say. After a refusal of
+    /// one message another may be sent.
+    pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
+        loop {
+            self.begin_what_can_begin();
+            if self.exchanges.is_empty() {
+                if self.listens {
+                    return std::future::pending().await;
+                }
+                return Err(UpstreamError::Ended);
+            }
+            let (at, heard) = self.next_heard().await;
+            if let Some(message) = self.take_in(at, heard)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// What any exchange hears next.
+    async fn next_heard(&mut self) -> (usize, Heard) {
+        let Self { exchanges, turn, .. } = self;
+        poll_fn(|context| {
+            let count = exchanges.len();
+            for at in (0..count).map(|n| (*turn + n) % count) {
+                if let Poll::Ready(heard) = exchanges[at].hearing.poll_next_unpin(context) {
+                    *turn = at + 1;
+                    return Poll::Ready((at, heard.unwrap_or(Heard::End)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Begins to send what is queued, in order: what has no answer is accepted before the next is sent.
+    fn begin_what_can_begin(&mut self) {
+        if matches!(self.transport, Transport::Sse { endpoint: None, .. }) {
+            if !self.queue.is_empty() && self.exchanges.is_empty() {
+                let mut ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
+                if !matches!(self.transport, Transport::Sse { otherwise: Otherwise::Fail, .. }) {
+                    ask.first_event_by = Some(Instant::now() + ENDPOINT);
+                }
+                self.begin(Purpose::Sse, ask);
+            }
+            return;
+        }
+        while !self.queue.is_empty() && !self.is_held_back() {
+            let Some(message) = self.queue.pop_front() else { return };
+            if let Transport::Sse { endpoint: Some(endpoint), .. } = &self.transport {
+                let ask = self.ask(Method::POST, endpoint.clone(), Some(&message), Expects::Nothing);
+                self.begin(Purpose::PostToEndpoint(message), ask);
+            } else {
+                let expects = if message.id().is_some() { Expects::Messages } else { Expects::Nothing };
+                if let Some(version) = &message.modern_version {
+                    self.version = HeaderValue::from_str(version).ok();
+                }
+                let ask = self.ask(Method::POST, self.url.clone(), Some(&message), expects);
+                self.begin(Purpose::Post(message), ask);
+            }
+        }
+    }
+
+    fn is_held_back(&self) -> bool {
+        let is_undecided = matches!(self.transport, Transport::Undecided);
+        self.exchanges.iter().any(|exchange| match &exchange.purpose {
+            Purpose::Post(message) => message.id().is_none() || is_undecided,
+            Purpose::PostToEndpoint(_) => true,
+            Purpose::Sse | Purpose::Listen => false,
+        })
+    }
+
+    fn begin(&mut self, purpose: Purpose, ask: Ask) {
+        self.exchanges.push(Exchange { purpose, hearing: ask.begin(), newest: None });
+    }
+
+    fn ask(&self, method: Method, url: Url, message: Option<&Outgoing>, expects: Expects) -> Ask {
+        let mut headers = self.headers.clone();
+        let accept = match expects {
+            Expects::Stream => "text/event-stream",
+            Expects::Nothing | Expects::Messages => "application/json, text/event-stream",
+        };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        if message.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if !message.is_some_and(Outgoing::opens_session) {
+            self.introduce_into(&mut headers);
+        }
+        if let Some(message) = message.filter(|message| message.modern_version.is_some()) {
+            message.mirror_into(&mut headers);
+            headers.extend(self.extra.iter().cloned());
+        }
+        let repeatable = message.is_none_or(Outgoing::only_reads);
+        let body = message.map(|message| message.text.clone());
+        let (client, limit) = (self.client.clone(), self.limit);
+        Ask { client, method, url, headers, body, expects, repeatable, first_event_by: None, limit }
+    }
+
+    /// Adds the headers that say which session this is, and in which version.
+    fn introduce_into(&self, headers: &mut HeaderMap) {
+        if matches!(self.transport, Transport::Sse { .. }) {
+            return;
+        }
+        if let Some(session) = &self.session {
+            headers.insert(HeaderName::from_static(SESSION_ID), session.clone());
+        }
+        if let Some(version) = &self.version {
+            headers.insert(HeaderName::from_static(PROTOCOL_VERSION), version.clone());
+        }
+    }
+
+    /// Counts something that was no message.
+    ///
+    /// # Errors
+    /// If there was too much of it.
+    pub fn junk(&mut self, piece: &[u8]) -> Result<(), UpstreamError> {
+        self.junk.count(piece)
+    }
+
+    /// Stops listening and ends the session, if there is one; the server has as long for it as a program for its end.
+    pub async fn close(mut self, graces: Graces) {
+        self.queue.clear();
+        self.exchanges.retain(Exchange::is_answered);
+        let until_read = async { while !self.exchanges.is_empty() && self.receive().await.is_ok() {} };
+        let _ = tokio::time::timeout(DRAIN, until_read).await;
+        self.exchanges.clear();
+        if self.session.is_none() || matches!(self.transport, Transport::Sse { .. }) {
+            return;
+        }
+        let mut ask = self.ask(Method::DELETE, self.url.clone(), None, Expects::Nothing);
+        ask.repeatable = false;
+        match tokio::time::timeout(graces.eof, ask.send()).await {
+            // 404: it had ended already; 405: the server ends sessions by itself.
+            Ok(Ok((response, _)))
+                if response.status().is_success() || matches!(response.status().as_u16(), 404 | 405) => {}
+            Ok(Ok((response, _))) => {
+                tracing::debug!(status = response.status().as_u16(), "the server does not end the session");
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "the session was not ended"),
+            Err(_) => tracing::debug!("the server did not end the session in time"),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What follows from what is heard of an exchange.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use url::Url;
+
+use super::exchange::{Heard, Rejection, same_origin};
+use super::outgoing::{About, answers, error_for, negotiated};
+use super::{Exchange, HttpServer, Otherwise, Purpose, Transport};
+use crate::upstream::UpstreamError;
+
+impl HttpServer {
+    /// Takes note of what was heard; the answer is what there is to pass on.
+    pub(super) fn take_in(&mut self, at: usize, heard: Heard) -> Result<Option<Bytes>, UpstreamError> {
+        match heard {
+            Heard::Accepted { session, moved } => {
+                self.accepted(at, session, moved);
+                Ok(None)
+            }
+            Heard::Message(message) => {
+                self.note(at, &message);
+                Ok(Some(message))
+            }
+            Heard::Endpoint(text) => self.found_endpoint(at, &text).map(|()| None),
+            Heard::End => {
+                let exchange = self.exchanges.swap_remove(at);
+                match exchange.purpose {
+                    Purpose::Sse => self.without_sse(UpstreamError::Ended).map(|()| None),
+                    _ if exchange.may_end() => Ok(None),
+                    _ => Err(UpstreamError::Ended),
+                }
+            }
+            Heard::Failed(error) => {
+                let exchange = self.exchanges.swap_remove(at);
+                match exchange.purpose {
+                    Purpose::Sse => self.without_sse(error).map(|()| None),
+                    _ if exchange.is_answered() => Ok(None),
+                    _ => Err(error),
+                }
+            }
+            Heard::Rejected(rejection) => {
+                let exchange = self.exchanges.swap_remove(at);
+                self.rejected(exchange, rejection)
+            }
+        }
+    }
+
+    fn accepted(&mut self, at: usize, session: Option<HeaderValue>, moved: Option<Url>) {
+        match &self.exchanges[at].purpose {
+            Purpose::Post(message) => {
+                if message.opens_session() {
+                    self.session = session.map(|mut id| {
+                        id.set_sensitive(true);
+                        id
+                    });
+                }
+                if matches!(self.transport, Transport::Undecided) {
+                    self.transport = Transport::Streamable;
+                }
+            }
+            Purpose::PostToEndpoint(_) => return,
+            Purpose::Sse | Purpose::Listen => {}
+        }
+        if let Some(url) = moved {
+            self.url = url;
+        }
+    }
+
+    fn note(&mut self, at: usize, message: &Bytes) {
+        let exchange = &mut self.exchanges[at];
+        exchange.newest = Some(message.clone());
+        if let Purpose::Post(asked) = &exchange.purpose
+            && asked.opens_session()
+            && asked.id().is_some_and(|id| answers(message, id))
+        {
+            self.version = negotiated(message);
+        }
+    }
+
+    fn found_endpoint(&mut self, at: usize, text: &[u8]) -> Result<(), UpstreamError> {
+        let (Purpose::Sse, Transport::Sse { endpoint: endpoint @ None, .. }) =
+            (&self.exchanges[at].purpose, &mut self.transport)
+        else {
+            return Ok(());
+        };
+        let found = std::str::from_utf8(text).ok().and_then(|text| same_origin(&self.url, text));
+        *endpoint = Some(found.ok_or(UpstreamError::NotMcp)?);
+        self.memory.remember();
+        Ok(())
+    }
+
+    /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
+    fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
+        let Rejection { status, retry_after, body } = rejection;
+        let error = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(UpstreamError::TokenRefused),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                return Err(UpstreamError::Busy { retry_after });
+            }
+            status => UpstreamError::Status(status.as_u16()),
+        };
+        let message = match exchange.purpose {
+            Purpose::Sse => return self.without_sse(error).map(|()| None),
+            Purpose::Listen if status == StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
+            Purpose::Listen => return Err(error),
+            Purpose::Post(message) | Purpose::PostToEndpoint(message) => message,
+        };
+        let is_lost_session = status == StatusCode::NOT_FOUND && self.session.is_some();
+        if let (Some(body), Some(id)) = (&body, message.id())
+            && (answers(body, id) || !is_lost_session)
+            && let Some(answer) = error_for(body, id)
+        {
+            if matches!(self.transport, Transport::Undecided) {
+                self.transport = Transport::Streamable;
+            }
+            return Ok(Some(answer));
+        }
+        if is_lost_session {
+            return Err(UpstreamError::Ended);
+        }
+        match message.about {
+            About::Request(_) if self.may_be_sse(status) => {
+                self.queue.push_front(message);
+                self.transport = Transport::Sse { endpoint: None, otherwise: Otherwise::Refused(status) };
+                Ok(None)
+            }
+            // Nobody waits for what becomes of it.
+            About::Notification | About::Cancellation(_) => {
+                tracing::debug!(status = status.as_u16(), "the server does not accept a notification");
+                Ok(None)
+            }
+            About::Request(_) | About::Answer => Err(error),
+        }
+    }
+
+    /// Source: 2025-11-25, basic/transports, "Backwards Compatibility".
+    fn may_be_sse(&self, status: StatusCode) -> bool {
+        let says_so = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+        matches!(self.transport, Transport::Undecided) && says_so.contains(&status)
+    }
+
+    /// The stream of HTTP+SSE failed.
+    fn without_sse(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
+        let Transport::Sse { endpoint: None, otherwise } = self.transport else { return Err(error) };
+        match otherwise {
+            Otherwise::Fail => Err(error),
+            // That nobody is there says nothing of what they speak.
+            Otherwise::SpeakStreamable if matches!(error, UpstreamError::Unreachable(_)) => Err(error),
+            Otherwise::SpeakStreamable => {
+                self.memory.forget();
+                self.transport = Transport::Streamable;
+                Ok(())
+            }
+            Otherwise::Refused(status) => {
+                self.transport = Transport::Undecided;
+                self.queue.pop_front();
+                Err(UpstreamError::Status(status.as_u16()))
+            }
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn request_id(&self) -> Option<&str> {
+        match &self.purpose {
+            Purpose::Post(message) => message.id(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        match (&self.newest, self.request_id()) {
+            (Some(newest), Some(id)) => answers(newest, id),
+            _ => false,
+        }
+    }
+
+    /// Whether it may end as it does: whoever waits for an answer has it.
+    fn may_end(&self) -> bool {
+        match &self.purpose {
+            Purpose::Post(message) => message.id().is_none() || self.is_answered(),
+            Purpose::PostToEndpoint(_) => true,
+            Purpose::Sse | Purpose::Listen => false,
+        }
+    }
+}

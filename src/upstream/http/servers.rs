@@ -1,0 +1,100 @@
+//! What opens conversations with HTTP servers, and the little that may be remembered of them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Client;
+use url::Url;
+
+use super::{HttpServer, Otherwise, Transport};
+use crate::config::{self, HttpLaunch, ServerName};
+use crate::upstream::UpstreamError;
+use crate::upstream::junk::Junk;
+
+/// Opens conversations; shared by all of them. Cloning it shares it.
+#[derive(Clone)]
+pub struct HttpServers {
+    client: Client,
+    speak_sse: Arc<Mutex<BTreeSet<ServerName>>>,
+}
+
+/// What is remembered of one server with `"transport": "auto"`: that it turned out to speak HTTP+SSE.
+pub(super) struct SseMemory {
+    name: ServerName,
+    of: Arc<Mutex<BTreeSet<ServerName>>>,
+    learns: bool,
+}
+
+impl HttpServers {
+    /// With the one client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, speak_sse: Arc::default() }
+    }
+
+    /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes; `extra` is
+    /// sent with modern requests besides what is configured.
+    ///
+    /// # Errors
+    /// If the filled URL is none.
+    pub fn open(
+        &self,
+        name: &ServerName,
+        launch: &HttpLaunch,
+        limit: usize,
+        extra: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<HttpServer, UpstreamError> {
+        let transport = launch.transport;
+        // Nothing of the URL may be said, not even why it is none.
+        let url = Url::parse(launch.url.expose()).map_err(|_| UpstreamError::NotMcp)?;
+        let memory = SseMemory {
+            name: name.clone(),
+            of: Arc::clone(&self.speak_sse),
+            learns: transport == config::Transport::Auto,
+        };
+        let sse = |otherwise| Transport::Sse { endpoint: None, otherwise };
+        let transport = match transport {
+            config::Transport::Auto if memory.speaks_sse() => sse(Otherwise::SpeakStreamable),
+            config::Transport::Auto => Transport::Undecided,
+            config::Transport::Streamable => Transport::Streamable,
+            config::Transport::Sse => sse(Otherwise::Fail),
+        };
+        Ok(HttpServer {
+            client: self.client.clone(),
+            url,
+            headers: launch.headers.iter().cloned().collect::<HeaderMap>(),
+            extra,
+            limit,
+            transport,
+            memory,
+            session: None,
+            version: None,
+            queue: std::collections::VecDeque::new(),
+            exchanges: Vec::new(),
+            turn: 0,
+            listens: false,
+            junk: Junk::default(),
+        })
+    }
+}
+
+impl SseMemory {
+    fn speaks_sse(&self) -> bool {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.name)
+    }
+
+    /// The server speaks HTTP+SSE.
+    pub(super) fn remember(&self) {
+        if self.learns && !self.speaks_sse() {
+            self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone());
+            tracing::info!(server = %self.name, "the server speaks HTTP+SSE of 2024-11-05");
+        }
+    }
+
+    /// The server no longer speaks HTTP+SSE.
+    pub(super) fn forget(&self) {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        tracing::info!(server = %self.name, "the server no longer speaks HTTP+SSE");
+    }
+}

@@ -1,0 +1,25 @@
+//! How much a server may say that is no message before it is given up.
+
+use super::UpstreamError;
+
+/// How many such lines or events, per request.
+const PIECES: usize = 100;
+
+/// How many bytes of them.
+const BYTES: usize = 1024 * 1024;
+
+/// What has been used up of that.
+#[derive(Default)]
+pub(super) struct Junk {
+    pieces: usize,
+    bytes: usize,
+}
+
+impl Junk {
+    /// Counts a piece that was no message.
+    pub(super) fn count(&mut self, piece: &[u8]) -> Result<(), UpstreamError> {
+        self.pieces += 1;
+        self.bytes += piece.len();
+        if self.pieces > PIECES || self.bytes > BYTES { Err(UpstreamError::Junk) } else { Ok(()) }
+    }
+}
