@@ -1,27 +1,40 @@
 //! The configuration as meant: immutable, shared by every request, plain data only. `file` is the same as written.
+//!
+//! Loading goes from text to a tree with positions (`document`), to what was written (`read`, `file`), to what was
+//! meant (`load` and the modules after it), with every problem collected on the way. At request time only `fill` is
+//! left to do. No excerpt, no `Debug` and no error shows a value of the file or of a token.
 
-mod container;
+// what was written, and what is wrong with it
 mod document;
 pub mod file;
-mod fill;
-mod hole;
-mod hosts;
-mod identity;
-mod launch_plan;
-mod load;
 mod mask;
 mod path;
 mod problem;
-mod program;
 mod read;
+mod units;
+
+// what is meant
+mod hosts;
+mod identity;
+mod load;
 mod servers;
+mod token_store;
+mod value;
+
+// what is launched
+mod arguments;
+mod container;
+mod launch_plan;
+mod program;
+
+// holes for the user's token
+mod fill;
+mod hole;
 mod template;
+mod url_template;
+
 #[cfg(test)]
 mod testing;
-mod token_store;
-mod units;
-mod url_template;
-mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -280,6 +293,22 @@ pub struct Server {
     pub process: ProcessLimits,
     /// The protocol era to speak with it.
     pub protocol: Protocol,
+    /// What becomes of its questions to clients that cannot be asked in the middle of a call.
+    pub questions: Questions,
+}
+
+/// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the
+/// era that answers by calling again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "questions")]
+pub enum Questions {
+    /// The server waits, for `parkLease` at most, until the client calls again. What it did before is done once.
+    #[default]
+    Park,
+    /// The server is ended, and the call begins anew with the answers. Right where doing it twice is harmless.
+    Replay,
+    /// The server is told that the client cannot be asked.
+    Refuse,
 }
 
 /// The protocol era to speak with a server.
@@ -334,6 +363,8 @@ pub struct ProcessLimits {
     pub eof_grace: Duration,
     /// From SIGTERM to SIGKILL.
     pub term_grace: Duration,
+    /// How long a server that has asked its client something waits for the answer, when the client must call again.
+    pub park_lease: Duration,
     /// The longest line on stdout, bytes.
     pub line: usize,
 }

@@ -24,6 +24,7 @@ pub mod bridge;
 // layer: what it takes
 pub mod auth;
 pub mod limits;
+pub mod relay;
 pub mod tokens;
 pub mod upstream;
 

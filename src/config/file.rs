@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-pub use super::{Protocol, Transport};
+pub use super::{Protocol, Questions, Transport};
 pub use text::{Object, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
@@ -230,6 +230,8 @@ pub struct Limits {
     pub eof_grace: Option<Time>,
     /// Default of every server's `termGrace`: 2s.
     pub term_grace: Option<Time>,
+    /// Default of every server's `parkLease`: 2m.
+    pub park_lease: Option<Time>,
     /// Default of every server's `line`: 16MiB.
     pub line: Option<Size>,
 }
@@ -260,6 +262,10 @@ pub struct Server {
     pub transport: Option<Transport>,
     /// The protocol era to speak with it. Default: `auto`.
     pub protocol: Option<Protocol>,
+    /// What becomes of its questions to clients that cannot be asked in the middle of a call. Default: `park`.
+    pub questions: Option<Questions>,
+    /// How long it waits, parked, for the answer to a question. Default: 2m.
+    pub park_lease: Option<Time>,
     /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
     pub requires_user_token: Option<bool>,
     /// How a person gets a token.

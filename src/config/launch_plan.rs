@@ -6,7 +6,7 @@ use std::ops::Range;
 use http::HeaderName;
 use zeroize::Zeroizing;
 
-use super::container::{self, Role};
+use super::container;
 use super::file::{self, ServerKind, Value};
 use super::load::Loader;
 use super::path::Path;
@@ -39,49 +39,31 @@ const INHERITED: [(&str, Option<&str>); 4] =
     [("PATH", Some(DEFAULT_PATH)), ("HOME", None), ("LANG", Some("C.UTF-8")), ("TMPDIR", None)];
 
 /// How a template of some kind is made of its text and its holes.
-type Compile = fn(Source, &str, &[Range<usize>]) -> Result<Template, Fault>;
+pub(super) type Compile = fn(Source, &str, &[Range<usize>]) -> Result<Template, Fault>;
 
 impl Loader<'_> {
     pub(super) fn stdio_plan(&mut self, at: &Path, file: file::Server) -> Option<StdioPlan> {
         let resolve = file.disabled != Some(true);
         let command = self.command(&at.key("command"), file.command, resolve);
         let cwd = file.cwd.and_then(|cwd| self.cwd(&at.key("cwd"), cwd, resolve));
+        let mut env = self.env(&at.key("env"), file.env.unwrap_or_default(), resolve);
         let mut drafts = Vec::new();
         for (index, value) in file.args.unwrap_or_default().into_iter().enumerate() {
             let at = at.key("args").index(index);
             drafts.extend(value.and_then(|value| self.draft(&at, value, Expansion::Whole, resolve)));
         }
-        let mut env = self.env(&at.key("env"), file.env.unwrap_or_default(), resolve);
-        let roles = command.as_deref().filter(|command| container::is_engine(command)).and_then(|_| {
-            let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
-            container::roles(&words)
-        });
-        let mut args = Vec::new();
-        for (index, draft) in drafts.into_iter().enumerate() {
-            let role = roles.as_ref().map_or(Role::Program, |roles| roles[index]);
-            let in_engine = roles.is_some();
-            if in_engine && draft.source == Source::UserToken {
-                if let Some(moved) = self.container_arg(role, &draft) {
-                    self.move_to_env(moved, &draft, &mut args, &mut env);
-                    continue;
-                }
-                if matches!(role, Role::Env(_) | Role::Image | Role::EnvFile) {
-                    continue;
-                }
-            }
-            args.extend(self.arg(&draft, file.allow_token_in_args == Some(true)));
-        }
+        let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
+        let args = self.args(&drafts, engine, file.allow_token_in_args == Some(true), &mut env);
         self.inherit(&mut env);
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
         Some(StdioPlan { program: program??, args, env, cwd })
     }
 
     fn command(&mut self, at: &Path, value: Option<Value>, resolve: bool) -> Option<Zeroizing<String>> {
-        let draft = match value? {
-            value @ Value::Env(_) => self.draft(at, value, Expansion::Whole, resolve)?.text?,
-            value => Zeroizing::new(self.setting(at, Some(value)).known()?.to_owned()),
-        };
-        Some(draft)
+        match value? {
+            value @ Value::Env(_) => self.draft(at, value, Expansion::Whole, resolve)?.text,
+            value => self.setting(at, Some(value)).known().map(|command| Zeroizing::new(command.to_owned())),
+        }
     }
 
     fn cwd(&mut self, at: &Path, value: Value, resolve: bool) -> Option<std::path::PathBuf> {
@@ -129,71 +111,6 @@ impl Loader<'_> {
                 env.extend(value.map(|value| (name.to_owned(), Template::fixed(Source::Bridge, value))));
             }
         }
-    }
-
-    /// The `NAME=VALUE` of a container's variable that holds the token: name, and where the value starts.
-    fn container_arg(&mut self, role: Role, draft: &Draft) -> Option<(String, usize, usize)> {
-        let text = draft.text.as_ref()?;
-        match role {
-            Role::Env(start) => {
-                let name = text[start..].split_once('=').map_or("", |(name, _)| name);
-                if name.is_empty() || name.contains("<<") {
-                    let help = "write NAME=<<token>>";
-                    self.report(&draft.at, "the token cannot be part of a variable's name", help);
-                    return None;
-                }
-                Some((name.to_owned(), start, start + name.len() + 1))
-            }
-            Role::Image => {
-                self.report(
-                    &draft.at,
-                    "the token cannot choose an image",
-                    "pass it to the container by `env` and `-e NAME`",
-                );
-                None
-            }
-            Role::EnvFile => {
-                let help = "pass it to the container by `env` and `-e NAME`";
-                self.report(&draft.at, "the token cannot choose a file of variables", help);
-                None
-            }
-            Role::Option | Role::Program => None,
-        }
-    }
-
-    /// `-e NAME=<<token>>` would show the token in ps: it becomes `-e NAME` and a variable of the engine's client.
-    fn move_to_env(
-        &mut self,
-        (name, start, value): (String, usize, usize),
-        draft: &Draft,
-        args: &mut Vec<Template>,
-        env: &mut Vec<(String, Template)>,
-    ) {
-        let text = draft.text.as_ref().map_or("", |text| text);
-        if env.iter().any(|(declared, _)| *declared == name) {
-            let message = format!("`{name}` is declared in `env`, too");
-            self.report(&draft.at, message, format!("write only \"-e\", \"{name}\" here and its value in `env`"));
-        }
-        if start > 0 {
-            let flags = container::bundled_flags(&text[..start]);
-            args.extend(flags.map(|flags| Template::fixed(Source::Plain, flags)));
-            args.push(Template::fixed(Source::Plain, "-e"));
-        }
-        args.push(Template::fixed(Source::Plain, &name));
-        let rest = Draft {
-            at: draft.at.clone(),
-            source: Source::UserToken,
-            text: Some(Zeroizing::new(text[value..].to_owned())),
-        };
-        env.extend(self.compile(&rest, template::env).map(|template| (name, template)));
-    }
-
-    fn arg(&mut self, draft: &Draft, allowed: bool) -> Option<Template> {
-        if draft.source == Source::UserToken && !allowed {
-            let help = "pass it in `env`; if the program takes it in no other way, add \"allowTokenInArgs\": true";
-            self.report(&draft.at, "arguments are visible in ps to every user of this machine", help);
-        }
-        self.compile(draft, template::arg)
     }
 
     pub(super) fn http_plan(&mut self, at: &Path, file: file::Server) -> Option<HttpPlan> {
@@ -260,7 +177,7 @@ impl Loader<'_> {
     }
 
     /// Compiles what `draft` says; a variable that is not set here makes an empty template.
-    fn compile(&mut self, draft: &Draft, compile: Compile) -> Option<Template> {
+    pub(super) fn compile(&mut self, draft: &Draft, compile: Compile) -> Option<Template> {
         let Some(text) = &draft.text else { return Some(Template::empty(draft.source.clone())) };
         let compiled = holes(draft).and_then(|holes| compile(draft.source.clone(), text, &holes));
         compiled.map_err(|fault| self.report_fault(draft, fault)).ok()
@@ -271,7 +188,8 @@ impl Loader<'_> {
         if matches!(draft.source, Source::Env(_)) {
             self.report(&draft.at, fault.message, fault.help);
         } else {
-            self.report_within(&draft.at, fault.part, fault.message, fault.help);
+            let part = fault.part.start + draft.from..fault.part.end + draft.from;
+            self.report_within(&draft.at, part, fault.message, fault.help);
         }
     }
 }

@@ -221,6 +221,7 @@ impl Loader<'_> {
             abandoned_grace: Duration::from_secs(30),
             eof_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(2),
+            park_lease: Duration::from_mins(2),
             line: 16 << 20,
         };
         let written = file::Server {
@@ -229,6 +230,7 @@ impl Loader<'_> {
             abandoned_grace: file.abandoned_grace.clone(),
             eof_grace: file.eof_grace.clone(),
             term_grace: file.term_grace.clone(),
+            park_lease: file.park_lease.clone(),
             line: file.line.clone(),
             ..file::Server::default()
         };
@@ -246,6 +248,7 @@ impl Loader<'_> {
             abandoned_grace: time("abandonedGrace", &file.abandoned_grace, defaults.abandoned_grace, Allowed),
             eof_grace: time("eofGrace", &file.eof_grace, defaults.eof_grace, Allowed),
             term_grace: time("termGrace", &file.term_grace, defaults.term_grace, Allowed),
+            park_lease: time("parkLease", &file.park_lease, defaults.park_lease, Refused),
             line: self.size(&at.key("line"), file.line.as_ref(), defaults.line),
         }
     }

@@ -57,6 +57,8 @@ impl Setting {
 pub(super) struct Draft {
     /// Where its text stands.
     pub at: Path,
+    /// Where its text starts in what stands there.
+    pub from: usize,
     /// How it was written.
     pub source: Source,
     /// Its text; `None` for an environment variable that is not set here.
@@ -86,7 +88,7 @@ impl Loader<'_> {
             Value::Misfit => None,
             Value::Plain(text) if self.refuses_plain(at, &text, expansion) => None,
             Value::Plain(text) => {
-                Some(Draft { at: at.clone(), source: Source::Plain, text: Some(Zeroizing::new(text)) })
+                Some(Draft { at: at.clone(), from: 0, source: Source::Plain, text: Some(Zeroizing::new(text)) })
             }
             Value::Env(name) => {
                 let text = if resolve {
@@ -95,11 +97,11 @@ impl Loader<'_> {
                     self.check_variable_name(at, &name);
                     None
                 };
-                Some(Draft { at: at.clone(), source: Source::Env(name), text })
+                Some(Draft { at: at.clone(), from: 0, source: Source::Env(name), text })
             }
             Value::UserToken(text) => {
                 let at = at.key("$userToken");
-                Some(Draft { at, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
+                Some(Draft { at, from: 0, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
             }
         }
     }

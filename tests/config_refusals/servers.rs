@@ -193,7 +193,7 @@ fn containers() {
         r#""env": { "K": "1" },"#,
         r#"["run", { "$userToken": "-eK=<<token>>" }, "i"]"#,
         "args[1].$userToken",
-        "`K` is declared in `env`, too",
+        "`K` is declared elsewhere, too",
     );
 }
 

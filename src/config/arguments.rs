@@ -1,0 +1,110 @@
+//! Arguments, and how the token is kept out of them.
+
+use zeroize::Zeroizing;
+
+use super::container::{self, Role};
+use super::load::Loader;
+use super::template::{self, Source, Template};
+use super::value::Draft;
+
+/// Where an argument that holds the token goes.
+enum Place {
+    /// It stays, if that is allowed.
+    Argument,
+    /// It becomes a variable of the container engine's client.
+    Variable(Assignment),
+    /// Nowhere: that has been reported.
+    Refused,
+}
+
+/// The `NAME=VALUE` in an argument of `docker run`.
+struct Assignment {
+    name: String,
+    /// Where the name starts; before it stands the option itself, if it is in the same argument.
+    start: usize,
+    /// Where the value starts.
+    value: usize,
+}
+
+impl Loader<'_> {
+    /// The arguments that `drafts` make; variables of a container that hold the token go to `env`.
+    pub(super) fn args(
+        &mut self,
+        drafts: &[Draft],
+        engine: bool,
+        allowed: bool,
+        env: &mut Vec<(String, Template)>,
+    ) -> Vec<Template> {
+        let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
+        let roles = if engine { container::roles(&words) } else { None };
+        let mut args = Vec::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            let place = match &roles {
+                Some(roles) if draft.source == Source::UserToken => self.place(roles[index], draft),
+                _ => Place::Argument,
+            };
+            match place {
+                Place::Argument => args.extend(self.arg(draft, allowed)),
+                Place::Variable(assignment) => self.move_to_env(&assignment, draft, &mut args, env),
+                Place::Refused => {}
+            }
+        }
+        args
+    }
+
+    fn arg(&mut self, draft: &Draft, allowed: bool) -> Option<Template> {
+        if draft.source == Source::UserToken && !allowed {
+            let help = "pass it in `env`; if the program takes it in no other way, add \"allowTokenInArgs\": true";
+            self.report(&draft.at, "arguments are visible in ps to every user of this machine", help);
+        }
+        self.compile(draft, template::arg)
+    }
+
+    /// Where the token goes that stands in an argument of `docker run` with this role.
+    fn place(&mut self, role: Role, draft: &Draft) -> Place {
+        let text = draft.text.as_ref().map_or("", |text| text);
+        let help = "pass it to the container by `env` and `-e NAME`";
+        let message = match role {
+            Role::Option | Role::Program => return Place::Argument,
+            Role::Image => "the token cannot choose an image",
+            Role::EnvFile => "the token cannot choose a file of variables",
+            Role::Env(start) => match text[start..].split_once('=') {
+                Some((name, _)) if !name.is_empty() && !name.contains("<<") => {
+                    let value = start + name.len() + 1;
+                    return Place::Variable(Assignment { name: name.to_owned(), start, value });
+                }
+                _ => "the token cannot be part of a variable's name",
+            },
+        };
+        self.report(&draft.at, message, help);
+        Place::Refused
+    }
+
+    /// `-e NAME=<<token>>` would show the token in ps: it becomes `-e NAME` and a variable of the engine's client.
+    fn move_to_env(
+        &mut self,
+        Assignment { name, start, value }: &Assignment,
+        draft: &Draft,
+        args: &mut Vec<Template>,
+        env: &mut Vec<(String, Template)>,
+    ) {
+        let text = draft.text.as_ref().map_or("", |text| text);
+        if env.iter().any(|(declared, _)| declared == name) {
+            let message = format!("`{name}` is declared elsewhere, too");
+            self.report(&draft.at, message, format!("keep one: \"-e\", \"{name}\" here and its value in `env`"));
+        }
+        if *start > 0 {
+            let flags = container::bundled_flags(&text[..*start]);
+            args.extend(flags.map(|flags| Template::fixed(Source::Plain, flags)));
+            args.push(Template::fixed(Source::Plain, "-e"));
+        }
+        args.push(Template::fixed(Source::Plain, name));
+        let rest = Draft {
+            at: draft.at.clone(),
+            from: *value,
+            source: Source::UserToken,
+            text: Some(Zeroizing::new(text[*value..].to_owned())),
+        };
+        env.extend(self.compile(&rest, template::env).map(|template| (name.clone(), template)));
+    }
+}

@@ -1,0 +1,207 @@
+//! The relay: delivers a message to the node and request that hold the process it is for.
+//!
+//! A request that keeps something others must reach (a question on its stream, a parked server, a long stream) opens
+//! a [`Mailbox`] and lets the mailbox's [`Address`] travel inside a sealed id. Whoever is handed that id, on whichever
+//! node, delivers to the address: in memory if the node is this one, else through Redis. [`Relay::deliver`] answers
+//! with what became of the message; it is never lost without a word.
+//!
+//! Invariants: an address is only ever taken out of something sealed, so reaching a mailbox is having been told of it.
+//! A mailbox holds a bounded number of messages and bytes, and nothing is left of it once it is dropped.
+
+mod local;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use local::Local;
+
+pub use local::Mailbox;
+
+/// The longest message, bytes: the longest line of a server by default, and room for what is said about it.
+pub const MAX_MESSAGE: usize = (16 << 20) + (64 << 10);
+
+/// Messages that may wait in a mailbox.
+pub const MAX_WAITING: usize = 16;
+
+/// Bytes that may wait in a mailbox. A message may be longer than this if it waits alone.
+pub const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// The longest message that is delivered by key, bytes: every node gets it.
+pub const MAX_BY_KEY: usize = 64 << 10;
+
+/// Between looks at a mailbox that was full: doubled from the first to the second.
+const ROOM: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
+/// Delivers messages to exchanges of this node and of others. Cloning it shares it.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    local: Arc<Local>,
+}
+
+/// Which node: made up at its start, so that nothing meant for an earlier process reaches a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NodeId([u8; 16]);
+
+/// Where a mailbox is. Its text, `node.exchange`, belongs inside sealed ids only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Address {
+    node: NodeId,
+    exchange: u64,
+}
+
+/// Why a message did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotDelivered {
+    /// The exchange has ended, or its node has. It does not come back.
+    #[error("what the message is for is gone")]
+    Gone,
+    /// Its mailbox is full; there may be room later.
+    #[error("too many messages wait for the same request")]
+    Full,
+    /// Longer than [`MAX_MESSAGE`], or than [`MAX_BY_KEY`].
+    #[error("the message is too long to be relayed")]
+    TooLarge,
+    /// Nobody knows: Redis could not be asked, or no receipt came in time. It may have arrived.
+    #[error("the message could not be relayed")]
+    Failed,
+}
+
+/// The text is no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not the address of a mailbox")]
+pub struct NotAnAddress;
+
+impl Relay {
+    /// The relay of a bridge that is alone.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { local: Arc::new(Local::new(NodeId::random())) }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.local.node()
+    }
+
+    /// Opens a mailbox at an address that never was and never will be another's. Dropping it closes it.
+    #[must_use]
+    pub fn open(&self) -> Mailbox {
+        self.local.open()
+    }
+
+    /// Delivers `payload` to the mailbox at `to` and returns once it lies there. Messages that one task delivers one
+    /// after the other arrive in that order. That it arrived does not say that it was read: the exchange may end first,
+    /// which [`Relay::probe`] tells.
+    ///
+    /// # Errors
+    /// It was not delivered; after [`NotDelivered::Failed`] nobody knows.
+    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
+    pub async fn deliver(&self, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
+        if payload.len() > MAX_MESSAGE {
+            return Err(NotDelivered::TooLarge);
+        }
+        if to.node == self.node() { self.local.deliver(to.exchange, payload) } else { Err(NotDelivered::Gone) }
+    }
+
+    /// [`Relay::deliver`], waiting up to `patience` while the mailbox is full: for streams, whose sender should be no
+    /// faster than their reader.
+    ///
+    /// # Errors
+    /// As [`Relay::deliver`]; [`NotDelivered::Full`] when patience has come to its end.
+    pub async fn deliver_within(&self, patience: Duration, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
+        let until = Instant::now() + patience;
+        let mut pause = ROOM[0];
+        loop {
+            match self.deliver(to, payload.clone()).await {
+                Err(NotDelivered::Full) if Instant::now() < until => sleep(pause).await,
+                done => return done,
+            }
+            pause = (pause * 2).min(ROOM[1]);
+        }
+    }
+
+    /// Whether the mailbox at `to` is still open: for who waits for something from its exchange.
+    ///
+    /// # Errors
+    /// [`NotDelivered::Gone`] if it is not; [`NotDelivered::Failed`] if nobody knows.
+    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
+    pub async fn probe(&self, to: &Address) -> Result<(), NotDelivered> {
+        if to.node == self.node() { self.local.probe(to.exchange) } else { Err(NotDelivered::Gone) }
+    }
+
+    /// Delivers `payload` to the mailbox that listens as `key`, on whichever node: for what carries no address of ours.
+    /// Nobody says whether there was one, and a key that nobody listens as is ignored.
+    ///
+    /// # Errors
+    /// The mailbox is this node's and full, the message is over [`MAX_BY_KEY`], or the other nodes could not be told.
+    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
+    pub async fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
+        if payload.len() + key.len() > MAX_BY_KEY {
+            return Err(NotDelivered::TooLarge);
+        }
+        match self.local.deliver_by_key(key, payload) {
+            Err(NotDelivered::Gone) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// How many mailboxes and keys this node remembers: zero when no request of it is left.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.local.entries()
+    }
+}
+
+impl NodeId {
+    fn random() -> Self {
+        let mut bytes = [0; 16];
+        aws_lc_rs::rand::fill(&mut bytes).expect("the system has random bytes");
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Address {
+    /// The node that holds the exchange.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:x}", self.node, self.exchange)
+    }
+}
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let (node, exchange) = text.split_once('.').ok_or(NotAnAddress)?;
+        let node = BASE64_URL_SAFE_NO_PAD.decode(node).map_err(|_| NotAnAddress)?;
+        let node = NodeId(node.try_into().map_err(|_| NotAnAddress)?);
+        let exchange = u64::from_str_radix(exchange, 16).map_err(|_| NotAnAddress)?;
+        Ok(Self { node, exchange })
+    }
+}

@@ -1,0 +1,186 @@
+//! The exchanges of this node and what waits for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{Address, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
+
+/// Every open mailbox of this node.
+pub(super) struct Local {
+    node: NodeId,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// The id of the next exchange; none is used twice.
+    next: u64,
+    exchanges: HashMap<u64, Arc<Exchange>>,
+    keys: HashMap<String, u64>,
+}
+
+/// What waits for one exchange.
+#[derive(Default)]
+pub(super) struct Exchange {
+    queue: Mutex<Queue>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Bytes>,
+    /// Bytes of everything that waits.
+    held: usize,
+    closed: bool,
+}
+
+/// Where messages for one exchange of this node arrive. Dropping it closes it and forgets what was not read.
+pub struct Mailbox {
+    address: Address,
+    exchange: Arc<Exchange>,
+    keys: Vec<String>,
+    local: Arc<Local>,
+}
+
+impl Mailbox {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The next message, in the order of arrival. Waits until there is one; no message is lost if it is cancelled.
+    pub async fn receive(&mut self) -> Bytes {
+        loop {
+            if let Some(payload) = self.exchange.take() {
+                return payload;
+            }
+            self.exchange.arrived.notified().await;
+        }
+    }
+
+    /// Also receives what is delivered by `key`, until it is dropped or another mailbox of this node listens as the
+    /// same. A key must name its session, so that no other session's message is ever meant by it.
+    pub fn listen_as(&mut self, key: String) {
+        self.local.open_now().keys.insert(key.clone(), self.address.exchange);
+        self.keys.push(key);
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let mut open = self.local.open_now();
+        open.exchanges.remove(&self.address.exchange);
+        for key in &self.keys {
+            if open.keys.get(key) == Some(&self.address.exchange) {
+                open.keys.remove(key);
+            }
+        }
+        drop(open);
+        self.exchange.close();
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mailbox({})", self.address)
+    }
+}
+
+impl Local {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self { node, open: Mutex::default() }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn open(self: &Arc<Self>) -> Mailbox {
+        let exchange = Arc::<Exchange>::default();
+        let mut open = self.open_now();
+        let id = open.next;
+        open.next += 1;
+        open.exchanges.insert(id, Arc::clone(&exchange));
+        let address = Address { node: self.node, exchange: id };
+        Mailbox { address, exchange, keys: Vec::new(), local: Arc::clone(self) }
+    }
+
+    pub(super) fn deliver(&self, exchange: u64, payload: Bytes) -> Result<(), NotDelivered> {
+        self.exchange(exchange)?.put(payload)
+    }
+
+    pub(super) fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
+        let exchange = self.open_now().keys.get(key).copied().ok_or(NotDelivered::Gone)?;
+        self.deliver(exchange, payload)
+    }
+
+    pub(super) fn probe(&self, exchange: u64) -> Result<(), NotDelivered> {
+        self.exchange(exchange).map(drop)
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        let open = self.open_now();
+        open.exchanges.len() + open.keys.len()
+    }
+
+    fn exchange(&self, id: u64) -> Result<Arc<Exchange>, NotDelivered> {
+        self.open_now().exchanges.get(&id).cloned().ok_or(NotDelivered::Gone)
+    }
+
+    fn open_now(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Local({})", self.node)
+    }
+}
+
+impl Exchange {
+    fn put(&self, payload: Bytes) -> Result<(), NotDelivered> {
+        let mut queue = self.queue();
+        queue.admit(payload.len())?;
+        queue.waiting.push_back(payload);
+        drop(queue);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn take(&self) -> Option<Bytes> {
+        let mut queue = self.queue();
+        let payload = queue.waiting.pop_front()?;
+        queue.held -= payload.len();
+        Some(payload)
+    }
+
+    /// From now on nothing arrives, also not from who found the exchange before it was forgotten.
+    fn close(&self) {
+        *self.queue() = Queue { closed: true, ..Queue::default() };
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// Takes room for a message of `length` bytes.
+    fn admit(&mut self, length: usize) -> Result<(), NotDelivered> {
+        if self.closed {
+            return Err(NotDelivered::Gone);
+        }
+        let count = self.waiting.len();
+        if count >= MAX_WAITING || (count > 0 && self.held + length > MAX_WAITING_BYTES) {
+            return Err(NotDelivered::Full);
+        }
+        self.held += length;
+        Ok(())
+    }
+}
