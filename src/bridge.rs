@@ -9,6 +9,7 @@ mod conversation;
 pub mod error;
 mod local;
 mod read;
+mod session;
 mod sse;
 
 use std::sync::Arc;
@@ -26,9 +27,13 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
 use crate::mcp::message::{Kind, Message};
+use crate::mcp::modern::{self, Level};
+use crate::mcp::session::Session;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::respond::Body;
 use crate::secret::Secret;
+use crate::store::TokenStore;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
 use crate::upstream::group::Spawner;
@@ -51,6 +56,10 @@ pub struct Bridge {
     pub limits: Limits,
     /// Has the users' tokens.
     pub tokens: TokenSource,
+    /// Remembers what sessions set.
+    pub store: Arc<TokenStore>,
+    /// Reaches the listeners of sessions.
+    pub relay: Relay,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
     /// Starts programs.
@@ -77,6 +86,8 @@ struct Asked {
     user: UserId,
     server: Arc<Server>,
     head: Parts,
+    /// The legacy session that the request names.
+    session: Option<Session>,
     message: Message,
 }
 
@@ -109,22 +120,27 @@ impl Bridge {
         id: &mut Option<String>,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
-        read::check_origin(&head, &self.config)?;
-        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
-        let server = Arc::clone(self.config.servers.get(server).ok_or(BridgeError::NotFound)?);
-        if head.method != Method::POST {
-            return Err(BridgeError::Method);
+        let (user, server) = self.identify(&head, server, connection)?;
+        match head.method {
+            Method::POST => {}
+            Method::DELETE => return self.end_session(&head, &user, &server).await,
+            _ => return Err(BridgeError::Method),
         }
         let message = read::message(&head, body, &self.config.limits).await?;
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
-        let asked = Asked { user, server, head, message };
-        let call = match self.answer_locally(&asked)? {
+        let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
+        let session = if has_session { self.session(&head, &user, &server)? } else { None };
+        let asked = Asked { user, server, head, session, message };
+        let subscription = asked.subscription()?;
+        let mut call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => call,
         };
 
         let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
-        let token = match self.tokens.access_token(&asked.user, &asked.server).await {
+        let (token, state) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
+        call.introduction.log_level = state.level.as_deref().and_then(Level::parse);
+        let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
@@ -132,7 +148,24 @@ impl Bridge {
         let launch = asked.server.fill(token.as_deref())?;
         let upstream = self.open(&launch, &asked.server, token)?;
         drop(launch);
-        Ok(self.converse(upstream, call, asked, permit, connection).await)
+        let response = self.converse(upstream, call, asked, permit, connection).await;
+        match subscription {
+            Some(change) => self.after_subscription(change, response).await,
+            None => Ok(response),
+        }
+    }
+
+    /// Who is asking for which server.
+    fn identify(
+        &self,
+        head: &Parts,
+        server: &str,
+        connection: &Connection,
+    ) -> Result<(UserId, Arc<Server>), BridgeError> {
+        read::check_origin(head, &self.config)?;
+        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        let server = self.config.servers.get(server).ok_or(BridgeError::NotFound)?;
+        Ok((user, Arc::clone(server)))
     }
 
     /// A fresh server, owned, killed if dropped.
@@ -162,7 +195,8 @@ impl Bridge {
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(limits.write_stall, lost);
         let form = Form {
-            accepts_events: read::accepts_events(&asked.head),
+            // What is to be looked at before it goes out is a document.
+            accepts_events: read::accepts_events(&asked.head) && !session::is_subscription(&asked.message),
             commit_delay: call.may_commit_early().then_some(limits.commit_delay),
             keep_alive: limits.keep_alive,
         };

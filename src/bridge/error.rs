@@ -13,6 +13,7 @@ use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
 use crate::respond::{self, Body};
+use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
 use crate::upstream::UpstreamError;
 
 const PARSE_ERROR: i64 = -32700;
@@ -64,6 +65,15 @@ pub enum BridgeError {
     /// The session id does not open for this user and this server, or has ended.
     #[error("there is no such session; initialize again")]
     Session,
+    /// The request needs a session and names none.
+    #[error("the Mcp-Session-Id header is required")]
+    NoSession,
+    /// The log level is none.
+    #[error("`params.level` must be a log level of RFC 5424, such as \"info\"")]
+    Level,
+    /// The session has no room for another subscription.
+    #[error("a session can be subscribed to {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes")]
+    Subscriptions,
     /// The client says too much of itself for a session.
     #[error("the client's capabilities are too long")]
     ClientTooLong,
@@ -119,7 +129,9 @@ impl BridgeError {
             Self::BodyLost => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST),
             Self::Malformed(malformed) => (StatusCode::BAD_REQUEST, code_of(malformed.fault)),
             Self::Modern(fault) => modern_verdict(fault),
-            Self::Version | Self::ReservedId => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+            Self::Version | Self::ReservedId | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+            // Answers to a request that was understood: legacy clients read the body of no other status.
+            Self::Level | Self::Subscriptions => (StatusCode::OK, INVALID_PARAMS),
             Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
@@ -174,7 +186,7 @@ impl BridgeError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if matches!(self, Self::Method) {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
         }
         response
     }

@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 
 use super::conversation::{Call, Purpose};
 use super::error::BridgeError;
+use super::session::introduction;
 use super::{Asked, Bridge};
 use crate::config::Server;
 use crate::mcp::era::Version;
@@ -13,8 +14,9 @@ use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction, without_questions};
 use crate::mcp::message::{Kind, Message};
 use crate::mcp::modern::{self, ModernFault};
-use crate::mcp::session::{self, Owner, Session};
+use crate::mcp::session::{self, Session};
 use crate::respond::{self, Body};
+use crate::store::SessionState;
 
 /// What is to be done with a message.
 pub(super) enum Next {
@@ -26,31 +28,44 @@ pub(super) enum Next {
 
 impl Bridge {
     /// Answers what needs no process; anything else becomes a call.
-    pub(super) fn answer_locally(&self, asked: &Asked) -> Result<Next, BridgeError> {
+    pub(super) async fn answer_locally(&self, asked: &Asked) -> Result<Next, BridgeError> {
         let message = &asked.message;
         if modern::is_modern(&asked.head.headers, Some(message)) {
             return modern_next(asked);
         }
         let named = version_header(asked)?;
-        let session = self.session(asked)?;
-        match message.kind() {
-            Kind::Notification | Kind::Response => return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED))),
-            Kind::Request => {}
-        }
-        refuse_reserved_id(message)?;
-        match message.method() {
-            "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
-            "initialize" => Ok(Next::Call(initialize(message)?)),
-            _ => Ok(Next::Call(legacy_call(message, session, named))),
+        match (message.kind(), message.method()) {
+            (Kind::Notification | Kind::Response, _) => self.take_notice(asked).await.map(Next::Answered),
+            (Kind::Request, method) => {
+                refuse_reserved_id(message)?;
+                match (method, &asked.session) {
+                    ("ping", session) => {
+                        self.check(session.as_ref()).await?;
+                        Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}"))))
+                    }
+                    ("initialize", _) => Ok(Next::Call(initialize(message)?)),
+                    ("logging/setLevel", Some(session)) => self.set_level(asked, session).await.map(Next::Answered),
+                    (_, session) => Ok(Next::Call(legacy_call(message, session.as_ref(), named))),
+                }
+            }
         }
     }
 
-    /// The session that the request names; an id that does not open is as good as a session that has ended.
-    fn session(&self, asked: &Asked) -> Result<Option<Session>, BridgeError> {
-        let id = headers::single(&asked.head.headers, headers::SESSION_ID).map_err(|_| BridgeError::Session)?;
-        let Some(id) = id.filter(|_| asked.message.method() != "initialize") else { return Ok(None) };
-        let owner = Owner { user: &asked.user, server: &asked.server.name };
-        Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
+    /// A message that wants no answer.
+    async fn take_notice(&self, asked: &Asked) -> Result<Response<Body>, BridgeError> {
+        self.check(asked.session.as_ref()).await?;
+        if let Some(session) = asked.session.as_ref().filter(|_| asked.message.method() == ROOTS_CHANGED) {
+            self.tell_listener(session, asked.message.text().to_owned().into()).await;
+        }
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// A session that was ended is ended for what needs no process, too.
+    async fn check(&self, session: Option<&Session>) -> Result<(), BridgeError> {
+        match session {
+            Some(session) => self.alive(self.store.session_state(&session.nonce).await).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The answer when the user has no token for the server: never a bare failure, always what to do.
@@ -69,6 +84,9 @@ impl Bridge {
         respond::json(StatusCode::OK, document)
     }
 }
+
+/// A legacy client's word that its roots have changed: what a server that listens may want to know.
+const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
 
 /// The JSON-RPC code of "no token": an application's own, outside the range that JSON-RPC reserves.
 const NO_TOKEN: i64 = 1401;
@@ -97,6 +115,7 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         version: Version::NEWEST_LEGACY,
         client_info: modern.client_info.clone().unwrap_or_else(|| session::brief_client_info(None)),
         capabilities: without_questions(&modern.capabilities),
+        log_level: None,
     };
     let purpose = match message.method() {
         "server/discover" => Purpose::Discover,
@@ -111,22 +130,20 @@ fn initialize(message: &Message) -> Result<Call, BridgeError> {
         version: asked.version,
         client_info: asked.client_info.unwrap_or_else(|| session::brief_client_info(None)),
         capabilities: without_questions(&asked.capabilities),
+        log_level: None,
     };
     Ok(Call { message: message.clone(), introduction, purpose: Purpose::Initialize })
 }
 
-fn legacy_call(message: &Message, session: Option<Session>, named: Option<Version>) -> Call {
-    let agreed = session.as_ref().map(|session| session.version);
+fn legacy_call(message: &Message, session: Option<&Session>, named: Option<Version>) -> Call {
+    let agreed = session.map(|session| session.version);
     let introduction = match session {
-        Some(session) => Introduction {
-            version: session.version,
-            client_info: session.client_info,
-            capabilities: without_questions(&session.capabilities),
-        },
+        Some(session) => introduction(session, without_questions(&session.capabilities), &SessionState::default()),
         None => Introduction {
             version: named.unwrap_or(Version::WITHOUT_HEADER),
             client_info: session::brief_client_info(None),
             capabilities: "{}".into(),
+            log_level: None,
         },
     };
     Call { message: message.clone(), introduction, purpose: Purpose::Legacy(agreed) }

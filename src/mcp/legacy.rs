@@ -4,6 +4,7 @@
 use super::era::Version;
 use super::json::{self, Object};
 use super::message::Message;
+use super::modern::Level;
 
 /// The bridge's own requests to a server carry ids with this prefix, so that none meets a client's.
 pub const RESERVED: &str = "tollbridge:";
@@ -13,6 +14,9 @@ pub const INITIALIZE_ID: &str = r#""tollbridge:initialize""#;
 
 /// The id of the bridge's `logging/setLevel`.
 pub const SET_LEVEL_ID: &str = r#""tollbridge:setLevel""#;
+
+/// The id of the bridge's `resources/subscribe` and `resources/unsubscribe`.
+pub const SUBSCRIBE_ID: &str = r#""tollbridge:subscribe""#;
 
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -26,6 +30,8 @@ pub struct Introduction {
     pub client_info: String,
     /// The client's capabilities, as a JSON object.
     pub capabilities: String,
+    /// The log level that the client's session set; said to a server that offers logging, after the handshake.
+    pub log_level: Option<Level>,
 }
 
 impl Introduction {
@@ -39,6 +45,20 @@ impl Introduction {
             self.client_info,
         )
     }
+}
+
+/// The bridge's own `logging/setLevel`.
+#[must_use]
+pub fn set_level(level: Level) -> String {
+    let level = level.as_str();
+    format!(r#"{{"jsonrpc":"2.0","id":{SET_LEVEL_ID},"method":"logging/setLevel","params":{{"level":"{level}"}}}}"#)
+}
+
+/// The bridge's own `resources/subscribe` or `resources/unsubscribe`.
+#[must_use]
+pub fn change_subscription(uri: &str, adds: bool) -> String {
+    let (method, uri) = (if adds { "subscribe" } else { "unsubscribe" }, json::quote(uri));
+    format!(r#"{{"jsonrpc":"2.0","id":{SUBSCRIBE_ID},"method":"resources/{method}","params":{{"uri":{uri}}}}}"#)
 }
 
 /// What a server answered to `initialize`.

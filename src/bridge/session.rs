@@ -1,0 +1,196 @@
+//! A legacy session, the same on every node: its id says what was agreed, the store says what changed since.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use super::error::BridgeError;
+use super::{Asked, Bridge};
+use crate::config::Server;
+use crate::mcp::headers;
+use crate::mcp::json;
+use crate::mcp::legacy::{self, Introduction};
+use crate::mcp::message::{Answer, FromServer, Kind, Message};
+use crate::mcp::modern::{self, Level};
+use crate::mcp::session::{Owner, Session};
+use crate::relay::NotDelivered;
+use crate::respond::{self, Body};
+use crate::secret::Secret;
+use crate::store::{MAX_URI, SessionState, StoreError};
+use crate::tokens::TokenError;
+use crate::user::UserId;
+
+/// What ends a session's listener when it is delivered there; anything else is a message for its server.
+pub(super) const END: Bytes = Bytes::new();
+
+/// Under which key a session's listener is delivered to. The nonce is known to who has the session's id, and to us.
+pub(super) fn listener_key(nonce: &str) -> String {
+    format!("session:{nonce}")
+}
+
+/// A change of a session's subscriptions that counts once the server has agreed to it.
+pub(super) struct Subscription {
+    session: Session,
+    uri: String,
+    adds: bool,
+    /// What the session's listener is told.
+    message: String,
+}
+
+impl Bridge {
+    /// The session that a request of the legacy era names; an id that does not open is as good as a session that has
+    /// ended.
+    pub(super) fn session(&self, head: &Parts, user: &UserId, server: &Server) -> Result<Option<Session>, BridgeError> {
+        let id = headers::single(&head.headers, headers::SESSION_ID).map_err(|_| BridgeError::Session)?;
+        let Some(id) = id else { return Ok(None) };
+        let owner = Owner { user, server: &server.name };
+        Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
+    }
+
+    /// How long a session still lasts.
+    pub(super) fn remaining(&self, session: &Session) -> Duration {
+        Duration::from_secs(session.expires.0.saturating_sub(self.clock.now().0))
+    }
+
+    /// What is kept of a session that has not been ended. A store that failed is no reason to refuse what needs none.
+    ///
+    /// # Errors
+    /// The session was ended.
+    pub(super) fn alive(&self, kept: Result<SessionState, StoreError>) -> Result<SessionState, BridgeError> {
+        match kept {
+            Ok(state) if state.revoked => Err(BridgeError::Session),
+            Ok(state) => Ok(state),
+            Err(error) => {
+                self.metrics.store_failures.inc();
+                tracing::warn!(%error, "what is kept of a session is not known; going on without it");
+                Ok(SessionState::default())
+            }
+        }
+    }
+
+    /// The user's token, and what is kept of the session if there is one: one question to the store.
+    ///
+    /// # Errors
+    /// The session was ended.
+    pub(super) async fn look_up(
+        &self,
+        user: &UserId,
+        server: &Server,
+        session: Option<&Session>,
+    ) -> Result<(Result<Option<Secret>, TokenError>, SessionState), BridgeError> {
+        let Some(session) = session else {
+            return Ok((self.tokens.access_token(user, server).await, SessionState::default()));
+        };
+        let (token, kept) = self.tokens.in_session(user, server, &session.nonce).await;
+        match (&token, kept) {
+            // One failure is said once.
+            (Err(TokenError::Failed(_)), Err(_)) => Ok((token, SessionState::default())),
+            (_, kept) => Ok((token, self.alive(kept)?)),
+        }
+    }
+
+    /// `DELETE /{server}/mcp`: ends the session on every node, and its listener wherever that is.
+    pub(super) async fn end_session(
+        &self,
+        head: &Parts,
+        user: &UserId,
+        server: &Server,
+    ) -> Result<Response<Body>, BridgeError> {
+        if modern::is_modern(&head.headers, None) {
+            return Err(BridgeError::Method);
+        }
+        let session = self.session(head, user, server)?.ok_or(BridgeError::NoSession)?;
+        self.alive(self.store.session_state(&session.nonce).await)?;
+        let revoked = self.store.revoke(&session.nonce, self.remaining(&session)).await;
+        revoked.map_err(|error| self.store_failed(&error))?;
+        self.tell_listener(&session, END).await;
+        Ok(respond::empty(StatusCode::NO_CONTENT))
+    }
+
+    /// Delivers a message for the server behind the session's listener, if there is a listener on any node.
+    pub(super) async fn tell_listener(&self, session: &Session, message: Bytes) {
+        match self.relay.deliver_by_key(&listener_key(&session.nonce), message).await {
+            Ok(()) | Err(NotDelivered::Gone) => {}
+            Err(error) => tracing::warn!(%error, "a session's listener could not be told"),
+        }
+    }
+
+    /// `logging/setLevel`: remembered, and said to every server that is started for the session from now on.
+    pub(super) async fn set_level(&self, asked: &Asked, session: &Session) -> Result<Response<Body>, BridgeError> {
+        self.alive(self.store.session_state(&session.nonce).await)?;
+        let level = asked.message.params_object().get_string("level").and_then(|name| Level::parse(&name));
+        let level = level.ok_or(BridgeError::Level)?;
+        let kept = self.store.set_level(&session.nonce, level.as_str(), self.remaining(session)).await;
+        kept.map_err(|error| self.store_failed(&error))?;
+        self.tell_listener(session, legacy::set_level(level).into()).await;
+        let id = asked.message.id().unwrap_or("null");
+        Ok(respond::json(StatusCode::OK, legacy::result(id, "{}")))
+    }
+
+    /// The server has answered a change of subscriptions: if it agreed, so does the session.
+    pub(super) async fn after_subscription(
+        &self,
+        change: Subscription,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, BridgeError> {
+        let Body::Full(text) = response.body() else { return Ok(response) };
+        let answer = str::from_utf8(text).ok().and_then(FromServer::parse);
+        if !matches!(answer, Some(FromServer::Response { answer: Answer::Result(_), .. })) {
+            return Ok(response);
+        }
+        let nonce = &change.session.nonce;
+        let kept = if change.adds {
+            self.store.subscribe(nonce, &change.uri, self.remaining(&change.session)).await
+        } else {
+            self.store.unsubscribe(nonce, &change.uri).await.map(|()| true)
+        };
+        match kept {
+            Ok(true) => {
+                self.tell_listener(&change.session, change.message.into()).await;
+                Ok(response)
+            }
+            Ok(false) => Err(BridgeError::Subscriptions),
+            Err(error) => Err(self.store_failed(&error)),
+        }
+    }
+}
+
+impl Asked {
+    /// The change of the session's subscriptions that this request asks for.
+    ///
+    /// # Errors
+    /// The URI is longer than what is kept.
+    pub(super) fn subscription(&self) -> Result<Option<Subscription>, BridgeError> {
+        let Some(session) = self.session.as_ref().filter(|_| is_subscription(&self.message)) else { return Ok(None) };
+        let adds = self.message.method() == "resources/subscribe";
+        let params = self.message.params_object();
+        let Some(uri) = params.get_string("uri") else { return Ok(None) };
+        if uri.len() > MAX_URI {
+            return Err(BridgeError::Subscriptions);
+        }
+        let message = legacy::change_subscription(&uri, adds);
+        Ok(Some(Subscription { session: session.clone(), uri: uri.into_owned(), adds, message }))
+    }
+}
+
+/// Whether a request changes a session's subscriptions.
+pub(super) fn is_subscription(message: &Message) -> bool {
+    message.kind() == Kind::Request && matches!(message.method(), "resources/subscribe" | "resources/unsubscribe")
+}
+
+/// How the bridge introduces the client of a session to a fresh server.
+pub(super) fn introduction(session: &Session, capabilities: String, state: &SessionState) -> Introduction {
+    Introduction {
+        version: session.version,
+        client_info: session.client_info.clone(),
+        capabilities,
+        log_level: state.level.as_deref().and_then(Level::parse),
+    }
+}
+
+/// The id of a request that is the bridge's own.
+pub(super) fn is_ours(id: &str) -> bool {
+    json::string(id).is_some_and(|id| id.starts_with(legacy::RESERVED))
+}
