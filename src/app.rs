@@ -72,13 +72,15 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
     let (store, keyring) = store(&config).await?;
+    let shared = config.token_store.as_ref().map(|store| &store.kind);
+    let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End)?;
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
         limits: Limits::new(&config.limits, &metrics),
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
-        relay: Relay::local(),
+        relay,
         keyring,
         spawner: spawner.clone(),
         metrics: Arc::clone(&metrics),

@@ -23,6 +23,7 @@ use embedded::Embedded;
 use record::Names;
 use session::Fields;
 
+pub(crate) use self::redis::{Link, Message, RECONNECT};
 pub use error::{Notice, SetupError, StoreError};
 pub use session::{MAX_SUBSCRIPTIONS, MAX_URI, SessionState};
 

@@ -28,7 +28,7 @@ impl Redis {
     ) -> Result<T, StoreError> {
         let mut pipe = redis::pipe();
         self.ask_of_session(&mut pipe, names);
-        self.ask(&pipe, |fields: Vec<Fields>| read(fields.concat())).await
+        self.link.ask(&pipe, |fields: Vec<Fields>| read(fields.concat())).await
     }
 
     /// Adds the questions whose answers are the fields of the session, one answer per name.
@@ -48,7 +48,7 @@ impl Redis {
         for name in names.older().iter().filter(|_| note.field != REVOKED) {
             pipe.cmd("HDEL").arg(self.session_key(name)).arg(&note.field).ignore();
         }
-        self.ask(&pipe, |[noted]: [bool; 1]| Ok(noted)).await
+        self.link.ask(&pipe, |[noted]: [bool; 1]| Ok(noted)).await
     }
 
     /// Writes a field under the active name if what it holds there is what was `seen`; whether it was.
@@ -61,7 +61,7 @@ impl Redis {
         let mut pipe = redis::pipe();
         pipe.cmd("EVAL").arg(REPLACE).arg(1).arg(self.session_key(names.active()));
         pipe.arg(&note.field).arg(&note.value).arg(milliseconds(note)).arg(seen.unwrap_or_default());
-        self.ask(&pipe, |[replaced]: [bool; 1]| Ok(replaced)).await
+        self.link.ask(&pipe, |[replaced]: [bool; 1]| Ok(replaced)).await
     }
 
     /// Removes fields under every name.
@@ -70,7 +70,7 @@ impl Redis {
         for name in names.iter() {
             pipe.cmd("HDEL").arg(self.session_key(name)).arg(&fields).ignore();
         }
-        self.ask(&pipe, |()| Ok(())).await
+        self.link.ask(&pipe, |()| Ok(())).await
     }
 
     fn session_key(&self, name: &str) -> String {
