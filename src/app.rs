@@ -20,10 +20,11 @@ use crate::admin::Admin;
 use crate::auth::Authenticator;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen};
+use crate::config::{Config, IdentityMethod, Listen, ServerName};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::mcp::era::Eras;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::routes::Routes;
@@ -83,6 +84,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         relay,
         keyring,
         spawner: spawner.clone(),
+        eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         metrics: Arc::clone(&metrics),
         lifecycle: lifecycle.clone(),
         clock: Clock::System,

@@ -20,12 +20,20 @@ use crate::user::UserId;
 /// The shortest `Retry-After`: the header counts whole seconds.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
+/// How many servers may wait for one user's answers.
+const MAX_PARKED: usize = 4;
+
+/// The right of a server to wait for its user's answer.
+#[derive(Debug)]
+pub struct Parked(#[expect(dead_code, reason = "held, never read")] Pass<UserId>);
+
 /// Lets requests in.
 #[derive(Debug)]
 pub struct Limits {
     users: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
+    parked: Arc<Gates<UserId>>,
     queue: Duration,
     permits: Gauge,
     waiting: Gauge,
@@ -58,10 +66,19 @@ impl Limits {
             users: Gates::new(limits.per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
+            parked: Gates::new(MAX_PARKED),
             queue: limits.queue,
             permits: metrics.permits.clone(),
             waiting: metrics.waiting.clone(),
         }
+    }
+
+    /// Lets one server wait for an answer of `user`, beyond its request; `None` if too many wait already.
+    #[must_use]
+    pub fn park(&self, user: &UserId) -> Option<Parked> {
+        let (place, room) = self.parked.take_place(user.clone())?;
+        let slot = room.try_acquire_owned().ok()?;
+        Some(Parked(Pass { _slot: slot, _place: place }))
     }
 
     /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.

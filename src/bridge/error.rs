@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::questions::BadState;
 use super::sse::Last;
 use crate::auth::AuthError;
 use crate::config::FillError;
@@ -71,6 +72,20 @@ pub enum BridgeError {
     /// The log level is none.
     #[error("`params.level` must be a log level of RFC 5424, such as \"info\"")]
     Level,
+    /// The filter of a subscription is malformed, or asks for too much.
+    #[error(
+        "`params.notifications` must be a filter of at most {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes"
+    )]
+    Filter,
+    /// The client takes no events where there is nothing else to give.
+    #[error("the Accept header must allow text/event-stream")]
+    NotAcceptable,
+    /// The session has a listener already.
+    #[error("this session has a listening stream already")]
+    Listening,
+    /// The stream that a message is for is not there, or not this user's.
+    #[error("there is no such stream; open another")]
+    NoStream,
     /// The session has no room for another subscription.
     #[error("a session can be subscribed to {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes")]
     Subscriptions,
@@ -107,6 +122,33 @@ pub enum BridgeError {
     /// The client takes nothing.
     #[error("the client takes no events")]
     Stalled,
+    /// The client has cancelled its request.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A client that must be asked cannot be.
+    #[error("the server has a question, and this client cannot be asked")]
+    CannotAsk,
+    /// The client did not answer a question that needs an answer.
+    #[error("the server's question was not answered")]
+    NotAnswered,
+    /// A call asks without end.
+    #[error("the server asks too many questions about one call")]
+    TooManyRounds,
+    /// Too many servers wait for one user's answers.
+    #[error("too many of your calls wait for answers; answer them or wait until they lapse")]
+    TooManyParked,
+    /// A state is not taken.
+    #[error("{0}")]
+    State(#[from] BadState),
+    /// `inputResponses` is no object of objects.
+    #[error("`inputResponses` must be an object whose members are objects")]
+    BadAnswers,
+    /// The other nodes cannot be reached.
+    #[error("the node that holds this call cannot be reached; try again in a moment")]
+    Relay,
+    /// Nobody waits for this answer.
+    #[error("the request that asked this is over")]
+    NobodyAsked,
     /// A defect of ours.
     #[error("the bridge lost this request; send it again")]
     Lost,
@@ -122,8 +164,12 @@ impl BridgeError {
             Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
                 (StatusCode::UNAUTHORIZED, INVALID_REQUEST)
             }
-            Self::NotFound | Self::Session => (StatusCode::NOT_FOUND, INVALID_REQUEST),
+            Self::NotFound | Self::Session | Self::NobodyAsked | Self::NoStream => {
+                (StatusCode::NOT_FOUND, INVALID_REQUEST)
+            }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST),
+            Self::Listening => (StatusCode::CONFLICT, INVALID_REQUEST),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST),
             Self::BodyLost => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST),
@@ -131,10 +177,18 @@ impl BridgeError {
             Self::Modern(fault) => modern_verdict(fault),
             Self::Version | Self::ReservedId | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
             // Answers to a request that was understood: legacy clients read the body of no other status.
-            Self::Level | Self::Subscriptions => (StatusCode::OK, INVALID_PARAMS),
-            Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+            Self::Level | Self::Subscriptions | Self::State(BadState) => (StatusCode::OK, INVALID_PARAMS),
+            Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {
+                (StatusCode::BAD_REQUEST, INVALID_PARAMS)
+            }
+            Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {
+                (StatusCode::OK, INTERNAL_ERROR)
+            }
+            Self::TooManyParked => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
-            Self::Limited(_) | Self::Store | Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
+            Self::Limited(_) | Self::Store | Self::Stopped | Self::Relay => {
+                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            }
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
@@ -152,7 +206,11 @@ impl BridgeError {
         match self {
             Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
             Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
-            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped => Some(RETRY_AFTER),
+            Self::Upstream(UpstreamError::Spawn(_))
+            | Self::Store
+            | Self::Stopped
+            | Self::Relay
+            | Self::TooManyParked => Some(RETRY_AFTER),
             _ => None,
         }
     }

@@ -1,29 +1,28 @@
 //! A legacy session, the same on every node: its id says what was agreed, the store says what changed since.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::error::BridgeError;
+use super::questions::Note;
 use super::{Asked, Bridge};
-use crate::config::Server;
+use crate::config::{Protocol, Server};
+use crate::mcp::era::Era;
 use crate::mcp::headers;
-use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::{Owner, Session};
+use crate::mcp::translate;
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 use crate::secret::Secret;
 use crate::store::{MAX_URI, SessionState, StoreError};
 use crate::tokens::TokenError;
 use crate::user::UserId;
-
-/// What ends a session's listener when it is delivered there; anything else is a message for its server.
-pub(super) const END: Bytes = Bytes::new();
 
 /// Under which key a session's listener is delivered to. The nonce is known to who has the session's id, and to us.
 pub(super) fn listener_key(nonce: &str) -> String {
@@ -32,11 +31,12 @@ pub(super) fn listener_key(nonce: &str) -> String {
 
 /// A change of a session's subscriptions that counts once the server has agreed to it.
 pub(super) struct Subscription {
+    server: Arc<Server>,
     session: Session,
+    /// The request.
+    message: Message,
     uri: String,
     adds: bool,
-    /// What the session's listener is told.
-    message: String,
 }
 
 impl Bridge {
@@ -105,13 +105,13 @@ impl Bridge {
         self.alive(self.store.session_state(&session.nonce).await)?;
         let revoked = self.store.revoke(&session.nonce, self.remaining(&session)).await;
         revoked.map_err(|error| self.store_failed(&error))?;
-        self.tell_listener(&session, END).await;
+        self.tell_listener(&session, Note::Left).await;
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 
-    /// Delivers a message for the server behind the session's listener, if there is a listener on any node.
-    pub(super) async fn tell_listener(&self, session: &Session, message: Bytes) {
-        match self.relay.deliver_by_key(&listener_key(&session.nonce), message).await {
+    /// Leaves a note for the session's listener, if there is a listener on any node.
+    pub(super) async fn tell_listener(&self, session: &Session, note: Note) {
+        match self.relay.deliver_by_key(&listener_key(&session.nonce), note.write()).await {
             Ok(()) | Err(NotDelivered::Gone) => {}
             Err(error) => tracing::warn!(%error, "a session's listener could not be told"),
         }
@@ -124,12 +124,31 @@ impl Bridge {
         let level = level.ok_or(BridgeError::Level)?;
         let kept = self.store.set_level(&session.nonce, level.as_str(), self.remaining(session)).await;
         kept.map_err(|error| self.store_failed(&error))?;
-        self.tell_listener(session, legacy::set_level(level).into()).await;
-        let id = asked.message.id().unwrap_or("null");
-        Ok(respond::json(StatusCode::OK, legacy::result(id, "{}")))
+        self.tell_listener(session, Note::Tell(legacy::set_level(level))).await;
+        Ok(agreed(&asked.message))
     }
 
-    /// The server has answered a change of subscriptions: if it agreed, so does the session.
+    /// Whether a server is known to be modern: then there is nothing to ask it about subscriptions, which it is told of
+    /// when it listens.
+    fn is_known_modern(&self, server: &Server) -> bool {
+        match server.protocol {
+            Protocol::Modern => true,
+            Protocol::Legacy => false,
+            Protocol::Auto => self.eras.of(server.name.as_str()) == Some(Era::Modern),
+        }
+    }
+
+    /// Changes the subscriptions of a session whose server is known to be modern; any other must be asked first.
+    pub(super) async fn change_locally(&self, asked: &Asked) -> Result<Option<Response<Body>>, BridgeError> {
+        let change = asked.subscription()?.filter(|_| self.is_known_modern(&asked.server));
+        let Some(change) = change else { return Ok(None) };
+        self.alive(self.store.session_state(&change.session.nonce).await)?;
+        self.change(&change).await?;
+        Ok(Some(agreed(&change.message)))
+    }
+
+    /// The server has answered a change of subscriptions: if it agreed, so does the session. A server that turned out
+    /// to be modern has no such method.
     pub(super) async fn after_subscription(
         &self,
         change: Subscription,
@@ -137,24 +156,43 @@ impl Bridge {
     ) -> Result<Response<Body>, BridgeError> {
         let Body::Full(text) = response.body() else { return Ok(response) };
         let answer = str::from_utf8(text).ok().and_then(FromServer::parse);
-        if !matches!(answer, Some(FromServer::Response { answer: Answer::Result(_), .. })) {
-            return Ok(response);
+        match answer {
+            Some(FromServer::Response { answer: Answer::Result(_), .. }) => {
+                self.change(&change).await?;
+                Ok(response)
+            }
+            Some(FromServer::Response { answer: Answer::Error(error), .. })
+                if translate::error_code(error) == Some(METHOD_NOT_FOUND) && self.is_known_modern(&change.server) =>
+            {
+                self.change(&change).await?;
+                Ok(agreed(&change.message))
+            }
+            _ => Ok(response),
         }
+    }
+
+    async fn change(&self, change: &Subscription) -> Result<(), BridgeError> {
         let nonce = &change.session.nonce;
         let kept = if change.adds {
             self.store.subscribe(nonce, &change.uri, self.remaining(&change.session)).await
         } else {
             self.store.unsubscribe(nonce, &change.uri).await.map(|()| true)
         };
-        match kept {
-            Ok(true) => {
-                self.tell_listener(&change.session, change.message.into()).await;
-                Ok(response)
-            }
-            Ok(false) => Err(BridgeError::Subscriptions),
-            Err(error) => Err(self.store_failed(&error)),
+        if !kept.map_err(|error| self.store_failed(&error))? {
+            return Err(BridgeError::Subscriptions);
         }
+        let told = Note::Tell(legacy::change_subscription(&change.uri, change.adds));
+        self.tell_listener(&change.session, told).await;
+        Ok(())
     }
+}
+
+/// `Method not found`.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// The answer to a request that was agreed to.
+fn agreed(message: &Message) -> Response<Body> {
+    respond::json(StatusCode::OK, legacy::result(message.id().unwrap_or("null"), "{}"))
 }
 
 impl Asked {
@@ -170,8 +208,8 @@ impl Asked {
         if uri.len() > MAX_URI {
             return Err(BridgeError::Subscriptions);
         }
-        let message = legacy::change_subscription(&uri, adds);
-        Ok(Some(Subscription { session: session.clone(), uri: uri.into_owned(), adds, message }))
+        let (server, session, message) = (Arc::clone(&self.server), session.clone(), self.message.clone());
+        Ok(Some(Subscription { server, session, message, uri: uri.into_owned(), adds }))
     }
 }
 
@@ -181,16 +219,6 @@ pub(super) fn is_subscription(message: &Message) -> bool {
 }
 
 /// How the bridge introduces the client of a session to a fresh server.
-pub(super) fn introduction(session: &Session, capabilities: String, state: &SessionState) -> Introduction {
-    Introduction {
-        version: session.version,
-        client_info: session.client_info.clone(),
-        capabilities,
-        log_level: state.level.as_deref().and_then(Level::parse),
-    }
-}
-
-/// The id of a request that is the bridge's own.
-pub(super) fn is_ours(id: &str) -> bool {
-    json::string(id).is_some_and(|id| id.starts_with(legacy::RESERVED))
+pub(super) fn introduction(session: &Session, capabilities: String) -> Introduction {
+    Introduction { version: session.version, client_info: session.client_info.clone(), capabilities }
 }
