@@ -16,6 +16,7 @@ mod read;
 mod resume;
 mod session;
 mod sse;
+mod stream;
 mod talk;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ use error::BridgeError;
 use local::Next;
 use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
+use stream::LISTEN;
 use talk::Talk;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
@@ -139,6 +141,7 @@ impl Bridge {
         match head.method {
             Method::POST => {}
             Method::DELETE => return self.end_session(&head, &user, &server).await,
+            Method::GET => return self.listen(&head, user, server, connection).await,
             _ => return Err(BridgeError::Method),
         }
         let message = read::message(&head, body, &self.config.limits).await?;
@@ -151,6 +154,9 @@ impl Bridge {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => call,
         };
+        if call.is_modern() && call.message.method() == LISTEN {
+            return self.subscribe(asked, call, connection).await;
+        }
         let transcript = match self.next_step(&asked, &call)? {
             NextStep::Parked { at, round } => {
                 return self.resume(&call, (&at, round), self.form(&call), connection).await;

@@ -3,11 +3,20 @@
 
 mod support;
 
+#[path = "streams/listener.rs"]
+mod listener;
 #[path = "streams/session.rs"]
 mod session;
+#[path = "streams/sse.rs"]
+mod sse;
+#[path = "streams/subscription.rs"]
+mod subscription;
+#[path = "streams/watched.rs"]
+mod watched;
 
 use serde_json::{Value, json};
 use support::{Bridge, Client, Home, Redis};
+use watched::Watched;
 
 /// How long something that is on its way may take.
 const SOON: std::time::Duration = std::time::Duration::from_secs(10);
