@@ -5,6 +5,8 @@
 //! only the gates before it, so a user with too much to do waits for nobody but themself, and a slow server keeps
 //! nothing of what another server could use.
 
+mod parking;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,18 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, ServerName};
+pub use parking::Parked;
+use parking::ParkingLot;
+
 use crate::metrics::{Counted, Gauge, Metrics};
 use crate::user::UserId;
 
 /// The shortest `Retry-After`: the header counts whole seconds.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-
-/// How many servers may wait for one user's answers.
-const MAX_PARKED: usize = 4;
-
-/// The right of a server to wait for its user's answer.
-#[derive(Debug)]
-pub struct Parked(#[expect(dead_code, reason = "held, never read")] Pass<UserId>);
 
 /// Lets requests in.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ pub struct Limits {
     users: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
-    parked: Arc<Gates<UserId>>,
+    parked: Arc<ParkingLot>,
     queue: Duration,
     permits: Gauge,
     waiting: Gauge,
@@ -66,19 +64,18 @@ impl Limits {
             users: Gates::new(limits.per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
-            parked: Gates::new(MAX_PARKED),
+            parked: Arc::default(),
             queue: limits.queue,
             permits: metrics.permits.clone(),
             waiting: metrics.waiting.clone(),
         }
     }
 
-    /// Lets one server wait for an answer of `user`, beyond its request; `None` if too many wait already.
+    /// Lets one more server wait for an answer of `user`. If too many wait already, the one that has waited longest must
+    /// go: a person answers the question asked last.
     #[must_use]
-    pub fn park(&self, user: &UserId) -> Option<Parked> {
-        let (place, room) = self.parked.take_place(user.clone())?;
-        let slot = room.try_acquire_owned().ok()?;
-        Some(Parked(Pass { _slot: slot, _place: place }))
+    pub fn park(&self, user: &UserId) -> Parked {
+        self.parked.enter(user)
     }
 
     /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.

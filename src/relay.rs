@@ -135,7 +135,7 @@ impl Relay {
 
     /// Delivers `payload` to the mailbox at `to` and returns once it lies there. Messages that one task delivers one
     /// after the other arrive in that order. That it arrived does not say that it was read: the exchange may end first,
-    /// which [`Relay::probe`] tells.
+    /// which [`Relay::probe`] tells. Of a delivery that is cancelled nobody knows either.
     ///
     /// # Errors
     /// It was not delivered; after [`NotDelivered::Failed`] nobody knows.

@@ -121,16 +121,17 @@ async fn the_longest_message_arrives_whole_and_a_longer_one_is_refused(nodes: No
 async fn ten_thousand_messages_of_one_sender_arrive_in_order(nodes: Nodes) {
     let mut mailbox = nodes.there.open();
     let address = mailbox.address();
-    let here = nodes.here.clone();
-    let sender = tokio::spawn(async move {
+    let send = async {
         for n in 0..10_000_u32 {
-            here.deliver_within(Duration::from_secs(10), &address, n.to_string().into()).await.unwrap();
+            nodes.here.deliver_within(Duration::from_secs(10), &address, n.to_string().into()).await.unwrap();
         }
-    });
-    for n in 0..10_000_u32 {
-        assert_eq!(received(&mut mailbox).await, n.to_string());
-    }
-    sender.await.unwrap();
+    };
+    let receive = async {
+        for n in 0..10_000_u32 {
+            assert_eq!(received(&mut mailbox).await, n.to_string());
+        }
+    };
+    tokio::join!(send, receive);
     assert!(silent(&mut mailbox));
 }
 
@@ -160,23 +161,24 @@ async fn long_messages_of_many_senders_do_not_mix(nodes: Nodes) {
 async fn a_reader_that_is_cancelled_loses_nothing(nodes: Nodes) {
     let mut mailbox = nodes.there.open();
     let address = mailbox.address();
-    let here = nodes.here.clone();
-    let sender = tokio::spawn(async move {
+    let send = async {
         for n in 0..200_u32 {
-            here.deliver_within(Duration::from_secs(10), &address, n.to_string().into()).await.unwrap();
+            nodes.here.deliver_within(Duration::from_secs(10), &address, n.to_string().into()).await.unwrap();
         }
-    });
-    let mut next = 0;
-    while next < 200_u32 {
-        tokio::select! {
-            payload = mailbox.receive() => {
-                assert_eq!(payload, next.to_string());
-                next += 1;
+    };
+    let receive = async {
+        let mut next = 0;
+        while next < 200_u32 {
+            tokio::select! {
+                payload = mailbox.receive() => {
+                    assert_eq!(payload, next.to_string());
+                    next += 1;
+                }
+                () = tokio::task::yield_now() => {}
             }
-            () = tokio::task::yield_now() => {}
         }
-    }
-    sender.await.unwrap();
+    };
+    tokio::join!(send, receive);
 }
 
 async fn a_patient_sender_waits_for_its_reader(nodes: Nodes) {

@@ -68,7 +68,7 @@ fn serve(home: &Home, redis: &Redis, users: &[&User], level: &str) -> Bridge {
             home.set_token(user.name, server, &user.token);
         }
     }
-    Bridge::start_in(home, &[("RUST_LOG", level)])
+    Bridge::start_in(home, &[("TOLLBRIDGE_LOG", level)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,7 +139,7 @@ impl Talk {
         if self.round > MAX_ROUNDS || self.transcript.rounds >= MAX_ROUNDS {
             return Err(BridgeError::TooManyRounds);
         }
-        let (done, next) = if self.policy() == Questions::Park { self.park()? } else { self.replay() };
+        let (done, next) = if self.policy() == Questions::Park { self.park() } else { self.replay() };
         let now = self.bridge.clock.now().0;
         let lifetime = match done {
             Done::Parked => self.server.process.park_lease.as_secs(),
@@ -157,12 +157,12 @@ impl Talk {
         Ok(done)
     }
 
-    fn park(&mut self) -> Result<(Done, NextStep), BridgeError> {
+    fn park(&mut self) -> (Done, NextStep) {
         if self.parked.is_none() {
-            self.parked = Some(self.bridge.limits.park(&self.user).ok_or(BridgeError::TooManyParked)?);
+            self.parked = Some(self.bridge.limits.park(&self.user));
         }
         let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
-        Ok((Done::Parked, NextStep::Parked { at: mailbox.address().to_string(), round: self.round }))
+        (Done::Parked, NextStep::Parked { at: mailbox.address().to_string(), round: self.round })
     }
 
     fn replay(&mut self) -> (Done, NextStep) {
@@ -244,7 +244,12 @@ impl Talk {
                 self.upstream.send(&legacy::result(&question.id, text));
             }
         }
-        if self.open.is_empty() { Ok(Done::Answered) } else { self.ask_by_result().await }
+        if self.open.is_empty() {
+            self.parked = None;
+            Ok(Done::Answered)
+        } else {
+            self.ask_by_result().await
+        }
     }
 
     /// Tells whoever called again in vain: the call was answered already, or asked about something else since.

@@ -134,9 +134,6 @@ pub enum BridgeError {
     /// A call asks without end.
     #[error("the server asks too many questions about one call")]
     TooManyRounds,
-    /// Too many servers wait for one user's answers.
-    #[error("too many of your calls wait for answers; answer them or wait until they lapse")]
-    TooManyParked,
     /// A state is not taken.
     #[error("{0}")]
     State(#[from] BadState),
@@ -184,7 +181,6 @@ impl BridgeError {
             Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {
                 (StatusCode::OK, INTERNAL_ERROR)
             }
-            Self::TooManyParked => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_) | Self::Store | Self::Stopped | Self::Relay => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
@@ -206,11 +202,7 @@ impl BridgeError {
         match self {
             Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
             Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
-            Self::Upstream(UpstreamError::Spawn(_))
-            | Self::Store
-            | Self::Stopped
-            | Self::Relay
-            | Self::TooManyParked => Some(RETRY_AFTER),
+            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped | Self::Relay => Some(RETRY_AFTER),
             _ => None,
         }
     }

@@ -253,3 +253,52 @@ impl Queue {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId([1; 16]);
+
+    fn part(total: usize, offset: usize, bytes: &[u8]) -> Part<'_> {
+        Part { exchange: 0, message: 1, total, offset, bytes }
+    }
+
+    #[test]
+    fn who_found_a_mailbox_before_it_was_dropped_delivers_nothing_to_it() {
+        let local = Arc::new(Local::new(NODE));
+        let mailbox = local.open();
+        let found = local.exchange(0).unwrap();
+        assert_eq!(found.put_part((NODE, 1), part(4, 0, b"ab")), Ok(()));
+        drop(mailbox);
+        assert_eq!(found.put("late".into()), Err(NotDelivered::Gone));
+        assert_eq!(found.put_part((NODE, 1), part(4, 2, b"cd")), Err(NotDelivered::Gone));
+        assert!(found.take().is_none());
+    }
+
+    #[test]
+    fn a_part_that_does_not_follow_is_refused() {
+        let local = Arc::new(Local::new(NODE));
+        let _mailbox = local.open();
+        let other = NodeId([2; 16]);
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cd")), Err(NotDelivered::Failed), "no beginning");
+        assert_eq!(local.deliver_part(NODE, part(6, 0, b"ab")), Ok(()));
+        assert_eq!(local.deliver_part(other, part(6, 2, b"cd")), Err(NotDelivered::Failed), "of another");
+        assert_eq!(local.deliver_part(NODE, part(6, 4, b"ef")), Err(NotDelivered::Failed), "a gap");
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cdefg")), Err(NotDelivered::Failed), "too long");
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE + 1, 0, b"ab")), Err(NotDelivered::TooLarge));
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cdef")), Ok(()));
+        assert_eq!(local.exchange(0).unwrap().take().unwrap(), "abcdef");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_whose_sender_is_gone_gives_its_room_back() {
+        let local = Arc::new(Local::new(NODE));
+        let _mailbox = local.open();
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 0, b"ab")), Ok(()));
+        assert_eq!(local.deliver(0, "x".into()), Err(NotDelivered::Full));
+        tokio::time::advance(ABANDONED).await;
+        assert_eq!(local.deliver(0, "x".into()), Ok(()));
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 2, b"cd")), Err(NotDelivered::Failed));
+    }
+}

@@ -5,6 +5,9 @@
 //! A message travels in parts, each after the receipt of the one before, so that what lies between two nodes in
 //! Redis is bounded far below its `client-output-buffer-limit pubsub`. Needs Redis 6 or later, and for an ACL user
 //! `+publish +subscribe +ping` and `&{prefix}:node*`.
+//!
+//! Not for a Redis Cluster yet: there `PUBLISH` counts only who listens at the same server, so a node could seem gone.
+//! Sharded pub/sub goes into [`Peers::publish`] and [`Link::subscribe`]; nothing else knows of the commands.
 
 mod listener;
 

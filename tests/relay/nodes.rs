@@ -1,7 +1,7 @@
 //! Nodes that relay to each other, in one process.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,18 +66,10 @@ pub(crate) async fn received(mailbox: &mut Mailbox) -> Bytes {
     tokio::time::timeout(DEADLINE, mailbox.receive()).await.expect("a message")
 }
 
-/// What lies in the mailbox now.
-pub(crate) fn waiting(mailbox: &mut Mailbox) -> Option<Bytes> {
-    let receive = std::pin::pin!(mailbox.receive());
-    match receive.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(payload) => Some(payload),
-        Poll::Pending => None,
-    }
-}
-
 /// Whether nothing lies in the mailbox now.
 pub(crate) fn silent(mailbox: &mut Mailbox) -> bool {
-    waiting(mailbox).is_none()
+    let receive = std::pin::pin!(mailbox.receive());
+    receive.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 /// Asks again and again until it is so.

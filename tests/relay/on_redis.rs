@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tollbridge::keyring::Keyring;
 use tollbridge::relay::NotDelivered;
 
-use crate::nodes::{DEADLINE, Node, received, silent, soon, waiting};
+use crate::nodes::{DEADLINE, Node, received, silent, soon};
 use crate::support::Redis;
 
 /// How soon everything must work again once Redis is back.
@@ -77,12 +77,9 @@ async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
     let mut spy = connection(&redis);
     let mut spy = spy.as_pubsub();
     spy.psubscribe("toll:*").unwrap();
+    // The same in number, so that a message for the one could be taken for one for the other.
     let (mut mailbox, mut other) = (there.relay.open(), third.relay.open());
-    for mailbox in [&mut mailbox, &mut other] {
-        mailbox.listen_as("key".to_owned());
-    }
-    drop(other);
-    let mut other = third.relay.open();
+    mailbox.listen_as("key".to_owned());
     assert_eq!(here.relay.deliver(&mailbox.address(), "once".into()).await, Ok(()));
     assert_eq!(here.relay.deliver_by_key("key", "once more".into()).await, Ok(()));
     assert_eq!(received(&mut mailbox).await, "once");
@@ -154,6 +151,24 @@ async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis
     assert_eq!(received(&mut mailbox).await, "after");
 }
 
+#[tokio::test]
+async fn a_node_that_is_late_after_an_outage_is_waited_for() {
+    let redis = Redis::start();
+    let keyring = Arc::new(Keyring::ephemeral());
+    let there = Node::start(&redis, &keyring);
+    there.until_listening().await;
+    let mut mailbox = there.relay.open();
+    let mut cutter = connection(&redis);
+    let list: String = redis::cmd("CLIENT").arg(&["LIST", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
+    let id = list.split([' ', '=']).nth(1).unwrap();
+    // One that listens only now may have come out of an outage together with the other.
+    let here = Node::start(&redis, &keyring);
+    here.until_listening().await;
+    redis::cmd("CLIENT").arg(&["KILL", "ID", id]).exec(&mut cutter).unwrap();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "hello".into()).await, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "hello");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_is_a_failure_and_heals() {
     let redis = Redis::start();
@@ -168,42 +183,43 @@ async fn a_redis_that_hangs_is_a_failure_and_heals() {
     soon("a message arrives", async || here.relay.deliver(&mailbox.address(), "after".into()).await == Ok(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_message_that_lies_between_nodes_when_subscriptions_are_cut_is_not_lost_without_a_word() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
     let mut mailbox = there.relay.open();
     let address = mailbox.address();
-    let sender = tokio::spawn(async move {
+    let deliver = async |text: String| here.relay.deliver_within(DEADLINE, &address, text.into()).await;
+    let send = async {
         let mut delivered = Vec::new();
         for n in 0..2_000_u32 {
-            match here.relay.deliver_within(DEADLINE, &address, n.to_string().into()).await {
-                Ok(()) => delivered.push(n.to_string()),
+            match deliver(n.to_string()).await {
+                Ok(()) => delivered.push(Bytes::from(n.to_string())),
                 Err(error) => assert_eq!(error, NotDelivered::Failed),
             }
         }
-        drop(here.relay);
+        soon("the end is delivered", async || deliver("end".to_owned()).await == Ok(())).await;
         delivered
-    });
-    let mut seen = Vec::new();
-    let mut cutter = connection(&redis);
-    let mut cuts = vec![1200, 200];
-    while !sender.is_finished() {
-        tokio::select! {
-            payload = mailbox.receive() => seen.push(String::from_utf8(payload.to_vec()).unwrap()),
-            () = tokio::time::sleep(Duration::from_millis(1)) => {}
+    };
+    let receive = async {
+        let mut cutter = connection(&redis);
+        let mut cuts = vec![1200, 200];
+        let mut seen = Vec::new();
+        loop {
+            match received(&mut mailbox).await {
+                end if end == "end" => break,
+                payload => seen.push(payload),
+            }
+            if cuts.pop_if(|at| seen.len() >= *at).is_some() {
+                let cut: u64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
+                assert_eq!(cut, 2);
+            }
         }
-        if cuts.pop_if(|at| seen.len() >= *at).is_some() {
-            let cut: u64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
-            assert!(cut > 0);
-        }
-    }
-    while let Some(payload) = waiting(&mut mailbox) {
-        seen.push(String::from_utf8(payload.to_vec()).unwrap());
-    }
-    let delivered = sender.await.unwrap();
-    assert!(cuts.is_empty(), "both cuts were made");
-    let lost: Vec<_> = delivered.iter().filter(|n| !seen.contains(n)).collect();
+        assert!(cuts.is_empty(), "both cuts were made");
+        seen
+    };
+    let (delivered, seen) = tokio::join!(send, receive);
+    let lost: Vec<_> = delivered.iter().filter(|payload| !seen.contains(payload)).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert!(delivered.len() > 1_900, "{}", delivered.len());
 }

@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Peers, Verdict};
-use crate::relay::NodeId;
 use crate::relay::heard::Heard;
 use crate::relay::local::Local;
 use crate::relay::wire::{self, Body, Frame};
+use crate::relay::{NodeId, NotDelivered};
 use crate::store::{Message, RECONNECT, StoreError};
 
 /// A connection that lasted as long was a good one.
@@ -28,7 +28,7 @@ pub(super) struct Receipt {
 
 /// Listens, for ever and through every outage.
 pub(super) async fn listen(peers: Arc<Peers>, local: Arc<Local>, receipts: mpsc::Sender<Receipt>) {
-    let mut ear = Ear { peers: &peers, local: &local, receipts, heard: Heard::default() };
+    let mut ear = Ear { peers: &peers, local: &local, receipts, heard: Heard::default(), strange: false };
     let (mut pause, mut told) = (RECONNECT[0], None);
     loop {
         match ear.until_lost().await {
@@ -57,6 +57,8 @@ struct Ear<'a> {
     local: &'a Local,
     receipts: mpsc::Sender<Receipt>,
     heard: Heard,
+    /// Whether something that does not open was heard and told of.
+    strange: bool,
 }
 
 impl Ear<'_> {
@@ -80,7 +82,11 @@ impl Ear<'_> {
     /// Takes in what was published on `channel`. What none of us sealed, or what was heard before, is passed over.
     fn hear(&mut self, channel: &str, message: &Message) {
         let Some(plain) = wire::open(&self.peers.keyring, channel, &message.payload) else {
-            tracing::debug!("a message on the relay's channel does not open");
+            if !std::mem::replace(&mut self.strange, true) {
+                tracing::warn!(
+                    "what is published on the relay's channels does not open; have all nodes the same keys?"
+                );
+            }
             return;
         };
         let Some(Frame { from, number, body }) = Frame::parse(&plain) else { return };
@@ -91,11 +97,10 @@ impl Ear<'_> {
             Body::Part(part) => self.receipt(from, number, self.local.deliver_part(from, part)),
             Body::Probe { exchange } => self.receipt(from, number, self.local.probe(exchange)),
             Body::Receipt { of, verdict } => self.peers.settle(of, verdict),
-            Body::ByKey { key, payload } => {
-                if let Err(error) = self.local.deliver_by_key(key, payload.to_vec().into()) {
-                    tracing::debug!(%error, "a message by key was not delivered");
-                }
-            }
+            Body::ByKey { key, payload } => match self.local.deliver_by_key(key, payload.to_vec().into()) {
+                Ok(()) | Err(NotDelivered::Gone) => {}
+                Err(error) => tracing::warn!(%error, "a message by key was not delivered"),
+            },
         }
     }
 
