@@ -38,14 +38,14 @@ fn hostile(home: &Home, arguments: &[&str]) -> Value {
 }
 
 /// A bridge of one user with these servers.
-fn config(servers: Value) -> Value {
+fn config(servers: &Value) -> Value {
     json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers })
 }
 
 /// Two nodes that share a Redis and keys.
 fn two_nodes(home: &Home, redis: &Redis, servers: &Value) -> [Bridge; 2] {
     [(); 2].map(|()| {
-        let mut config = config(servers.clone());
+        let mut config = config(servers);
         config["tokenStore"] = home.in_redis(redis);
         home.serve(config)
     })

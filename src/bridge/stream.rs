@@ -8,6 +8,7 @@ mod child;
 mod listener;
 mod pipe;
 mod subscription;
+mod translator;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::conversation::until_forced;
 use super::error::BridgeError;
 use super::questions::{Note, Owner};
 use super::sse::{Outbox, Stalled};
+use super::talk::{one_line, text};
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;

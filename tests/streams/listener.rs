@@ -31,7 +31,7 @@ async fn no_server_left(home: &Home) {
 #[tokio::test]
 async fn a_change_reaches_the_session_that_listens() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(json!({ "one": watched.server(&home, "legacy") })));
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
     let mut client = Client::without_session(&bridge, "one", None);
     let promised = client.initialize(LEGACY, json!({})).await.unwrap().response();
     assert_eq!(promised.pointer("/result/capabilities/resources/subscribe"), Some(&json!(true)), "{promised}");
@@ -145,7 +145,7 @@ async fn a_question_of_a_listening_server_is_answered_through_the_other_node() {
 #[tokio::test]
 async fn a_server_that_ends_and_a_bridge_that_stops_end_the_stream_cleanly() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let mut bridge = home.serve(config(json!({ "one": watched.server(&home, "legacy") })));
+    let mut bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
     let client = Client::legacy(&bridge, "one", None).await;
     let mut connection = connect(&bridge).await;
     let mut stream = listen(&client, &mut connection).await;
@@ -164,7 +164,7 @@ async fn a_server_that_ends_and_a_bridge_that_stops_end_the_stream_cleanly() {
 #[tokio::test]
 async fn a_listener_of_a_modern_server_hears_what_a_legacy_one_would_say() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(json!({ "one": watched.server(&home, "modern") })));
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "modern") })));
     let mut client = Client::legacy(&bridge, "one", None).await;
     let mut connection = connect(&bridge).await;
     let mut stream = listen(&client, &mut connection).await;
@@ -182,7 +182,7 @@ async fn a_listener_of_a_modern_server_hears_what_a_legacy_one_would_say() {
 #[tokio::test]
 async fn only_a_legacy_session_can_be_listened_to() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(json!({ "one": watched.server(&home, "legacy") })));
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
     let modern = Client::modern(&bridge, "one", None);
     assert_eq!(listen(&modern, &mut connect(&bridge).await).await.status, 405);
     let without = Client::without_session(&bridge, "one", None);

@@ -39,7 +39,7 @@ async fn a_session_that_was_ended_is_not_found_on_any_node() {
 #[tokio::test]
 async fn a_session_ends_without_a_token_store_too() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "one": hostile(&home, &["polite"]) })));
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["polite"]) })));
     let mut client = Client::legacy(&bridge, "one", None).await;
     assert_eq!(client.call("act", json!({})).await.unwrap().status, 200);
     assert_eq!(delete(&client, &bridge).await, 204);
@@ -49,7 +49,7 @@ async fn a_session_ends_without_a_token_store_too() {
 #[tokio::test]
 async fn only_a_legacy_session_can_be_ended() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "one": hostile(&home, &["polite"]) })));
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["polite"]) })));
     assert_eq!(delete(&Client::modern(&bridge, "one", None), &bridge).await, 405);
     assert_eq!(delete(&Client::without_session(&bridge, "one", None), &bridge).await, 400);
     let made_up = Client::new(bridge.address(), "one", None, Era::Legacy(Some("made-up".to_owned())));
@@ -59,7 +59,8 @@ async fn only_a_legacy_session_can_be_ended() {
 #[tokio::test]
 async fn a_log_level_is_checked_and_taken_without_a_process() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "one": hostile(&home, &["polite"]), "none": hostile(&home, &["silent"]) })));
+    let bridge =
+        home.serve(config(&json!({ "one": hostile(&home, &["polite"]), "none": hostile(&home, &["silent"]) })));
     let mut client = Client::legacy(&bridge, "one", None).await;
     let answer = client.request("logging/setLevel", json!({ "level": "warning" })).await.unwrap();
     assert_eq!(answer.response()["result"], json!({}));
@@ -72,7 +73,7 @@ async fn a_log_level_is_checked_and_taken_without_a_process() {
 #[tokio::test]
 async fn without_its_store_a_server_that_needs_no_token_goes_on() {
     let (home, mut redis) = (Home::new(), Redis::start());
-    let mut config = config(json!({ "one": hostile(&home, &["polite"]) }));
+    let mut config = config(&json!({ "one": hostile(&home, &["polite"]) }));
     config["tokenStore"] = home.in_redis(&redis);
     let bridge = home.serve(config);
     let mut client = Client::legacy(&bridge, "one", None).await;
@@ -85,7 +86,7 @@ async fn without_its_store_a_server_that_needs_no_token_goes_on() {
 #[tokio::test]
 async fn a_subscription_is_kept_once_the_server_agrees() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "everything": everything(), "one": hostile(&home, &["polite"]) })));
+    let bridge = home.serve(config(&json!({ "everything": everything(), "one": hostile(&home, &["polite"]) })));
     let mut client = Client::legacy(&bridge, "everything", None).await;
     let resources = client.request("resources/list", json!({})).await.unwrap().response();
     let uri = resources.pointer("/result/resources/0/uri").expect("it has resources").clone();

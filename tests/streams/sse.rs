@@ -87,7 +87,7 @@ async fn a_message_may_be_posted_to_any_node() {
 #[tokio::test]
 async fn a_stream_takes_messages_of_its_own_user_and_server_only() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let mut config = config(json!({ "one": watched.server(&home, "legacy"), "two": watched.server(&home, "legacy") }));
+    let mut config = config(&json!({ "one": watched.server(&home, "legacy"), "two": watched.server(&home, "legacy") }));
     config["identity"] = support::bearer_identity(&[("alice", ALICE), ("bob", BOB)]);
     let bridge = home.serve(config);
     let mut connection = connect(&bridge).await;
@@ -112,7 +112,7 @@ async fn a_stream_takes_messages_of_its_own_user_and_server_only() {
 #[tokio::test]
 async fn a_server_that_ends_answers_what_was_asked_with_an_error() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "one": hostile(&home, &["exits", "at=call", "code=3"]) })));
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["exits", "at=call", "code=3"]) })));
     let mut connection = connect(&bridge).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
@@ -126,7 +126,7 @@ async fn a_server_that_ends_answers_what_was_asked_with_an_error() {
 #[tokio::test]
 async fn a_bridge_that_stops_lets_a_running_call_finish_and_ends_the_stream() {
     let home = Home::without_key();
-    let mut bridge = home.serve(config(json!({ "one": hostile(&home, &["polite", "delay=700"]) })));
+    let mut bridge = home.serve(config(&json!({ "one": hostile(&home, &["polite", "delay=700"]) })));
     let mut connection = connect(&bridge).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
@@ -140,9 +140,35 @@ async fn a_bridge_that_stops_lets_a_running_call_finish_and_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn a_modern_server_is_translated_for_a_client_of_2024() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "modern") })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    let initialized = next(&mut stream).await;
+    assert_eq!(initialized["result"]["protocolVersion"], "2024-11-05", "{initialized}");
+    let subscribe = request(1, "resources/subscribe", &json!({ "uri": "a://" }));
+    assert_eq!(post(&bridge, &endpoint, None, &subscribe).await, 202);
+    assert_eq!(next(&mut stream).await, json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    watched.until_heard("tollbridge:listen:2").await;
+    watched.happens("updated a://");
+    let updated = next(&mut stream).await;
+    assert_eq!(
+        (&updated["method"], &updated["params"]),
+        (&json!("notifications/resources/updated"), &json!({ "uri": "a://" }))
+    );
+    let call = request(2, "tools/call", &json!({ "name": "act" }));
+    assert_eq!(post(&bridge, &endpoint, None, &call).await, 202);
+    let answer = next(&mut stream).await;
+    assert_eq!(answer.pointer("/result/content/0/text"), Some(&json!("debug")), "{answer}");
+    assert_eq!(watched.everything().len(), 1, "one process");
+}
+
+#[tokio::test]
 async fn text_that_is_no_message_does_not_reach_the_client() {
     let home = Home::without_key();
-    let bridge = home.serve(config(json!({ "one": hostile(&home, &["garbage", "lines=6"]) })));
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["garbage", "lines=6"]) })));
     let mut connection = connect(&bridge).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
@@ -151,7 +177,7 @@ async fn text_that_is_no_message_does_not_reach_the_client() {
 
 #[tokio::test]
 async fn the_official_typescript_client_visits() {
-    let bridge = Bridge::start(config(json!({ "everything": everything() })));
+    let bridge = Bridge::start(config(&json!({ "everything": everything() })));
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let task = json!({
         "url": bridge.url("everything").replace("/mcp", "/sse"),

@@ -202,18 +202,12 @@ impl Listener {
     fn note(&mut self, note: Note, met: &Met) {
         let upstream = &mut self.stream.child.upstream;
         match (note, met) {
-            (Note::Answer { id, failed, text }, _) => {
-                if self.open.remove(&id).is_some() {
-                    let member = if failed { "error" } else { "result" };
-                    upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
-                }
+            (Note::Answer { id, failed, text }, _) if self.open.remove(&id).is_some() => {
+                let member = if failed { "error" } else { "result" };
+                upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             }
             (Note::Tell(text), Met::Legacy(_)) => upstream.send(&text),
-            (Note::Tell(text), Met::Modern(_)) => {
-                if self.change(&text).is_some() {
-                    self.ask_to_listen();
-                }
-            }
+            (Note::Tell(text), Met::Modern(_)) if self.change(&text).is_some() => self.ask_to_listen(),
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::translator::{Said, Translator};
 use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
 use crate::bridge::questions::{Note, Owner};
@@ -19,9 +20,14 @@ use crate::bridge::sse::way_back;
 use crate::bridge::talk::{one_line, text};
 use crate::bridge::{Bridge, Connection, read};
 use crate::keyring::{Keyring, Place, Purpose};
+use crate::mcp::era::{Era, Version};
+use crate::mcp::json::Object;
+use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
+use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
+use crate::upstream::UpstreamError;
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +49,8 @@ pub(super) struct Pipe {
     asked: BTreeSet<String>,
     /// When the last notification went out.
     notified: Instant,
+    /// What a modern server needs; a legacy one speaks for itself.
+    translator: Option<Translator>,
 }
 
 /// Which stream a message is for, sealed to its user and server.
@@ -100,7 +108,7 @@ impl Bridge {
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let pipe = Pipe { stream, asked: BTreeSet::new(), notified: Instant::now() };
+        let pipe = Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None };
         let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
         Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
     }
@@ -144,6 +152,7 @@ impl Bridge {
 
 impl Pipe {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
+        self.meet().await?;
         let soft = self.stream.bridge.lifecycle.soft.clone();
         loop {
             let heard = tokio::select! {
@@ -152,41 +161,87 @@ impl Pipe {
             };
             match heard {
                 Heard::Line(line) => self.line(&line).await?,
-                Heard::Note(Note::Tell(text)) => self.tell(&text),
+                Heard::Note(Note::Tell(text)) => self.tell(&text).await?,
                 Heard::Note(_) => {}
             }
         }
     }
 
+    /// Finds out whether the server needs a translator. A legacy one is met by its client.
+    async fn meet(&mut self) -> Result<(), BridgeError> {
+        let nobody = Introduction {
+            version: Version::NEWEST_LEGACY,
+            client_info: session::brief_client_info(None),
+            capabilities: "{}".into(),
+        };
+        let child = &mut self.stream.child;
+        if child.era(&nobody).await? == Era::Modern {
+            let discovered = child.discover(&nobody).await?.ok_or(UpstreamError::Handshake)?;
+            self.translator = Some(Translator::new(discovered));
+        }
+        Ok(())
+    }
+
     /// What the server says goes out as it came.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
-        match FromServer::parse(text(line)) {
-            Some(FromServer::Response { id, .. }) => {
-                if let Some(id) = id {
-                    self.asked.remove(id);
-                }
-                tokio::time::sleep_until(self.notified + APART).await;
-                self.stream.event(one_line(line)).await
-            }
-            Some(said) => {
-                self.stream.event(one_line(line)).await?;
-                if matches!(said, FromServer::Notification { .. }) {
-                    self.notified = Instant::now();
-                }
-                Ok(())
-            }
+        let said = match &mut self.translator {
+            Some(translator) => translator.from_server(line),
+            None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
+        };
+        match said {
+            Some(said) => self.say(said).await,
             None => Ok(self.stream.child.junk(line)?),
         }
     }
 
     /// What the client says goes in as it came.
-    fn tell(&mut self, text: &str) {
-        if let Some(FromServer::Request { id, .. }) = FromServer::parse(text)
-            && self.asked.len() < MOST_ASKED
-        {
-            self.asked.insert(id.to_owned());
+    async fn tell(&mut self, text: &str) -> Result<(), BridgeError> {
+        match FromServer::parse(text) {
+            Some(FromServer::Request { id, .. }) if self.asked.len() < MOST_ASKED => {
+                self.asked.insert(id.to_owned());
+            }
+            Some(FromServer::Notification { method, params }) if method == "notifications/cancelled" => {
+                let params = params.and_then(|params| Object::parse(params).ok()).unwrap_or_default();
+                if let Some(id) = params.get("requestId") {
+                    self.asked.remove(id);
+                }
+            }
+            _ => {}
         }
-        self.stream.child.upstream.send(text);
+        let said = match &mut self.translator {
+            Some(translator) => translator.from_client(text),
+            None => vec![Said::ToServer(text.to_owned())],
+        };
+        self.say(said).await
+    }
+
+    async fn say(&mut self, all: Vec<Said>) -> Result<(), BridgeError> {
+        for said in all {
+            match said {
+                Said::ToServer(text) => self.stream.child.upstream.send(&text),
+                Said::ToClient(text) => self.event(text).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Bytes) -> Result<(), BridgeError> {
+        let is_notification = match FromServer::parse(text(&event)) {
+            Some(FromServer::Response { id, .. }) => {
+                if let Some(id) = id {
+                    self.asked.remove(id);
+                }
+                tokio::time::sleep_until(self.notified + APART).await;
+                false
+            }
+            Some(FromServer::Notification { .. }) => true,
+            _ => false,
+        };
+        self.stream.event(event).await?;
+        if is_notification {
+            self.notified = Instant::now();
+        }
+        Ok(())
     }
 
     /// Every request that has no answer gets an error, then the stream ends.
