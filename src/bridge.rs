@@ -142,7 +142,7 @@ impl Bridge {
             Method::POST => {}
             Method::DELETE => return self.end_session(&head, &user, &server).await,
             Method::GET => return self.listen(&head, user, server, connection).await,
-            _ => return Err(BridgeError::Method),
+            _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
         let message = read::message(&head, body, &self.config.limits).await?;
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);

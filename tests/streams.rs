@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "streams/bounds.rs"]
+mod bounds;
 #[path = "streams/listener.rs"]
 mod listener;
 #[path = "streams/session.rs"]

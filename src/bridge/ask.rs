@@ -5,13 +5,13 @@ use super::answer::Answered;
 use super::call::{Purpose, may_ask};
 use super::error::BridgeError;
 use super::questions::{
-    BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, seal_question,
+    BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, for_client, seal_question,
 };
 use super::sse::{Last, Outbox};
 use super::talk::{Done, Talk};
 use crate::clock::UnixTime;
 use crate::config::Questions;
-use crate::mcp::json::{self, Object};
+use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::Answer;
 use crate::mcp::modern::MISSING_CAPABILITY;
@@ -83,24 +83,7 @@ impl Talk {
         let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
         let address = mailbox.address();
         let sealed = |id: &str| seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id);
-        let mut object = Object::parse(params).unwrap_or_default();
-        let token =
-            object.get_object("_meta").and_then(|meta| meta.get("progressToken")).map(|t| json::quote(&sealed(t)));
-        let meta = token.as_ref().and_then(|token| {
-            let mut meta = object.get_object("_meta")?;
-            meta.set("progressToken", token);
-            Some(meta.write())
-        });
-        if let Some(meta) = &meta {
-            object.set("_meta", meta);
-        }
-        object.remove("task");
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":{},"method":{},"params":{}}}"#,
-            json::quote(&sealed(id)),
-            json::quote(method),
-            object.write()
-        );
+        let (_, text) = for_client(id, method, params, sealed);
         self.event(text.into()).await
     }
 

@@ -42,9 +42,9 @@ pub enum BridgeError {
     /// No such path, or no such server, or none for this user.
     #[error("there is no MCP server at this path")]
     NotFound,
-    /// The path does not take this method.
-    #[error("this path does not take this HTTP method")]
-    Method,
+    /// The path does not take this method, or not in this era; it takes these.
+    #[error("this path does not take this HTTP method; it takes {0}")]
+    Method(&'static str),
     /// The body is not JSON by its content type.
     #[error("the Content-Type must be application/json")]
     MediaType,
@@ -164,7 +164,7 @@ impl BridgeError {
             Self::NotFound | Self::Session | Self::NobodyAsked | Self::NoStream => {
                 (StatusCode::NOT_FOUND, INVALID_REQUEST)
             }
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST),
             Self::Listening => (StatusCode::CONFLICT, INVALID_REQUEST),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
@@ -235,8 +235,8 @@ impl BridgeError {
         {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if matches!(self, Self::Method) {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+        if let Self::Method(allowed) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }

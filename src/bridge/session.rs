@@ -99,12 +99,16 @@ impl Bridge {
         server: &Server,
     ) -> Result<Response<Body>, BridgeError> {
         if modern::is_modern(&head.headers, None) {
-            return Err(BridgeError::Method);
+            return Err(BridgeError::Method("POST"));
         }
         let session = self.session(head, user, server)?.ok_or(BridgeError::NoSession)?;
-        self.alive(self.store.session_state(&session.nonce).await)?;
+        let state = self.alive(self.store.session_state(&session.nonce).await)?;
         let revoked = self.store.revoke(&session.nonce, self.remaining(&session)).await;
         revoked.map_err(|error| self.store_failed(&error))?;
+        // By its address, which is receipted, and by its key, in case it is only now being opened.
+        if let Some(address) = state.listener.and_then(|listener| listener.address.parse().ok()) {
+            let _ = self.relay.deliver(&address, Note::Left.write()).await;
+        }
         self.tell_listener(&session, Note::Left).await;
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }

@@ -11,7 +11,7 @@ use http::request::Parts;
 use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::Met;
-use crate::bridge::questions::{Note, seal_question};
+use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, listener_key};
 use crate::bridge::sse::way_back;
 use crate::bridge::talk::{one_line, text};
@@ -55,9 +55,9 @@ impl Bridge {
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
         if modern::is_modern(&head.headers, None) {
-            return Err(BridgeError::Method);
+            return Err(BridgeError::Method("POST"));
         }
-        let session = self.session(head, &user, &server)?.ok_or(BridgeError::Method)?;
+        let session = self.session(head, &user, &server)?.ok_or(BridgeError::Method("POST"))?;
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }
@@ -188,13 +188,9 @@ impl Listener {
             return Ok(());
         }
         let (bridge, address) = (&self.stream.bridge, self.stream.mailbox.address());
-        let sealed = seal_question(&bridge.keyring, self.stream.owner(), &self.session.nonce, &address, id);
-        let params = params.unwrap_or("{}");
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":{},"method":{},"params":{params}}}"#,
-            json::quote(&sealed),
-            json::quote(method)
-        );
+        let (owner, nonce) = (self.stream.owner(), &self.session.nonce);
+        let sealed = |id: &str| seal_question(&bridge.keyring, owner, nonce, &address, id);
+        let (sealed, text) = for_client(id, method, params.unwrap_or("{}"), sealed);
         self.open.insert(id.to_owned(), sealed);
         self.stream.event(one_line(&text.into())).await
     }

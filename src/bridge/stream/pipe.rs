@@ -93,7 +93,7 @@ impl Bridge {
     ) -> Result<Response<Body>, BridgeError> {
         let (user, server) = self.identify(head, server, connection)?;
         if head.method != Method::GET {
-            return Err(BridgeError::Method);
+            return Err(BridgeError::Method("GET"));
         }
         let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
             Ok(admitted) => admitted,
@@ -124,7 +124,7 @@ impl Bridge {
         let (head, body) = request.into_parts();
         let (user, server) = self.identify(&head, server, connection)?;
         if head.method != Method::POST {
-            return Err(BridgeError::Method);
+            return Err(BridgeError::Method("POST"));
         }
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
