@@ -14,7 +14,9 @@ mod meet;
 mod questions;
 mod read;
 mod resume;
+mod session;
 mod sse;
+mod stream;
 mod talk;
 
 use std::sync::Arc;
@@ -33,10 +35,13 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
 use crate::mcp::era::Eras;
 use crate::mcp::message::{Kind, Message};
+use crate::mcp::modern::{self, Level};
+use crate::mcp::session::Session;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::respond::Body;
 use crate::secret::Secret;
+use crate::store::TokenStore;
 use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
@@ -51,6 +56,7 @@ use error::BridgeError;
 use local::Next;
 use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
+use stream::LISTEN;
 use talk::Talk;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
@@ -63,6 +69,8 @@ pub struct Bridge {
     pub limits: Limits,
     /// Has the users' tokens.
     pub tokens: TokenSource,
+    /// Remembers what sessions set.
+    pub store: Arc<TokenStore>,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
     /// Starts programs.
@@ -95,6 +103,8 @@ struct Asked {
     user: UserId,
     server: Arc<Server>,
     head: Parts,
+    /// The legacy session that the request names.
+    session: Option<Session>,
     message: Message,
 }
 
@@ -109,13 +119,16 @@ impl Bridge {
         let mut id = None;
         match self.handle(server, request, connection, &mut id).await {
             Ok(response) => response,
-            Err(error) => {
-                let status = error.verdict().0;
-                self.metrics.refused(status);
-                tracing::info!(server, status = status.as_u16(), why = %reason(&error), "request refused");
-                error.respond(id.as_deref())
-            }
+            Err(error) => self.refuse(server, &error, id.as_deref()),
         }
+    }
+
+    /// The response to a request that goes no further.
+    fn refuse(&self, server: &str, error: &BridgeError, id: Option<&str>) -> Response<Body> {
+        let status = error.verdict().0;
+        self.metrics.refused(status);
+        tracing::info!(server, status = status.as_u16(), why = %reason(error), "request refused");
+        error.respond(id)
     }
 
     /// Who is asking, with which token, of which fresh server.
@@ -127,19 +140,26 @@ impl Bridge {
         id: &mut Option<String>,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
-        read::check_origin(&head, &self.config)?;
-        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
-        let server = Arc::clone(self.config.servers.get(server).ok_or(BridgeError::NotFound)?);
-        if head.method != Method::POST {
-            return Err(BridgeError::Method);
+        let (user, server) = self.identify(&head, server, connection)?;
+        match head.method {
+            Method::POST => {}
+            Method::DELETE => return self.end_session(&head, &user, &server).await,
+            Method::GET => return self.listen(&head, user, server, connection).await,
+            _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
         let message = read::message(&head, body, &self.config.limits).await?;
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
-        let asked = Asked { user, server, head, message };
-        let call = match self.answer_locally(&asked).await? {
+        let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
+        let session = if has_session { self.session(&head, &user, &server)? } else { None };
+        let asked = Asked { user, server, head, session, message };
+        let subscription = asked.subscription()?;
+        let mut call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => call,
         };
+        if call.is_modern() && call.message.method() == LISTEN {
+            return self.subscribe(asked, call, connection).await;
+        }
         let transcript = match self.next_step(&asked, &call)? {
             NextStep::Parked { at, round } => {
                 return self.resume(&call, (&at, round), self.form(&call), connection).await;
@@ -149,7 +169,9 @@ impl Bridge {
         };
 
         let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
-        let token = match self.tokens.access_token(&asked.user, &asked.server).await {
+        let (token, state) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
+        call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
+        let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
@@ -160,7 +182,24 @@ impl Bridge {
         let form = self.form(&call);
         let talk = Talk::new(self, asked, call, (upstream, token), (outbox, transcript));
         let guard = self.converse(talk, permit, connection);
-        Ok(inbox.respond(form, guard).await)
+        let response = inbox.respond(form, guard).await;
+        match subscription {
+            Some(change) => self.after_subscription(change, response).await,
+            None => Ok(response),
+        }
+    }
+
+    /// Who is asking for which server.
+    fn identify(
+        &self,
+        head: &Parts,
+        server: &str,
+        connection: &Connection,
+    ) -> Result<(UserId, Arc<Server>), BridgeError> {
+        read::check_origin(head, &self.config)?;
+        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        let server = self.config.servers.get(server).ok_or(BridgeError::NotFound)?;
+        Ok((user, Arc::clone(server)))
     }
 
     /// What a call that brings a state back continues; a call that brings none begins.
@@ -211,7 +250,8 @@ impl Bridge {
     fn form(&self, call: &Call) -> Form {
         let limits = &self.config.limits;
         Form {
-            accepts_events: call.events,
+            // What is to be looked at before it goes out is a document.
+            accepts_events: call.events && !session::is_subscription(&call.message),
             commit_delay: call.may_commit_early().then_some(limits.commit_delay),
             keep_alive: limits.keep_alive,
         }

@@ -5,13 +5,13 @@ use super::answer::Answered;
 use super::call::{Purpose, may_ask};
 use super::error::BridgeError;
 use super::questions::{
-    BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, seal_question,
+    BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, for_client, seal_question,
 };
 use super::sse::{Last, Outbox};
 use super::talk::{Done, Talk};
 use crate::clock::UnixTime;
 use crate::config::Questions;
-use crate::mcp::json::{self, Object};
+use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::Answer;
 use crate::mcp::modern::MISSING_CAPABILITY;
@@ -81,8 +81,10 @@ impl Talk {
     /// Sends a question out on the stream of a legacy client's call, with an id that brings the answer back.
     async fn forward(&mut self, nonce: &str, id: &str, method: &str, params: &str) -> Result<(), BridgeError> {
         let address = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address();
-        let sealed = |id: &str| json::quote(&seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id));
-        let text = question_text(params, id, method, sealed);
+        let (_, text) = {
+            let sealed = |id: &str| seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id);
+            for_client(id, method, params, sealed)
+        };
         self.event(text.into()).await
     }
 
@@ -260,21 +262,4 @@ impl Talk {
         }
         Ok(())
     }
-}
-
-/// A server's question as its client is asked: its id and its progress token lead back to it.
-pub(super) fn question_text(params: &str, id: &str, method: &str, sealed: impl Fn(&str) -> String) -> String {
-    let mut object = Object::parse(params).unwrap_or_default();
-    let meta = object.get_object("_meta").and_then(|meta| {
-        let token = sealed(meta.get("progressToken")?);
-        let mut meta = meta;
-        meta.set("progressToken", &token);
-        Some(meta.write())
-    });
-    if let Some(meta) = &meta {
-        object.set("_meta", meta);
-    }
-    object.remove("task");
-    let (id, method, params) = (sealed(id), json::quote(method), object.write());
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
 }

@@ -14,7 +14,7 @@ use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
 use crate::mcp::message::{Kind, Message};
 use crate::mcp::modern::{self, ModernFault};
-use crate::mcp::session::{self, Owner, Session};
+use crate::mcp::session::{self, Session};
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 
@@ -34,7 +34,10 @@ impl Bridge {
             return modern_next(asked);
         }
         let named = version_header(asked)?;
-        let session = self.session(asked)?;
+        let session = asked.session.clone();
+        if message.kind() != Kind::Request || message.method() == "ping" {
+            self.check(session.as_ref()).await?;
+        }
         match message.kind() {
             Kind::Request => {}
             Kind::Notification => return self.take_notification(asked, session).await.map(Next::Answered),
@@ -44,16 +47,22 @@ impl Bridge {
         match message.method() {
             "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
             "initialize" => Ok(Next::Call(initialize(asked)?)),
-            _ => Ok(Next::Call(legacy_call(asked, session, named))),
+            "logging/setLevel" if let Some(session) = &session => {
+                self.set_level(asked, session).await.map(Next::Answered)
+            }
+            _ => match self.change_locally(asked).await? {
+                Some(response) => Ok(Next::Answered(response)),
+                None => Ok(Next::Call(legacy_call(asked, session, named))),
+            },
         }
     }
 
-    /// The session that the request names; an id that does not open is as good as a session that has ended.
-    fn session(&self, asked: &Asked) -> Result<Option<Session>, BridgeError> {
-        let id = headers::single(&asked.head.headers, headers::SESSION_ID).map_err(|_| BridgeError::Session)?;
-        let Some(id) = id.filter(|_| asked.message.method() != "initialize") else { return Ok(None) };
-        let owner = Owner { user: &asked.user, server: &asked.server.name };
-        Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
+    /// A session that was ended is ended for what needs no process, too.
+    async fn check(&self, session: Option<&Session>) -> Result<(), BridgeError> {
+        match session {
+            Some(session) => self.alive(self.store.session_state(&session.nonce).await).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// A legacy client tells something: what concerns a call finds it by its session and its id.
@@ -77,6 +86,9 @@ impl Bridge {
                     let text = message.with_params(&params.write());
                     let _ = self.relay.deliver(&address, Note::Tell(text).write()).await;
                 }
+            }
+            "notifications/roots/list_changed" => {
+                self.tell_listener(&session, Note::Tell(message.text().to_owned())).await;
             }
             _ => {}
         }
@@ -108,10 +120,19 @@ impl Bridge {
     /// The answer when the user has no token for the server: never a bare failure, always what to do.
     pub(super) fn without_token(&self, asked: &Asked, call: &Call) -> Response<Body> {
         let link = setup_link(&self.config.public_url, &asked.server);
-        let name = display_name(&asked.server);
-        let sentence = format!("You have not connected {name} yet: save your token at {link} and try again.");
-        respond::json(StatusCode::OK, what_to_do(call, &sentence, &link))
+        respond::json(StatusCode::OK, what_to_do(call, &not_connected(&asked.server, &link), &link))
     }
+
+    /// The same for a stream, which has no id to answer to.
+    pub(super) fn stream_without_token(&self, server: &Server) -> Response<Body> {
+        let link = setup_link(&self.config.public_url, server);
+        let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(&link));
+        respond::json(StatusCode::FORBIDDEN, legacy::error(None, NO_TOKEN, &not_connected(server, &link), Some(&data)))
+    }
+}
+
+fn not_connected(server: &Server, link: &str) -> String {
+    format!("You have not connected {} yet: save your token at {link} and try again.", display_name(server))
 }
 
 /// The answer when the server refused the user's token.

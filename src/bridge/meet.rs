@@ -14,7 +14,7 @@ use crate::mcp::translate;
 use crate::upstream::UpstreamError;
 
 /// How long a server may be silent when it is asked whether it is modern; then it is taken to be legacy.
-const PROBE: Duration = Duration::from_secs(10);
+pub(super) const PROBE: Duration = Duration::from_secs(10);
 
 /// What a server turned out to be.
 #[derive(Debug)]

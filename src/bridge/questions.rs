@@ -108,6 +108,25 @@ pub(super) fn seal_question(keyring: &Keyring, owner: Owner<'_>, nonce: &str, ad
     format!("{PREFIX}{}", keyring.seal_text(question_place(&question_parts(owner, nonce)), &plain))
 }
 
+/// A question as a client sees it on a stream: its id and its progress token are `sealed`, so that what the client says
+/// about them finds the way back. The id, and the message.
+pub(super) fn for_client(id: &str, method: &str, params: &str, sealed: impl Fn(&str) -> String) -> (String, String) {
+    let mut object = Object::parse(params).unwrap_or_default();
+    let token = object.get_object("_meta").and_then(|meta| meta.get("progressToken")).map(|t| json::quote(&sealed(t)));
+    let meta = token.as_ref().and_then(|token| {
+        let mut meta = object.get_object("_meta")?;
+        meta.set("progressToken", token);
+        Some(meta.write())
+    });
+    if let Some(meta) = &meta {
+        object.set("_meta", meta);
+    }
+    object.remove("task");
+    let (id, params) = (sealed(id), object.write());
+    let (quoted, method) = (json::quote(&id), json::quote(method));
+    (id, format!(r#"{{"jsonrpc":"2.0","id":{quoted},"method":{method},"params":{params}}}"#))
+}
+
 /// Where the answer to `sealed` goes, if it is a question of this session.
 pub(super) fn open_question(
     keyring: &Keyring,

@@ -202,6 +202,12 @@ impl Inbox {
         }
     }
 
+    /// A stream that begins at once, with this frame if there is one.
+    pub(super) fn stream_at_once(self, first: Option<Bytes>, keep_alive: Duration, guard: DropGuard) -> Response<Body> {
+        let form = Form { accepts_events: true, commit_delay: None, keep_alive };
+        self.stream(first.into_iter().collect(), form, guard)
+    }
+
     async fn document(mut self, guard: DropGuard) -> Response<Body> {
         let response = match self.next_last().await {
             Some(Item::Last(last)) => whole(&last),
@@ -226,6 +232,7 @@ impl Inbox {
             items: self.items,
             lost: Some(self.lost),
             pieces,
+            flush: false,
             keep_alive: form.keep_alive,
             quiet: Box::pin(tokio::time::sleep(form.keep_alive)),
             _guard: guard,
@@ -292,6 +299,9 @@ struct Events {
     /// What is told if no final message comes; taken when the last event is queued.
     lost: Option<Bytes>,
     pieces: VecDeque<Bytes>,
+    /// Whether what was handed on last is to be flushed before there is more: official clients lose an event that
+    /// arrives in one chunk with the answer.
+    flush: bool,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
     _guard: DropGuard,
@@ -307,10 +317,16 @@ impl http_body::Body for Events {
             if let Some(piece) = this.pieces.pop_front() {
                 let again = Instant::now() + this.keep_alive;
                 this.quiet.as_mut().reset(again);
+                this.flush = this.pieces.is_empty();
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if this.lost.is_none() {
                 return Poll::Ready(None);
+            }
+            if std::mem::take(&mut this.flush) {
+                // What polls bodies flushes what it has when there is nothing more for now.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             match this.items.poll_recv(cx) {
                 Poll::Ready(Some(Item::Event(text, _room))) => this.pieces = pieces(&text),

@@ -125,7 +125,9 @@ pub fn discover(client: &Introduction) -> String {
     )
 }
 
-fn modern_meta(meta: Object<'_>, client: &Introduction, level: Option<modern::Level>) -> String {
+/// `_meta` of a request of a legacy client, as a modern server wants it.
+#[must_use]
+pub fn modern_meta(meta: Object<'_>, client: &Introduction, level: Option<modern::Level>) -> String {
     let version = json::quote(Version::V2026_07_28.as_str());
     let level = level.map(|level| json::quote(level.as_str()));
     let mut meta = meta;
@@ -428,7 +430,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             discover_result(&initialized),
-            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
         );
     }
 }

@@ -4,14 +4,15 @@
 
 mod link;
 mod policy;
+mod session;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use redis::{Pipeline, Value, from_redis_value};
 
 use super::record::Names;
+use super::session::Fields;
 use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::secret::Secret;
@@ -42,11 +43,12 @@ impl Redis {
         Ok(Self { link: Link::open(url)?, prefix: prefix.into(), policy_seen: AtomicBool::new(false) })
     }
 
-    /// What `read` makes of the record for `server` under the first of `names` that has one.
+    /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
     pub(super) async fn fetch<T>(
         &self,
         names: &Names,
         server: &ServerName,
+        session: Option<&Names>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut pipe = Pipeline::new();
@@ -58,15 +60,18 @@ impl Redis {
             pipe.cmd("HGET").arg(self.tokens(name)).arg(server.as_str());
         }
         pipe.cmd("HGETALL").arg(self.proofs());
-        self.link
-            .ask(&pipe, |mut answers: Vec<Value>| {
-                let proofs =
-                    from_redis_value(answers.pop().ok_or(StoreError::Shape)?).map_err(|_| StoreError::Shape)?;
-                let records: Vec<Option<Vec<u8>>> =
-                    from_redis_value(Value::Array(answers)).map_err(|_| StoreError::Shape)?;
-                read(Found { record: records.into_iter().flatten().next(), proofs })
-            })
-            .await
+        if let Some(session) = session {
+            self.ask_of_session(&mut pipe, session);
+        }
+        let read = |mut answers: Vec<Value>| {
+            let shape = |_| StoreError::Shape;
+            let session = answers.split_off((names.iter().len() + 1).min(answers.len()));
+            let session: Vec<Fields> = from_redis_value(Value::Array(session)).map_err(shape)?;
+            let proofs = from_redis_value(answers.pop().ok_or(StoreError::Shape)?).map_err(shape)?;
+            let records: Vec<Option<Vec<u8>>> = from_redis_value(Value::Array(answers)).map_err(shape)?;
+            read(Found { record: records.into_iter().flatten().next(), proofs, session: session.concat() })
+        };
+        self.link.ask(&pipe, read).await
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
@@ -118,23 +123,6 @@ impl Redis {
         }
     }
 
-    /// Notes an ended session until it could no longer be presented.
-    pub(super) async fn revoke(&self, names: &Names, lifetime: Duration) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52);
-        pipe.cmd("SET").arg(self.session(names.active())).arg(1).arg("PX").arg(milliseconds).ignore();
-        self.link.ask(&pipe, |()| Ok(())).await
-    }
-
-    /// Whether a session was ended.
-    pub(super) async fn revoked(&self, names: &Names) -> Result<bool, StoreError> {
-        let mut pipe = redis::pipe();
-        for name in names.iter() {
-            pipe.cmd("EXISTS").arg(self.session(name));
-        }
-        self.link.ask(&pipe, |found: Vec<bool>| Ok(found.contains(&true))).await
-    }
-
     /// What `verify` says to the proofs of the keys that wrote here.
     pub(super) async fn verify<T>(
         &self,
@@ -181,10 +169,6 @@ impl Redis {
     /// The key of the proofs of the keys that wrote here.
     fn proofs(&self) -> String {
         format!("{}:keys", self.prefix)
-    }
-
-    fn session(&self, name: &str) -> String {
-        format!("{}:revoked:{{{name}}}", self.prefix)
     }
 }
 
