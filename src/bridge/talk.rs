@@ -243,9 +243,10 @@ impl Talk {
     async fn hear(&mut self) -> Result<Heard, BridgeError> {
         let waiting = !self.open.is_empty() && self.call.is_modern();
         loop {
-            let Self { upstream, mailbox, .. } = self;
+            let Self { upstream, mailbox, required, .. } = self;
             let line = tokio::select! {
-                line = upstream.receive() => line?,
+                // A modern server that has asked has had its say: the answers go to a fresh one.
+                line = upstream.receive(), if required.is_none() => line?,
                 note = receive_note(mailbox) => match note {
                     Some(note) => return Ok(Heard::Note(note)),
                     None => continue,
