@@ -26,6 +26,7 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::mcp::era::Eras;
+use crate::mcp::mirror::Mirrors;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::routes::Routes;
@@ -89,6 +90,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         relay,
         keyring,
         spawner: spawner.clone(),
+        mirrors: Mirrors::default(),
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),

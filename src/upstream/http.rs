@@ -146,6 +146,11 @@ impl HttpServer {
         self.begin(Purpose::Listen, ask);
     }
 
+    /// Adds headers to the modern requests that are sent from now on, besides what is configured.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        self.extra = headers;
+    }
+
     /// The next thing that the server says, without line ends. Cancel safe.
     ///
     /// # Errors

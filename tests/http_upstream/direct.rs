@@ -31,7 +31,10 @@ fn open(url: &str, extra: Vec<(HeaderName, HeaderValue)>) -> HttpServer {
     let config = config::parse(&text, Path::new("tollbridge.json"), &LoadOptions::default()).unwrap();
     let server = config.servers.values().next().unwrap();
     let Launch::Http(launch) = server.fill(None).unwrap() else { panic!("a server elsewhere") };
-    HttpServers::new(http_client::build().unwrap()).open(&server.name, &launch, server.process.line, extra).unwrap()
+    let servers = HttpServers::new(http_client::build().unwrap());
+    let mut server = servers.open(&server.name, &launch, server.process.line).unwrap();
+    server.mirror(extra);
+    server
 }
 
 fn modern(id: u32, method: &str, mut params: Value) -> String {
