@@ -1,11 +1,14 @@
 //! The upstream by itself, for what no client can have it do yet: modern servers, and streams of what is said unasked.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tollbridge::config::{self, Launch, LoadOptions};
 use tollbridge::http_client;
@@ -25,8 +28,12 @@ const GRACES: Graces = Graces { eof: PATIENCE, term: PATIENCE };
 
 /// A conversation with the server at `url`.
 fn open(url: &str, extra: Vec<(HeaderName, HeaderValue)>) -> HttpServer {
+    open_with(&json!({ "url": url }), extra)
+}
+
+fn open_with(elsewhere: &Value, extra: Vec<(HeaderName, HeaderValue)>) -> HttpServer {
     let text = json!({ "identity": [{ "kind": "local", "user": "alice" }],
-        "mcpServers": { "elsewhere": { "url": url } } })
+        "mcpServers": { "elsewhere": elsewhere } })
     .to_string();
     let config = config::parse(&text, Path::new("tollbridge.json"), &LoadOptions::default()).unwrap();
     let server = config.servers.values().next().unwrap();
@@ -84,6 +91,62 @@ async fn a_modern_request_is_cancelled_by_no_longer_listening() {
     server.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
     assert!(matches!(server.receive().await, Err(UpstreamError::Ended)), "nothing more can come");
     timeout(PATIENCE, real.inside.cancelled.notified()).await.expect("the tool sees it");
+}
+
+#[tokio::test]
+async fn a_modern_server_gets_no_message_that_a_request_is_cancelled() {
+    let never = Arc::new(Notify::new());
+    let fixture = Fixture::start(move |_| vec![Act::Wait(Arc::clone(&never))]).await;
+    let mut server = open(&fixture.url("/mcp"), Vec::new());
+    server.send(&modern(1, "tools/call", json!({ "name": "wait" })));
+    tokio::select! {
+        heard = server.receive() => panic!("nothing is said: {heard:?}"),
+        _ = fixture.until("tools/call") => {}
+    }
+    server.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+    assert!(matches!(timeout(PATIENCE, server.receive()).await, Ok(Err(UpstreamError::Ended))));
+    server.close(GRACES).await;
+    assert_eq!(fixture.asked(), ["tools/call"]);
+}
+
+#[tokio::test]
+async fn a_request_is_not_sent_before_the_notification_in_front_of_it_is_accepted() {
+    let (accepts, seen) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let (waits, early) = (Arc::clone(&accepts), Arc::clone(&seen));
+    let fixture = Fixture::start(move |request: &Request| match request.asks() {
+        "notifications/initialized" => [vec![Act::Wait(Arc::clone(&waits))], polite(request)].concat(),
+        "tools/list" => {
+            early.store(true, Ordering::Relaxed);
+            polite(request)
+        }
+        _ => polite(request),
+    })
+    .await;
+    let mut server = open(&fixture.url("/mcp"), Vec::new());
+    initialize(&mut server).await;
+    server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    assert!(timeout(Duration::from_millis(300), server.receive()).await.is_err());
+    assert!(!seen.load(Ordering::Relaxed), "{:?}", fixture.asked());
+    accepts.notify_one();
+    assert_eq!(next(&mut server).await["id"], 1);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_announced_or_not() {
+    let chunked = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n";
+    let announced = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1025\r\n\r\n";
+    for head in [chunked, announced] {
+        let never = Arc::new(Notify::new());
+        let fixture = Fixture::start(move |_| {
+            let body = format!("{head}{}\r\n1\r\n", "x".repeat(1024));
+            vec![Act::Write(body.into()), Act::Write(b"x".into()), Act::Wait(Arc::clone(&never))]
+        })
+        .await;
+        let mut server = open_with(&json!({ "url": fixture.url("/mcp"), "line": "1KiB" }), Vec::new());
+        server.send(&modern(1, "tools/list", json!({})));
+        let refused = timeout(PATIENCE, server.receive()).await.expect("in time");
+        assert!(matches!(refused, Err(UpstreamError::LineTooLong(1024))), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -151,10 +214,8 @@ async fn a_server_that_offers_no_listening_is_silent_and_not_at_its_end() {
     let mut server = open(&fixture.url("/mcp"), Vec::new());
     initialize(&mut server).await;
     server.listen();
-    tokio::select! {
-        heard = server.receive() => panic!("nothing is said: {heard:?}"),
-        _ = fixture.until("GET") => {}
-    }
+    let silence = timeout(Duration::from_millis(300), server.receive()).await;
+    assert!(silence.is_err() && fixture.asked().contains(&"GET".to_owned()), "{silence:?}");
     server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(next(&mut server).await["id"], 1);
 }
