@@ -133,15 +133,13 @@ async fn a_request_is_not_sent_before_the_notification_in_front_of_it_is_accepte
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_announced_or_not() {
-    let chunked = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n";
-    let announced = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1025\r\n\r\n";
-    for head in [chunked, announced] {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n401\r\n{}", "x".repeat(1025));
+    let announced = format!("{head}Content-Length: 1025\r\n\r\n");
+    for written in [chunked, announced] {
         let never = Arc::new(Notify::new());
-        let fixture = Fixture::start(move |_| {
-            let body = format!("{head}{}\r\n1\r\n", "x".repeat(1024));
-            vec![Act::Write(body.into()), Act::Write(b"x".into()), Act::Wait(Arc::clone(&never))]
-        })
-        .await;
+        let fixture =
+            Fixture::start(move |_| vec![Act::Write(written.clone().into()), Act::Wait(Arc::clone(&never))]).await;
         let mut server = open_with(&json!({ "url": fixture.url("/mcp"), "line": "1KiB" }), Vec::new());
         server.send(&modern(1, "tools/list", json!({})));
         let refused = timeout(PATIENCE, server.receive()).await.expect("in time");
