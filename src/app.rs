@@ -20,12 +20,14 @@ use crate::admin::Admin;
 use crate::auth::Authenticator;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen};
+use crate::config::{Config, IdentityMethod, Listen, ServerName};
 use crate::http_client;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::mcp::era::Eras;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
@@ -76,13 +78,18 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
     let (store, keyring) = store(&config).await?;
+    let shared = config.token_store.as_ref().map(|store| &store.kind);
+    let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End)?;
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
         limits: Limits::new(&config.limits, &metrics),
-        tokens: TokenSource::new(store.clone()),
+        tokens: TokenSource::new(Arc::clone(&store)),
+        store: Arc::clone(&store),
+        relay,
         keyring,
         spawner: spawner.clone(),
+        eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
         lifecycle: lifecycle.clone(),
@@ -110,9 +117,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The token store and the keys that seal; without a store the keys are made up, and sessions end with the process.
-async fn store(config: &Config) -> Result<(Option<Arc<TokenStore>>, Arc<Keyring>), StartError> {
-    let Some(settings) = &config.token_store else { return Ok((None, Arc::new(Keyring::ephemeral()))) };
+/// The token store and the keys that seal; where none is configured the keys are made up, and sessions and what is kept
+/// of them end with the process.
+async fn store(config: &Config) -> Result<(Arc<TokenStore>, Arc<Keyring>), StartError> {
+    let Some(settings) = &config.token_store else {
+        let keyring = Arc::new(Keyring::ephemeral());
+        return Ok((Arc::new(TokenStore::in_memory(Arc::clone(&keyring), Clock::System)?), keyring));
+    };
     let keyring = Arc::new(Keyring::load(&settings.keys).map_err(SetupError::from)?);
     let store = TokenStore::open(&settings.kind, Arc::clone(&keyring), Clock::System)?;
     match store.check_policy().await {
@@ -120,7 +131,7 @@ async fn store(config: &Config) -> Result<(Option<Arc<TokenStore>>, Arc<Keyring>
         Err(error @ StoreError::Evicts(_)) => return Err(StartError::Policy(error)),
         Err(error) => tracing::warn!(%error, "the token store does not answer yet"),
     }
-    Ok((Some(Arc::new(store)), keyring))
+    Ok((Arc::new(store), keyring))
 }
 
 fn cannot_listen(listen: &Listen, error: io::Error) -> StartError {
@@ -158,12 +169,9 @@ impl AdminListener {
         Ok(Self(Some(listener)))
     }
 
-    async fn serve(self, store: Option<Arc<TokenStore>>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
+    async fn serve(self, store: Arc<TokenStore>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
         let Some(listener) = self.0 else { return std::future::pending().await };
-        let check = async move || match &store {
-            Some(store) => store.check().await.is_ok(),
-            None => true,
-        };
+        let check = async move || store.check().await.is_ok();
         let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -200,24 +208,24 @@ async fn until_stopped(lifecycle: &Lifecycle, grace: Duration) -> Result<(), Sta
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut orphaned = std::pin::pin!(supervisor::orphaned());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = &mut orphaned => {
-            tracing::error!("the supervisor is gone: stopping at once");
-            lifecycle.hard.cancel();
-        }
-    }
-    tracing::info!("stopping: running requests may finish");
+    let supervised = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = &mut orphaned => false,
+    };
     lifecycle.soft.cancel();
     lifecycle.tasks.close();
-    tokio::select! {
-        () = lifecycle.tasks.wait() => {}
-        () = lifecycle.hard.cancelled() => {}
-        () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = orphaned => {}
+    if supervised {
+        tracing::info!("stopping: running requests may finish");
+        tokio::select! {
+            () = lifecycle.tasks.wait() => {}
+            () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = orphaned => {}
+        }
+    } else {
+        tracing::error!("the supervisor is gone: stopping at once");
     }
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;

@@ -5,18 +5,26 @@
 //! that has been started belongs to exactly one task, which returns only when nothing of it is left.
 
 mod answer;
+mod ask;
+mod call;
 mod conversation;
 pub mod error;
 mod local;
+mod meet;
+mod questions;
 mod read;
+mod resume;
+mod session;
 mod sse;
+mod stream;
+mod talk;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use crate::auth::{Authenticator, PeerAddr};
@@ -25,22 +33,31 @@ use crate::config::{Config, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
+use crate::mcp::era::Eras;
 use crate::mcp::message::{Kind, Message};
+use crate::mcp::modern::{self, Level};
+use crate::mcp::session::Session;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::respond::Body;
 use crate::secret::Secret;
+use crate::store::TokenStore;
+use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
-use crate::upstream::group::Spawner;
+use crate::upstream::group::{Graces, Spawner};
 use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
 use crate::user::UserId;
 
-use answer::Reply;
-use conversation::{Call, Conversation};
+use call::{Call, Purpose};
+use conversation::{Conversation, until_forced};
 use error::BridgeError;
 use local::Next;
+use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
+use stream::LISTEN;
+use talk::Talk;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
 pub struct Bridge {
@@ -52,10 +69,16 @@ pub struct Bridge {
     pub limits: Limits,
     /// Has the users' tokens.
     pub tokens: TokenSource,
+    /// Remembers what sessions set.
+    pub store: Arc<TokenStore>,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
     /// Starts programs.
     pub spawner: Spawner,
+    /// Finds the exchange that something is for, on whichever node it is.
+    pub relay: Relay,
+    /// What has been learned of servers.
+    pub eras: Eras,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.
@@ -80,6 +103,8 @@ struct Asked {
     user: UserId,
     server: Arc<Server>,
     head: Parts,
+    /// The legacy session that the request names.
+    session: Option<Session>,
     message: Message,
 }
 
@@ -94,13 +119,16 @@ impl Bridge {
         let mut id = None;
         match self.handle(server, request, connection, &mut id).await {
             Ok(response) => response,
-            Err(error) => {
-                let status = error.verdict().0;
-                self.metrics.refused(status);
-                tracing::info!(server, status = status.as_u16(), why = %reason(&error), "request refused");
-                error.respond(id.as_deref())
-            }
+            Err(error) => self.refuse(server, &error, id.as_deref()),
         }
+    }
+
+    /// The response to a request that goes no further.
+    fn refuse(&self, server: &str, error: &BridgeError, id: Option<&str>) -> Response<Body> {
+        let status = error.verdict().0;
+        self.metrics.refused(status);
+        tracing::info!(server, status = status.as_u16(), why = %reason(error), "request refused");
+        error.respond(id)
     }
 
     /// Who is asking, with which token, of which fresh server.
@@ -112,88 +140,136 @@ impl Bridge {
         id: &mut Option<String>,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
-        read::check_origin(&head, &self.config)?;
-        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
-        let server = Arc::clone(self.config.servers.get(server).ok_or(BridgeError::NotFound)?);
-        if head.method != Method::POST {
-            return Err(BridgeError::Method);
+        let (user, server) = self.identify(&head, server, connection)?;
+        match head.method {
+            Method::POST => {}
+            Method::DELETE => return self.end_session(&head, &user, &server).await,
+            Method::GET => return self.listen(&head, user, server, connection).await,
+            _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
         let message = read::message(&head, body, &self.config.limits).await?;
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
-        let asked = Asked { user, server, head, message };
-        let call = match self.answer_locally(&asked)? {
+        let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
+        let session = if has_session { self.session(&head, &user, &server)? } else { None };
+        let asked = Asked { user, server, head, session, message };
+        let subscription = asked.subscription()?;
+        let mut call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => call,
         };
+        if call.is_modern() && call.message.method() == LISTEN {
+            return self.subscribe(asked, call, connection).await;
+        }
+        let transcript = match self.next_step(&asked, &call)? {
+            NextStep::Parked { at, round } => {
+                return self.resume(&call, (&at, round), self.form(&call), connection).await;
+            }
+            NextStep::Replay(transcript) => transcript,
+            NextStep::Again => Transcript::default(),
+        };
 
         let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
-        let token = match self.tokens.access_token(&asked.user, &asked.server).await {
+        let (token, state) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
+        call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
+        let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
-        let launch = asked.server.fill(token.as_deref())?;
-        let upstream = self.open(&launch, &asked.server, token)?;
-        drop(launch);
-        Ok(self.converse(upstream, call, asked, permit, connection).await)
+        let upstream = self.open_for(&asked.server, token.clone())?;
+        let lost = BridgeError::Lost.document(Some(call.id()));
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let form = self.form(&call);
+        let talk = Talk::new(self, asked, call, (upstream, token), (outbox, transcript));
+        let guard = self.converse(talk, permit, connection);
+        let response = inbox.respond(form, guard).await;
+        match subscription {
+            Some(change) => self.after_subscription(change, response).await,
+            None => Ok(response),
+        }
     }
 
-    /// A fresh server, owned, killed if dropped.
-    fn open(&self, launch: &Launch, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
-        match launch {
+    /// Who is asking for which server.
+    fn identify(
+        &self,
+        head: &Parts,
+        server: &str,
+        connection: &Connection,
+    ) -> Result<(UserId, Arc<Server>), BridgeError> {
+        read::check_origin(head, &self.config)?;
+        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        let server = self.config.servers.get(server).ok_or(BridgeError::NotFound)?;
+        Ok((user, Arc::clone(server)))
+    }
+
+    /// What a call that brings a state back continues; a call that brings none begins.
+    fn next_step(&self, asked: &Asked, call: &Call) -> Result<NextStep, BridgeError> {
+        if !matches!(call.purpose, Purpose::Modern(_)) {
+            return Ok(NextStep::Again);
+        }
+        let owner = Owner { user: &asked.user, server: &asked.server.name };
+        let state = RequestState::of(&asked.message, &self.keyring, owner, self.clock.now())?;
+        match state.map(|state| state.next) {
+            Some(NextStep::Replay(transcript)) => {
+                let answers = answers(&asked.message).ok_or(BridgeError::BadAnswers)?;
+                Ok(NextStep::Replay(transcript.with(&answers)))
+            }
+            Some(next) => Ok(next),
+            None => Ok(NextStep::Again),
+        }
+    }
+
+    /// A fresh server, filled with the user's token, owned, killed if dropped.
+    fn open_for(&self, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
+        match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, program, &server.process, token);
+                let started = StdioServer::start(&self.spawner, &program, &server.process, token);
                 let started = started.inspect_err(|_| {
                     self.metrics.spawn_failures.inc();
                 })?;
                 Ok(Upstream::Stdio(Box::new(started)))
             }
             Launch::Http(call) => {
-                let opened = self.http.open(&server.name, call, server.process.line, Vec::new())?;
+                let opened = self.http.open(&server.name, &call, server.process.line, Vec::new())?;
                 Ok(Upstream::Http(Box::new(opened)))
             }
         }
     }
 
-    /// One task owns the call to its end; the response waits for what it says.
-    async fn converse(
-        self: &Arc<Self>,
-        upstream: Upstream,
-        call: Call,
-        asked: Asked,
-        permit: Permit,
-        connection: &Connection,
-    ) -> Response<Body> {
-        let (limits, server) = (&self.config.limits, &asked.server);
-        let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(limits.write_stall, lost);
-        let form = Form {
-            accepts_events: read::accepts_events(&asked.head),
+    /// Ends a server that its call no longer needs.
+    fn close_in_background(&self, upstream: Upstream, server: &Server) {
+        let (graces, hard) = (Graces::from(&server.process), self.lifecycle.hard.clone());
+        self.lifecycle.spawn(async move {
+            tokio::select! {
+                () = upstream.close(graces) => {}
+                () = until_forced(&hard) => {}
+            }
+        });
+    }
+
+    fn form(&self, call: &Call) -> Form {
+        let limits = &self.config.limits;
+        Form {
+            // What is to be looked at before it goes out is a document.
+            accepts_events: call.events && !session::is_subscription(&call.message),
             commit_delay: call.may_commit_early().then_some(limits.commit_delay),
             keep_alive: limits.keep_alive,
-        };
+        }
+    }
+
+    /// One task owns the call to its end. It knows by the guard when the client has left, or has been answered.
+    fn converse(self: &Arc<Self>, talk: Talk, permit: Permit, connection: &Connection) -> DropGuard {
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let span = tracing::info_span!(
             "call",
-            user = %asked.user,
-            server = %asked.server.name,
-            method = %crate::telemetry::encode_for_log(call.message.method()),
+            user = %talk.user,
+            server = %talk.server.name,
+            method = %encode_for_log(talk.call.message.method()),
         );
-        let reply = Reply {
-            user: asked.user,
-            server: asked.server.name.clone(),
-            keyring: Arc::clone(&self.keyring),
-            clock: self.clock.clone(),
-            session_lifetime: limits.session_lifetime.as_secs(),
-            setup_link: server.requires_user_token.then(|| local::setup_link(&self.config.public_url, server)),
-        };
-        let hard = self.lifecycle.hard.clone();
-        let conversation = Conversation { call, server: asked.server, upstream, outbox, reply, gone, hard, permit };
-        let bridge = Arc::clone(self);
-        let task = async move { drop(conversation.run(&bridge.metrics).await) };
-        self.lifecycle.spawn(task.instrument(span));
-        inbox.respond(form, guard).await
+        let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit };
+        self.lifecycle.spawn(conversation.run().instrument(span));
+        guard
     }
 
     fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid};
 
 /// One process, as `/proc/PID/stat` tells it.
 #[derive(Debug, Clone, Copy)]
@@ -54,20 +55,23 @@ impl Process {
 /// # Errors
 /// If `/proc` cannot be read.
 pub fn children() -> io::Result<Vec<Pid>> {
+    if fs::exists("/proc/thread-self/children")? { children_of("self") } else { scan_for_children() }
+}
+
+/// The direct children of a process as this kernel lists them.
+fn children_of(process: &str) -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();
-    for thread in fs::read_dir("/proc/self/task")? {
-        match fs::read_to_string(thread?.path().join("children")) {
-            Ok(pids) => children.extend(pids.split_ascii_whitespace().filter_map(parse_pid)),
-            // The thread has ended, or this kernel has no such file.
-            Err(_) if fs::exists("/proc/thread-self/children")? => {}
-            Err(_) => return scan_for_children(),
-        }
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        // The thread may have ended.
+        let listed = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        children.extend(listed.split_ascii_whitespace().filter_map(parse_pid));
     }
     Ok(children)
 }
 
+/// The same for kernels that do not list them.
 fn scan_for_children() -> io::Result<Vec<Pid>> {
-    let me = rustix::process::getpid().as_raw_pid();
+    let me = getpid().as_raw_pid();
     Ok(everything()?.filter(|process| process.parent == me).map(|process| process.pid).collect())
 }
 
@@ -80,13 +84,31 @@ fn parse_pid(text: &str) -> Option<Pid> {
     Pid::from_raw(text.parse().ok()?)
 }
 
-/// Every process below this one that has not ended.
+/// Every process below this one that has not ended: found from parent to child, which may miss some but costs no
+/// look at the whole system, and then, if none was found and there may be some, surely.
 fn alive() -> io::Result<Vec<Process>> {
+    let mut found: Vec<_> = children()?.into_iter().filter_map(Process::read).collect();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        let below = children_of(&process.pid.as_raw_pid().to_string()).unwrap_or_default();
+        found.extend(below.into_iter().filter_map(Process::read));
+        next += 1;
+    }
+    found.retain(|process| !process.ended);
+    if found.is_empty() && has_children() { scan_for_alive() } else { Ok(found) }
+}
+
+fn has_children() -> bool {
+    let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, only_look), Err(Errno::CHILD))
+}
+
+fn scan_for_alive() -> io::Result<Vec<Process>> {
     let mut by_parent: HashMap<i32, Vec<Process>> = HashMap::new();
     for process in everything()? {
         by_parent.entry(process.parent).or_default().push(process);
     }
-    let mut found = by_parent.remove(&rustix::process::getpid().as_raw_pid()).unwrap_or_default();
+    let mut found = by_parent.remove(&getpid().as_raw_pid()).unwrap_or_default();
     let mut next = 0;
     while let Some(process) = found.get(next) {
         let below = by_parent.remove(&process.pid.as_raw_pid());

@@ -24,4 +24,20 @@ impl Lifecycle {
     {
         self.tasks.spawn(task);
     }
+
+    /// Starts a task that serves the others: the end does not wait for it, it goes on as long as they may need it and
+    /// is dropped at the hard stop.
+    #[expect(clippy::disallowed_methods, reason = "tracked, it would keep a soft stop from ever being complete")]
+    pub fn accompany<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hard = self.hard.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = hard.cancelled() => {}
+            }
+        });
+    }
 }

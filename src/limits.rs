@@ -5,6 +5,8 @@
 //! only the gates before it, so a user with too much to do waits for nobody but themself, and a slow server keeps
 //! nothing of what another server could use.
 
+mod parking;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, ServerName};
+pub use parking::Parked;
+use parking::ParkingLot;
+
 use crate::metrics::{Counted, Gauge, Metrics};
 use crate::user::UserId;
 
@@ -26,6 +31,7 @@ pub struct Limits {
     users: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
+    parked: Arc<ParkingLot>,
     queue: Duration,
     permits: Gauge,
     waiting: Gauge,
@@ -58,10 +64,18 @@ impl Limits {
             users: Gates::new(limits.per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
+            parked: Arc::default(),
             queue: limits.queue,
             permits: metrics.permits.clone(),
             waiting: metrics.waiting.clone(),
         }
+    }
+
+    /// Lets one more server wait for an answer of `user`. If too many wait already, the one that has waited longest must
+    /// go: a person answers the question asked last.
+    #[must_use]
+    pub fn park(&self, user: &UserId) -> Parked {
+        self.parked.enter(user)
     }
 
     /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.

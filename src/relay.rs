@@ -8,7 +8,10 @@
 //! Invariants: an address is only ever taken out of something sealed, so reaching a mailbox is having been told of it.
 //! A mailbox holds a bounded number of messages and bytes, and nothing is left of it once it is dropped.
 
+mod heard;
 mod local;
+mod redis;
+mod wire;
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,6 +23,11 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use self::redis::Peers;
+use crate::config::TokenStoreKind;
+use crate::keyring::Keyring;
+use crate::lifecycle::Lifecycle;
+use crate::store::SetupError;
 use local::Local;
 
 pub use local::Mailbox;
@@ -43,6 +51,16 @@ const ROOM: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 #[derive(Debug, Clone)]
 pub struct Relay {
     local: Arc<Local>,
+    others: Others,
+}
+
+/// The other nodes.
+#[derive(Debug, Clone)]
+enum Others {
+    /// There are none.
+    None,
+    /// They share a Redis with this one.
+    Redis(Arc<Peers>),
 }
 
 /// Which node: made up at its start, so that nothing meant for an earlier process reaches a later one.
@@ -82,7 +100,25 @@ impl Relay {
     /// The relay of a bridge that is alone.
     #[must_use]
     pub fn local() -> Self {
-        Self { local: Arc::new(Local::new(NodeId::random())) }
+        Self { local: Arc::new(Local::new(NodeId::random())), others: Others::None }
+    }
+
+    /// The relay of a bridge with this token store: nodes that share a Redis share a relay. It listens until the hard
+    /// stop of `lifecycle`, within a Tokio runtime; Redis may be down meanwhile.
+    ///
+    /// # Errors
+    /// The URL is unusable.
+    pub fn start(
+        store: Option<&TokenStoreKind>,
+        keyring: Arc<Keyring>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, SetupError> {
+        let mut relay = Self::local();
+        if let Some(TokenStoreKind::Redis { url, prefix }) = store {
+            let local = Arc::clone(&relay.local);
+            relay.others = Others::Redis(Peers::start(url, prefix, keyring, local, lifecycle)?);
+        }
+        Ok(relay)
     }
 
     /// This node.
@@ -99,16 +135,19 @@ impl Relay {
 
     /// Delivers `payload` to the mailbox at `to` and returns once it lies there. Messages that one task delivers one
     /// after the other arrive in that order. That it arrived does not say that it was read: the exchange may end first,
-    /// which [`Relay::probe`] tells.
+    /// which [`Relay::probe`] tells. Of a delivery that is cancelled nobody knows either.
     ///
     /// # Errors
     /// It was not delivered; after [`NotDelivered::Failed`] nobody knows.
-    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
     pub async fn deliver(&self, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
         if payload.len() > MAX_MESSAGE {
             return Err(NotDelivered::TooLarge);
         }
-        if to.node == self.node() { self.local.deliver(to.exchange, payload) } else { Err(NotDelivered::Gone) }
+        match &self.others {
+            _ if to.node == self.node() => self.local.deliver(to.exchange, payload),
+            Others::None => Err(NotDelivered::Gone),
+            Others::Redis(peers) => peers.deliver(to.node, to.exchange, &payload).await,
+        }
     }
 
     /// [`Relay::deliver`], waiting up to `patience` while the mailbox is full: for streams, whose sender should be no
@@ -132,9 +171,12 @@ impl Relay {
     ///
     /// # Errors
     /// [`NotDelivered::Gone`] if it is not; [`NotDelivered::Failed`] if nobody knows.
-    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
     pub async fn probe(&self, to: &Address) -> Result<(), NotDelivered> {
-        if to.node == self.node() { self.local.probe(to.exchange) } else { Err(NotDelivered::Gone) }
+        match &self.others {
+            _ if to.node == self.node() => self.local.probe(to.exchange),
+            Others::None => Err(NotDelivered::Gone),
+            Others::Redis(peers) => peers.probe(to.node, to.exchange).await,
+        }
     }
 
     /// Delivers `payload` to the mailbox that listens as `key`, on whichever node: for what carries no address of ours.
@@ -142,21 +184,34 @@ impl Relay {
     ///
     /// # Errors
     /// The mailbox is this node's and full, the message is over [`MAX_BY_KEY`], or the other nodes could not be told.
-    #[expect(clippy::unused_async, reason = "other nodes are reached through Redis")]
     pub async fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
         if payload.len() + key.len() > MAX_BY_KEY {
             return Err(NotDelivered::TooLarge);
         }
-        match self.local.deliver_by_key(key, payload) {
-            Err(NotDelivered::Gone) => Ok(()),
-            done => done,
+        match (self.local.deliver_by_key(key, payload.clone()), &self.others) {
+            (Err(NotDelivered::Gone), Others::None) => Ok(()),
+            (Err(NotDelivered::Gone), Others::Redis(peers)) => peers.tell_all(key, &payload).await,
+            (done, _) => done,
         }
     }
 
-    /// How many mailboxes and keys this node remembers: zero when no request of it is left.
+    /// Whether other nodes can reach this one now, if there may be any.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        match &self.others {
+            Others::None => true,
+            Others::Redis(peers) => peers.is_listening(),
+        }
+    }
+
+    /// How many mailboxes, keys and unanswered deliveries this node remembers: zero when no request of it is left.
     #[must_use]
     pub fn entries(&self) -> usize {
-        self.local.entries()
+        let unanswered = match &self.others {
+            Others::None => 0,
+            Others::Redis(peers) => peers.expected(),
+        };
+        self.local.entries() + unanswered
     }
 }
 

@@ -16,6 +16,10 @@ use crate::respond::Body;
 enum Route {
     /// `/{server}/mcp`
     Mcp,
+    /// `/{server}/sse`
+    Sse,
+    /// `/{server}/message`
+    Message,
 }
 
 /// Leads requests to what answers them.
@@ -29,7 +33,11 @@ impl Routes {
     #[must_use]
     pub fn new(bridge: Arc<Bridge>) -> Self {
         let mut table = matchit::Router::new();
-        table.insert("/{server}/mcp", Route::Mcp).expect("the path is well formed");
+        for (path, route) in
+            [("/{server}/mcp", Route::Mcp), ("/{server}/sse", Route::Sse), ("/{server}/message", Route::Message)]
+        {
+            table.insert(path, route).expect("the path is well formed");
+        }
         Self { table, bridge }
     }
 
@@ -42,6 +50,8 @@ impl Routes {
         };
         match found.value {
             Route::Mcp => self.bridge.answer(&server, request, connection).await,
+            Route::Sse => self.bridge.answer_sse(&server, request, connection).await,
+            Route::Message => self.bridge.answer_message(&server, request, connection).await,
         }
     }
 }

@@ -7,10 +7,10 @@ mod embedded;
 mod error;
 mod record;
 mod redis;
+mod session;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::{Clock, UnixTime};
 use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
@@ -21,8 +21,11 @@ use crate::user::UserId;
 use self::redis::Redis;
 use embedded::Embedded;
 use record::Names;
+use session::Fields;
 
+pub(crate) use self::redis::{Link, Message, RECONNECT};
 pub use error::{Notice, SetupError, StoreError};
+pub use session::{MAX_SUBSCRIPTIONS, MAX_URI, SessionState};
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
 #[derive(Debug)]
@@ -76,6 +79,8 @@ struct Found {
     record: Option<Vec<u8>>,
     /// A proof of every key that ever wrote here, by key id.
     proofs: Proofs,
+    /// What is kept of the session, if one was asked for.
+    session: Fields,
 }
 
 /// Sealed proofs by key id.
@@ -141,22 +146,45 @@ impl TokenStore {
         Self::open(&config.kind, Arc::new(Keyring::load(&config.keys)?), Clock::System)
     }
 
+    /// A store that lasts as long as the process and holds no more than 64 MiB: for sessions, where nothing has to be
+    /// kept for longer.
+    ///
+    /// # Errors
+    /// The system gives no thread or no memory.
+    pub fn in_memory(keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
+        Ok(Self { keyring, clock, backend: Backend::Embedded(Embedded::in_memory()?) })
+    }
+
     /// The token of `user` for `server`, within 600 ms.
     pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
-        let names = self.names(user);
-        let open = |found: Found| match found.record {
-            Some(sealed) => record::open(&self.keyring, user, server, &sealed).map(|record| Some(record.token)),
-            // Without the key that wrote it, a record is not found either: that is not the same as none.
-            None => record::verify(&self.keyring, &found.proofs).map(|()| None),
-        };
-        let found = match &self.backend {
-            Backend::Redis(redis) => redis.fetch(&names, server, open).await,
-            Backend::Embedded(embedded) => embedded.fetch(&names, server, open).await,
-        };
-        match found {
-            Ok(Some(token)) => Lookup::Found(token),
-            Ok(None) => Lookup::Absent,
+        match self.find(user, server, None, |token, _| Ok(token)).await {
+            Ok(token) => token.map_or(Lookup::Absent, Lookup::Found),
             Err(error) => Lookup::Failed(error),
+        }
+    }
+
+    /// What `read` makes of the token of `user` for `server` and of what is kept of a session, asked in one question.
+    async fn find<T>(
+        &self,
+        user: &UserId,
+        server: &ServerName,
+        session: Option<&Names>,
+        read: impl FnOnce(Option<Secret>, Fields) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let names = self.names(user);
+        let open = |found: Found| {
+            let token = match found.record {
+                Some(sealed) => Some(record::open(&self.keyring, user, server, &sealed)?.token),
+                // Without the key that wrote it, a record is not found either: that is not the same as none.
+                None => record::verify(&self.keyring, &found.proofs).map(|()| None)?,
+            };
+            read(token, found.session)
+        };
+        match &self.backend {
+            Backend::Redis(redis) => redis.fetch(&names, server, session, open).await,
+            Backend::Embedded(embedded) => {
+                embedded.fetch(&names, server, session.map(|names| (names, self.clock.now())), open).await
+            }
         }
     }
 
@@ -179,11 +207,11 @@ impl TokenStore {
         };
         match &self.backend {
             Backend::Redis(redis) => {
-                redis.fetch(&names, server, writable).await?;
+                redis.fetch(&names, server, None, writable).await?;
                 redis.put(&names, server, &write).await
             }
             Backend::Embedded(embedded) => {
-                embedded.fetch(&names, server, writable).await?;
+                embedded.fetch(&names, server, None, writable).await?;
                 embedded.put(names, server, write).await
             }
         }
@@ -225,30 +253,6 @@ impl TokenStore {
         listing.entries.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));
         listing.entries.dedup_by(|a, b| (&a.user, &a.server) == (&b.user, &b.server));
         Ok(listing)
-    }
-
-    /// Ends the legacy session with this nonce for every node, for as long as it could still be presented.
-    ///
-    /// # Errors
-    /// The store failed; the session may go on.
-    pub async fn revoke(&self, session_nonce: &str, lifetime: Duration) -> Result<(), StoreError> {
-        let names = Names::of_session(&self.keyring, session_nonce);
-        match &self.backend {
-            Backend::Redis(redis) => redis.revoke(&names, lifetime).await,
-            Backend::Embedded(embedded) => embedded.revoke(names, lifetime, self.clock.now()).await,
-        }
-    }
-
-    /// Whether the legacy session with this nonce was ended.
-    ///
-    /// # Errors
-    /// The store failed: nobody knows, so the session must not be served.
-    pub async fn revoked(&self, session_nonce: &str) -> Result<bool, StoreError> {
-        let names = Names::of_session(&self.keyring, session_nonce);
-        match &self.backend {
-            Backend::Redis(redis) => redis.revoked(&names).await,
-            Backend::Embedded(embedded) => embedded.revoked(names, self.clock.now()).await,
-        }
     }
 
     /// Whether the store answers now, was written with keys that are in the ring and may be trusted with tokens: for

@@ -1,5 +1,137 @@
-//! stub
-/// s
-pub async fn orphaned() {
-    std::future::pending().await
+//! The parent of the worker: started first, it does nothing but hand on signals and, however the worker ends, clear
+//! away everything that the worker had started.
+//!
+//! ```text
+//! supervisor ── subreaper; one thread, no runtime; reaps whatever falls to it (as PID 1, everything)
+//!  └ worker  ── subreaper; serves; told by `orphaned` if the supervisor is killed, and then ends everything itself
+//!     └ servers and what they start
+//! ```
+//!
+//! What neither can do: if both are killed at the same moment, only what is around them (a service manager's control
+//! group, a container) ends the rest.
+
+use std::ffi::{OsString, c_int};
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid,
+    kill_process, pidfd_open, set_child_subreaper, set_dumpable_behavior, setrlimit, wait,
+};
+use rustix::thread::set_name;
+use tokio::io::unix::AsyncFd;
+
+use crate::descendants;
+use crate::sys::{self, Signals};
+
+/// What is handed on to the worker.
+const HANDED_ON: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+
+/// The longest that clearing away takes after the worker has ended.
+const CLEARING: Duration = Duration::from_secs(2);
+
+/// Tells the worker who its supervisor is.
+const SUPERVISOR: &str = "TOLLBRIDGE_SUPERVISOR";
+
+/// Starts this program again with these arguments, as the worker, and returns what the worker ended with: its code,
+/// or 128 and the number of the signal that ended it. Nothing that it started is left then.
+///
+/// Call it before the process has a second thread.
+#[must_use]
+pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    harden();
+    let mut waited_for = HANDED_ON.map(Signal::as_raw).to_vec();
+    waited_for.push(Signal::CHILD.as_raw());
+    let waited_for = Signals::of(&waited_for);
+    // From here on a signal waits until there is somebody to hand it on to.
+    waited_for.block_only();
+    match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
+        Ok(worker) => watch(worker, &waited_for),
+        Err(error) => {
+            tracing::error!(%error, "cannot start the worker");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What must hold before anything is started or read, in the supervisor and again in the worker: no file descriptor
+/// above 2 goes to a new program, no signal is ignored or blocked, memory can neither be dumped nor be read by others
+/// of this user.
+pub fn harden() {
+    sys::close_fds_on_exec();
+    sys::reset_ignored_signals();
+    Signals::none().block_only();
+    // Neither can be refused: both take something away.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // The kernel names a process after the file it was started from, and for the worker that is `exe`.
+    let _ = set_name(c"tollbridge");
+}
+
+fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<Pid> {
+    // The same program even if its file has been replaced since. Its own group, so that Ctrl-C reaches it once,
+    // through us; the standard library empties its signal mask.
+    let name = std::env::args_os().next().unwrap_or_else(|| "tollbridge".into());
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(args).env(SUPERVISOR, getpid().as_raw_pid().to_string()).process_group(0);
+    Ok(Pid::from_child(&command.spawn()?))
+}
+
+fn watch(worker: Pid, signals: &Signals) -> ExitCode {
+    loop {
+        let number = signals.wait();
+        if let Some(&signal) = HANDED_ON.iter().find(|signal| signal.as_raw() == number) {
+            // It has not been reaped, so the pid is its own.
+            let _ = kill_process(worker, signal);
+        } else if let Some(status) = reap(Some(worker)) {
+            let _all_gone = descendants::end_all(Instant::now() + CLEARING, || {
+                reap(None);
+            });
+            return exit_code(status);
+        }
+    }
+}
+
+/// Reaps everything that can be, and tells how the one that was asked about ended, if it did.
+fn reap(asked_about: Option<Pid>) -> Option<WaitStatus> {
+    let mut ended = None;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if Some(pid) == asked_about {
+            ended = Some(status);
+        }
+    }
+    ended
+}
+
+fn exit_code(status: WaitStatus) -> ExitCode {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    ExitCode::from(code.and_then(|code: c_int| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+}
+
+/// Resolves when the supervisor of this worker is gone, at once if it is gone already, never if it had none. Call it
+/// in the runtime.
+pub fn orphaned() -> impl Future<Output = ()> + Send + 'static {
+    #[expect(clippy::disallowed_methods, reason = "said by the supervisor, not by the operator")]
+    let supervisor = std::env::var(SUPERVISOR).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    let pinned = supervisor.map(pin_parent);
+    async move {
+        match pinned {
+            None => std::future::pending().await,
+            Some(None) => {}
+            Some(Some(pidfd)) => {
+                // An error says that the runtime is going away, and this with it.
+                let _ = pidfd.readable().await;
+            }
+        }
+    }
+}
+
+/// Pins the supervisor, if it still is our parent: one that has ended has left us to another parent.
+fn pin_parent(supervisor: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let pidfd = sys::watch(pidfd_open(supervisor, PidfdFlags::NONBLOCK).ok()?).ok()?;
+    (getppid() == Some(supervisor)).then_some(pidfd)
 }

@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::config::Server;
 use crate::secret::Secret;
-use crate::store::{Lookup, StoreError, TokenStore};
+use crate::store::{Lookup, SessionState, StoreError, TokenStore};
 use crate::user::UserId;
 
 /// The longest token, bytes.
@@ -15,7 +15,7 @@ pub const MAX_TOKEN: usize = 16 * 1024;
 /// Where a request's token comes from. Asks anew for every request.
 #[derive(Debug, Clone)]
 pub struct TokenSource {
-    store: Option<Arc<TokenStore>>,
+    store: Arc<TokenStore>,
 }
 
 /// Why a request that needs a token goes no further.
@@ -47,9 +47,9 @@ pub enum InvalidToken {
 }
 
 impl TokenSource {
-    /// The tokens in `store`; without one, no server of the configuration requires a token.
+    /// The tokens in `store`.
     #[must_use]
-    pub fn new(store: Option<Arc<TokenStore>>) -> Self {
+    pub fn new(store: Arc<TokenStore>) -> Self {
         Self { store }
     }
 
@@ -61,14 +61,29 @@ impl TokenSource {
         if !server.requires_user_token {
             return Ok(None);
         }
-        let Some(store) = &self.store else {
-            return Err(TokenError::Failed(StoreError::Unreachable));
-        };
-        match store.lookup(user, &server.name).await {
-            Lookup::Found(token) => Ok(Some(token)),
-            Lookup::Absent => Err(TokenError::Absent),
-            Lookup::Failed(error) => Err(TokenError::Failed(error)),
+        found(self.store.lookup(user, &server.name).await)
+    }
+
+    /// [`TokenSource::access_token`], and what is kept of the session with this nonce, in one question to the store.
+    pub async fn in_session(
+        &self,
+        user: &UserId,
+        server: &Server,
+        nonce: &str,
+    ) -> (Result<Option<Secret>, TokenError>, Result<SessionState, StoreError>) {
+        if !server.requires_user_token {
+            return (Ok(None), self.store.session_state(nonce).await);
         }
+        let (token, state) = self.store.lookup_in_session(user, &server.name, nonce).await;
+        (found(token), state)
+    }
+}
+
+fn found(token: Lookup) -> Result<Option<Secret>, TokenError> {
+    match token {
+        Lookup::Found(token) => Ok(Some(token)),
+        Lookup::Absent => Err(TokenError::Absent),
+        Lookup::Failed(error) => Err(TokenError::Failed(error)),
     }
 }
 

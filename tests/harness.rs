@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -32,9 +32,10 @@ fn a_marked_process_is_counted_until_it_has_ended_and_a_zombie_until_it_is_reape
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("it reads");
-    let four = || (procs::with_marker(&marker).len() == 4).then_some(());
-    procs::wait_for(Duration::from_secs(5), four).expect("one server and three grandchildren");
+    // It answers once its grandchildren have settled.
+    child.stdin.as_mut().expect("piped").write_all(b"{\"id\":1,\"method\":\"ping\"}\n").expect("it reads");
+    BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut String::new()).expect("it answers");
+    assert_eq!(procs::with_marker(&marker).len(), 4, "one server and three grandchildren");
     for pid in procs::with_marker(&marker) {
         procs::kill(pid, Signal::TERM);
     }

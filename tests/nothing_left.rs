@@ -83,6 +83,7 @@ async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_n
     let turns: Arc<[AtomicUsize; 2]> = Arc::default();
     run(&bridge, &sessions, 4 * CLIENTS, &turns).await;
     let (descriptors, tasks) = at_rest(&bridge, admin).await;
+    assert!(tasks.is_some(), "the admin listener tells how many tasks there are");
 
     run(&bridge, &sessions, REQUESTS, &turns).await;
 
@@ -114,12 +115,13 @@ async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_worker_that_is_killed() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let clients = fifty_live_children(&bridge, &home).await;
     procs::kill(bridge.worker(), Signal::KILL);
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     let cleared = procs::eventually(CLEARED, none).await;
-    assert!(cleared.is_some(), "left after {CLEARED:?}: {:?}", left(&home));
+    let left = left(&home).len();
+    assert!(cleared.is_some(), "left after {CLEARED:?}: {left}\n{}", last_lines(&bridge));
     assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()), "the supervisor ends and says so");
     drop(clients);
 }
@@ -127,26 +129,27 @@ async fn nothing_outlives_a_worker_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_supervisor_that_is_killed() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let worker = procs::Process::read(bridge.worker()).expect("a worker");
     let clients = fifty_live_children(&bridge, &home).await;
     bridge.signal(Signal::KILL);
     bridge.ended(CLEARED).expect("killed");
     let none = || (!worker.is_alive() && procs::with_marker(home.marker()).is_empty()).then_some(());
     let cleared = procs::eventually(CLEARED, none).await;
-    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {}, {:?}", worker.is_alive(), left(&home));
+    let (alive, left) = (worker.is_alive(), left(&home).len());
+    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {alive}, {left} others\n{}", last_lines(&bridge));
     drop(clients);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_bridge_that_is_stopped_twice() {
     let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2min");
+    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
     let clients = fifty_live_children(&bridge, &home).await;
-    bridge.signal(Signal::TERM);
-    bridge.signal(Signal::TERM);
-    let status = bridge.ended(Duration::from_secs(3)).expect("the second signal is immediate");
+    let began = Instant::now();
+    let status = bridge.stop_at_once().expect("the second signal is immediate");
     assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
     drop(clients);
 }
@@ -245,6 +248,13 @@ async fn fifty_live_children(bridge: &Bridge, home: &Home) -> Vec<support::http:
 
 fn left(home: &Home) -> Vec<Vec<String>> {
     procs::with_marker(home.marker()).into_iter().map(procs::command_line).collect()
+}
+
+/// The end of a log, for the message of a failed test.
+fn last_lines(bridge: &Bridge) -> String {
+    let log = bridge.log();
+    let lines: Vec<_> = log.lines().rev().take(12).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn random(below: Duration) -> Duration {

@@ -68,7 +68,7 @@ fn serve(home: &Home, redis: &Redis, users: &[&User], level: &str) -> Bridge {
             home.set_token(user.name, server, &user.token);
         }
     }
-    Bridge::start_in(home, &[("RUST_LOG", level)])
+    Bridge::start_in(home, &[("TOLLBRIDGE_LOG", level)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,7 @@ async fn each_of_two_thousand_results_is_made_from_its_own_users_token_and_no_to
     seen.extend(looker.seen());
     seen.push(("the log", bridge.log().into_bytes()));
     seen.push(("the store", redis.stored_bytes()));
-    assert!(bridge.log().len() > REQUESTS, "the log holds every request at TRACE");
+    assert!(bridge.log().matches("request ended").count() >= REQUESTS, "the log tells of every request");
     assert_no_canary(&users, &seen);
 }
 

@@ -1,26 +1,23 @@
 //! The final message of a call: the server's answer as its client knows it, with the status it needs.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::conversation::{Call, Purpose, one_line, text};
+use super::call::Purpose;
 use super::error::BridgeError;
-use super::local::token_refused;
+use super::local::{setup_link, token_refused};
+use super::meet::Met;
 use super::sse::Last;
-use crate::clock::{Clock, UnixTime};
-use crate::config::{Server, ServerName};
-use crate::keyring::Keyring;
+use super::talk::{Talk, one_line, text, with_part};
+use crate::clock::UnixTime;
 use crate::mcp::headers;
 use crate::mcp::json;
-use crate::mcp::legacy::{self, Asked, Initialized};
+use crate::mcp::legacy::{self, Asked};
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::{self, Owner, Session};
 use crate::mcp::translate;
 use crate::upstream::UpstreamError;
-use crate::user::UserId;
 
 /// `Method not found`.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -35,106 +32,122 @@ pub(super) struct Answered {
     pub(super) session: Option<HeaderValue>,
 }
 
-/// Makes final messages for one user and one server.
-pub(super) struct Reply {
-    /// Whose call it is.
-    pub(super) user: UserId,
-    /// Which server it is for.
-    pub(super) server: ServerName,
-    /// Seals sessions.
-    pub(super) keyring: Arc<Keyring>,
-    /// Says when they end.
-    pub(super) clock: Clock,
-    /// How long they last, in seconds.
-    pub(super) session_lifetime: u64,
-    /// Where the user saves their token for the server, if it takes one.
-    pub(super) setup_link: Option<String>,
-}
-
-impl Reply {
-    /// The final message of a call that failed.
-    pub(super) fn failed(&self, call: &Call, server: &Server, error: &BridgeError) -> Last {
-        match (error, &self.setup_link) {
-            (BridgeError::Upstream(UpstreamError::TokenRefused), Some(link)) => {
-                let text = token_refused(call, server, link).into();
-                Last { status: StatusCode::OK, text, session: None, retry_after: None }
-            }
-            _ => error.last(Some(call.id())),
+/// The final message of a call that failed.
+pub(super) fn failed(talk: &Talk, error: &BridgeError) -> Last {
+    match error {
+        BridgeError::Upstream(UpstreamError::TokenRefused) if talk.server.requires_user_token => {
+            let link = setup_link(&talk.bridge.config.public_url, &talk.server);
+            let text = token_refused(&talk.call, &talk.server, &link).into();
+            Last { status: StatusCode::OK, text, session: None, retry_after: None }
         }
-    }
-
-    /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
-    /// session that begins.
-    pub(super) fn initialized(&self, call: &Call, initialized: &Initialized) -> Result<Answered, BridgeError> {
-        let asked = Asked::parse(&call.message).ok_or(BridgeError::NoVersion)?;
-        let session = Session {
-            version: initialized.version,
-            client_info: session::brief_client_info(asked.client_info.as_deref()),
-            capabilities: asked.capabilities,
-            nonce: session::fresh_nonce(),
-            expires: UnixTime(self.clock.now().0 + self.session_lifetime),
-        };
-        let owner = Owner { user: &self.user, server: &self.server };
-        let id = session.seal(&self.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
-        Ok(Answered {
-            status: StatusCode::OK,
-            text: legacy::result(call.id(), &initialized.honest_result()).into(),
-            session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
-        })
+        _ => error.last(Some(&talk.reply_id)),
     }
 }
 
 impl Answered {
-    /// A message that worked.
-    pub(super) fn ok(text: String) -> Self {
-        Self { status: StatusCode::OK, text: text.into(), session: None }
+    /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
+    /// session that begins.
+    pub(super) fn initialized(talk: &Talk, asked: &Asked, met: &Met) -> Result<Self, BridgeError> {
+        let (version, result) = match met {
+            Met::Legacy(initialized) => (initialized.version, initialized.honest_result()),
+            Met::Modern(discovered) => {
+                let version = talk.version_for_client();
+                (version, translate::initialize_result(discovered.as_deref().unwrap_or("{}"), version))
+            }
+        };
+        let (bridge, lifetime) = (&talk.bridge, talk.bridge.config.limits.session_lifetime.as_secs());
+        let session = Session {
+            version,
+            client_info: session::brief_client_info(asked.client_info.as_deref()),
+            capabilities: asked.capabilities.clone(),
+            nonce: session::fresh_nonce(),
+            expires: UnixTime(bridge.clock.now().0 + lifetime),
+        };
+        let owner = Owner { user: &talk.user, server: &talk.server.name };
+        let id = session.seal(&bridge.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
+        Ok(Self {
+            status: StatusCode::OK,
+            text: legacy::result(&talk.reply_id, &result).into(),
+            session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
+        })
     }
 
     /// The answer to any other request: `line` is what the server wrote, `id` the id in it.
-    pub(super) fn by_server(
-        call: &Call,
-        initialized: &Initialized,
-        line: &Bytes,
-        id: &str,
-        answer: Answer<'_>,
-    ) -> Self {
-        if !matches!(call.purpose, Purpose::Modern(_)) {
-            return Self { status: StatusCode::OK, text: with_id(line, id, call.id()), session: None };
-        }
-        let (status, text) = match answer {
-            Answer::Result(result) => {
-                let server_info = initialized.server_info();
-                let result = translate::result_for_modern(call.message.method(), result, server_info.as_deref());
-                (StatusCode::OK, legacy::result(call.id(), &result))
+    pub(super) fn by_server(talk: &Talk, line: &Bytes, id: &str, answer: Answer<'_>) -> Self {
+        let (status, text) = match (&talk.call.purpose, talk.met()) {
+            (Purpose::Modern(_) | Purpose::Discover, Met::Legacy(_)) => translated(talk, line, id, answer),
+            (Purpose::Discover, Met::Modern(_)) if matches!(answer, Answer::Result(_)) => {
+                let Answer::Result(result) = answer else { unreachable!("just looked") };
+                (StatusCode::OK, legacy::result(&talk.reply_id, &translate::honest_discovery(result)).into())
             }
-            Answer::Error(error) => {
-                let error = translate::error_for_modern(error);
-                let status = status_of(&error, call.message.method(), initialized);
-                (status, format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, call.id()))
+            (Purpose::Modern(_) | Purpose::Discover, Met::Modern(_)) => {
+                let status = match answer {
+                    Answer::Result(_) => StatusCode::OK,
+                    Answer::Error(error) => status_of(error, talk),
+                };
+                (status, with_id(line, id, &talk.reply_id))
             }
+            (Purpose::Legacy(_) | Purpose::Initialize(_), _) => (StatusCode::OK, with_id(line, id, &talk.reply_id)),
         };
-        Self { status, text: text.into(), session: None }
+        Self { status, text, session: None }
     }
+}
+
+/// A legacy server's answer for a modern client: its line, with the id and the outcome said anew.
+fn translated(talk: &Talk, line: &Bytes, id: &str, answer: Answer<'_>) -> (StatusCode, Bytes) {
+    match answer {
+        Answer::Result(result) => {
+            let info = talk.met().server_info();
+            let method = talk.call.message.method();
+            let write = |text: &mut String| {
+                translate::write_result_for_modern(method, result, info.as_deref(), text);
+            };
+            (StatusCode::OK, respliced(line, (id, &talk.reply_id), result, write))
+        }
+        Answer::Error(error) => {
+            let said = translate::error_for_modern(error);
+            let status = status_of(&said, talk);
+            (status, respliced(line, (id, &talk.reply_id), error, |text| text.push_str(&said)))
+        }
+    }
+}
+
+/// A line with its id and its outcome, both slices of it, said anew, in one copy.
+fn respliced(line: &Bytes, id: (&str, &str), outcome: &str, write: impl FnOnce(&mut String)) -> Bytes {
+    let whole = text(line);
+    let (id_at, outcome_at) = (json::range_in(whole, id.0), json::range_in(whole, outcome));
+    let mut said = String::with_capacity(line.len() + 256);
+    if id_at.start < outcome_at.start {
+        said.push_str(&whole[..id_at.start]);
+        said.push_str(id.1);
+        said.push_str(&whole[id_at.end..outcome_at.start]);
+        write(&mut said);
+        said.push_str(&whole[outcome_at.end..]);
+    } else {
+        said.push_str(&whole[..outcome_at.start]);
+        write(&mut said);
+        said.push_str(&whole[outcome_at.end..id_at.start]);
+        said.push_str(id.1);
+        said.push_str(&whole[id_at.end..]);
+    }
+    one_line(&said.into())
 }
 
 /// The server's line with the id as the client wrote it; most servers write it so themselves.
 fn with_id(line: &Bytes, id: &str, wanted: &str) -> Bytes {
-    if id == wanted {
-        return one_line(line);
-    }
-    let at = json::range_in(text(line), id);
-    one_line(&[&line[..at.start], wanted.as_bytes(), &line[at.end..]].concat().into())
+    if id == wanted { one_line(line) } else { with_part(line, id, wanted) }
 }
 
 /// The status of an error for a modern client. Source: MCP 2026-07-28, basic/transports/streamable-http: 404 is for a
 /// method that is not implemented, which a server that has the capability does not mean.
-fn status_of(error: &str, method: &str, initialized: &Initialized) -> StatusCode {
+fn status_of(error: &str, talk: &Talk) -> StatusCode {
     match translate::error_code(error) {
         Some(modern::UNSUPPORTED_VERSION..=modern::HEADER_MISMATCH) => StatusCode::BAD_REQUEST,
         Some(METHOD_NOT_FOUND) => {
+            let method = talk.call.message.method();
             let capability = method.split('/').next().unwrap_or_default();
             let names_a_thing = headers::named_by(method).is_some();
-            if names_a_thing && initialized.offers(capability) { StatusCode::OK } else { StatusCode::NOT_FOUND }
+            if names_a_thing && talk.met().offers(capability) { StatusCode::OK } else { StatusCode::NOT_FOUND }
         }
         _ => StatusCode::OK,
     }

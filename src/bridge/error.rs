@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::questions::BadState;
 use super::sse::Last;
 use crate::auth::AuthError;
 use crate::config::FillError;
@@ -13,6 +14,7 @@ use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
 use crate::respond::{self, Body};
+use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
 use crate::upstream::UpstreamError;
 
 const PARSE_ERROR: i64 = -32700;
@@ -40,9 +42,9 @@ pub enum BridgeError {
     /// No such path, or no such server, or none for this user.
     #[error("there is no MCP server at this path")]
     NotFound,
-    /// The path does not take this method.
-    #[error("this path does not take this HTTP method")]
-    Method,
+    /// The path does not take this method, or not in this era; it takes these.
+    #[error("this path does not take this HTTP method; it takes {0}")]
+    Method(&'static str),
     /// The body is not JSON by its content type.
     #[error("the Content-Type must be application/json")]
     MediaType,
@@ -64,6 +66,29 @@ pub enum BridgeError {
     /// The session id does not open for this user and this server, or has ended.
     #[error("there is no such session; initialize again")]
     Session,
+    /// The request needs a session and names none.
+    #[error("the Mcp-Session-Id header is required")]
+    NoSession,
+    /// The log level is none.
+    #[error("`params.level` must be a log level of RFC 5424, such as \"info\"")]
+    Level,
+    /// The filter of a subscription is malformed, or asks for too much.
+    #[error(
+        "`params.notifications` must be a filter of at most {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes"
+    )]
+    Filter,
+    /// The client takes no events where there is nothing else to give.
+    #[error("the Accept header must allow text/event-stream")]
+    NotAcceptable,
+    /// The session has a listener already.
+    #[error("this session has a listening stream already")]
+    Listening,
+    /// The stream that a message is for is not there, or not this user's.
+    #[error("there is no such stream; open another")]
+    NoStream,
+    /// The session has no room for another subscription.
+    #[error("a session can be subscribed to {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes")]
+    Subscriptions,
     /// The client says too much of itself for a session.
     #[error("the client's capabilities are too long")]
     ClientTooLong,
@@ -94,6 +119,30 @@ pub enum BridgeError {
     /// The client takes nothing.
     #[error("the client takes no events")]
     Stalled,
+    /// The client has cancelled its request.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A client that must be asked cannot be.
+    #[error("the server has a question, and this client cannot be asked")]
+    CannotAsk,
+    /// The client did not answer a question that needs an answer.
+    #[error("the server's question was not answered")]
+    NotAnswered,
+    /// A call asks without end.
+    #[error("the server asks too many questions about one call")]
+    TooManyRounds,
+    /// A state is not taken.
+    #[error("{0}")]
+    State(#[from] BadState),
+    /// `inputResponses` is no object of objects.
+    #[error("`inputResponses` must be an object whose members are objects")]
+    BadAnswers,
+    /// The other nodes cannot be reached.
+    #[error("the node that holds this call cannot be reached; try again in a moment")]
+    Relay,
+    /// Nobody waits for this answer.
+    #[error("the request that asked this is over")]
+    NobodyAsked,
     /// A defect of ours.
     #[error("the bridge lost this request; send it again")]
     Lost,
@@ -109,19 +158,32 @@ impl BridgeError {
             Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
                 (StatusCode::UNAUTHORIZED, INVALID_REQUEST)
             }
-            Self::NotFound | Self::Session => (StatusCode::NOT_FOUND, INVALID_REQUEST),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+            Self::NotFound | Self::Session | Self::NobodyAsked | Self::NoStream => {
+                (StatusCode::NOT_FOUND, INVALID_REQUEST)
+            }
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST),
+            Self::Listening => (StatusCode::CONFLICT, INVALID_REQUEST),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST),
             Self::BodyLost => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST),
             Self::Malformed(malformed) => (StatusCode::BAD_REQUEST, code_of(malformed.fault)),
             Self::Modern(fault) => modern_verdict(fault),
-            Self::Version | Self::ReservedId => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
-            Self::ClientTooLong | Self::NoVersion => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
-            Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
-            Self::Limited(_) | Self::Store | Self::Stopped | Self::Upstream(UpstreamError::Busy { .. }) => {
-                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            Self::Version | Self::ReservedId | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+            // Answers to a request that was understood: legacy clients read the body of no other status.
+            Self::Level | Self::Subscriptions | Self::State(BadState) => (StatusCode::OK, INVALID_PARAMS),
+            Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {
+                (StatusCode::BAD_REQUEST, INVALID_PARAMS)
             }
+            Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {
+                (StatusCode::OK, INTERNAL_ERROR)
+            }
+            Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
+            Self::Limited(_)
+            | Self::Store
+            | Self::Stopped
+            | Self::Relay
+            | Self::Upstream(UpstreamError::Busy { .. }) => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }
@@ -142,7 +204,7 @@ impl BridgeError {
             Self::Upstream(UpstreamError::Busy { retry_after }) => {
                 Some(retry_after.map_or(RETRY_AFTER, |wait| wait.as_secs().max(RETRY_AFTER)))
             }
-            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped => Some(RETRY_AFTER),
+            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped | Self::Relay => Some(RETRY_AFTER),
             _ => None,
         }
     }
@@ -175,8 +237,8 @@ impl BridgeError {
         {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if matches!(self, Self::Method) {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+        if let Self::Method(allowed) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }

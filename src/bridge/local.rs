@@ -3,17 +3,19 @@
 
 use http::{Response, StatusCode};
 
-use super::conversation::{Call, Purpose};
+use super::call::{Call, Purpose, may_ask};
 use super::error::BridgeError;
-use super::{Asked, Bridge};
-use crate::config::Server;
+use super::questions::{Note, Owner as Asker, call_key, open_question};
+use super::{Asked, Bridge, read};
+use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::headers::{self, HeaderMismatch};
-use crate::mcp::json;
-use crate::mcp::legacy::{self, Introduction, without_questions};
+use crate::mcp::json::{self, Object};
+use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
 use crate::mcp::message::{Kind, Message};
 use crate::mcp::modern::{self, ModernFault};
-use crate::mcp::session::{self, Owner, Session};
+use crate::mcp::session::{self, Session};
+use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 
 /// What is to be done with a message.
@@ -26,40 +28,111 @@ pub(super) enum Next {
 
 impl Bridge {
     /// Answers what needs no process; anything else becomes a call.
-    pub(super) fn answer_locally(&self, asked: &Asked) -> Result<Next, BridgeError> {
+    pub(super) async fn answer_locally(&self, asked: &Asked) -> Result<Next, BridgeError> {
         let message = &asked.message;
         if modern::is_modern(&asked.head.headers, Some(message)) {
             return modern_next(asked);
         }
         let named = version_header(asked)?;
-        let session = self.session(asked)?;
+        let session = asked.session.clone();
+        if message.kind() != Kind::Request || message.method() == "ping" {
+            self.check(session.as_ref()).await?;
+        }
         match message.kind() {
-            Kind::Notification | Kind::Response => return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED))),
             Kind::Request => {}
+            Kind::Notification => return self.take_notification(asked, session).await.map(Next::Answered),
+            Kind::Response => return self.take_answer(asked, session).await.map(Next::Answered),
         }
         refuse_reserved_id(message)?;
         match message.method() {
             "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
-            "initialize" => Ok(Next::Call(initialize(message)?)),
-            _ => Ok(Next::Call(legacy_call(message, session, named))),
+            "initialize" => Ok(Next::Call(initialize(asked)?)),
+            "logging/setLevel" if let Some(session) = &session => {
+                self.set_level(asked, session).await.map(Next::Answered)
+            }
+            _ => match self.change_locally(asked).await? {
+                Some(response) => Ok(Next::Answered(response)),
+                None => Ok(Next::Call(legacy_call(asked, session, named))),
+            },
         }
     }
 
-    /// The session that the request names; an id that does not open is as good as a session that has ended.
-    fn session(&self, asked: &Asked) -> Result<Option<Session>, BridgeError> {
-        let id = headers::single(&asked.head.headers, headers::SESSION_ID).map_err(|_| BridgeError::Session)?;
-        let Some(id) = id.filter(|_| asked.message.method() != "initialize") else { return Ok(None) };
-        let owner = Owner { user: &asked.user, server: &asked.server.name };
-        Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
+    /// A session that was ended is ended for what needs no process, too.
+    async fn check(&self, session: Option<&Session>) -> Result<(), BridgeError> {
+        match session {
+            Some(session) => self.alive(self.store.session_state(&session.nonce).await).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// A legacy client tells something: what concerns a call finds it by its session and its id.
+    async fn take_notification(&self, asked: &Asked, session: Option<Session>) -> Result<Response<Body>, BridgeError> {
+        let Some(session) = session else { return Ok(respond::empty(StatusCode::ACCEPTED)) };
+        let (message, params) = (&asked.message, asked.message.params_object());
+        match message.method() {
+            "notifications/cancelled" => {
+                if let Some(id) = params.get("requestId") {
+                    let note = Note::Cancelled(message.text().to_owned()).write();
+                    // A call that is over needs no cancelling.
+                    let _ = self.relay.deliver_by_key(&call_key(&session.nonce, id), note).await;
+                }
+            }
+            "notifications/progress" => {
+                let token = params.get_string("progressToken");
+                let to = token.and_then(|token| open_question(&self.keyring, asker(asked), &session.nonce, &token));
+                if let Some((address, token)) = to {
+                    let mut params = params;
+                    params.set("progressToken", &token);
+                    let text = message.with_params(&params.write());
+                    let _ = self.relay.deliver(&address, Note::Tell(text).write()).await;
+                }
+            }
+            "notifications/roots/list_changed" => {
+                self.tell_listener(&session, Note::Tell(message.text().to_owned())).await;
+            }
+            _ => {}
+        }
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// A legacy client answers a question of its server, which waits on the node that the question's id names.
+    async fn take_answer(&self, asked: &Asked, session: Option<Session>) -> Result<Response<Body>, BridgeError> {
+        let accepted = Ok(respond::empty(StatusCode::ACCEPTED));
+        let Some(session) = session else { return accepted };
+        let Some(id) = asked.message.id().and_then(json::string) else { return accepted };
+        let to = open_question(&self.keyring, asker(asked), &session.nonce, &id);
+        let Some((address, question)) = to else { return accepted };
+        let object = Object::parse(asked.message.text()).unwrap_or_default();
+        let (failed, text) = match (object.get("error"), object.get("result")) {
+            (Some(error), _) => (true, error),
+            (None, Some(result)) => (false, result),
+            (None, None) => return accepted,
+        };
+        let note = Note::Answer { id: question, failed, text: text.to_owned() };
+        match self.relay.deliver(&address, note.write()).await {
+            Ok(()) => accepted,
+            Err(NotDelivered::Gone) => Err(BridgeError::NobodyAsked),
+            Err(NotDelivered::TooLarge) => Err(BridgeError::TooLarge),
+            Err(NotDelivered::Full | NotDelivered::Failed) => Err(BridgeError::Relay),
+        }
     }
 
     /// The answer when the user has no token for the server: never a bare failure, always what to do.
     pub(super) fn without_token(&self, asked: &Asked, call: &Call) -> Response<Body> {
         let link = setup_link(&self.config.public_url, &asked.server);
-        let name = display_name(&asked.server);
-        let sentence = format!("You have not connected {name} yet: save your token at {link} and try again.");
-        respond::json(StatusCode::OK, what_to_do(call, &sentence, &link))
+        respond::json(StatusCode::OK, what_to_do(call, &not_connected(&asked.server, &link), &link))
     }
+
+    /// The same for a stream, which has no id to answer to.
+    pub(super) fn stream_without_token(&self, server: &Server) -> Response<Body> {
+        let link = setup_link(&self.config.public_url, server);
+        let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(&link));
+        respond::json(StatusCode::FORBIDDEN, legacy::error(None, NO_TOKEN, &not_connected(server, &link), Some(&data)))
+    }
+}
+
+fn not_connected(server: &Server, link: &str) -> String {
+    format!("You have not connected {} yet: save your token at {link} and try again.", display_name(server))
 }
 
 /// The answer when the server refused the user's token.
@@ -97,6 +170,10 @@ fn id(message: &Message) -> &str {
     message.id().unwrap_or("null")
 }
 
+fn asker(asked: &Asked) -> Asker<'_> {
+    Asker { user: &asked.user, server: &asked.server.name }
+}
+
 fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
     let message = &asked.message;
     if message.kind() == Kind::Notification {
@@ -104,35 +181,47 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
     }
     let modern = modern::check(&asked.head.headers, message)?;
     refuse_reserved_id(message)?;
+    let may_be_asked = may_ask(message.method()) && asked.server.questions != Questions::Refuse;
+    let capabilities =
+        if may_be_asked { without_tasks(&modern.capabilities) } else { without_questions(&modern.capabilities) };
     let introduction = Introduction {
         version: Version::NEWEST_LEGACY,
         client_info: modern.client_info.clone().unwrap_or_else(|| session::brief_client_info(None)),
-        capabilities: without_questions(&modern.capabilities),
+        capabilities,
     };
+    let level = modern.log_level;
     let purpose = match message.method() {
         "server/discover" => Purpose::Discover,
         _ => Purpose::Modern(modern),
     };
-    Ok(Next::Call(Call { message: message.clone(), introduction, purpose }))
+    Ok(Next::Call(call(asked, introduction, purpose, level)))
 }
 
-fn initialize(message: &Message) -> Result<Call, BridgeError> {
-    let asked = legacy::Asked::parse(message).ok_or(BridgeError::NoVersion)?;
+fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
+    let (message, events) = (asked.message.clone(), read::accepts_events(&asked.head));
+    Call { message, introduction, purpose, level, events }
+}
+
+fn initialize(asked: &Asked) -> Result<Call, BridgeError> {
+    let wanted = legacy::Asked::parse(&asked.message).ok_or(BridgeError::NoVersion)?;
     let introduction = Introduction {
-        version: asked.version,
-        client_info: asked.client_info.unwrap_or_else(|| session::brief_client_info(None)),
-        capabilities: without_questions(&asked.capabilities),
+        version: wanted.version,
+        client_info: wanted.client_info.clone().unwrap_or_else(|| session::brief_client_info(None)),
+        capabilities: without_tasks(&wanted.capabilities),
     };
-    Ok(Call { message: message.clone(), introduction, purpose: Purpose::Initialize })
+    Ok(call(asked, introduction, Purpose::Initialize(wanted), None))
 }
 
-fn legacy_call(message: &Message, session: Option<Session>, named: Option<Version>) -> Call {
-    let agreed = session.as_ref().map(|session| session.version);
-    let introduction = match session {
+fn legacy_call(asked: &Asked, session: Option<Session>, named: Option<Version>) -> Call {
+    let introduction = match &session {
         Some(session) => Introduction {
             version: session.version,
-            client_info: session.client_info,
-            capabilities: without_questions(&session.capabilities),
+            client_info: session.client_info.clone(),
+            capabilities: if read::accepts_events(&asked.head) {
+                without_tasks(&session.capabilities)
+            } else {
+                without_questions(&session.capabilities)
+            },
         },
         None => Introduction {
             version: named.unwrap_or(Version::WITHOUT_HEADER),
@@ -140,7 +229,7 @@ fn legacy_call(message: &Message, session: Option<Session>, named: Option<Versio
             capabilities: "{}".into(),
         },
     };
-    Call { message: message.clone(), introduction, purpose: Purpose::Legacy(agreed) }
+    call(asked, introduction, Purpose::Legacy(session), None)
 }
 
 /// The version that a legacy client's header names, if it names one.
@@ -156,14 +245,6 @@ fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
 fn refuse_reserved_id(message: &Message) -> Result<(), BridgeError> {
     let id = message.id().and_then(json::string);
     if id.is_some_and(|id| id.starts_with(legacy::RESERVED)) { Err(BridgeError::ReservedId) } else { Ok(()) }
-}
-
-impl Call {
-    /// Whether the status line may go out before the answer is there: not where the answer begins a session, whose id
-    /// travels in a header.
-    pub(super) fn may_commit_early(&self) -> bool {
-        !matches!(self.purpose, Purpose::Initialize)
-    }
 }
 
 impl From<HeaderMismatch> for BridgeError {

@@ -15,7 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::DropGuard;
 
+use super::resume::Reply;
 use crate::mcp::headers::SESSION_ID;
+use crate::relay::{Address, Relay};
 use crate::respond::{self, Body};
 
 /// What may wait for a client, in bytes.
@@ -46,16 +48,36 @@ pub(super) struct Last {
     pub(super) retry_after: Option<u64>,
 }
 
+#[derive(Debug)]
 enum Item {
     Event(Bytes, OwnedSemaphorePermit),
     Last(Last),
+    /// There is nothing more to say.
+    Quiet,
 }
 
 /// The conversation's end of the way back.
+#[derive(Clone)]
+pub(super) enum Outbox {
+    /// To a client of this node.
+    Local(LocalOutbox),
+    /// To another exchange, perhaps of another node, that has the client.
+    Remote(RemoteOutbox),
+}
+
+/// The way back to a client of this node.
 #[derive(Debug, Clone)]
-pub(super) struct Outbox {
+pub(super) struct LocalOutbox {
     items: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
+    stall: Duration,
+}
+
+/// The way back by another exchange.
+#[derive(Clone)]
+pub(super) struct RemoteOutbox {
+    relay: Relay,
+    to: Address,
     stall: Duration,
 }
 
@@ -75,21 +97,54 @@ pub(super) struct Inbox {
 pub(super) fn way_back(stall: Duration, lost: Bytes) -> (Outbox, Inbox) {
     let (sender, items) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
-    (Outbox { items: sender, room, stall }, Inbox { items, lost })
+    (Outbox::Local(LocalOutbox { items: sender, room, stall }), Inbox { items, lost })
 }
 
 impl Outbox {
-    /// Queues one message, waiting for room. A client that has left takes everything.
+    /// A way back by the exchange at `to`.
+    pub(super) fn remote(relay: Relay, to: Address, stall: Duration) -> Self {
+        Self::Remote(RemoteOutbox { relay, to, stall })
+    }
+
+    /// Queues one message, waiting for room. A client of this node that has left takes everything: whether that ends
+    /// the conversation is for its owner to say.
     ///
     /// # Errors
-    /// If there was no room for as long as a client may stall.
+    /// If there was no room for as long as a client may stall, or the exchange that has the client is gone.
     pub(super) async fn event(&self, text: Bytes) -> Result<(), Stalled> {
+        match self {
+            Self::Local(local) => local.event(text).await,
+            Self::Remote(remote) => remote.send(&Reply::Event(utf8(&text))).await,
+        }
+    }
+
+    /// Sends the final message; to a client of this node that never waits.
+    pub(super) async fn last(&self, last: Last) {
+        match self {
+            Self::Local(local) => drop(local.items.send(Item::Last(last))),
+            Self::Remote(remote) => {
+                let reply = Reply::Last(last.status.as_u16(), utf8(&last.text), last.retry_after);
+                // Whoever has the client sees that this end is gone.
+                let _ = remote.send(&reply).await;
+            }
+        }
+    }
+
+    /// Ends the way back without a final message: the client has said that it wants none.
+    pub(super) fn quiet(&self) {
+        if let Self::Local(local) = self {
+            let _ = local.items.send(Item::Quiet);
+        }
+    }
+}
+
+impl LocalOutbox {
+    async fn event(&self, text: Bytes) -> Result<(), Stalled> {
         let size = u32::try_from(text.len()).unwrap_or(QUEUE_BYTES).clamp(QUEUE_FLOOR, QUEUE_BYTES);
         let room = match Arc::clone(&self.room).try_acquire_many_owned(size) {
             Ok(room) => room,
             Err(_) => tokio::time::timeout(self.stall, self.wait_for(size)).await.map_err(|_| Stalled)?,
         };
-        // An error says that the client has left; whether that ends the conversation is for its owner to say.
         let _ = self.items.send(Item::Event(text, room));
         Ok(())
     }
@@ -97,11 +152,16 @@ impl Outbox {
     async fn wait_for(&self, size: u32) -> OwnedSemaphorePermit {
         Arc::clone(&self.room).acquire_many_owned(size).await.expect("the semaphore is never closed")
     }
+}
 
-    /// Sends the final message; it never waits.
-    pub(super) fn last(&self, last: Last) {
-        let _ = self.items.send(Item::Last(last));
+impl RemoteOutbox {
+    async fn send(&self, reply: &Reply) -> Result<(), Stalled> {
+        self.relay.deliver_within(self.stall, &self.to, reply.write()).await.map_err(|_| Stalled)
     }
+}
+
+fn utf8(text: &Bytes) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// How a client wants its answer.
@@ -131,6 +191,7 @@ impl Inbox {
         };
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
+            Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
             Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(&last),
             Some(Item::Last(last)) => {
                 let mut response = respond::sse(OneEvent(Some(event(&last.text))));
@@ -141,9 +202,16 @@ impl Inbox {
         }
     }
 
+    /// A stream that begins at once, with this frame if there is one.
+    pub(super) fn stream_at_once(self, first: Option<Bytes>, keep_alive: Duration, guard: DropGuard) -> Response<Body> {
+        let form = Form { accepts_events: true, commit_delay: None, keep_alive };
+        self.stream(first.into_iter().collect(), form, guard)
+    }
+
     async fn document(mut self, guard: DropGuard) -> Response<Body> {
         let response = match self.next_last().await {
             Some(Item::Last(last)) => whole(&last),
+            Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
             _ => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
         };
         drop(guard);
@@ -164,6 +232,7 @@ impl Inbox {
             items: self.items,
             lost: Some(self.lost),
             pieces,
+            flush: false,
             keep_alive: form.keep_alive,
             quiet: Box::pin(tokio::time::sleep(form.keep_alive)),
             _guard: guard,
@@ -230,6 +299,9 @@ struct Events {
     /// What is told if no final message comes; taken when the last event is queued.
     lost: Option<Bytes>,
     pieces: VecDeque<Bytes>,
+    /// Whether what was handed on last is to be flushed before there is more: official clients lose an event that
+    /// arrives in one chunk with the answer.
+    flush: bool,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
     _guard: DropGuard,
@@ -245,10 +317,16 @@ impl http_body::Body for Events {
             if let Some(piece) = this.pieces.pop_front() {
                 let again = Instant::now() + this.keep_alive;
                 this.quiet.as_mut().reset(again);
+                this.flush = this.pieces.is_empty();
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if this.lost.is_none() {
                 return Poll::Ready(None);
+            }
+            if std::mem::take(&mut this.flush) {
+                // What polls bodies flushes what it has when there is nothing more for now.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             match this.items.poll_recv(cx) {
                 Poll::Ready(Some(Item::Event(text, _room))) => this.pieces = pieces(&text),
@@ -256,6 +334,7 @@ impl http_body::Body for Events {
                     this.lost = None;
                     this.pieces = pieces(&last.text);
                 }
+                Poll::Ready(Some(Item::Quiet)) => this.lost = None,
                 Poll::Ready(None) => this.pieces.extend(this.lost.take().map(|lost| event(&lost))),
                 Poll::Pending => {
                     ready!(this.quiet.as_mut().poll(cx));
@@ -277,7 +356,7 @@ mod tests {
         Form { accepts_events: true, commit_delay: Some(Duration::from_secs(1)), keep_alive: Duration::from_secs(15) };
 
     fn pair() -> (Outbox, Inbox) {
-        way_back(Duration::from_secs(60), Bytes::from_static(b"lost"))
+        way_back(Duration::from_mins(1), Bytes::from_static(b"lost"))
     }
 
     fn last(status: u16, text: impl Into<Bytes>) -> Last {
@@ -299,13 +378,13 @@ mod tests {
     #[tokio::test]
     async fn a_lone_answer_is_one_event_or_one_document_as_the_client_accepts() {
         let (outbox, inbox) = pair();
-        outbox.last(last(200, "{}"));
+        outbox.last(last(200, "{}")).await;
         assert_eq!(
             read(inbox.respond(FORM, guard()).await).await,
             (200, "text/event-stream".into(), "data: {}\n\n".into())
         );
         let (outbox, inbox) = pair();
-        outbox.last(last(200, "{}"));
+        outbox.last(last(200, "{}")).await;
         let form = Form { accepts_events: false, ..FORM };
         assert_eq!(read(inbox.respond(form, guard()).await).await, (200, "application/json".into(), "{}".into()));
     }
@@ -313,10 +392,10 @@ mod tests {
     #[tokio::test]
     async fn an_error_status_or_a_long_answer_is_a_document() {
         let (outbox, inbox) = pair();
-        outbox.last(last(404, "{}"));
+        outbox.last(last(404, "{}")).await;
         assert_eq!(read(inbox.respond(FORM, guard()).await).await, (404, "application/json".into(), "{}".into()));
         let (outbox, inbox) = pair();
-        outbox.last(last(200, vec![b' '; MAX_LAST_EVENT + 1]));
+        outbox.last(last(200, vec![b' '; MAX_LAST_EVENT + 1])).await;
         assert_eq!(read(inbox.respond(FORM, guard()).await).await.1, "application/json");
     }
 
@@ -328,7 +407,7 @@ mod tests {
         let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(frame, COMMENT);
         assert_eq!(before.elapsed(), FORM.keep_alive);
-        outbox.last(last(502, "{}"));
+        outbox.last(last(502, "{}")).await;
         assert_eq!(body.collect().await.unwrap().to_bytes(), "data: {}\n\n");
     }
 
@@ -352,7 +431,7 @@ mod tests {
         }
         let before = Instant::now();
         assert_eq!(outbox.event(Bytes::from_static(b"1")).await, Err(Stalled));
-        assert_eq!(before.elapsed(), Duration::from_secs(60));
+        assert_eq!(before.elapsed(), Duration::from_mins(1));
     }
 
     #[tokio::test]
@@ -360,7 +439,7 @@ mod tests {
         let (outbox, inbox) = pair();
         let long = Bytes::from("x".repeat(PIECE * 2 + 5));
         outbox.event(long.clone()).await.unwrap();
-        outbox.last(last(200, "{}"));
+        outbox.last(last(200, "{}")).await;
         let (_, _, body) = read(inbox.respond(FORM, guard()).await).await;
         assert_eq!(body, format!("data: {}\n\ndata: {{}}\n\n", std::str::from_utf8(&long).unwrap()));
     }

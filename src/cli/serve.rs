@@ -1,14 +1,15 @@
 //! `tollbridge serve`: the supervisor, and below it the worker that serves.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
 use crate::telemetry::{self, FILTER_VARIABLE, Format};
-use crate::{app, config::Config};
+use crate::{app, config::Config, supervisor};
 
-use super::EXIT_USAGE;
+use super::Stop;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -37,32 +38,39 @@ impl Serve {
     /// Serves until a signal says to stop.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        self.work()
-    }
-
-    #[expect(clippy::print_stderr, reason = "there is no log yet")]
-    fn work(self) -> ExitCode {
+        let filter = Environment::Process.read(FILTER_VARIABLE).and_then(|value| value.into_string().ok());
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        let filter = Environment::Process.read(FILTER_VARIABLE).and_then(|value| value.into_string().ok());
         if let Err(error) = telemetry::init(filter.as_deref(), format) {
-            eprintln!("tollbridge: {error}");
-            return ExitCode::from(EXIT_USAGE);
+            return Stop::exit(Err(Stop::usage(error)));
         }
-        match load(&self.config) {
+        if !self.worker {
+            return supervisor::run(self.worker_arguments());
+        }
+        supervisor::harden();
+        match config::load(&self.config, &LoadOptions::default()) {
             Ok(config) => serve(config),
-            Err(report) => {
-                eprintln!("{report}");
-                ExitCode::from(EXIT_USAGE)
-            }
+            Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
-}
 
-fn load(file: &Path) -> Result<Config, String> {
-    config::load(file, &LoadOptions::default()).map_err(|problems| problems.to_string())
+    /// What the supervisor starts itself with.
+    fn worker_arguments(&self) -> [OsString; 6] {
+        let format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        [
+            "serve".into(),
+            "--config".into(),
+            self.config.clone().into(),
+            "--log-format".into(),
+            format.into(),
+            "--worker".into(),
+        ]
+    }
 }
 
 fn serve(config: Config) -> ExitCode {

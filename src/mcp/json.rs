@@ -96,8 +96,19 @@ impl<'a> Object<'a> {
     /// The object as text: members in order, values as written.
     #[must_use]
     pub fn write(&self) -> String {
-        let length = self.members.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
-        let mut text = String::with_capacity(length + 2);
+        let mut text = String::with_capacity(self.length());
+        self.write_into(&mut text);
+        text
+    }
+
+    /// About how long the object is as text, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.members.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>() + 2
+    }
+
+    /// The object as text, after what is there already.
+    pub fn write_into(&self, text: &mut String) {
         text.push('{');
         for (index, (key, value)) in self.members.iter().enumerate() {
             if index > 0 {
@@ -108,7 +119,6 @@ impl<'a> Object<'a> {
             text.push_str(value);
         }
         text.push('}');
-        text
     }
 }
 
@@ -158,12 +168,20 @@ pub fn same_scalar(a: &str, b: &str) -> bool {
     }
     match (string(a), string(b)) {
         (Some(a), Some(b)) => a == b,
+        // Integers are compared digit by digit: as floating point, two long ones may look alike.
+        (None, None) if is_integer(a) && is_integer(b) => matches!((a, b), ("0" | "-0", "0" | "-0")),
         (None, None) => match (a.parse::<f64>(), b.parse::<f64>()) {
             (Ok(a), Ok(b)) => (a + 0.0).to_bits() == (b + 0.0).to_bits(),
             _ => false,
         },
         _ => false,
     }
+}
+
+/// Whether a number is written without fraction and exponent.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Where `part` lies in `whole`; both must be slices of the same text.
@@ -247,6 +265,7 @@ mod tests {
         assert!(same_scalar(r#""a""#, r#""\u0061""#));
         assert!(!same_scalar("1", r#""1""#));
         assert!(!same_scalar("1", "2"));
+        assert!(!same_scalar("123456789012345678901234567890", "123456789012345678901234567891"));
         assert!(!same_scalar("null", "true"));
     }
 

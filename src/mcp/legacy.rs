@@ -4,6 +4,7 @@
 use super::era::Version;
 use super::json::{self, Object};
 use super::message::Message;
+use super::modern::Level;
 
 /// The bridge's own requests to a server carry ids with this prefix, so that none meets a client's.
 pub const RESERVED: &str = "tollbridge:";
@@ -13,6 +14,12 @@ pub const INITIALIZE_ID: &str = r#""tollbridge:initialize""#;
 
 /// The id of the bridge's `logging/setLevel`.
 pub const SET_LEVEL_ID: &str = r#""tollbridge:setLevel""#;
+
+/// The id of the bridge's `resources/subscribe` and `resources/unsubscribe`.
+pub const SUBSCRIBE_ID: &str = r#""tollbridge:subscribe""#;
+
+/// The id of the bridge's `server/discover`.
+pub const DISCOVER_ID: &str = r#""tollbridge:discover""#;
 
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -41,6 +48,20 @@ impl Introduction {
     }
 }
 
+/// The bridge's own `logging/setLevel`.
+#[must_use]
+pub fn set_level(level: Level) -> String {
+    let level = level.as_str();
+    format!(r#"{{"jsonrpc":"2.0","id":{SET_LEVEL_ID},"method":"logging/setLevel","params":{{"level":"{level}"}}}}"#)
+}
+
+/// The bridge's own `resources/subscribe` or `resources/unsubscribe`.
+#[must_use]
+pub fn change_subscription(uri: &str, adds: bool) -> String {
+    let (method, uri) = (if adds { "subscribe" } else { "unsubscribe" }, json::quote(uri));
+    format!(r#"{{"jsonrpc":"2.0","id":{SUBSCRIBE_ID},"method":"resources/{method}","params":{{"uri":{uri}}}}}"#)
+}
+
 /// What a server answered to `initialize`.
 #[derive(Debug, Clone)]
 pub struct Initialized {
@@ -66,6 +87,14 @@ impl Initialized {
         result.get_object("capabilities").is_some_and(|all| all.get(capability).is_some())
     }
 
+    /// Whether it promises `what` in the capability `area`, as in `tools.listChanged`.
+    #[must_use]
+    pub fn promises(&self, area: &str, what: &str) -> bool {
+        let result = Object::parse(&self.result).unwrap_or_default();
+        let area = result.get_object("capabilities").and_then(|all| all.get_object(area));
+        area.is_some_and(|area| area.get(what) == Some("true"))
+    }
+
     /// Its name and version as written.
     #[must_use]
     pub fn server_info(&self) -> Option<String> {
@@ -83,22 +112,11 @@ impl Initialized {
     }
 }
 
-/// Server capabilities without those that outlive a request: tasks, and what only a listening stream delivers.
+/// Server capabilities without tasks, which outlive a request.
 #[must_use]
 pub fn honest_capabilities(capabilities: &str) -> String {
     let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
     all.remove("tasks");
-    let mut kept = Vec::new();
-    for area in ["tools", "prompts", "resources"] {
-        if let Some(mut object) = all.get_object(area) {
-            object.remove("listChanged");
-            object.remove("subscribe");
-            kept.push((area, object.write()));
-        }
-    }
-    for (area, text) in &kept {
-        all.set(area, text);
-    }
     all.write()
 }
 
@@ -109,6 +127,17 @@ pub fn without_questions(capabilities: &str) -> String {
     for question in ["sampling", "elicitation", "roots", "tasks"] {
         all.remove(question);
     }
+    all.write()
+}
+
+/// Client capabilities without tasks, which outlive their request.
+#[must_use]
+pub fn without_tasks(capabilities: &str) -> String {
+    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
+    if all.get("tasks").is_none() {
+        return capabilities.to_owned();
+    }
+    all.remove("tasks");
     all.write()
 }
 
@@ -172,9 +201,10 @@ mod tests {
         .unwrap();
         assert_eq!(
             initialized.honest_result(),
-            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"resources":{"x":1.0},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"x":1.0},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#
         );
         assert!(initialized.offers("logging") && !initialized.offers("prompts"));
+        assert!(initialized.promises("resources", "subscribe") && !initialized.promises("resources", "listChanged"));
     }
 
     #[test]

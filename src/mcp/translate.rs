@@ -1,10 +1,10 @@
 //! A modern client in front of a legacy server: what is taken out of its requests and added to the answers.
 //! Source: MCP 2026-07-28, changelog; basic/index "`ResultType`" and "Error Codes"; server/utilities/caching.
 
-use super::era::Version;
+use super::era::{Version, names_modern_version};
 use super::json::{self, Object};
-use super::legacy::{Initialized, honest_capabilities};
-use super::message::Message;
+use super::legacy::{self, Initialized, Introduction, honest_capabilities};
+use super::message::{Answer, Message};
 use super::modern::{self, META_SERVER_INFO};
 
 /// Members of `params` that a legacy server does not know: they belong to multi round-trip requests.
@@ -54,12 +54,11 @@ pub fn discover_result(initialized: &Initialized) -> String {
     result
 }
 
-/// A legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's results
-/// may be cached, the word that they may not.
-#[must_use]
-pub fn result_for_modern(method: &str, result: &str, server_info: Option<&str>) -> String {
+/// Writes a legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's
+/// results may be cached, the word that they may not.
+pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&str>, text: &mut String) {
     let tools;
-    let Ok(mut object) = Object::parse(result) else { return result.to_owned() };
+    let Ok(mut object) = Object::parse(result) else { return text.push_str(result) };
     if method == "tools/list"
         && let Some(list) = object.get("tools").and_then(without_execution)
     {
@@ -75,7 +74,8 @@ pub fn result_for_modern(method: &str, result: &str, server_info: Option<&str>) 
         object.set("ttlMs", "0");
         object.set("cacheScope", r#""private""#);
     }
-    object.write()
+    text.reserve(object.length());
+    object.write_into(text);
 }
 
 fn meta_with(meta: Option<&str>, server_info: &str) -> String {
@@ -104,6 +104,229 @@ fn without_execution(tools: &str) -> Option<String> {
         })
         .collect();
     Some(format!("[{}]", list.join(",")))
+}
+
+/// A legacy request as a modern server knows it: with what its session agreed on in `params._meta`.
+#[must_use]
+pub fn request_for_modern(message: &Message, client: &Introduction, level: Option<modern::Level>) -> String {
+    let mut params = message.params_object();
+    let meta = modern_meta(params.get_object("_meta").unwrap_or_default(), client, level);
+    params.set("_meta", &meta);
+    message.with_params(&params.write())
+}
+
+/// The bridge's own `server/discover`.
+#[must_use]
+pub fn discover(client: &Introduction) -> String {
+    let meta = modern_meta(Object::default(), client, None);
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{},"method":"server/discover","params":{{"_meta":{meta}}}}}"#,
+        legacy::DISCOVER_ID
+    )
+}
+
+/// `_meta` of a request of a legacy client, as a modern server wants it.
+#[must_use]
+pub fn modern_meta(meta: Object<'_>, client: &Introduction, level: Option<modern::Level>) -> String {
+    let version = json::quote(Version::V2026_07_28.as_str());
+    let level = level.map(|level| json::quote(level.as_str()));
+    let mut meta = meta;
+    meta.set(modern::META_VERSION, &version);
+    meta.set(modern::META_CLIENT_INFO, &client.client_info);
+    meta.set(modern::META_CAPABILITIES, &client.capabilities);
+    if let Some(level) = &level {
+        meta.set(modern::META_LOG_LEVEL, level);
+    }
+    meta.write()
+}
+
+/// Whether an answer to `server/discover` is a modern server's: it names a modern version, or its error is one that
+/// only the modern era has.
+#[must_use]
+pub fn is_modern(answer: Answer<'_>) -> bool {
+    match answer {
+        Answer::Result(result) => {
+            let versions = Object::parse(result).ok().and_then(|result| result.get("supportedVersions"));
+            let versions = versions.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+            versions.is_some_and(|all| all.iter().any(|version| names_modern_version(version)))
+        }
+        Answer::Error(error) => matches!(
+            error_code(error),
+            Some(modern::UNSUPPORTED_VERSION | modern::MISSING_CAPABILITY | modern::HEADER_MISMATCH)
+        ),
+    }
+}
+
+/// The answer to a legacy client's `initialize`, from a modern server's to `server/discover`.
+#[must_use]
+pub fn initialize_result(discovered: &str, version: Version) -> String {
+    let object = Object::parse(discovered).unwrap_or_default();
+    let capabilities = honest_capabilities(object.get("capabilities").unwrap_or("{}"));
+    let info = object.get_object("_meta").and_then(|meta| meta.get(META_SERVER_INFO));
+    let info = info.unwrap_or(r#"{"name":"unknown","version":"0"}"#);
+    let version = version.as_str();
+    let mut result = format!(r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"serverInfo":{info}"#);
+    if let Some(instructions) = object.get("instructions") {
+        result.push_str(r#","instructions":"#);
+        result.push_str(instructions);
+    }
+    result.push('}');
+    result
+}
+
+/// What a modern server says of itself to a modern client, as far as a fresh process per request can honour it.
+#[must_use]
+pub fn honest_discovery(discovered: &str) -> String {
+    let mut object = Object::parse(discovered).unwrap_or_default();
+    let Some(mut capabilities) = object.get_object("capabilities") else { return discovered.to_owned() };
+    let extensions = capabilities.get_object("extensions").map(|mut extensions| {
+        extensions.remove("io.modelcontextprotocol/tasks");
+        extensions.write()
+    });
+    match &extensions {
+        Some(text) if text != "{}" => capabilities.set("extensions", text),
+        _ => capabilities.remove("extensions"),
+    }
+    let capabilities = capabilities.write();
+    object.set("capabilities", &capabilities);
+    object.write()
+}
+
+/// The result that asks a modern client for answers; the questions are (key, method, params as written).
+#[must_use]
+pub fn input_required<'a>(
+    questions: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+    state: &str,
+    server_info: Option<&str>,
+) -> String {
+    let requests: Vec<String> = questions
+        .map(|(key, method, params)| {
+            let params = embedded_params(params);
+            format!(r#"{}:{{"method":{},"params":{params}}}"#, json::quote(key), json::quote(method))
+        })
+        .collect();
+    let meta = server_info.map(|info| format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#)).unwrap_or_default();
+    format!(
+        r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":{}{meta}}}"#,
+        requests.join(","),
+        json::quote(state)
+    )
+}
+
+/// What a modern server wants to know before it goes on.
+#[derive(Debug)]
+pub struct InputRequired {
+    /// The questions: key, method, parameters as written.
+    pub requests: Vec<(String, String, String)>,
+    /// What the server wants back, as written.
+    pub state: Option<String>,
+}
+
+impl InputRequired {
+    /// Reads a result; `None` if it is complete.
+    #[must_use]
+    pub fn parse(result: &str) -> Option<Self> {
+        let object = Object::parse(result).ok()?;
+        if object.get_string("resultType")? != "input_required" {
+            return None;
+        }
+        let requests = object.get_object("inputRequests").unwrap_or_default();
+        let requests = requests
+            .iter()
+            .filter_map(|(key, text)| {
+                let request = Object::parse(text).ok()?;
+                let method = request.get_string("method")?.into_owned();
+                Some((key.to_owned(), method, request.get("params").unwrap_or("{}").to_owned()))
+            })
+            .collect();
+        Some(Self { requests, state: object.get("requestState").map(str::to_owned) })
+    }
+
+    /// The request `text` once more, with the answers (key, result as written).
+    #[must_use]
+    pub fn retry_of(&self, text: &str, answers: &[(String, String)]) -> String {
+        let mut message = Object::parse(text).unwrap_or_default();
+        let mut params = message.get_object("params").unwrap_or_default();
+        let answers: Vec<String> =
+            answers.iter().map(|(key, answer)| format!("{}:{answer}", json::quote(key))).collect();
+        let answers = format!("{{{}}}", answers.join(","));
+        params.set("inputResponses", &answers);
+        match &self.state {
+            Some(state) => params.set("requestState", state),
+            None => params.remove("requestState"),
+        }
+        let params = params.write();
+        message.set("params", &params);
+        message.write()
+    }
+}
+
+/// The 2025-11-25 error by which a server asks its client to visit a page first.
+pub const URL_ELICITATION_REQUIRED: i64 = -32042;
+
+/// The capability to be sent to a page.
+pub const ELICITATION_URL: &str = r#"{"elicitation":{"url":{}}}"#;
+
+/// The pages in a [`URL_ELICITATION_REQUIRED`] error, each as the parameters of an `elicitation/create`.
+#[must_use]
+pub fn url_elicitations(error: &str) -> Option<Vec<String>> {
+    let error = Object::parse(error).ok()?;
+    let data = error.get_object("data")?;
+    let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(data.get("elicitations")?).ok()?;
+    Some(list.into_iter().map(|params| params.get().to_owned()).collect())
+}
+
+/// A legacy request without `task`: a task outlives its request, and so cannot be had.
+#[must_use]
+pub fn without_task(message: &Message) -> String {
+    let mut params = message.params_object();
+    if params.get("task").is_none() {
+        return message.text().to_owned();
+    }
+    params.remove("task");
+    message.with_params(&params.write())
+}
+
+/// The parameters of a question as they stand in a result: without what belongs to a request of its own.
+fn embedded_params(params: &str) -> String {
+    let Ok(mut object) = Object::parse(params) else { return "{}".into() };
+    for key in ["_meta", "task", "elicitationId"] {
+        object.remove(key);
+    }
+    object.write()
+}
+
+/// The capability that a client needs to be asked this, as it would declare it; `None` for what no client is asked.
+#[must_use]
+pub fn capability_for(method: &str, params: Option<&str>) -> Option<&'static str> {
+    match method {
+        "sampling/createMessage" => Some(r#"{"sampling":{}}"#),
+        "roots/list" => Some(r#"{"roots":{}}"#),
+        "elicitation/create" => {
+            let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
+            let by_url = params.get_string("mode").is_some_and(|mode| mode == "url");
+            Some(if by_url { ELICITATION_URL } else { r#"{"elicitation":{}}"# })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a client with these capabilities may be asked what needs `capability`, a result of [`capability_for`].
+#[must_use]
+pub fn declares(capabilities: &str, capability: &str) -> bool {
+    let declared = Object::parse(capabilities).unwrap_or_default();
+    match capability {
+        r#"{"sampling":{}}"# => declared.get("sampling").is_some(),
+        r#"{"roots":{}}"# => declared.get("roots").is_some(),
+        ELICITATION_URL => {
+            declared.get_object("elicitation").is_some_and(|elicitation| elicitation.get("url").is_some())
+        }
+        // `{}` means form, as it did before there were modes.
+        r#"{"elicitation":{}}"# => declared
+            .get_object("elicitation")
+            .is_some_and(|elicitation| elicitation.get("form").is_some() || elicitation.get("url").is_none()),
+        _ => false,
+    }
 }
 
 /// The code of an error as written; `None` if it has none.
@@ -163,6 +386,11 @@ mod tests {
 
     #[test]
     fn a_result_gets_its_type_its_server_and_its_caching_word() {
+        let result_for_modern = |method, result, info| {
+            let mut text = String::new();
+            write_result_for_modern(method, result, info, &mut text);
+            text
+        };
         assert_eq!(
             result_for_modern(
                 "tools/list",
@@ -202,7 +430,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             discover_result(&initialized),
-            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
         );
     }
 }

@@ -3,11 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::{Address, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
+use super::wire::Part;
+use super::{Address, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
+
+/// After how long a message whose next part does not come is given up. Its sender gives up a part sooner.
+const ABANDONED: Duration = Duration::from_secs(3);
 
 /// Every open mailbox of this node.
 pub(super) struct Local {
@@ -33,9 +39,21 @@ pub(super) struct Exchange {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Bytes>,
-    /// Bytes of everything that waits.
+    /// Messages that have arrived in part.
+    begun: Vec<Begun>,
+    /// Bytes of everything that waits, and of everything that has begun as if it were complete.
     held: usize,
     closed: bool,
+}
+
+/// A message that has arrived in part.
+struct Begun {
+    /// Whose message, and which of theirs.
+    name: (NodeId, u64),
+    bytes: BytesMut,
+    total: usize,
+    /// When its last part arrived.
+    last: Instant,
 }
 
 /// Where messages for one exchange of this node arrive. Dropping it closes it and forgets what was not read.
@@ -114,6 +132,18 @@ impl Local {
         self.exchange(exchange)?.put(payload)
     }
 
+    /// Takes a part of a message of another node; the message waits once its last part has come.
+    pub(super) fn deliver_part(&self, from: NodeId, part: Part<'_>) -> Result<(), NotDelivered> {
+        if part.total > MAX_MESSAGE {
+            return Err(NotDelivered::TooLarge);
+        }
+        let exchange = self.exchange(part.exchange)?;
+        if part.bytes.len() == part.total {
+            return exchange.put(Bytes::copy_from_slice(part.bytes));
+        }
+        exchange.put_part((from, part.message), part)
+    }
+
     pub(super) fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
         let exchange = self.open_now().keys.get(key).copied().ok_or(NotDelivered::Gone)?;
         self.deliver(exchange, payload)
@@ -153,6 +183,32 @@ impl Exchange {
         Ok(())
     }
 
+    fn put_part(&self, name: (NodeId, u64), part: Part<'_>) -> Result<(), NotDelivered> {
+        let mut queue = self.queue();
+        if part.offset == 0 {
+            queue.admit(part.total)?;
+            let bytes = BytesMut::with_capacity(part.total);
+            queue.begun.push(Begun { name, bytes, total: part.total, last: Instant::now() });
+        } else if queue.closed {
+            return Err(NotDelivered::Gone);
+        }
+        // One that was given up, or a part that does not follow: the whole message must be sent again.
+        let at = queue.begun.iter().position(|begun| begun.name == name).ok_or(NotDelivered::Failed)?;
+        let begun = &mut queue.begun[at];
+        if begun.bytes.len() != part.offset || begun.bytes.len() + part.bytes.len() > begun.total {
+            return Err(NotDelivered::Failed);
+        }
+        begun.bytes.extend_from_slice(part.bytes);
+        begun.last = Instant::now();
+        if begun.bytes.len() == begun.total {
+            let complete = queue.begun.swap_remove(at).bytes.freeze();
+            queue.waiting.push_back(complete);
+            drop(queue);
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
     fn take(&self) -> Option<Bytes> {
         let mut queue = self.queue();
         let payload = queue.waiting.pop_front()?;
@@ -176,11 +232,73 @@ impl Queue {
         if self.closed {
             return Err(NotDelivered::Gone);
         }
-        let count = self.waiting.len();
+        self.give_up_abandoned();
+        let count = self.waiting.len() + self.begun.len();
         if count >= MAX_WAITING || (count > 0 && self.held + length > MAX_WAITING_BYTES) {
             return Err(NotDelivered::Full);
         }
         self.held += length;
         Ok(())
+    }
+
+    /// Gives back the room of messages whose sender is gone.
+    fn give_up_abandoned(&mut self) {
+        let held = &mut self.held;
+        self.begun.retain(|begun| {
+            let alive = begun.last.elapsed() < ABANDONED;
+            if !alive {
+                *held -= begun.total;
+            }
+            alive
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId([1; 16]);
+
+    fn part(total: usize, offset: usize, bytes: &[u8]) -> Part<'_> {
+        Part { exchange: 0, message: 1, total, offset, bytes }
+    }
+
+    #[test]
+    fn who_found_a_mailbox_before_it_was_dropped_delivers_nothing_to_it() {
+        let local = Arc::new(Local::new(NODE));
+        let mailbox = local.open();
+        let found = local.exchange(0).unwrap();
+        assert_eq!(found.put_part((NODE, 1), part(4, 0, b"ab")), Ok(()));
+        drop(mailbox);
+        assert_eq!(found.put("late".into()), Err(NotDelivered::Gone));
+        assert_eq!(found.put_part((NODE, 1), part(4, 2, b"cd")), Err(NotDelivered::Gone));
+        assert!(found.take().is_none());
+    }
+
+    #[test]
+    fn a_part_that_does_not_follow_is_refused() {
+        let local = Arc::new(Local::new(NODE));
+        let _mailbox = local.open();
+        let other = NodeId([2; 16]);
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cd")), Err(NotDelivered::Failed), "no beginning");
+        assert_eq!(local.deliver_part(NODE, part(6, 0, b"ab")), Ok(()));
+        assert_eq!(local.deliver_part(other, part(6, 2, b"cd")), Err(NotDelivered::Failed), "of another");
+        assert_eq!(local.deliver_part(NODE, part(6, 4, b"ef")), Err(NotDelivered::Failed), "a gap");
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cdefg")), Err(NotDelivered::Failed), "too long");
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE + 1, 0, b"ab")), Err(NotDelivered::TooLarge));
+        assert_eq!(local.deliver_part(NODE, part(6, 2, b"cdef")), Ok(()));
+        assert_eq!(local.exchange(0).unwrap().take().unwrap(), "abcdef");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_whose_sender_is_gone_gives_its_room_back() {
+        let local = Arc::new(Local::new(NODE));
+        let _mailbox = local.open();
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 0, b"ab")), Ok(()));
+        assert_eq!(local.deliver(0, "x".into()), Err(NotDelivered::Full));
+        tokio::time::advance(ABANDONED).await;
+        assert_eq!(local.deliver(0, "x".into()), Ok(()));
+        assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 2, b"cd")), Err(NotDelivered::Failed));
     }
 }

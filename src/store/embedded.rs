@@ -4,6 +4,7 @@
 //! write-ahead log shows every commit, of whichever process, to the next read.
 
 mod files;
+mod session;
 mod worker;
 
 use std::fmt;
@@ -33,8 +34,8 @@ impl Embedded {
     /// Opens the database in `directory`, made 0700 if missing, and checks that it is intact.
     pub(super) fn open(directory: &Path) -> Result<Self, SetupError> {
         let path = files::prepare(directory)?;
-        let writer = files::connect(&path)?;
-        files::verify(&writer, &path)?;
+        let mut writer = files::connect(&path)?;
+        files::verify(&mut writer, &path)?;
         let reader = files::connect(&path)?;
         reader.pragma_update(None, "query_only", true).map_err(|error| files::setup(&error, &path))?;
         let start = |name, connection| {
@@ -43,14 +44,23 @@ impl Embedded {
         Ok(Self { reader: start("store-read", reader)?, writer: start("store-write", writer)? })
     }
 
-    /// What `read` makes of the record for `server` under the first of `names` that has one.
+    /// A database that is nowhere but in memory, of no more than 64 MiB.
+    pub(super) fn in_memory() -> Result<Self, SetupError> {
+        let only = Worker::start("store", files::in_memory()?)
+            .map_err(|error| SetupError::Io { path: files::IN_MEMORY.into(), kind: error.kind() })?;
+        Ok(Self { reader: only.clone(), writer: only })
+    }
+
+    /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
     pub(super) async fn fetch<T>(
         &self,
         names: &Names,
         server: &ServerName,
+        session: Option<(&Names, UnixTime)>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (names, server) = (names.clone(), server.clone());
+        let session = session.map(|(names, now)| (names.clone(), now));
         let select = move |connection: &mut Connection| {
             // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
             let snapshot = connection.transaction()?;
@@ -62,7 +72,11 @@ impl Embedded {
                     break;
                 }
             }
-            Ok(Found { record, proofs: proofs(&snapshot)? })
+            let session = match &session {
+                Some((names, now)) => session::fields(&snapshot, names, *now)?,
+                None => Vec::new(),
+            };
+            Ok(Found { record, proofs: proofs(&snapshot)?, session })
         };
         read(self.reader.run(READ_DEADLINE, select).await?)
     }
@@ -120,33 +134,6 @@ impl Embedded {
             Ok(rows)
         };
         self.reader.run(WRITE_DEADLINE, read).await
-    }
-
-    /// Notes an ended session until it could no longer be presented, and forgets those that are over.
-    pub(super) async fn revoke(&self, names: Names, lifetime: Duration, now: UnixTime) -> Result<(), StoreError> {
-        let until = now.0.saturating_add(lifetime.as_secs()).saturating_add(1);
-        let write = move |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute("DELETE FROM revoked WHERE until <= ?1", params![seconds(now.0)])?;
-            let session = params![names.active(), seconds(until)];
-            transaction.execute("REPLACE INTO revoked (name, until) VALUES (?1, ?2)", session)?;
-            Ok(transaction.commit()?)
-        };
-        self.writer.run(WRITE_DEADLINE, write).await
-    }
-
-    /// Whether a session was ended.
-    pub(super) async fn revoked(&self, names: Names, now: UnixTime) -> Result<bool, StoreError> {
-        let read = move |connection: &mut Connection| {
-            let mut select = connection.prepare_cached("SELECT 1 FROM revoked WHERE name = ?1 AND until > ?2")?;
-            for name in names.iter() {
-                if select.exists(params![name, seconds(now.0)])? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        self.reader.run(READ_DEADLINE, read).await
     }
 
     /// What `verify` says to the proofs of the keys that wrote here.

@@ -30,7 +30,7 @@ impl Names {
     }
 
     pub(super) fn of_session(keyring: &Keyring, nonce: &str) -> Self {
-        Self::of(keyring, "revoked", &[nonce])
+        Self::of(keyring, "session", &[nonce])
     }
 
     pub(super) fn active(&self) -> &str {

@@ -22,6 +22,7 @@ use futures_util::stream::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::Client;
+use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use url::Url;
 
@@ -94,7 +95,8 @@ enum Otherwise {
 /// An HTTP exchange under way.
 struct Exchange {
     purpose: Purpose,
-    hearing: Hearing,
+    /// Only ever polled, never shared: so whoever has it can be borrowed by several threads.
+    hearing: SyncWrapper<Hearing>,
     /// The newest message heard: at the end of a request's exchange, its answer.
     newest: Option<Bytes>,
 }
@@ -171,7 +173,7 @@ impl HttpServer {
         poll_fn(|context| {
             let count = exchanges.len();
             for at in (0..count).map(|n| (*turn + n) % count) {
-                if let Poll::Ready(heard) = exchanges[at].hearing.poll_next_unpin(context) {
+                if let Poll::Ready(heard) = exchanges[at].hearing.get_mut().poll_next_unpin(context) {
                     *turn = at + 1;
                     return Poll::Ready((at, heard.unwrap_or(Heard::End)));
                 }
@@ -219,7 +221,7 @@ impl HttpServer {
     }
 
     fn begin(&mut self, purpose: Purpose, ask: Ask) {
-        self.exchanges.push(Exchange { purpose, hearing: ask.begin(), newest: None });
+        self.exchanges.push(Exchange { purpose, hearing: SyncWrapper::new(ask.begin()), newest: None });
     }
 
     fn ask(&self, method: Method, url: Url, message: Option<&Outgoing>, expects: Expects) -> Ask {

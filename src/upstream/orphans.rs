@@ -198,12 +198,13 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
             tracing::warn!(%error, "cannot look for processes that left their request's group");
             Look::default()
         });
-        if look.ended > 0 {
-            tracing::info!(count = look.ended, "ended processes that had left their request's group");
+        if look.killed > 0 {
+            tracing::info!(count = look.killed, "ended processes that had left their request's group");
         }
-        // What was killed may have left orphans itself.
-        restless = look.ended + look.dying > 0;
-        patience = if restless && look.ended == 0 { (patience * 2).min(PATIENCE.1) } else { PATIENCE.0 };
+        // What has ended may have left orphans itself.
+        restless = look.killed + look.buried + look.dying > 0;
+        let progress = look.killed + look.buried > 0;
+        patience = if restless && !progress { (patience * 2).min(PATIENCE.1) } else { PATIENCE.0 };
         let given_up = !restless || patience == PATIENCE.1;
         if lifecycle.soft.is_cancelled() && family.counts().groups == 0 && given_up {
             return;
@@ -211,11 +212,13 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
     }
 }
 
-/// What one look found.
+/// What one look found of requests that have ended.
 #[derive(Debug, Default)]
 struct Look {
-    /// Orphans killed now.
-    ended: usize,
+    /// Orphans killed.
+    killed: usize,
+    /// Whatever had ended and was reaped.
+    buried: usize,
     /// Whatever was killed, now or before, and could not be reaped yet.
     dying: usize,
 }
@@ -238,6 +241,12 @@ impl Candidate {
         let ended = waitid(WaitId::PidFd(pinned.as_fd()), only_look).ok()?.is_some();
         let born = Process::read(pid)?.born;
         Some(Self { pid, pinned, ended, mark: sys::lock_limit(pid).ok(), born })
+    }
+
+    /// Reaps it if it has ended, and returns whether it is gone.
+    fn reap(&self) -> bool {
+        let reaped = waitid(WaitId::PidFd(self.pinned.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        !matches!(reaped, Ok(None))
     }
 }
 
@@ -266,7 +275,8 @@ impl Family {
         for candidate in children.into_iter().filter_map(Candidate::pin) {
             let verdict = self.judge(&candidate);
             match verdict {
-                Verdict::End | Verdict::Bury | Verdict::Reap => self.end(&candidate, &verdict, &mut look),
+                Verdict::End | Verdict::Bury => self.end(&candidate, &verdict, &mut look),
+                Verdict::Reap => drop(candidate.reap()),
                 Verdict::Wait => waiting += 1,
                 Verdict::Spare => {}
             }
@@ -300,15 +310,80 @@ impl Family {
 
     fn end(&self, candidate: &Candidate, verdict: &Verdict, look: &mut Look) {
         let killed = !candidate.ended && pidfd_send_signal(&candidate.pinned, Signal::KILL).is_ok();
-        if let Ok(None) = waitid(WaitId::PidFd(candidate.pinned.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
-        {
-            look.dying += 1;
-        } else if *verdict == Verdict::Bury {
-            self.table().abandoned.remove(&candidate.pid);
-        }
         if killed && *verdict == Verdict::End {
-            look.ended += 1;
+            look.killed += 1;
             self.orphans_ended.fetch_add(1, Relaxed);
         }
+        if candidate.reap() {
+            look.buried += 1;
+            self.table().abandoned.remove(&candidate.pid);
+        } else {
+            look.dying += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(strangers: Strangers) -> Family {
+        Family::new(strangers).unwrap()
+    }
+
+    /// A candidate that is in truth this process: judging looks only at what is written down.
+    fn candidate(mark: Option<u64>, born: u64) -> Candidate {
+        let pid = rustix::process::getpid();
+        Candidate { pid, pinned: pidfd_open(pid, PidfdFlags::empty()).unwrap(), ended: false, mark, born }
+    }
+
+    #[test]
+    fn a_mark_tells_whose_an_orphan_is_whatever_its_age() {
+        let family = family(Strangers::End);
+        let first = family.first_mark.unwrap();
+        let [ended, running] = [(); 2].map(|()| family.join().unwrap());
+        family.leave(ended);
+        for born in [0, u64::MAX] {
+            assert!(family.judge(&candidate(Some(first - ended.0), born)) == Verdict::End);
+            assert!(family.judge(&candidate(Some(first - running.0), born)) == Verdict::Wait);
+            // A lower mark, which any process can take, is of no request that runs.
+            assert!(family.judge(&candidate(Some(first - running.0 - 1), born)) == Verdict::End);
+        }
+        let ended = Candidate { ended: true, ..candidate(Some(first - running.0), 0) };
+        assert!(family.judge(&ended) == Verdict::Reap);
+    }
+
+    #[test]
+    fn without_a_mark_an_orphan_ends_with_the_last_request_that_may_have_started_it() {
+        let family = family(Strangers::End);
+        let unmarked = [None, Some(u64::MAX), Some(family.first_mark.unwrap() + 1), Some(7)];
+        for mark in unmarked {
+            let running = family.join().unwrap();
+            let begun = family.table().groups[&running.0].born;
+            assert!(family.judge(&candidate(mark, begun - 1)) == Verdict::End);
+            // One that is being started has no mark yet, and is not old enough.
+            assert!(family.judge(&candidate(mark, begun)) == Verdict::Wait);
+            family.leave(running);
+            assert!(family.judge(&candidate(mark, begun)) == Verdict::End);
+        }
+    }
+
+    #[test]
+    fn leaders_and_strangers_are_spared() {
+        let family = family(Strangers::Spare);
+        assert!(family.judge(&candidate(None, 0)) == Verdict::Spare);
+        let place = family.join().unwrap();
+        let leader = candidate(None, 0);
+        family.table().groups.get_mut(&place.0).unwrap().leader = Some(leader.pid);
+        assert!(family.judge(&leader) == Verdict::Spare);
+        family.abandon(place, leader.pid);
+        assert!(family.judge(&leader) == Verdict::Bury);
+    }
+
+    #[test]
+    fn nothing_can_be_started_once_everything_is_being_ended() {
+        let family = family(Strangers::Spare);
+        family.table().closed = true;
+        assert!(family.join().is_none());
     }
 }

@@ -1,9 +1,8 @@
 //! What a server writes to stderr, for the log: redacted, without control characters, at most so many lines a second.
 //! It never reaches the client.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
@@ -35,7 +34,7 @@ pub struct ErrorLog {
     kept: VecDeque<Box<[u8]>>,
     kept_bytes: usize,
     token: Option<Arc<Secret>>,
-    redactor: OnceCell<Option<Redactor>>,
+    redactor: OnceLock<Option<Redactor>>,
     second: Option<Instant>,
     lines: u32,
 }
@@ -50,7 +49,7 @@ impl ErrorLog {
             kept: VecDeque::new(),
             kept_bytes: 0,
             token,
-            redactor: OnceCell::new(),
+            redactor: OnceLock::new(),
             second: None,
             lines: 0,
         }

@@ -5,13 +5,14 @@
 //! token, by modern and by legacy clients on keep-alive connections. Standard library only and blocking threads, so
 //! that the driver costs next to nothing beside what it measures and is built in seconds.
 //!
-//! `bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM]`
+//! `bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--syscalls]`
 
 mod client;
 mod direct;
 mod figures;
 mod report;
 mod setting;
+mod syscalls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,14 +55,27 @@ struct Arguments {
     tiny: PathBuf,
     redis: PathBuf,
     plan: Plan,
+    syscalls: bool,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose answer is its output")]
 fn main() -> ExitCode {
     let Some(arguments) = arguments() else {
-        eprintln!("usage: bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM]");
+        eprintln!("usage: bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--syscalls]");
         return ExitCode::from(2);
     };
+    if arguments.syscalls {
+        return match syscalls::count(&arguments) {
+            Ok(table) => {
+                println!("{table}");
+                ExitCode::SUCCESS
+            }
+            Err(problem) => {
+                eprintln!("bench: {problem}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match measure(&arguments) {
         Ok(report) => {
             println!("{report}");
@@ -76,13 +90,15 @@ fn main() -> ExitCode {
 
 fn arguments() -> Option<Arguments> {
     let mut given = std::env::args().skip(1);
-    let (mut tollbridge, mut tiny, mut redis, mut quick) = (None, None, PathBuf::from("redis-server"), false);
+    let (mut tollbridge, mut tiny, mut redis) = (None, None, PathBuf::from("redis-server"));
+    let (mut quick, mut syscalls) = (false, false);
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--tollbridge" => tollbridge = given.next().map(PathBuf::from),
             "--tiny" => tiny = given.next().map(PathBuf::from),
             "--redis" => redis = PathBuf::from(given.next()?),
             "--quick" => quick = true,
+            "--syscalls" => syscalls = true,
             "--bench" => {} // what `cargo bench` adds
             _ => return None,
         }
@@ -92,7 +108,8 @@ fn arguments() -> Option<Arguments> {
     } else {
         Plan { rounds: 6, slice: Duration::from_millis(1500), large: 20, progress: 20 }
     };
-    Some(Arguments { tollbridge: tollbridge?, tiny: tiny?, redis, plan })
+    let absolute = |path: Option<PathBuf>| path.and_then(|path| std::path::absolute(path).ok());
+    Some(Arguments { tollbridge: absolute(tollbridge)?, tiny: absolute(tiny)?, redis, plan, syscalls })
 }
 
 /// Everything in one run.

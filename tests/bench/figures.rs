@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) struct Figures {
     pub(crate) latencies: Vec<Duration>,
     pub(crate) seconds: f64,
+    /// Of each slice: calls a second, and the median latency in milliseconds.
+    pub(crate) slices: Vec<(f64, f64)>,
     /// This process and the servers it started itself.
     pub(crate) driver: Cpu,
     /// The bridge's worker and the servers it started.
@@ -16,6 +18,8 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn add(&mut self, other: Self) {
+        let median = percentile(&other.latencies, 0.5).unwrap_or_default().as_secs_f64() * 1e3;
+        self.slices.push((other.per_second(), median));
         self.latencies.extend(other.latencies);
         self.seconds += other.seconds;
         self.driver += other.driver;
@@ -25,6 +29,18 @@ impl Figures {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     pub(crate) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
+    }
+
+    /// The share of the other's rate, as the median over the rounds: a neighbour's busy second spoils one round only.
+    pub(crate) fn share_of(&self, other: &Self) -> f64 {
+        let shares = self.slices.iter().zip(&other.slices).map(|(own, other)| own.0 / other.0);
+        percentile(&shares.collect::<Vec<_>>(), 0.5).unwrap_or(0.0)
+    }
+
+    /// What is added to the other's median latency, in milliseconds, as the median over the rounds.
+    pub(crate) fn added_to(&self, other: &Self) -> f64 {
+        let added = self.slices.iter().zip(&other.slices).map(|(own, other)| own.1 - other.1);
+        percentile(&added.collect::<Vec<_>>(), 0.5).unwrap_or(0.0)
     }
 
     /// Milliseconds of processor time per call.
@@ -87,13 +103,15 @@ pub(crate) struct Memory {
     pub(crate) supervisor: f64,
     /// The worker's highest so far.
     pub(crate) peak: f64,
+    /// Both together with each page counted once: they are one program, and share what was read from its file.
+    pub(crate) together: f64,
 }
 
-/// A field of `/proc/PID/status` that counts kB, in MB.
-pub(crate) fn status(pid: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0 / 1e6
+/// A field of `/proc/PID/FILE` that counts kB, in MB; nothing if it may not be read.
+pub(crate) fn kilobytes(pid: u32, file: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1024.0 / 1e6)
 }
 
 /// The value below which a share of the sorted values lies.

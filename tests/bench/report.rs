@@ -9,7 +9,7 @@ use crate::figures::{Figures, Memory, percentile};
 const ADDED: f64 = 0.35;
 /// The least share of the direct rate at 8 and 32 calls at a time.
 const SHARE: f64 = 0.55;
-/// The most memory of an idle bridge, MB, worker and supervisor together.
+/// The most memory of an idle bridge, MB, worker and supervisor together, pages that they share counted once.
 const IDLE: f64 = 12.0;
 /// The least rate of a large result, MB/s.
 const LARGE: f64 = 150.0;
@@ -41,15 +41,15 @@ impl Report {
         for (concurrency, direct, modern, legacy) in &self.rates {
             for (era, bridge) in [("modern", modern), ("legacy", legacy)] {
                 if *concurrency == 1 {
-                    let added = milliseconds(&bridge.latencies, 0.5) - milliseconds(&direct.latencies, 0.5);
+                    let added = bridge.added_to(direct);
                     targets.push((added <= ADDED, format!("{era} {added:+.2} ms p50 at 1")));
                 } else {
-                    let share = bridge.per_second() / direct.per_second();
+                    let share = bridge.share_of(direct);
                     targets.push((share >= SHARE, format!("{era} {:.0} % at {concurrency}", share * 100.0)));
                 }
             }
         }
-        let idle = self.idle.worker + self.idle.supervisor;
+        let idle = self.idle.together;
         targets.push((idle <= IDLE, format!("{idle:.1} MB idle")));
         for (form, rates) in [("JSON", &self.large_json), ("SSE", &self.large_stream)] {
             let rate = percentile(rates, 0.5).unwrap_or(0.0);
@@ -63,7 +63,7 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "tools/call, a fresh process each; latency in ms, processor time in ms per call")?;
+        writeln!(f, "tools/call, a fresh process each; latency in ms, processor time in ms per call, ratio by rounds")?;
         writeln!(
             f,
             "{:<18}{:>7}{:>9}{:>7}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>9}",
@@ -74,9 +74,10 @@ impl Display for Report {
                 self::row(f, name, *concurrency, row, direct)?;
             }
         }
-        writeln!(f, "\nmemory, MB           worker  supervisor  worker's peak")?;
+        writeln!(f, "\nresident memory, MB  worker  supervisor  worker's peak  both, shared pages once")?;
         for (name, memory) in [("idle", self.idle), ("after load", self.loaded), ("after 10 MB", self.after_large)] {
-            writeln!(f, "{name:<20}{:>7.1}{:>12.1}{:>15.1}", memory.worker, memory.supervisor, memory.peak)?;
+            let Memory { worker, supervisor, peak, together } = memory;
+            writeln!(f, "{name:<20}{worker:>7.1}{supervisor:>12.1}{peak:>15.1}{together:>25.1}")?;
         }
         writeln!(f, "\n10 MB result, MB/s      p50     worst")?;
         let large = [("direct", &self.large_direct), ("as JSON", &self.large_json), ("as SSE", &self.large_stream)];
@@ -104,7 +105,7 @@ fn row(f: &mut Formatter<'_>, name: &str, concurrency: usize, row: &Figures, dir
         f,
         "{name:<18}{concurrency:>7}{:>9.0}{:>6.0}%{:>8.2}{:>8.2}{:>8.2}",
         row.per_second(),
-        row.per_second() / direct.per_second() * 100.0,
+        row.share_of(direct) * 100.0,
         at(0.5),
         at(0.95),
         at(0.99)

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::figures::{Cpu, Memory, status};
+use crate::figures::{Cpu, Memory, kilobytes};
 
 /// How long a program may take to answer or to end.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Setting {
-    directory: PathBuf,
+    _directory: Directory,
     redis: Child,
     bridge: Child,
     pub(crate) address: SocketAddr,
@@ -21,8 +21,9 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) fn start(tollbridge: &Path, tiny: &Path, redis: &Path) -> Result<Self, String> {
-        let directory = std::env::temp_dir().join(format!("tollbridge-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let home = Directory(std::env::temp_dir().join(format!("tollbridge-bench-{}", std::process::id())));
+        let directory = &home.0;
+        std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let port = free_port()?;
         let mut command = Command::new(redis);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
@@ -31,13 +32,13 @@ impl Setting {
         wait_until("redis-server answers", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
         let bearer = random_hex()?;
         let config = directory.join("tollbridge.json");
-        write(&config, &configuration(&directory, tiny, port, &sha256(&bearer)?))?;
+        write(&config, &configuration(directory, tiny, port, &sha256(&bearer)?))?;
         let config = config.to_string_lossy().into_owned();
         run(tollbridge, &["keygen", "--out", &directory.join("k1.key").to_string_lossy()], "")?;
         let save = ["token", "set", "--config", &config, "--user", "alice", "--server", "tiny"];
         run(tollbridge, &save, &random_hex()?)?;
-        let (bridge, address) = serve(tollbridge, &config, &directory)?;
-        Ok(Self { directory, redis: redis.keep(), bridge, address, bearer })
+        let (bridge, address) = serve(tollbridge, &config, directory)?;
+        Ok(Self { _directory: home, redis: redis.keep(), bridge, address, bearer })
     }
 
     /// Processor time of the bridge: its worker, and the servers that one has waited for.
@@ -47,15 +48,20 @@ impl Setting {
 
     pub(crate) fn memory(&self) -> Memory {
         let worker = self.worker();
+        let supervisor = Some(self.bridge.id()).filter(|&supervisor| supervisor != worker);
+        let resident = |pid| kilobytes(pid, "status", "VmRSS:").unwrap_or(0.0);
+        // The proportional size, which a process that hides its memory shows to root alone.
+        let shared_once = |pid| kilobytes(pid, "smaps_rollup", "Pss:").unwrap_or_else(|| resident(pid));
         Memory {
-            worker: status(worker, "VmRSS:"),
-            supervisor: status(self.bridge.id(), "VmRSS:"),
-            peak: status(worker, "VmHWM:"),
+            worker: resident(worker),
+            supervisor: supervisor.map_or(0.0, resident),
+            peak: kilobytes(worker, "status", "VmHWM:").unwrap_or(0.0),
+            together: shared_once(worker) + supervisor.map_or(0.0, shared_once),
         }
     }
 
     /// The supervisor's child that serves.
-    fn worker(&self) -> u32 {
+    pub(crate) fn worker(&self) -> u32 {
         let supervisor = self.bridge.id();
         let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"));
         let children = children.unwrap_or_default();
@@ -78,7 +84,15 @@ impl Drop for Setting {
         }
         let _ = self.redis.kill();
         let _ = self.redis.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A directory that is removed in the end.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -12,32 +12,32 @@ use tollbridge::descendants::Process;
 const SOON: Duration = Duration::from_secs(10);
 
 /// The program of an example, which `cargo test` builds beside the tests.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(program.exists(), "run `cargo build --examples` first");
     program
 }
 
-/// The processes that have this test's marker as their first argument.
-pub struct Marked {
+/// The processes that have this test's marker as an argument; the next one says what each is.
+pub(crate) struct Marked {
     marker: String,
     seen: Mutex<BTreeSet<i32>>,
 }
 
 impl Marked {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let marker = format!("marker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self { marker, seen: Mutex::default() }
     }
 
-    pub fn marker(&self) -> &str {
+    pub(crate) fn marker(&self) -> &str {
         &self.marker
     }
 
     /// Process ids and what each is, of all that are alive.
-    pub fn alive(&self) -> Vec<(i32, String)> {
+    pub(crate) fn alive(&self) -> Vec<(i32, String)> {
         let pids = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let alive: Vec<_> = pids.filter_map(|pid| Some((pid, self.role(pid)?))).collect();
@@ -47,12 +47,11 @@ impl Marked {
 
     fn role(&self, pid: i32) -> Option<String> {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        let mut args = line.split('\0').skip(1);
-        (args.next()? == self.marker).then(|| args.next().unwrap_or_default().to_owned())
+        Some(line.split('\0').skip_while(|arg| *arg != self.marker).nth(1)?.to_owned())
     }
 
     /// Waits until exactly these are alive.
-    pub fn wait_for(&self, roles: &[&str]) {
+    pub(crate) fn wait_for(&self, roles: &[&str]) {
         let mut wanted: Vec<_> = roles.iter().map(ToString::to_string).collect();
         wanted.sort();
         wait_until(SOON, || {
@@ -63,7 +62,7 @@ impl Marked {
     }
 
     /// Waits until none is alive, and no zombie is left of any that was seen.
-    pub fn wait_until_gone(&self) {
+    pub(crate) fn wait_until_gone(&self) {
         self.wait_for(&[]);
         wait_until(SOON, || {
             let seen = self.seen.lock().unwrap();
@@ -75,7 +74,7 @@ impl Marked {
 }
 
 /// Looks again and again until it holds.
-pub fn wait_until<T, Seen: std::fmt::Debug>(limit: Duration, mut look: impl FnMut() -> Result<T, Seen>) -> T {
+pub(crate) fn wait_until<T, Seen: std::fmt::Debug>(limit: Duration, mut look: impl FnMut() -> Result<T, Seen>) -> T {
     let deadline = Instant::now() + limit;
     loop {
         match look() {
@@ -83,5 +82,40 @@ pub fn wait_until<T, Seen: std::fmt::Debug>(limit: Duration, mut look: impl FnMu
             Err(seen) => assert!(Instant::now() < deadline, "still {seen:?} after {limit:?}"),
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What a process was given.
+pub(crate) struct Seen {
+    pub(crate) environment: BTreeSet<String>,
+    pub(crate) files: BTreeSet<u32>,
+    pub(crate) directory: PathBuf,
+    pub(crate) group: u32,
+    pub(crate) blocked: u64,
+    pub(crate) ignored: u64,
+    pub(crate) open_files: u64,
+    pub(crate) core: u64,
+}
+
+impl Seen {
+    pub(crate) fn of(pid: u32) -> Self {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let read = |name: &str| std::fs::read_to_string(proc.join(name)).unwrap();
+        let (status, limits, stat) = (read("status"), read("limits"), read("stat"));
+        let line = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+        // libc keeps 32 and 33 for itself, and ignores them in what it spawns.
+        let signals = |name| u64::from_str_radix(line(&status, name).unwrap().trim(), 16).unwrap() & !(3 << 31);
+        let soft = |name| line(&limits, name).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        let files = std::fs::read_dir(proc.join("fd")).unwrap();
+        Self {
+            environment: read("environ").split_terminator('\0').map(str::to_owned).collect(),
+            files: files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect(),
+            directory: std::fs::read_link(proc.join("cwd")).unwrap(),
+            group: stat.rsplit(')').next().unwrap().split_whitespace().nth(2).unwrap().parse().unwrap(),
+            blocked: signals("SigBlk:"),
+            ignored: signals("SigIgn:"),
+            open_files: soft("Max open files"),
+            core: soft("Max core file size"),
+        }
     }
 }

@@ -3,11 +3,14 @@
 //! `escaper MARKER ROLE [HELD …]`: as `stubborn` or `polite` (which exits with 7 on EOF) it waits for a line on stdin,
 //! then starts every HELD; MARKER is how a test finds its own. Every HELD ends up as a process whose second argument
 //! is its name, so that a test sees when it is in place.
+#![expect(clippy::unwrap_used, reason = "only a test sees it fail")]
+#![expect(clippy::zombie_processes, reason = "leaving them is what it is for")]
 #![expect(clippy::print_stdout, reason = "a server answers on stdout")]
 
 use std::io::{BufRead, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tollbridge::sys::Signals;
 
@@ -19,7 +22,9 @@ fn main() {
         "stubborn" | "polite" => {
             let mut line = String::new();
             std::io::stdin().lock().read_line(&mut line).unwrap();
-            held.iter().for_each(|held| start(marker, held));
+            for held in held {
+                start(marker, held);
+            }
             println!("started");
             if role == "polite" {
                 std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
@@ -29,26 +34,29 @@ fn main() {
         "leave" => {
             rustix::process::setsid().unwrap();
             let name = held[0].as_str();
-            match name {
-                "left" => {
-                    panic!("{}", itself(marker, name).exec());
-                }
-                _ => drop(itself(marker, name).spawn().unwrap()),
+            assert!(name != "left", "{}", itself(marker, name).exec());
+            itself(marker, name).spawn().unwrap();
+            return;
+        }
+        "leapfrog" => {
+            rustix::process::setsid().unwrap();
+            let leaps: u32 = held.first().map_or(10_000, |leaps| leaps.parse().unwrap());
+            if leaps > 0 {
+                itself(marker, role).arg((leaps - 1).to_string()).spawn().unwrap();
             }
             return;
         }
         _ => {}
     }
-    loop {
-        std::thread::park();
-    }
+    // Far longer than any test, but not for ever if one fails.
+    std::thread::sleep(Duration::from_secs(100));
 }
 
-/// Starts what will be held: `inside` the group, `left` it by setsid, a `daemon`, or a daemon with no environment and
-/// no file of ours.
+/// Starts what will be held: `inside` the group, `left` it by setsid, a `daemon`, a `bare` daemon with no environment
+/// and no file of ours, or a `leapfrog`: a daemon that goes on as its own child, again and again.
 fn start(marker: &str, held: &str) {
     let started = match held {
-        "inside" => itself(marker, held).spawn(),
+        "inside" | "leapfrog" => itself(marker, held).spawn(),
         "left" | "daemon" => itself(marker, "leave").arg(held).spawn(),
         "bare" => {
             let mut command = itself(marker, "leave");

@@ -103,11 +103,25 @@ async fn a_newer_or_another_program_s_database_is_refused() {
     let pragma = |name: &str, value: i32| {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
-    pragma("user_version", 2);
+    pragma("user_version", 3);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Newer { .. }));
-    pragma("user_version", 1);
+    pragma("user_version", 2);
     pragma("application_id", 7);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Corrupt { .. }));
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_is_brought_up_to_date() {
+    let (_home, path) = closed().await;
+    let old = rusqlite::Connection::open(&path).unwrap();
+    let revoked = "CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID";
+    old.execute_batch(&format!("DROP TABLE sessions; {revoked}; PRAGMA user_version = 1")).unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let store = open(path.parent().unwrap()).unwrap();
+        store.set_level("s1", "info", std::time::Duration::from_hours(1)).await.unwrap();
+        assert_eq!(store.session_state("s1").await.unwrap().level.as_deref(), Some("info"));
+    }
 }
 
 #[tokio::test]

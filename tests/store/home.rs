@@ -75,6 +75,28 @@ impl Home {
         }
     }
 
+    /// Puts the level of each of two sessions where the other's was, past the store.
+    pub(crate) fn swap_levels(&self, keys: &[Key], nonces: [&str; 2]) {
+        let ring = ring(keys);
+        let [one, other] =
+            nonces.map(|nonce| BASE64_URL_SAFE_NO_PAD.encode(ring.index("session", &[nonce]).next().unwrap()));
+        match self {
+            Self::Redis(home) => {
+                let key = |name: &str| format!("{PREFIX}:session:{{{name}}}");
+                let value = |name: &str| home.raw::<Vec<u8>>(&["HGET", &key(name), "level"]).unwrap();
+                let (first, second) = (value(&one), value(&other));
+                for (name, value) in [(&one, second), (&other, first)] {
+                    home.raw::<()>(&["HSET".as_bytes(), key(name).as_bytes(), b"level", &value]).unwrap();
+                }
+            }
+            Self::Embedded(_) => {
+                let update = "UPDATE sessions SET name = CASE name WHEN ?1 THEN 'x' || ?2 ELSE 'x' || ?1 END";
+                self.sqlite().execute(update, [&one, &other]).unwrap();
+                self.sqlite().execute("UPDATE sessions SET name = substr(name, 2)", ()).unwrap();
+            }
+        }
+    }
+
     /// Every byte that the store keeps.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let directory = match self {

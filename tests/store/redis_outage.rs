@@ -120,14 +120,14 @@ async fn a_redis_that_forgets_is_warned_of() {
 async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
     let redis = RedisServer::start(&[]);
     let rules = "ACL SETUSER bridge on >hunter2 resetkeys ~toll* resetchannels -@all \
-        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +set +exists +scan";
+        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +pexpire +scan";
     redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
     let store = open(redis.tcp_url().replace("redis://", "redis://bridge:hunter2@"), &[key("k1")]);
     let alice = user("alice");
     store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
     store.revoke("s1", Duration::from_mins(1)).await.unwrap();
-    assert!(store.revoked("s1").await.unwrap());
+    assert!(store.session_state("s1").await.unwrap().revoked);
     assert_eq!(store.list(None).await.unwrap().entries.len(), 1);
     assert!(store.delete(&alice, &server("notion")).await.unwrap());
     let unknown = StoreError::Refused("NOPERM".into());

@@ -106,6 +106,17 @@ impl Bridge {
         self.ended(DEADLINE).expect("tollbridge ends after SIGTERM")
     }
 
+    /// Stops it without any grace: a second signal, sent again and again since signals that wait are one.
+    pub fn stop_at_once(&mut self) -> Option<ExitStatus> {
+        procs::wait_for(DEADLINE, || {
+            let ended = self.supervisor.try_wait().expect("our child");
+            if ended.is_none() {
+                self.signal(Signal::TERM);
+            }
+            ended
+        })
+    }
+
     /// Waits until it has ended by whatever cause.
     pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
         procs::wait_for(within, || self.supervisor.try_wait().expect("our child"))
@@ -115,13 +126,9 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         let below = procs::descendants(self.supervisor());
-        if self.supervisor.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.signal(Signal::TERM);
-            self.signal(Signal::TERM);
-            if self.ended(DEADLINE).is_none() {
-                let _ = self.supervisor.kill();
-                let _ = self.supervisor.wait();
-            }
+        if self.stop_at_once().is_none() {
+            let _ = self.supervisor.kill();
+            let _ = self.supervisor.wait();
         }
         let left = || {
             let known = below.iter().filter(|process| process.is_alive()).map(|process| process.pid);

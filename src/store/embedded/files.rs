@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::store::SetupError;
 
@@ -20,7 +20,13 @@ const BUSY: Duration = Duration::from_secs(3);
 /// "Toll", in the header of a database of ours.
 const APPLICATION: i32 = 0x546f_6c6c;
 /// The version of the tables.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+/// The version before [`SESSIONS`].
+const WITHOUT_SESSIONS: i32 = 1;
+/// What stands where a path is wanted for a database that has none.
+pub(super) const IN_MEMORY: &str = ":memory:";
+/// The most pages of a database in memory: 64 MiB.
+const MAX_PAGES: i32 = 16 * 1024;
 /// The bits of a mode that let others in.
 const OTHERS: u32 = 0o077;
 
@@ -28,7 +34,13 @@ const SCHEMA: &str = "
     CREATE TABLE keys (id TEXT PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE owners (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE tokens (name TEXT, server TEXT, record BLOB NOT NULL, PRIMARY KEY (name, server)) STRICT, WITHOUT ROWID;
-    CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// What is kept of sessions: fields, and until when.
+const SESSIONS: &str = "
+    CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, field))
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX sessions_by_end ON sessions (until);
 ";
 
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
@@ -75,19 +87,31 @@ pub(super) fn connect(path: &Path) -> Result<Connection, SetupError> {
     connect().map_err(|error| setup(&error, path))
 }
 
+/// A connection to a database of its own that is nowhere but in memory.
+pub(super) fn in_memory() -> Result<Connection, SetupError> {
+    let open = || {
+        let connection = Connection::open_in_memory()?;
+        connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
+        connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(SESSIONS)?;
+        Ok(connection)
+    };
+    open().map_err(|error| setup(&error, Path::new(IN_MEMORY)))
+}
+
 /// Whether the database is ours and intact; then turns on its write-ahead log.
-pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), SetupError> {
+pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), SetupError> {
     let corrupt = |problem| Err(SetupError::Corrupt { path: path.to_owned(), problem });
     if fs::metadata(path).map_err(|error| failed(path, &error))?.len() == 0 {
         return corrupt("it is empty");
     }
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let failed = |error: rusqlite::Error| setup(&error, path);
-    if number("application_id").map_err(failed)? != APPLICATION {
+    if number(connection, "application_id").map_err(failed)? != APPLICATION {
         return corrupt("it was made by another program");
     }
-    match number("user_version").map_err(failed)? {
+    match number(connection, "user_version").map_err(failed)? {
         VERSION => {}
+        WITHOUT_SESSIONS => add_sessions(connection).map_err(failed)?,
         newer if newer > VERSION => return Err(SetupError::Newer { path: path.to_owned() }),
         _ => return corrupt("its version is unknown"),
     }
@@ -99,6 +123,21 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), SetupEr
         return corrupt("this file system does not support its write-ahead log");
     }
     Ok(())
+}
+
+/// Brings a database of the version before sessions up to date, unless another process was faster.
+fn add_sessions(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if number(&transaction, "user_version")? == WITHOUT_SESSIONS {
+        transaction.execute_batch("DROP TABLE IF EXISTS revoked")?;
+        transaction.execute_batch(SESSIONS)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()
+}
+
+fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
 /// A failure while the database is opened.
@@ -128,6 +167,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), SetupError> {
     let made = connect(&draft).and_then(|connection| {
         let tables = || {
             connection.execute_batch(SCHEMA)?;
+            connection.execute_batch(SESSIONS)?;
             connection.pragma_update(None, "user_version", VERSION)?;
             connection.pragma_update(None, "application_id", APPLICATION)?;
             // Now, while nobody else has it open; the file remembers it.

@@ -15,7 +15,8 @@ const QUEUE: usize = 256;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A thread and its line of jobs. The thread ends, and closes the database, when this is dropped.
+/// A thread and its line of jobs. The thread ends, and closes the database, when the last clone of this is dropped.
+#[derive(Clone)]
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
 }

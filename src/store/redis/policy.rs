@@ -35,7 +35,7 @@ impl Redis {
     async fn eviction(&self) -> Result<(), StoreError> {
         let mut pipe = redis::pipe();
         pipe.cmd("INFO").arg("memory");
-        let [info]: [String; 1] = self.ask(&pipe, Ok).await?;
+        let [info]: [String; 1] = self.link.ask(&pipe, Ok).await?;
         match field(&info, "maxmemory_policy") {
             Some("noeviction") => {
                 self.policy_seen.store(true, Ordering::Relaxed);
@@ -49,13 +49,13 @@ impl Redis {
     async fn is_persistent(&self) -> Result<bool, StoreError> {
         let mut pipe = redis::pipe();
         pipe.cmd("INFO").arg("persistence");
-        let [info]: [String; 1] = self.ask(&pipe, Ok).await?;
+        let [info]: [String; 1] = self.link.ask(&pipe, Ok).await?;
         if field(&info, "aof_enabled") == Some("1") {
             return Ok(true);
         }
         let mut pipe = redis::pipe();
         pipe.cmd("CONFIG").arg("GET").arg("save");
-        let [save]: [Vec<String>; 1] = self.ask(&pipe, Ok).await?;
+        let [save]: [Vec<String>; 1] = self.link.ask(&pipe, Ok).await?;
         save.get(1).map(|rules| !rules.is_empty()).ok_or(StoreError::Shape)
     }
 }

@@ -1,0 +1,265 @@
+//! A server asks, and the client is found a way to answer: on the stream of its call if it is a legacy client, by
+//! calling again if it is a modern one. Source: MCP 2026-07-28, basic/patterns/mrtr.
+
+use super::answer::Answered;
+use super::call::{Purpose, may_ask};
+use super::error::BridgeError;
+use super::questions::{
+    BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, for_client, seal_question,
+};
+use super::sse::{Last, Outbox};
+use super::talk::{Done, Talk};
+use crate::clock::UnixTime;
+use crate::config::Questions;
+use crate::mcp::json;
+use crate::mcp::legacy;
+use crate::mcp::message::Answer;
+use crate::mcp::modern::MISSING_CAPABILITY;
+use crate::mcp::translate::{self, InputRequired};
+use crate::upstream::UpstreamError;
+
+/// How often one call may be asked about; a call that asks more never comes to an end.
+const MAX_ROUNDS: u32 = 16;
+
+/// How long a state lasts that needs no process to wait, in seconds.
+const STATE_LIFETIME: u64 = 15 * 60;
+
+/// The longest state that travels through a client, in bytes.
+const MAX_TRANSCRIPT: usize = 256 * 1024;
+
+impl Talk {
+    /// Takes up a question of the server.
+    pub(super) async fn question(
+        &mut self,
+        id: &str,
+        method: &str,
+        params: Option<&str>,
+    ) -> Result<Option<Done>, BridgeError> {
+        let Some(capability) = translate::capability_for(method, params) else {
+            self.decline(id, method);
+            return Ok(None);
+        };
+        match &self.call.purpose {
+            Purpose::Legacy(Some(session))
+                if self.call.events && translate::declares(&session.capabilities, capability) =>
+            {
+                let (nonce, params) = (session.nonce.clone(), params.unwrap_or("{}").to_owned());
+                self.open.push(Question::new(id, method, &params));
+                self.forward(&nonce, id, method, &params).await?;
+            }
+            Purpose::Modern(modern) if may_ask(self.call.message.method()) && self.policy() != Questions::Refuse => {
+                if !translate::declares(&modern.capabilities, capability) {
+                    return self.lacks(capability).await.map(Some);
+                }
+                self.remember(id, method, params.unwrap_or("{}"));
+            }
+            _ => self.decline(id, method),
+        }
+        Ok(None)
+    }
+
+    /// Keeps a question until the server is silent, unless an earlier call has its answer.
+    fn remember(&mut self, id: &str, method: &str, params: &str) {
+        let fingerprint = fingerprint_of_question(method, params);
+        match self.transcript.answer_again(&fingerprint) {
+            Some(answer) => self.upstream.send(&legacy::result(id, &answer)),
+            None => self.open.push(Question::new(id, method, params)),
+        }
+    }
+
+    /// The server asks what the client cannot be asked. Source: MCP 2026-07-28, basic/index, "Per-request protocol
+    /// fields": 400 and `MissingRequiredClientCapability`.
+    async fn lacks(&mut self, capability: &str) -> Result<Done, BridgeError> {
+        let data = format!(r#"{{"requiredCapabilities":{capability}}}"#);
+        let sentence = "the server needs a capability that this client has not declared";
+        let text = legacy::error(Some(&self.reply_id), MISSING_CAPABILITY, sentence, Some(&data)).into();
+        let status = http::StatusCode::BAD_REQUEST;
+        self.outbox.last(Last { status, text, session: None, retry_after: None }).await;
+        Ok(Done::Answered)
+    }
+
+    /// Sends a question out on the stream of a legacy client's call, with an id that brings the answer back.
+    async fn forward(&mut self, nonce: &str, id: &str, method: &str, params: &str) -> Result<(), BridgeError> {
+        let address = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address();
+        let (_, text) = {
+            let sealed = |id: &str| seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id);
+            for_client(id, method, params, sealed)
+        };
+        self.event(text.into()).await
+    }
+
+    /// Puts a modern server's questions to a legacy client, one by one, on the stream of its call.
+    pub(super) async fn ask_live(&mut self, required: InputRequired) -> Result<(), BridgeError> {
+        self.round += 1;
+        let Some(nonce) = self.call.session().filter(|_| self.call.events).map(|session| session.nonce.clone()) else {
+            return Err(BridgeError::CannotAsk);
+        };
+        if self.round > MAX_ROUNDS {
+            return Err(BridgeError::TooManyRounds);
+        }
+        self.open.clear();
+        for (key, method, params) in &required.requests {
+            self.open.push(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) });
+            self.forward(&nonce, &json::quote(key), method, params).await?;
+        }
+        self.required = Some(required);
+        if self.open.is_empty() { self.call_again_with(&[]) } else { Ok(()) }
+    }
+
+    /// Asks a modern server again, in a fresh process, with the answers.
+    fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
+        let required = self.required.take().ok_or(BridgeError::Lost)?;
+        let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
+        let before = std::mem::replace(&mut self.upstream, fresh);
+        self.bridge.close_in_background(before, &self.server);
+        let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
+        self.upstream.send(&required.retry_of(&text, answers));
+        Ok(())
+    }
+
+    /// Asks a modern client by the result of its call: the server waits, or is asked again from the start.
+    pub(super) async fn ask_by_result(&mut self) -> Result<Done, BridgeError> {
+        self.round += 1;
+        if self.round > MAX_ROUNDS || self.transcript.rounds >= MAX_ROUNDS {
+            return Err(BridgeError::TooManyRounds);
+        }
+        let (done, next) = if self.policy() == Questions::Park { self.park() } else { self.replay() };
+        let now = self.bridge.clock.now().0;
+        let lifetime = match done {
+            Done::Parked => self.server.process.park_lease.as_secs(),
+            Done::Answered => STATE_LIFETIME,
+        };
+        let state = RequestState::new(&self.call.message, UnixTime(now + lifetime), next);
+        let state = state.seal(&self.bridge.keyring, self.owner());
+        if state.len() > MAX_TRANSCRIPT {
+            return Err(BridgeError::TooManyRounds);
+        }
+        let questions = self.open.iter().map(|q| (q.key.as_str(), q.method.as_str(), q.params.as_str()));
+        let info = self.met().server_info();
+        let result = translate::input_required(questions, &state, info.as_deref());
+        self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
+        Ok(done)
+    }
+
+    fn park(&mut self) -> (Done, NextStep) {
+        if self.parked.is_none() {
+            self.parked = Some(self.bridge.limits.park(&self.user));
+        }
+        let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
+        (Done::Parked, NextStep::Parked { at: mailbox.address().to_string(), round: self.round })
+    }
+
+    fn replay(&mut self) -> (Done, NextStep) {
+        let mut transcript = self.transcript.clone();
+        transcript.rounds += 1;
+        transcript.open =
+            self.open.iter().map(|q| (q.key.clone(), fingerprint_of_question(&q.method, &q.params))).collect();
+        (Done::Answered, NextStep::Replay(transcript))
+    }
+
+    /// The result that stands for an error by which a legacy server asks its client to visit a page first, for a
+    /// modern client: questions, and a state that says "call again". Source: MCP 2025-11-25, client/elicitation.
+    pub(super) fn url_elicitation(&self, answer: Answer<'_>) -> Option<String> {
+        let (Purpose::Modern(modern), Answer::Error(error)) = (&self.call.purpose, answer) else { return None };
+        if translate::error_code(error) != Some(translate::URL_ELICITATION_REQUIRED)
+            || !translate::declares(&modern.capabilities, translate::ELICITATION_URL)
+        {
+            return None;
+        }
+        let questions = translate::url_elicitations(error)?;
+        let expires = UnixTime(self.bridge.clock.now().0 + STATE_LIFETIME);
+        let state = RequestState::new(&self.call.message, expires, NextStep::Again);
+        let state = state.seal(&self.bridge.keyring, self.owner());
+        let questions: Vec<(String, String)> =
+            questions.into_iter().enumerate().map(|(n, params)| (format!("url{n}"), params)).collect();
+        let questions = questions.iter().map(|(key, params)| (key.as_str(), "elicitation/create", params.as_str()));
+        Some(translate::input_required(questions, &state, self.met().server_info().as_deref()))
+    }
+
+    /// Takes a note from another exchange.
+    pub(super) async fn note(&mut self, note: Note) -> Result<Option<Done>, BridgeError> {
+        match note {
+            Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text)?,
+            Note::Tell(text) => self.upstream.send(&text),
+            Note::Cancelled(text) => {
+                self.cancelled = Some(text);
+                return Err(BridgeError::Cancelled);
+            }
+            Note::Left => return Err(BridgeError::Stalled),
+            Note::Retry(retry) => self.refuse_retry(&retry).await,
+        }
+        Ok(None)
+    }
+
+    fn take_answer(&mut self, id: &str, failed: bool, text: &str) -> Result<(), BridgeError> {
+        let Some(at) = self.open.iter().position(|question| question.id == id) else { return Ok(()) };
+        if self.required.is_none() {
+            self.open.remove(at);
+            let member = if failed { "error" } else { "result" };
+            self.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
+            return Ok(());
+        }
+        if failed {
+            // A modern server knows no failed answers: the call ends as its client wanted it to.
+            return Err(BridgeError::NotAnswered);
+        }
+        self.open[at].answer = Some(text.to_owned());
+        if self.open.iter().any(|question| question.answer.is_none()) {
+            return Ok(());
+        }
+        let answers: Vec<_> =
+            self.open.drain(..).filter_map(|question| Some((question.key, question.answer?))).collect();
+        self.call_again_with(&answers)
+    }
+
+    /// A call that has come to this parked one: takes its answers, or says why not.
+    pub(super) async fn resume(&mut self, retry: Retry) -> Result<Done, BridgeError> {
+        let address = retry.reply_to.parse().map_err(|_| BridgeError::Lost)?;
+        if retry.round != self.round {
+            self.refuse_retry(&retry).await;
+            return Ok(Done::Parked);
+        }
+        self.outbox = Outbox::remote(self.bridge.relay.clone(), address, self.bridge.config.limits.write_stall);
+        self.reply_id = retry.id;
+        self.reply_progress = retry.progress;
+        for (key, text) in &retry.answers {
+            if let Some(at) = self.open.iter().position(|question| question.key == *key) {
+                let question = self.open.remove(at);
+                self.upstream.send(&legacy::result(&question.id, text));
+            }
+        }
+        if self.open.is_empty() {
+            self.parked = None;
+            Ok(Done::Answered)
+        } else {
+            self.ask_by_result().await
+        }
+    }
+
+    /// Tells whoever called again in vain: the call was answered already, or asked about something else since.
+    async fn refuse_retry(&mut self, retry: &Retry) {
+        let Ok(address) = retry.reply_to.parse() else { return };
+        let outbox = Outbox::remote(self.bridge.relay.clone(), address, self.bridge.config.limits.write_stall);
+        outbox.last(BridgeError::from(BadState).last(Some(&retry.id))).await;
+    }
+
+    /// What the server says while its client is thinking: more questions are kept for the next round, an answer for
+    /// whoever calls again.
+    pub(super) async fn wait_parked(&mut self) -> Result<(), UpstreamError> {
+        use crate::mcp::message::FromServer;
+        let line = self.receive().await?;
+        match FromServer::parse(super::talk::text(&line)) {
+            Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id()) => {
+                self.open.clear();
+                self.settled = Some(line);
+            }
+            Some(FromServer::Request { id, method, params }) => match translate::capability_for(&method, params) {
+                Some(_) => self.open.push(Question::new(id, &method, params.unwrap_or("{}"))),
+                None => self.decline(id, &method),
+            },
+            Some(_) => {}
+            None => self.junk(&line)?,
+        }
+        Ok(())
+    }
+}

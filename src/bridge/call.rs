@@ -1,0 +1,73 @@
+//! A call: what is asked of a fresh server, and how its client is introduced to it.
+
+use std::borrow::Cow;
+
+use crate::mcp::legacy::Introduction;
+use crate::mcp::message::Message;
+use crate::mcp::modern::{Level, Modern};
+use crate::mcp::session::Session;
+
+/// A request, its client, and what is to be done.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The client's request.
+    pub(super) message: Message,
+    /// Who the server is told is calling.
+    pub(super) introduction: Introduction,
+    /// What is done once the server has been met.
+    pub(super) purpose: Purpose,
+    /// From which level the client wants log messages, if it has said so.
+    pub(super) level: Option<Level>,
+    /// Whether the client takes events, so that it can be asked while it waits.
+    pub(super) events: bool,
+}
+
+/// What a call is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The handshake itself, for a legacy client; its answer begins a session.
+    Initialize(crate::mcp::legacy::Asked),
+    /// What the server says of itself, for a modern client.
+    Discover,
+    /// A legacy client's request, in its session if it has one.
+    Legacy(Option<Session>),
+    /// A modern client's request.
+    Modern(Modern),
+}
+
+impl Call {
+    /// The request's id as written: also as the server knows it.
+    pub(super) fn id(&self) -> &str {
+        self.message.id().unwrap_or("null")
+    }
+
+    /// The request's progress token as written: also as the server knows it.
+    pub(super) fn progress(&self) -> Option<Cow<'_, str>> {
+        self.message.meta().and_then(|meta| meta.get("progressToken").map(|token| Cow::Owned(token.to_owned())))
+    }
+
+    /// Whether its client is of the era in which leaving is cancelling.
+    pub(super) fn is_modern(&self) -> bool {
+        matches!(self.purpose, Purpose::Modern(_) | Purpose::Discover)
+    }
+
+    /// Whether the status line may go out before the answer is there: not where the answer begins a session, whose id
+    /// travels in a header.
+    pub(super) fn may_commit_early(&self) -> bool {
+        !matches!(self.purpose, Purpose::Initialize(_))
+    }
+
+    /// The session, if there is one.
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.purpose {
+            Purpose::Legacy(session) => session.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a modern client can be asked for input by the result of this method. Source: MCP 2026-07-28,
+/// basic/patterns/mrtr, "Supported Requests".
+pub(super) fn may_ask(method: &str) -> bool {
+    matches!(method, "tools/call" | "prompts/get" | "resources/read")
+}

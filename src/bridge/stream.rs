@@ -1,0 +1,228 @@
+//! Long streams: a listener of a legacy session, HTTP+SSE, `subscriptions/listen`. Each has one server for as long as it
+//! lives, and one task that owns both; what the server says of its own accord goes out there and nowhere else.
+//!
+//! A server that ends is not started again: the stream ends with it, and its client, who knows what it missed and what
+//! it still wants, opens another. A stream ends at a soft stop, because nothing would ever finish it.
+
+mod child;
+mod listener;
+mod pipe;
+mod subscription;
+mod translator;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
+
+use super::conversation::until_forced;
+use super::error::BridgeError;
+use super::questions::{Note, Owner};
+use super::sse::{Outbox, Stalled};
+use super::talk::{one_line, text};
+use super::{Bridge, Connection};
+use crate::config::Server;
+use crate::limits::Permit;
+use crate::mcp::session::Session;
+use crate::metrics::End;
+use crate::relay::Mailbox;
+use crate::respond::Body;
+use crate::secret::Secret;
+use crate::store::SessionState;
+use crate::tokens::TokenError;
+use crate::upstream::UpstreamError;
+use crate::upstream::group::Graces;
+use crate::user::UserId;
+
+use child::Child;
+use listener::Listener;
+use pipe::Pipe;
+use subscription::Subscription;
+
+pub(super) use subscription::LISTEN;
+
+/// A server, its client, and who they are.
+pub(super) struct Stream {
+    bridge: Arc<Bridge>,
+    user: UserId,
+    server: Arc<Server>,
+    child: Child,
+    outbox: Outbox,
+    /// Where other requests leave what is for the server.
+    mailbox: Mailbox,
+}
+
+/// What is heard next.
+enum Heard {
+    /// The server wrote a line.
+    Line(Bytes),
+    /// Another request left a note.
+    Note(Note),
+}
+
+impl Stream {
+    /// The next line of the server or note of another request.
+    async fn hear(&mut self) -> Result<Heard, BridgeError> {
+        loop {
+            tokio::select! {
+                line = self.child.line() => return Ok(Heard::Line(line?)),
+                note = self.mailbox.receive() => if let Some(note) = Note::read(&note) {
+                    return Ok(Heard::Note(note));
+                },
+            }
+        }
+    }
+
+    async fn event(&self, text: Bytes) -> Result<(), BridgeError> {
+        self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner { user: &self.user, server: &self.server.name }
+    }
+}
+
+/// What a stream is for.
+enum Work {
+    Listener(Listener),
+    Pipe(Pipe),
+    Subscription(Subscription),
+}
+
+impl Work {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Listener(_) => "listener",
+            Self::Pipe(_) => "sse",
+            Self::Subscription(_) => "subscription",
+        }
+    }
+
+    fn stream(&self) -> &Stream {
+        match self {
+            Self::Listener(listener) => &listener.stream,
+            Self::Pipe(pipe) => &pipe.stream,
+            Self::Subscription(subscription) => &subscription.stream,
+        }
+    }
+
+    /// Works until there is nothing more to do.
+    async fn run(&mut self) -> Result<(), BridgeError> {
+        match self {
+            Self::Listener(listener) => listener.run().await,
+            Self::Pipe(pipe) => pipe.run().await,
+            Self::Subscription(subscription) => subscription.run().await,
+        }
+    }
+
+    /// Tells the client that the stream is over, as it knows such an end.
+    async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
+        match self {
+            Self::Listener(listener) => listener.stream.outbox.quiet(),
+            Self::Pipe(pipe) => pipe.say_goodbye(error).await,
+            Self::Subscription(subscription) => subscription.say_goodbye(error).await,
+        }
+    }
+
+    /// What is left to be ended once the client has been told.
+    async fn into_child(self, end: End) -> Child {
+        match self {
+            Self::Listener(listener) => listener.stream.child,
+            Self::Pipe(pipe) => pipe.stream.child,
+            Self::Subscription(subscription) => subscription.into_child(end).await,
+        }
+    }
+}
+
+/// A stream that is let in, with everything it must give back.
+struct Running {
+    work: Work,
+    /// When it ends in any case.
+    until: Instant,
+    /// Cancelled when the client has left.
+    gone: CancellationToken,
+    permit: Permit,
+}
+
+impl Running {
+    /// Runs the stream to its end and returns when nothing of its server is left.
+    async fn run(mut self) {
+        let began = Instant::now();
+        let (end, error) = self.until_an_end().await;
+        if let Some(error) = &error {
+            tracing::debug!(%error, "a stream failed");
+        }
+        self.work.say_goodbye(error.as_ref()).await;
+        let bridge = Arc::clone(&self.work.stream().bridge);
+        bridge.metrics.ended(end);
+        tracing::info!(stream = self.work.name(), end = end.as_str(), ms = began.elapsed().as_millis(), "stream ended");
+        let server = Arc::clone(&self.work.stream().server);
+        let close = async {
+            let upstream = self.work.into_child(end).await.upstream;
+            if end == End::UpstreamLeft {
+                upstream.explain();
+            }
+            upstream.close(Graces::from(&server.process)).await;
+        };
+        tokio::select! {
+            () = close => {}
+            // Dropping a server is killing it.
+            () = until_forced(&bridge.lifecycle.hard) => {}
+        }
+        drop(self.permit);
+    }
+
+    /// The one place where everything that can end a stream is waited for.
+    async fn until_an_end(&mut self) -> (End, Option<BridgeError>) {
+        let lifecycle = self.work.stream().bridge.lifecycle.clone();
+        // A pipe ends softly by itself, when nothing is asked on it.
+        let soft = if matches!(self.work, Work::Pipe(_)) { CancellationToken::new() } else { lifecycle.soft };
+        tokio::select! {
+            biased;
+            done = self.work.run() => match done {
+                Ok(()) => (End::Answered, None),
+                Err(BridgeError::Stopped) => (End::Stopped, None),
+                Err(BridgeError::Stalled) => (End::ClientLeft, None),
+                Err(error @ BridgeError::Upstream(UpstreamError::StartTimeout)) => (End::DeadlinePassed, Some(error)),
+                Err(error) => (End::UpstreamLeft, Some(error)),
+            },
+            () = self.gone.cancelled() => (End::ClientLeft, None),
+            () = tokio::time::sleep_until(self.until) => (End::DeadlinePassed, None),
+            () = soft.cancelled() => (End::Stopped, None),
+            () = lifecycle.hard.cancelled() => (End::Stopped, Some(BridgeError::Stopped)),
+        }
+    }
+}
+
+impl Bridge {
+    /// What a stream needs before a server is started for it; the inner error is the answer to a user without a token.
+    async fn admit_stream(
+        &self,
+        user: &UserId,
+        server: &Server,
+        session: Option<&Session>,
+    ) -> Result<Result<(Permit, Option<Arc<Secret>>, SessionState), Response<Body>>, BridgeError> {
+        let permit = self.limits.admit(user, &server.name).await?;
+        let (token, state) = self.look_up(user, server, session).await?;
+        match token {
+            Ok(token) => Ok(Ok((permit, token.map(Arc::new), state))),
+            Err(TokenError::Absent) => Ok(Err(self.stream_without_token(server))),
+            Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
+        }
+    }
+
+    /// Starts the task that owns a stream; it knows by the guard when the client has left.
+    fn run_stream(&self, work: Work, permit: Permit, lifetime: Duration, connection: &Connection) -> DropGuard {
+        let gone = connection.gone.child_token();
+        let guard = gone.clone().drop_guard();
+        let stream = work.stream();
+        let span = tracing::info_span!("stream", user = %stream.user, server = %stream.server.name);
+        let running = Running { work, until: Instant::now() + lifetime, gone, permit };
+        self.lifecycle.spawn(running.run().instrument(span));
+        guard
+    }
+}

@@ -1,0 +1,270 @@
+//! HTTP+SSE: one server for the life of the stream, and what its client says to it by POSTs to any node. Source: MCP
+//! 2024-11-05, basic/transports, "HTTP with SSE".
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::translator::{Said, Translator};
+use super::{Child, Heard, Stream, Work};
+use crate::bridge::error::BridgeError;
+use crate::bridge::questions::{Note, Owner};
+use crate::bridge::sse::way_back;
+use crate::bridge::talk::{one_line, text};
+use crate::bridge::{Bridge, Connection, read};
+use crate::keyring::{Keyring, Place, Purpose};
+use crate::mcp::era::{Era, Version};
+use crate::mcp::json::Object;
+use crate::mcp::legacy::Introduction;
+use crate::mcp::message::FromServer;
+use crate::mcp::session;
+use crate::relay::{Address, NotDelivered};
+use crate::respond::{self, Body};
+use crate::upstream::UpstreamError;
+
+/// How long a message waits for room at a stream whose server is slow to read.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many requests of one client are known to wait for answers; more are served, and not told apart at the end.
+const MOST_ASKED: usize = 256;
+
+/// How far apart a notification and the answer after it go out: the official TypeScript client of this transport loses
+/// progress that arrives in one chunk with the answer, however it was flushed.
+const APART: Duration = Duration::from_millis(10);
+
+/// The parameter of the endpoint that says which stream a message is for.
+const SESSION: &str = "sessionId";
+
+/// A client's stream.
+pub(super) struct Pipe {
+    pub(super) stream: Stream,
+    /// The ids of requests that have no answer yet, as written.
+    asked: BTreeSet<String>,
+    /// When the last notification went out.
+    notified: Instant,
+    /// What a modern server needs; a legacy one speaks for itself.
+    translator: Option<Translator>,
+}
+
+/// Which stream a message is for, sealed to its user and server.
+#[derive(Serialize, Deserialize)]
+struct StreamId {
+    address: String,
+    expires: u64,
+}
+
+impl Bridge {
+    /// Answers a request to `/{server}/sse`. `server` is the path's segment, decoded once.
+    pub async fn answer_sse(
+        self: &Arc<Self>,
+        server: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Body> {
+        let opened = self.open_sse(server, &request.into_parts().0, connection).await;
+        opened.unwrap_or_else(|error| self.refuse(server, &error, None))
+    }
+
+    /// Answers a request to `/{server}/message`. `server` is the path's segment, decoded once.
+    pub async fn answer_message(
+        &self,
+        server: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Body> {
+        let mut id = None;
+        let delivered = self.post_message(server, request, connection, &mut id).await;
+        delivered.unwrap_or_else(|error| self.refuse(server, &error, id.as_deref()))
+    }
+
+    /// Opens a stream.
+    async fn open_sse(
+        self: &Arc<Self>,
+        server: &str,
+        head: &Parts,
+        connection: &Connection,
+    ) -> Result<Response<Body>, BridgeError> {
+        let (user, server) = self.identify(head, server, connection)?;
+        if head.method != Method::GET {
+            return Err(BridgeError::Method("GET"));
+        }
+        let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Ok(refusal),
+        };
+        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
+        let expires = self.clock.now().0 + lifetime.as_secs();
+        let owner = Owner { user: &user, server: &server.name };
+        let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });
+        let prefix = self.config.public_url.path().trim_end_matches('/');
+        let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
+        let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
+        let pipe = Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None };
+        let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
+        Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
+    }
+
+    /// Leads a message to the stream it is for, on whichever node that is.
+    async fn post_message(
+        &self,
+        server: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+        id: &mut Option<String>,
+    ) -> Result<Response<Body>, BridgeError> {
+        let (head, body) = request.into_parts();
+        let (user, server) = self.identify(&head, server, connection)?;
+        if head.method != Method::POST {
+            return Err(BridgeError::Method("POST"));
+        }
+        let owner = Owner { user: &user, server: &server.name };
+        let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
+        let message = read::message(&head, body, &self.config.limits).await?;
+        *id = message.id().map(str::to_owned);
+        let note = Note::Tell(message.text().to_owned()).write();
+        match self.relay.deliver_within(PATIENCE, &stream, note).await {
+            Ok(()) => Ok(respond::text(StatusCode::ACCEPTED, "Accepted")),
+            Err(NotDelivered::Gone) => Err(BridgeError::NoStream),
+            Err(NotDelivered::TooLarge) => Err(BridgeError::TooLarge),
+            Err(NotDelivered::Full | NotDelivered::Failed) => Err(BridgeError::Relay),
+        }
+    }
+
+    /// The stream that a message is for, if it is one of this user's on this server and has not ended by itself.
+    fn stream_of(&self, head: &Parts, owner: Owner<'_>) -> Option<Address> {
+        let query = head.uri.query()?;
+        let mut named = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == SESSION);
+        let (_, sealed) = named.next().filter(|_| named.next().is_none())?;
+        let plain = self.keyring.open_text(place(&parts(owner)), &sealed).ok()?;
+        let id: StreamId = serde_json::from_slice(&plain).ok()?;
+        (self.clock.now().0 < id.expires).then(|| id.address.parse().ok()).flatten()
+    }
+}
+
+impl Pipe {
+    pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
+        self.meet().await?;
+        let soft = self.stream.bridge.lifecycle.soft.clone();
+        loop {
+            let heard = tokio::select! {
+                heard = self.stream.hear() => heard?,
+                () = soft.cancelled(), if self.asked.is_empty() => return Err(BridgeError::Stopped),
+            };
+            match heard {
+                Heard::Line(line) => self.line(&line).await?,
+                Heard::Note(Note::Tell(text)) => self.tell(&text).await?,
+                Heard::Note(_) => {}
+            }
+        }
+    }
+
+    /// Finds out whether the server needs a translator. A legacy one is met by its client.
+    async fn meet(&mut self) -> Result<(), BridgeError> {
+        let nobody = Introduction {
+            version: Version::NEWEST_LEGACY,
+            client_info: session::brief_client_info(None),
+            capabilities: "{}".into(),
+        };
+        let child = &mut self.stream.child;
+        if child.era(&nobody).await? == Era::Modern {
+            let discovered = child.discover(&nobody).await?.ok_or(UpstreamError::Handshake)?;
+            self.translator = Some(Translator::new(discovered));
+        }
+        Ok(())
+    }
+
+    /// What the server says goes out as it came.
+    async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
+        let said = match &mut self.translator {
+            Some(translator) => translator.from_server(line),
+            None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
+        };
+        match said {
+            Some(said) => self.say(said).await,
+            None => Ok(self.stream.child.junk(line)?),
+        }
+    }
+
+    /// What the client says goes in as it came.
+    async fn tell(&mut self, text: &str) -> Result<(), BridgeError> {
+        match FromServer::parse(text) {
+            Some(FromServer::Request { id, .. }) if self.asked.len() < MOST_ASKED => {
+                self.asked.insert(id.to_owned());
+            }
+            Some(FromServer::Notification { method, params }) if method == "notifications/cancelled" => {
+                let params = params.and_then(|params| Object::parse(params).ok()).unwrap_or_default();
+                if let Some(id) = params.get("requestId") {
+                    self.asked.remove(id);
+                }
+            }
+            _ => {}
+        }
+        let said = match &mut self.translator {
+            Some(translator) => translator.from_client(text),
+            None => vec![Said::ToServer(text.to_owned())],
+        };
+        self.say(said).await
+    }
+
+    async fn say(&mut self, all: Vec<Said>) -> Result<(), BridgeError> {
+        for said in all {
+            match said {
+                Said::ToServer(text) => self.stream.child.upstream.send(&text),
+                Said::ToClient(text) => self.event(text).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Bytes) -> Result<(), BridgeError> {
+        let is_notification = match FromServer::parse(text(&event)) {
+            Some(FromServer::Response { id, .. }) => {
+                if let Some(id) = id {
+                    self.asked.remove(id);
+                }
+                tokio::time::sleep_until(self.notified + APART).await;
+                false
+            }
+            Some(FromServer::Notification { .. }) => true,
+            _ => false,
+        };
+        self.stream.event(event).await?;
+        if is_notification {
+            self.notified = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Every request that has no answer gets an error, then the stream ends.
+    pub(super) async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
+        for id in std::mem::take(&mut self.asked) {
+            let error = error.unwrap_or(&BridgeError::Stopped).document(Some(&id));
+            if self.stream.outbox.event(error).await.is_err() {
+                break;
+            }
+        }
+        self.stream.outbox.quiet();
+    }
+}
+
+fn parts(owner: Owner<'_>) -> [&str; 4] {
+    ["sse", owner.user.issuer(), owner.user.subject(), owner.server.as_str()]
+}
+
+fn place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
+    Place { purpose: Purpose::Route, parts }
+}
+
+fn seal(keyring: &Keyring, owner: Owner<'_>, id: &StreamId) -> String {
+    let plain = serde_json::to_vec(id).expect("plain fields serialize");
+    keyring.seal_text(place(&parts(owner)), &plain)
+}

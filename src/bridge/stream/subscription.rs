@@ -1,0 +1,365 @@
+//! `subscriptions/listen`: what a server says of its own accord, as far as a modern client has asked for it.
+//! Source: MCP 2026-07-28, basic/patterns/subscriptions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::{Child, Heard, Stream, Work};
+use crate::bridge::call::Call;
+use crate::bridge::error::BridgeError;
+use crate::bridge::meet::Met;
+use crate::bridge::sse::{Last, way_back};
+use crate::bridge::talk::{one_line, text};
+use crate::bridge::{Asked, Bridge, Connection};
+use crate::mcp::json::{self, Object};
+use crate::mcp::legacy::{self, Initialized, Introduction};
+use crate::mcp::message::{Answer, FromServer, Message};
+use crate::mcp::modern::{self, Level};
+use crate::mcp::translate;
+use crate::metrics::End;
+use crate::respond::Body;
+use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
+
+/// The method.
+pub(in crate::bridge) const LISTEN: &str = "subscriptions/listen";
+
+/// The notification that says what is listened to; it comes before any other.
+pub(super) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+/// `_meta`: the id of the request that a notification belongs to.
+const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// The changes of lists: how they are asked for, their notification, and the capability that promises them.
+const LISTS: [(&str, &str, &str); 3] = [
+    ("toolsListChanged", "notifications/tools/list_changed", "tools"),
+    ("promptsListChanged", "notifications/prompts/list_changed", "prompts"),
+    ("resourcesListChanged", "notifications/resources/list_changed", "resources"),
+];
+
+/// The notification that a resource has changed.
+const UPDATED: &str = "notifications/resources/updated";
+
+/// How long a server has to take note of a cancellation before it is ended.
+const CANCEL_GRACE: Duration = Duration::from_millis(300);
+
+/// How long a legacy server may take to agree to one subscription.
+const AGREE: Duration = Duration::from_secs(10);
+
+/// What a client wants to hear.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// Which changes of lists, in the order of [`LISTS`].
+    lists: [bool; LISTS.len()],
+    /// Which resources.
+    resources: Vec<String>,
+}
+
+impl Filter {
+    /// Everything there is, and these resources.
+    pub(super) fn everything(resources: Vec<String>) -> Self {
+        Self { lists: [true; LISTS.len()], resources }
+    }
+
+    /// What the request asks for; `None` if that is malformed or more than is kept.
+    fn parse(message: &Message) -> Option<Self> {
+        let params = message.params_object();
+        let wanted = Object::parse(params.get("notifications")?).ok()?;
+        let mut filter = Self::default();
+        for (at, (name, ..)) in LISTS.iter().enumerate() {
+            filter.lists[at] = wanted.get(name).map_or(Some(false), |text| serde_json::from_str(text).ok())?;
+        }
+        if let Some(text) = wanted.get("resourceSubscriptions") {
+            filter.resources = serde_json::from_str(text).ok()?;
+        }
+        filter.resources.sort_unstable();
+        filter.resources.dedup();
+        let fits =
+            filter.resources.len() <= MAX_SUBSCRIPTIONS && filter.resources.iter().all(|uri| uri.len() <= MAX_URI);
+        fits.then_some(filter)
+    }
+
+    /// The request that asks for it.
+    pub(super) fn request(&self, id: &str, client: &Introduction, level: Option<Level>) -> String {
+        let meta = translate::modern_meta(Object::default(), client, level);
+        let wanted = self.write();
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"{LISTEN}","params":{{"_meta":{meta},"notifications":{wanted}}}}}"#
+        )
+    }
+
+    /// As it stands in requests and acknowledgements.
+    fn write(&self) -> String {
+        let lists = LISTS.iter().zip(self.lists).filter(|(_, wanted)| *wanted);
+        let mut members: Vec<String> = lists.map(|((name, ..), _)| format!(r#""{name}":true"#)).collect();
+        if !self.resources.is_empty() {
+            let uris: Vec<String> = self.resources.iter().map(|uri| json::quote(uri)).collect();
+            members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
+        }
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// Whether a notification is among what is wanted.
+    fn wants(&self, method: &str, params: Option<&str>) -> bool {
+        if method == UPDATED {
+            let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
+            return params.get_string("uri").is_some_and(|uri| self.resources.iter().any(|wanted| *wanted == uri));
+        }
+        LISTS.iter().zip(self.lists).any(|((_, name, _), wanted)| wanted && *name == method)
+    }
+}
+
+/// A modern client's subscription.
+pub(super) struct Subscription {
+    pub(super) stream: Stream,
+    call: Call,
+    filter: Filter,
+    /// Whether a modern server is listening for this request, so that a cancellation means something to it.
+    asked: bool,
+    /// Whether the client has its final message.
+    answered: bool,
+}
+
+impl Bridge {
+    /// Opens a subscription.
+    pub(in crate::bridge) async fn subscribe(
+        self: &Arc<Self>,
+        asked: Asked,
+        call: Call,
+        connection: &Connection,
+    ) -> Result<Response<Body>, BridgeError> {
+        let filter = Filter::parse(&call.message).ok_or(BridgeError::Filter)?;
+        if !call.events {
+            return Err(BridgeError::NotAcceptable);
+        }
+        let Asked { user, server, .. } = asked;
+        let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Ok(refusal),
+        };
+        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let lost = BridgeError::Lost.document(Some(call.id()));
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let form = self.form(&call);
+        let mailbox = self.relay.open();
+        let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
+        let subscription = Subscription { stream, call, filter, asked: false, answered: false };
+        let lifetime = self.config.limits.session_lifetime;
+        let guard = self.run_stream(Work::Subscription(subscription), permit, lifetime, connection);
+        Ok(inbox.respond(form, guard).await)
+    }
+}
+
+impl Subscription {
+    pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
+        match self.stream.child.meet(&self.call.introduction).await? {
+            Met::Legacy(initialized) => {
+                self.agree(&initialized).await?;
+                self.acknowledge().await?;
+            }
+            Met::Modern(_) => {
+                self.stream.child.upstream.send(self.call.message.text());
+                self.asked = true;
+            }
+        }
+        for line in std::mem::take(&mut self.stream.child.waiting) {
+            self.line(&line).await?;
+        }
+        while !self.answered {
+            if let Heard::Line(line) = self.stream.hear().await? {
+                self.line(&line).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves of the filter what a legacy server promises, and what it agrees to be subscribed to.
+    async fn agree(&mut self, initialized: &Initialized) -> Result<(), BridgeError> {
+        for (wanted, (.., area)) in self.filter.lists.iter_mut().zip(LISTS) {
+            *wanted &= initialized.promises(area, "listChanged");
+        }
+        let mut agreed = Vec::new();
+        if initialized.promises("resources", "subscribe") {
+            for uri in std::mem::take(&mut self.filter.resources) {
+                if self.subscribe_to(&uri).await? {
+                    agreed.push(uri);
+                }
+            }
+        }
+        self.filter.resources = agreed;
+        Ok(())
+    }
+
+    async fn subscribe_to(&mut self, uri: &str) -> Result<bool, BridgeError> {
+        let child = &mut self.stream.child;
+        child.upstream.send(&legacy::change_subscription(uri, true));
+        let Ok(line) = tokio::time::timeout(AGREE, child.answer_to(legacy::SUBSCRIBE_ID)).await else {
+            return Ok(false);
+        };
+        let line = line?;
+        Ok(matches!(FromServer::parse(text(&line)), Some(FromServer::Response { answer: Answer::Result(_), .. })))
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), BridgeError> {
+        let (id, agreed) = (self.call.id(), self.filter.write());
+        let params = format!(r#"{{"_meta":{{"{SUBSCRIPTION_ID}":{id}}},"notifications":{agreed}}}"#);
+        self.stream.event(notification(ACKNOWLEDGED, &params)).await
+    }
+
+    async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
+        match FromServer::parse(text(line)) {
+            Some(FromServer::Notification { method, params }) => {
+                let acknowledges = self.asked && method == ACKNOWLEDGED;
+                if acknowledges || self.filter.wants(&method, params) {
+                    return self.stream.event(tagged(line, self.call.id())).await;
+                }
+            }
+            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
+                let error = match answer {
+                    Answer::Error(error) => translate::error_code(error),
+                    Answer::Result(_) => None,
+                };
+                self.last(status_of(error), one_line(line)).await;
+            }
+            Some(FromServer::Request { id, method, .. }) => self.stream.child.decline(id, &method),
+            Some(FromServer::Response { .. }) => {}
+            None => self.stream.child.junk(line)?,
+        }
+        Ok(())
+    }
+
+    async fn last(&mut self, status: StatusCode, text: Bytes) {
+        self.answered = true;
+        self.stream.outbox.last(Last { status, text, session: None, retry_after: None }).await;
+    }
+
+    /// The subscription ends without an error unless there was one.
+    pub(super) async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
+        if self.answered {
+            return;
+        }
+        let id = self.call.id();
+        match error {
+            Some(error) if !matches!(error, BridgeError::Stopped) => {
+                let last = error.last(Some(id));
+                self.stream.outbox.last(last).await;
+            }
+            _ => {
+                let result = format!(r#"{{"resultType":"complete","_meta":{{"{SUBSCRIPTION_ID}":{id}}}}}"#);
+                let text = legacy::result(id, &result).into();
+                self.last(StatusCode::OK, text).await;
+            }
+        }
+    }
+
+    /// Lets a server that still listens know that nobody wants to hear it.
+    pub(super) async fn into_child(self, end: End) -> Child {
+        let Self { stream: Stream { mut child, outbox, .. }, call, asked, .. } = self;
+        drop(outbox);
+        if asked && matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) {
+            child.upstream.send(&cancelled(call.id(), end.as_str()));
+            let until_it_leaves = async { while child.upstream.receive().await.is_ok() {} };
+            let _ = tokio::time::timeout(CANCEL_GRACE, until_it_leaves).await;
+        }
+        child
+    }
+}
+
+/// The status of the answer by which a server ends a subscription.
+fn status_of(error: Option<i64>) -> StatusCode {
+    match error {
+        Some(modern::UNSUPPORTED_VERSION..=modern::HEADER_MISMATCH) => StatusCode::BAD_REQUEST,
+        Some(-32601) => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    }
+}
+
+/// The notification that takes a request back.
+pub(super) fn cancelled(id: &str, reason: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#
+    )
+}
+
+fn notification(method: &str, params: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()
+}
+
+/// A notification that says which subscription it belongs to.
+fn tagged(line: &Bytes, id: &str) -> Bytes {
+    with_tag(line, Some(id))
+}
+
+/// A notification that does not say so.
+pub(super) fn untagged(line: &Bytes) -> Bytes {
+    with_tag(line, None)
+}
+
+fn with_tag(line: &Bytes, id: Option<&str>) -> Bytes {
+    let mut message = Object::parse(text(line)).unwrap_or_default();
+    let mut params = message.get_object("params").unwrap_or_default();
+    let mut meta = params.get_object("_meta").unwrap_or_default();
+    match id {
+        Some(id) => meta.set(SUBSCRIPTION_ID, id),
+        None => meta.remove(SUBSCRIPTION_ID),
+    }
+    let meta = (!meta.is_empty()).then(|| meta.write());
+    match &meta {
+        Some(meta) => params.set("_meta", meta),
+        None => params.remove("_meta"),
+    }
+    let params = params.write();
+    message.set("params", &params);
+    one_line(&message.write().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(notifications: &str) -> Option<Filter> {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{notifications}}}}}"#
+        );
+        Filter::parse(&Message::parse(text.into()).unwrap())
+    }
+
+    #[test]
+    fn a_filter_is_read_and_written() {
+        let all =
+            filter(r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["b","a","b"]}"#);
+        assert_eq!(all.unwrap().write(), r#"{"toolsListChanged":true,"resourceSubscriptions":["a","b"]}"#);
+        assert_eq!(filter("{}").unwrap().write(), "{}");
+        let many = format!(r#"{{"resourceSubscriptions":[{}"x"]}}"#, r#""a","#.repeat(3));
+        assert!(filter(&many).is_some());
+        for malformed in [r#"{"toolsListChanged":1}"#, r#"{"resourceSubscriptions":"a"}"#, "7"] {
+            assert_eq!(filter(malformed), None, "{malformed}");
+        }
+        let too_many: Vec<String> = (0..=MAX_SUBSCRIPTIONS).map(|n| format!("\"{n}\"")).collect();
+        assert_eq!(filter(&format!(r#"{{"resourceSubscriptions":[{}]}}"#, too_many.join(","))), None);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_wanted() {
+        let filter = filter(r#"{"toolsListChanged":true,"resourceSubscriptions":["a"]}"#).unwrap();
+        assert!(filter.wants("notifications/tools/list_changed", None));
+        assert!(!filter.wants("notifications/prompts/list_changed", None));
+        assert!(filter.wants(UPDATED, Some(r#"{"uri":"a"}"#)));
+        assert!(!filter.wants(UPDATED, Some(r#"{"uri":"b"}"#)));
+        assert!(!filter.wants("notifications/message", Some("{}")));
+    }
+
+    #[test]
+    fn a_tag_keeps_the_type_of_its_id_and_everything_else_as_written() {
+        let line = Bytes::from(r#"{"jsonrpc":"2.0","method":"m","params":{"x":1.0,"_meta":{"k":1e2}},"y":2}"#);
+        let expected = r#"{"jsonrpc":"2.0","method":"m","params":{"x":1.0,"_meta":{"k":1e2,"io.modelcontextprotocol/subscriptionId":"7"}},"y":2}"#;
+        assert_eq!(tagged(&line, r#""7""#), expected);
+        assert_eq!(untagged(&Bytes::from(expected)), line);
+        let bare = Bytes::from(r#"{"jsonrpc":"2.0","method":"m"}"#);
+        let expected =
+            r#"{"jsonrpc":"2.0","method":"m","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#;
+        assert_eq!(tagged(&bare, "7"), expected);
+    }
+}

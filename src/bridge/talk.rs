@@ -1,0 +1,431 @@
+//! The straight-line work of a call: meeting the server, the request, everything until the answer. It knows nothing of
+//! cancelling; whoever owns it stops listening.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::answer::Answered;
+use super::call::{Call, Purpose};
+use super::error::BridgeError;
+use super::meet::Met;
+use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript};
+use super::sse::{Last, Outbox, Stalled};
+use super::{Asked, Bridge};
+use crate::config::{Questions, Server};
+use crate::limits::Parked;
+use crate::mcp::era::{Era, Version};
+use crate::mcp::json::{self, Object};
+use crate::mcp::legacy;
+use crate::mcp::message::{Answer, FromServer};
+use crate::mcp::modern::Level;
+use crate::mcp::translate;
+use crate::relay::Mailbox;
+use crate::secret::Secret;
+use crate::upstream::{Upstream, UpstreamError};
+use crate::user::UserId;
+
+/// How long a server must be silent before its questions are put to a client that answers by calling again: those that
+/// it asks at once come in one burst.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// A call in the making: what is asked, of which server, for whom.
+pub(super) struct Talk {
+    pub(super) bridge: Arc<Bridge>,
+    pub(super) user: UserId,
+    pub(super) server: Arc<Server>,
+    pub(super) token: Option<Arc<Secret>>,
+    pub(super) call: Call,
+    pub(super) upstream: Upstream,
+    pub(super) outbox: Outbox,
+    /// Where notes from other exchanges arrive, once any may.
+    pub(super) mailbox: Option<Mailbox>,
+    /// What the server turned out to be.
+    pub(super) met: Option<Met>,
+    /// The request's id and progress token as the client has them now: a call that goes on has new ones.
+    pub(super) reply_id: String,
+    pub(super) reply_progress: Option<String>,
+    /// Whether the request is on its way to the server, so that a cancellation means something to it.
+    pub(super) asked: bool,
+    /// What the client said when it cancelled.
+    pub(super) cancelled: Option<String>,
+    /// Questions of the server that have no answer yet.
+    pub(super) open: Vec<Question>,
+    /// How often the client has been asked to call again.
+    pub(super) round: u32,
+    /// What an earlier call asked and was answered.
+    pub(super) transcript: Transcript,
+    /// What a modern server wants to know, while a legacy client is asked.
+    pub(super) required: Option<translate::InputRequired>,
+    /// The place among the parked.
+    pub(super) parked: Option<Parked>,
+    /// The server's answer, if it came while nobody listened.
+    pub(super) settled: Option<Bytes>,
+}
+
+/// How far the work has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// The client has its answer.
+    Answered,
+    /// The client has been asked, and the server waits.
+    Parked,
+}
+
+/// What is heard next.
+enum Heard {
+    Line(Bytes),
+    Note(Note),
+    Silence,
+}
+
+impl Talk {
+    /// A call about to begin.
+    pub(super) fn new(
+        bridge: &Arc<Bridge>,
+        asked: Asked,
+        call: Call,
+        (upstream, token): (Upstream, Option<Arc<Secret>>),
+        (outbox, transcript): (Outbox, Transcript),
+    ) -> Self {
+        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(Cow::into_owned));
+        Self {
+            bridge: Arc::clone(bridge),
+            user: asked.user,
+            server: asked.server,
+            token,
+            call,
+            upstream,
+            outbox,
+            mailbox: None,
+            met: None,
+            reply_id,
+            reply_progress,
+            asked: false,
+            cancelled: None,
+            open: Vec::new(),
+            round: 0,
+            transcript,
+            required: None,
+            parked: None,
+            settled: None,
+        }
+    }
+
+    /// Works until the answer, or until the client must be asked.
+    pub(super) async fn run(&mut self) -> Result<Done, BridgeError> {
+        if self.met.is_none() {
+            let within = self.server.process.start_timeout;
+            let met = tokio::time::timeout(within, self.meet()).await.map_err(|_| UpstreamError::StartTimeout)??;
+            match met {
+                Ok(met) => self.met = Some(met),
+                Err(refusal) => return self.refused(&refusal).await,
+            }
+            if self.is_answered_by_meeting().await? {
+                return Ok(Done::Answered);
+            }
+            self.request().await?;
+        }
+        self.until_answered().await
+    }
+
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner { user: &self.user, server: &self.server.name }
+    }
+
+    pub(super) fn met(&self) -> &Met {
+        self.met.as_ref().expect("a server is met before it is asked anything")
+    }
+
+    /// What was asked for may be what the meeting told already.
+    async fn is_answered_by_meeting(&mut self) -> Result<bool, BridgeError> {
+        let answered = match (&self.call.purpose, self.met()) {
+            (Purpose::Initialize(asked), met) => Answered::initialized(self, asked, met)?,
+            (Purpose::Discover, Met::Legacy(initialized)) => {
+                Answered::ok(legacy::result(&self.reply_id, &translate::discover_result(initialized)))
+            }
+            _ => return Ok(false),
+        };
+        self.last(answered).await;
+        Ok(true)
+    }
+
+    /// The server refused to meet: for a legacy client's own `initialize` that is the answer.
+    async fn refused(&mut self, refusal: &str) -> Result<Done, BridgeError> {
+        if !matches!(self.call.purpose, Purpose::Initialize(_)) {
+            return Err(UpstreamError::Handshake.into());
+        }
+        let answered = Answered::ok(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{refusal}}}"#, self.reply_id));
+        self.last(answered).await;
+        Ok(Done::Answered)
+    }
+
+    /// Sends the request in the server's era.
+    async fn request(&mut self) -> Result<(), BridgeError> {
+        let message = &self.call.message;
+        let text = match (&self.call.purpose, self.met()) {
+            (Purpose::Legacy(session), Met::Legacy(initialized)) => {
+                if session.as_ref().is_some_and(|session| session.version != initialized.version) {
+                    return Err(UpstreamError::VersionChanged.into());
+                }
+                translate::without_task(message)
+            }
+            (Purpose::Legacy(_), Met::Modern(_)) => {
+                translate::request_for_modern(message, &self.call.introduction, self.call.level)
+            }
+            // A state that is not the bridge's cannot be a legacy server's either.
+            (_, Met::Legacy(_)) if self.brings_foreign_state() => return Err(BadState.into()),
+            (_, Met::Legacy(_)) => translate::request_for_legacy(message),
+            (_, Met::Modern(_)) => message.text().to_owned(),
+        };
+        if let Met::Legacy(initialized) = self.met() {
+            let level = self.call.level.filter(|_| initialized.offers("logging"));
+            self.upstream.send(legacy::INITIALIZED);
+            if let Some(level) = level {
+                self.set_level(level).await?;
+            }
+        }
+        self.upstream.send(&text);
+        self.asked = true;
+        Ok(())
+    }
+
+    fn brings_foreign_state(&self) -> bool {
+        let state = self.call.message.params_object().get_string("requestState").map(Cow::into_owned);
+        state.is_some_and(|state| !RequestState::is_ours(&state))
+    }
+
+    async fn set_level(&mut self, level: Level) -> Result<(), BridgeError> {
+        self.upstream.send(&format!(
+            r#"{{"jsonrpc":"2.0","id":{},"method":"logging/setLevel","params":{{"level":"{}"}}}}"#,
+            legacy::SET_LEVEL_ID,
+            level.as_str()
+        ));
+        self.answer_to(legacy::SET_LEVEL_ID).await.map(drop)
+    }
+
+    /// The line that answers one of the bridge's own requests; nothing else of the server is for the client yet.
+    pub(super) async fn answer_to(&mut self, id: &str) -> Result<Bytes, BridgeError> {
+        loop {
+            let line = self.receive().await?;
+            match FromServer::parse(text(&line)) {
+                Some(FromServer::Response { id: Some(answered), .. }) if json::same_scalar(answered, id) => {
+                    return Ok(line);
+                }
+                Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
+                Some(_) => {}
+                None => self.junk(&line)?,
+            }
+        }
+    }
+
+    /// Forwards what relates to the request until its answer has been forwarded too.
+    async fn until_answered(&mut self) -> Result<Done, BridgeError> {
+        if let Some(line) = self.settled.take() {
+            self.line(line).await?;
+            return Ok(Done::Answered);
+        }
+        loop {
+            let done = match self.hear().await? {
+                Heard::Silence => Some(self.ask_by_result().await?),
+                Heard::Note(note) => self.note(note).await?,
+                Heard::Line(line) => self.line(line).await?,
+            };
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Result<Heard, BridgeError> {
+        let waiting = !self.open.is_empty() && self.call.is_modern();
+        loop {
+            let Self { upstream, mailbox, .. } = self;
+            let line = tokio::select! {
+                line = upstream.receive() => line?,
+                note = receive_note(mailbox) => match note {
+                    Some(note) => return Ok(Heard::Note(note)),
+                    None => continue,
+                },
+                () = tokio::time::sleep(SILENCE), if waiting => return Ok(Heard::Silence),
+            };
+            if std::str::from_utf8(&line).is_err() {
+                self.junk(&line)?;
+            } else if !line.trim_ascii().is_empty() {
+                return Ok(Heard::Line(line));
+            }
+        }
+    }
+
+    /// A line that is UTF-8 and not empty.
+    pub(super) async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
+        loop {
+            let line = self.upstream.receive().await?;
+            if std::str::from_utf8(&line).is_err() {
+                self.junk(&line)?;
+            } else if !line.trim_ascii().is_empty() {
+                return Ok(line);
+            }
+        }
+    }
+
+    pub(super) fn junk(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
+        self.bridge.metrics.junk_lines.inc();
+        self.upstream.junk(line)
+    }
+
+    async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
+        match FromServer::parse(text(&line)) {
+            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
+                self.answered(&line, id, answer).await
+            }
+            Some(FromServer::Request { id, method, params }) => self.question(id, &method, params).await,
+            Some(FromServer::Notification { method, params }) => {
+                if let Some(event) = self.for_this_call(&line, &method, params) {
+                    self.event(event).await?;
+                }
+                Ok(None)
+            }
+            Some(FromServer::Response { .. }) => Ok(None),
+            None => {
+                self.junk(&line)?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn answered(&mut self, line: &Bytes, id: &str, answer: Answer<'_>) -> Result<Option<Done>, BridgeError> {
+        self.relearn(answer);
+        if let (Purpose::Legacy(_), Met::Modern(_), Answer::Result(result)) = (&self.call.purpose, self.met(), answer)
+            && let Some(required) = translate::InputRequired::parse(result)
+        {
+            self.ask_live(required).await?;
+            return Ok(None);
+        }
+        if let Some(result) = self.url_elicitation(answer) {
+            self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
+            return Ok(Some(Done::Answered));
+        }
+        let answered = Answered::by_server(self, line, id, answer);
+        self.last(answered).await;
+        Ok(Some(Done::Answered))
+    }
+
+    /// A server that was remembered as modern and answers as only a legacy one does is met anew next time.
+    fn relearn(&self, answer: Answer<'_>) {
+        if !matches!(self.met(), Met::Modern(None)) {
+            return;
+        }
+        let doubtful = match answer {
+            Answer::Result(result) => Object::parse(result).is_ok_and(|result| result.get("resultType").is_none()),
+            Answer::Error(error) => matches!(translate::error_code(error), Some(-32602..=-32600)),
+        };
+        if doubtful {
+            self.bridge.eras.learn(self.server.name.as_str(), None);
+        }
+    }
+
+    /// What a notification is to the client: nothing unless it relates to this request. Source: MCP 2026-07-28,
+    /// basic/transports/streamable-http, "Receiving Messages"; changes of lists and resources never do.
+    fn for_this_call(&self, line: &Bytes, method: &str, params: Option<&str>) -> Option<Bytes> {
+        match method {
+            "notifications/progress" => {
+                let params = Object::parse(params?).ok()?;
+                let token = params.get("progressToken")?;
+                let (asked, wanted) = (self.call.progress()?, self.reply_progress.as_deref()?);
+                if !json::same_scalar(token, &asked) {
+                    return None;
+                }
+                Some(if asked == wanted { one_line(line) } else { with_part(line, token, wanted) })
+            }
+            "notifications/message" => {
+                let wanted = match &self.call.purpose {
+                    Purpose::Modern(_) => self.call.level.is_some_and(|least| translate::log_is_wanted(params, least)),
+                    Purpose::Legacy(_) => true,
+                    Purpose::Initialize(_) | Purpose::Discover => false,
+                };
+                wanted.then(|| one_line(line))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {
+        self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
+    }
+
+    pub(super) async fn last(&mut self, answered: Answered) {
+        let Answered { status, text, session } = answered;
+        self.outbox.last(Last { status, text, session, retry_after: None }).await;
+    }
+
+    /// Answers a question that nobody else answers: the bridge is alive, and the client cannot be asked.
+    pub(super) fn decline(&mut self, id: &str, method: &str) {
+        let answer = if method == "ping" {
+            legacy::result(id, "{}")
+        } else {
+            legacy::error(Some(id), METHOD_NOT_FOUND, "the client cannot be asked", None)
+        };
+        self.upstream.send(&answer);
+    }
+
+    /// What becomes of questions that must be answered by calling again.
+    pub(super) fn policy(&self) -> Questions {
+        self.server.questions
+    }
+
+    /// The era of the server, if it is known.
+    pub(super) fn known_era(&self) -> Option<Era> {
+        match self.server.protocol {
+            crate::config::Protocol::Legacy => Some(Era::Legacy),
+            crate::config::Protocol::Modern => Some(Era::Modern),
+            crate::config::Protocol::Auto => self.bridge.eras.of(self.server.name.as_str()),
+        }
+    }
+
+    /// The version that a legacy client is told, where the server does not choose it.
+    pub(super) fn version_for_client(&self) -> Version {
+        self.call.introduction.version
+    }
+}
+
+/// `Method not found`: what a server's own request is answered with when nobody can be asked.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// The next note; waits for ever where none can come. `None` is a note that cannot be read.
+async fn receive_note(mailbox: &mut Option<Mailbox>) -> Option<Note> {
+    match mailbox {
+        Some(mailbox) => Note::read(&mailbox.receive().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// A line that is known to be UTF-8.
+pub(super) fn text(line: &Bytes) -> &str {
+    std::str::from_utf8(line).unwrap_or_default()
+}
+
+/// A message without line ends, so that it is one event for every reader: a carriage return can only stand between its
+/// tokens, where a space says the same.
+pub(super) fn one_line(line: &Bytes) -> Bytes {
+    if memchr::memchr(b'\r', line).is_none() {
+        return line.clone();
+    }
+    line.iter().map(|b| if *b == b'\r' { b' ' } else { *b }).collect::<Vec<u8>>().into()
+}
+
+/// A line with one part of it, a slice of it, said otherwise.
+pub(super) fn with_part(line: &Bytes, part: &str, otherwise: &str) -> Bytes {
+    let at = json::range_in(text(line), part);
+    one_line(&[&line[..at.start], otherwise.as_bytes(), &line[at.end..]].concat().into())
+}
+
+impl Answered {
+    /// A message that worked.
+    pub(super) fn ok(text: String) -> Self {
+        Self { status: StatusCode::OK, text: text.into(), session: None }
+    }
+}

@@ -1,0 +1,93 @@
+//! A connection that listens to channels.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value, cmd};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{CONNECT, Link, classify};
+use crate::store::StoreError;
+
+/// Messages that may wait to be taken. What comes beyond is dropped, so who sends must ask for receipts.
+const WAITING: usize = 1024;
+/// How long a silent connection is trusted before Redis is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long that answer may take. Redis may be busy; a connection given up in vain loses messages.
+const PONG: Duration = Duration::from_secs(1);
+
+/// Hears what is published on some channels, until the connection is lost.
+pub(crate) struct Subscription {
+    connection: MultiplexedConnection,
+    messages: mpsc::Receiver<Message>,
+    lost: CancellationToken,
+}
+
+/// What was published, as it came.
+pub(crate) struct Message {
+    /// On which channel.
+    pub(crate) channel: Vec<u8>,
+    /// What.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Link {
+    /// Listens to `channels` on a connection of its own, from now until it is lost; nothing is sent again.
+    pub(crate) async fn subscribe(&self, channels: &[String]) -> Result<Subscription, StoreError> {
+        let (sender, messages) = mpsc::channel(WAITING);
+        let lost = CancellationToken::new();
+        let cut = lost.clone();
+        let hear = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                cut.cancel();
+            } else if let Some(message) = Message::from_push(push) {
+                return sender.try_send(message).map_err(drop);
+            }
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(PONG))
+            .set_push_sender(hear);
+        // Messages come between answers only in RESP3.
+        let info = self.client.get_connection_info().clone();
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let connect = async {
+            let client = Client::open(info.set_redis_settings(settings))?;
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            connection.subscribe(channels).await?;
+            Ok(connection)
+        };
+        let connection = connect.await.map_err(|error| classify(&error))?;
+        Ok(Subscription { connection, messages, lost })
+    }
+}
+
+impl Subscription {
+    /// The next message; `None` once the connection is lost. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        loop {
+            tokio::select! {
+                biased;
+                message = self.messages.recv() => return message,
+                () = self.lost.cancelled() => return None,
+                () = sleep(SILENCE) => {
+                    cmd("PING").exec_async(&mut self.connection).await.ok()?;
+                }
+            }
+        }
+    }
+}
+
+impl Message {
+    fn from_push(push: PushInfo) -> Option<Self> {
+        match (push.kind, <[Value; 2]>::try_from(push.data)) {
+            (PushKind::Message, Ok([Value::BulkString(channel), Value::BulkString(payload)])) => {
+                Some(Self { channel, payload })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What holds between nodes that share a Redis, when the Redis or a node fails or lies.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tollbridge::keyring::Keyring;
+use tollbridge::relay::NotDelivered;
+
+use crate::nodes::{DEADLINE, Node, received, silent, soon};
+use crate::support::Redis;
+
+/// How soon everything must work again once Redis is back.
+const BACK: Duration = Duration::from_secs(1);
+
+/// `N` nodes with the same keys that listen.
+async fn listening<const N: usize>(redis: &Redis) -> [Node; N] {
+    let keyring = Arc::new(Keyring::ephemeral());
+    let nodes = std::array::from_fn(|_| Node::start(redis, &keyring));
+    for node in &nodes {
+        node.until_listening().await;
+    }
+    nodes
+}
+
+fn connection(redis: &Redis) -> redis::Connection {
+    redis::Client::open(redis.url()).unwrap().get_connection().unwrap()
+}
+
+#[tokio::test]
+async fn a_node_that_has_ended_is_gone() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mailbox = there.relay.open();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "alive".into()).await, Ok(()));
+    there.lifecycle.hard.cancel();
+    soon("the node is gone", async || {
+        here.relay.deliver(&mailbox.address(), "dead".into()).await == Err(NotDelivered::Gone)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_gives_no_receipt_is_a_failure_within_its_deadline() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let address = there.relay.open().address();
+    there.lifecycle.hard.cancel();
+    // Somebody listens who cannot answer.
+    let mut deaf = connection(&redis);
+    let mut deaf = deaf.as_pubsub();
+    deaf.subscribe(format!("toll:node:{}", there.relay.node())).unwrap();
+    let start = Instant::now();
+    assert_eq!(here.relay.deliver(&address, "hello?".into()).await, Err(NotDelivered::Failed));
+    assert!(start.elapsed() < 2 * BACK, "{:?}", start.elapsed());
+    assert_eq!(here.relay.entries(), 0);
+}
+
+#[tokio::test]
+async fn a_node_with_other_keys_delivers_nothing() {
+    let redis = Redis::start();
+    let [there] = listening(&redis).await;
+    let [stranger] = listening(&redis).await;
+    let mut mailbox = there.relay.open();
+    mailbox.listen_as("key".to_owned());
+    assert_eq!(stranger.relay.deliver_by_key("key", "strange".into()).await, Ok(()));
+    assert_eq!(stranger.relay.deliver(&mailbox.address(), "strange".into()).await, Err(NotDelivered::Failed));
+    assert!(silent(&mut mailbox));
+}
+
+#[tokio::test]
+async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
+    let redis = Redis::start();
+    let [here, there, third] = listening(&redis).await;
+    let mut spy = connection(&redis);
+    let mut spy = spy.as_pubsub();
+    spy.psubscribe("toll:*").unwrap();
+    // The same in number, so that a message for the one could be taken for one for the other.
+    let (mut mailbox, mut other) = (there.relay.open(), third.relay.open());
+    mailbox.listen_as("key".to_owned());
+    assert_eq!(here.relay.deliver(&mailbox.address(), "once".into()).await, Ok(()));
+    assert_eq!(here.relay.deliver_by_key("key", "once more".into()).await, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "once");
+    assert_eq!(received(&mut mailbox).await, "once more");
+    other.listen_as("key".to_owned());
+    // The message, its receipt, the message by key: again where they were, and on every other channel.
+    let seen: Vec<redis::Msg> = (0..3).map(|_| spy.get_message().unwrap()).collect();
+    let mut attacker = connection(&redis);
+    let nodes = [&here, &there, &third].map(|node| format!("toll:node:{}", node.relay.node()));
+    for message in &seen {
+        for channel in nodes.iter().map(String::as_str).chain(["toll:nodes"]) {
+            let heard: u64 =
+                redis::cmd("PUBLISH").arg(channel).arg(message.get_payload_bytes()).query(&mut attacker).unwrap();
+            assert!(heard >= 2, "the spy and the node");
+        }
+    }
+    redis::cmd("PUBLISH").arg("toll:nodes").arg("rubbish").exec(&mut attacker).unwrap();
+    // What comes in order after all that arrives first.
+    assert_eq!(here.relay.deliver(&mailbox.address(), "after".into()).await, Ok(()));
+    assert_eq!(here.relay.deliver(&other.address(), "after".into()).await, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "after");
+    assert_eq!(received(&mut other).await, "after");
+}
+
+#[tokio::test]
+async fn redis_sees_nothing_in_the_clear() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut monitor = TcpStream::connect(redis.address()).unwrap();
+    monitor.set_read_timeout(Some(DEADLINE)).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    let mut lines = BufReader::new(monitor).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "+OK");
+    let mut mailbox = there.relay.open();
+    mailbox.listen_as("secret-key".to_owned());
+    here.relay.deliver(&mailbox.address(), "secret-payload".into()).await.unwrap();
+    here.relay.deliver_by_key("secret-key", "secret-cancel".into()).await.unwrap();
+    received(&mut mailbox).await;
+    received(&mut mailbox).await;
+    redis::cmd("ECHO").arg("secret-end").exec(&mut connection(&redis)).unwrap();
+    let traffic: Vec<String> = lines.take_while(|line| !line.contains("secret-end")).collect();
+    let published = traffic.iter().filter(|line| line.contains("\"PUBLISH\"")).count();
+    assert_eq!(published, 3, "a message, its receipt, a message by key: {traffic:?}");
+    assert!(!traffic.iter().any(|line| line.contains("secret")), "{traffic:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis_s_return() {
+    let mut redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut mailbox = there.relay.open();
+    mailbox.listen_as("key".to_owned());
+    assert_eq!(here.relay.deliver(&mailbox.address(), "before".into()).await, Ok(()));
+    redis.crash();
+    let start = Instant::now();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "during".into()).await, Err(NotDelivered::Failed));
+    assert!(start.elapsed() < 2 * BACK, "{:?}", start.elapsed());
+    assert_eq!(here.relay.deliver_by_key("key", "during".into()).await, Err(NotDelivered::Failed));
+    redis.restart();
+    let start = Instant::now();
+    loop {
+        match here.relay.deliver(&mailbox.address(), "after".into()).await {
+            Ok(()) => break,
+            Err(error) => assert_eq!(error, NotDelivered::Failed),
+        }
+    }
+    assert!(start.elapsed() < BACK, "{:?}", start.elapsed());
+    assert_eq!(received(&mut mailbox).await, "before");
+    assert_eq!(received(&mut mailbox).await, "after");
+}
+
+#[tokio::test]
+async fn a_node_that_is_late_after_an_outage_is_waited_for() {
+    let redis = Redis::start();
+    let keyring = Arc::new(Keyring::ephemeral());
+    let there = Node::start(&redis, &keyring);
+    there.until_listening().await;
+    let mut mailbox = there.relay.open();
+    let mut cutter = connection(&redis);
+    let list: String = redis::cmd("CLIENT").arg(&["LIST", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
+    let id = list.split([' ', '=']).nth(1).unwrap();
+    // One that listens only now may have come out of an outage together with the other.
+    let here = Node::start(&redis, &keyring);
+    here.until_listening().await;
+    redis::cmd("CLIENT").arg(&["KILL", "ID", id]).exec(&mut cutter).unwrap();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "hello".into()).await, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs_is_a_failure_and_heals() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mailbox = there.relay.open();
+    redis.freeze();
+    let start = Instant::now();
+    assert_eq!(here.relay.deliver(&mailbox.address(), "during".into()).await, Err(NotDelivered::Failed));
+    assert!(start.elapsed() < 2 * BACK, "{:?}", start.elapsed());
+    soon("the listeners notice", async || !here.relay.is_listening() && !there.relay.is_listening()).await;
+    redis.thaw();
+    soon("a message arrives", async || here.relay.deliver(&mailbox.address(), "after".into()).await == Ok(())).await;
+}
+
+#[tokio::test]
+async fn a_message_that_lies_between_nodes_when_subscriptions_are_cut_is_not_lost_without_a_word() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut mailbox = there.relay.open();
+    let address = mailbox.address();
+    let deliver = async |text: String| here.relay.deliver_within(DEADLINE, &address, text.into()).await;
+    let send = async {
+        let mut delivered = Vec::new();
+        for n in 0..2_000_u32 {
+            match deliver(n.to_string()).await {
+                Ok(()) => delivered.push(Bytes::from(n.to_string())),
+                Err(error) => assert_eq!(error, NotDelivered::Failed),
+            }
+        }
+        soon("the end is delivered", async || deliver("end".to_owned()).await == Ok(())).await;
+        delivered
+    };
+    let receive = async {
+        let mut cutter = connection(&redis);
+        let mut cuts = vec![1200, 200];
+        let mut seen = Vec::new();
+        loop {
+            match received(&mut mailbox).await {
+                end if end == "end" => break,
+                payload => seen.push(payload),
+            }
+            if cuts.pop_if(|at| seen.len() >= *at).is_some() {
+                let cut: u64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query(&mut cutter).unwrap();
+                assert_eq!(cut, 2);
+            }
+        }
+        assert!(cuts.is_empty(), "both cuts were made");
+        seen
+    };
+    let (delivered, seen) = tokio::join!(send, receive);
+    let lost: Vec<_> = delivered.iter().filter(|payload| !seen.contains(payload)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(delivered.len() > 1_900, "{}", delivered.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_while_redis_is_down() {
+    let mut redis = Redis::start();
+    redis.crash();
+    let keyring = Arc::new(Keyring::ephemeral());
+    let [here, there] = [Node::start(&redis, &keyring), Node::start(&redis, &keyring)];
+    assert!(!here.relay.is_listening());
+    let mut mailbox = there.relay.open();
+    // Its own exchanges need no Redis.
+    assert_eq!(there.relay.deliver(&mailbox.address(), "near".into()).await, Ok(()));
+    redis.restart();
+    soon("a message arrives", async || here.relay.deliver(&mailbox.address(), "far".into()).await == Ok(())).await;
+    assert_eq!(received(&mut mailbox).await, "near");
+    assert_eq!(received(&mut mailbox).await, "far");
+}
+
+#[tokio::test]
+async fn a_message_by_key_reaches_exactly_one_of_three_nodes() {
+    let redis = Redis::start();
+    let nodes: [Node; 3] = listening(&redis).await;
+    let mut mailboxes = nodes.each_ref().map(|node| node.relay.open());
+    for (n, mailbox) in mailboxes.iter_mut().enumerate() {
+        mailbox.listen_as(format!("session/{n}"));
+    }
+    for (from, to) in [(0, 1), (0, 2), (1, 1), (2, 0)] {
+        nodes[from].relay.deliver_by_key(&format!("session/{to}"), format!("to {to}").into()).await.unwrap();
+        assert_eq!(received(&mut mailboxes[to]).await, format!("to {to}"));
+    }
+    // What is delivered to each afterwards is the first thing that lies there.
+    for mailbox in &mut mailboxes {
+        nodes[0].relay.deliver(&mailbox.address(), "end".into()).await.unwrap();
+        assert_eq!(received(mailbox).await, "end");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_messages_at_once_all_find_their_own_exchange() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..1_000_u32 {
+        let (here, mut mailbox) = (here.relay.clone(), there.relay.open());
+        tasks.spawn(async move {
+            let payload = Bytes::from(n.to_string().repeat(500));
+            assert_eq!(here.deliver(&mailbox.address(), payload.clone()).await, Ok(()));
+            assert_eq!(received(&mut mailbox).await, payload);
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(here.relay.entries() + there.relay.entries(), 0);
+}
+
+#[tokio::test]
+async fn a_soft_stop_does_not_wait_for_the_relay() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mailbox = there.relay.open();
+    there.lifecycle.soft.cancel();
+    there.lifecycle.tasks.close();
+    tokio::time::timeout(DEADLINE, there.lifecycle.tasks.wait()).await.expect("nothing to wait for");
+    // Requests that still run are still reached.
+    assert_eq!(here.relay.deliver(&mailbox.address(), "still there".into()).await, Ok(()));
+}

@@ -1,0 +1,105 @@
+//! What a long stream may cost, and for how long.
+
+use super::*;
+use crate::support::http::Connection;
+use crate::support::procs;
+
+async fn connect(bridge: &Bridge) -> Connection {
+    Connection::open(bridge.address()).await.expect("it listens")
+}
+
+fn limited(servers: &Value, limits: &Value) -> Value {
+    let mut config = config(servers);
+    config["limits"] = limits.clone();
+    config
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_kept_alive_past_the_request_timeout_and_ends_with_its_session() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let mut server = watched.server(&home, "legacy");
+    server["requestTimeout"] = json!("300ms");
+    let limits = json!({ "sessionLifetime": "2s", "keepAlive": "50ms" });
+    let bridge = home.serve(limited(&json!({ "one": server }), &limits));
+    let client = Client::legacy(&bridge, "one", None).await;
+    let mut connection = connect(&bridge).await;
+    let mut stream = connection.send("GET", &client.path(), &client.headers(b"{}"), b"").await.expect("it answers");
+    let began = std::time::Instant::now();
+    assert_eq!(stream.event().await.expect("a clean end"), None);
+    assert!(began.elapsed() > std::time::Duration::from_millis(600), "{:?}", began.elapsed());
+    assert!(stream.comments() >= 10, "{}", stream.comments());
+    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
+    let log = bridge.log();
+    assert!(log.contains("stream ended") && log.contains("deadline_passed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_stream_holds_its_permit_until_nothing_of_it_is_left() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let limits = json!({ "perUser": 1, "queue": "0s" });
+    let bridge = home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &limits));
+    for path in ["/one/sse", "/one/mcp"] {
+        let mut client = Client::legacy(&bridge, "one", None).await;
+        let call = async |client: &mut Client| client.call("act", json!({})).await.expect("an answer").status;
+        let free = async |client: &mut Client| {
+            let deadline = std::time::Instant::now() + SOON;
+            while call(client).await != 200 {
+                assert!(std::time::Instant::now() < deadline, "the permit is not given back");
+            }
+        };
+        free(&mut client).await;
+        let mut connection = connect(&bridge).await;
+        loop {
+            let reply = connection.send("GET", path, &client.headers(b"{}"), b"").await.expect("it answers");
+            if reply.status == 200 {
+                break;
+            }
+            // The call before has been answered, and its server is still ending.
+            assert_eq!(reply.status, 429);
+            connection = connect(&bridge).await;
+        }
+        assert_eq!(call(&mut client).await, 429, "{path}");
+        drop(connection);
+        free(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let bridge =
+        home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &json!({ "writeStall": "300ms" })));
+    let client = Client::legacy(&bridge, "one", None).await;
+    let mut connection = connect(&bridge).await;
+    connection.request("GET", &client.path(), &client.headers(b"{}"), b"").await.expect("it is accepted");
+    watched.until_heard("notifications/initialized").await;
+    let long = "x".repeat(100 << 10);
+    let event = format!(r#"say {{"jsonrpc":"2.0","method":"notifications/x","params":{{"long":"{long}"}}}}"#);
+    for _ in 0..200 {
+        watched.happens(&event);
+    }
+    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(gone.is_some(), "the client still holds its server: {:?}", procs::with_marker(home.marker()));
+    drop(connection);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_met_ends_the_stream() {
+    let home = Home::without_key();
+    let mut silent = hostile(&home, &["silent"]);
+    silent["startTimeout"] = json!("300ms");
+    silent["protocol"] = json!("legacy");
+    let servers = json!({ "good": hostile(&home, &["polite"]), "silent": silent });
+    let bridge = home.serve(config(&servers));
+    let mut client = Client::modern(&bridge, "silent", None);
+    let params = json!({ "notifications": { "toolsListChanged": true } });
+    let answer = client.request("subscriptions/listen", params).await.expect("an answer");
+    assert_eq!((answer.status, answer.error_code()), (504, Some(-32603)));
+    let mut connection = connect(&bridge).await;
+    let absent = connection.send("GET", "/absent/sse", &[], b"").await.expect("an answer").status;
+    assert_eq!(absent, 404);
+    let mut connection = connect(&bridge).await;
+    let reply = connection.send("POST", "/good/sse", &[], b"").await.expect("an answer");
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+}

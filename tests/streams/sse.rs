@@ -1,0 +1,198 @@
+//! HTTP+SSE, 2024-11-05.
+
+use std::process::Command;
+
+use super::*;
+use crate::support::http::{Connection, Reply};
+use crate::support::procs;
+
+const ALICE: &str = "a-bearer-token-of-alice-that-is-long-enough";
+const BOB: &str = "a-bearer-token-of-bob-that-is-long-enough-to";
+
+fn headers(bearer: Option<&str>) -> Vec<(String, String)> {
+    let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+    headers.extend(bearer.map(|bearer| ("Authorization".to_owned(), format!("Bearer {bearer}"))));
+    headers
+}
+
+/// Opens a stream; answers it and where its messages go.
+async fn open<'a>(connection: &'a mut Connection, server: &str, bearer: Option<&str>) -> (Reply<'a>, String) {
+    let reply = connection.send("GET", &format!("/{server}/sse"), &headers(bearer), b"").await;
+    let mut reply = reply.expect("it answers");
+    assert_eq!((reply.status, reply.is_stream()), (200, true));
+    let first = reply.event().await.expect("the stream goes on").expect("an event");
+    assert_eq!(first.kind.as_deref(), Some("endpoint"));
+    (reply, String::from_utf8(first.data).expect("a relative reference"))
+}
+
+async fn post(bridge: &Bridge, endpoint: &str, bearer: Option<&str>, message: &Value) -> u16 {
+    let mut connection = connect(bridge).await;
+    connection.send("POST", endpoint, &headers(bearer), message.to_string().as_bytes()).await.expect("an answer").status
+}
+
+async fn connect(bridge: &Bridge) -> Connection {
+    Connection::open(bridge.address()).await.expect("it listens")
+}
+
+async fn next(stream: &mut Reply<'_>) -> Value {
+    let event = stream.event().await.expect("the stream goes on").expect("an event");
+    assert_eq!(event.kind, None);
+    serde_json::from_slice(&event.data).expect("a message")
+}
+
+fn initialize() -> Value {
+    let client = json!({ "name": "tests", "version": "1" });
+    let params = json!({ "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": client });
+    json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params })
+}
+
+fn request(id: u32, method: &str, params: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+}
+
+#[tokio::test]
+async fn a_message_may_be_posted_to_any_node() {
+    let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
+    let [here, there] = two_nodes(&home, &redis, &json!({ "one": watched.server(&home, "legacy") }));
+    let mut connection = connect(&here).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
+    assert_eq!(post(&there, &endpoint, None, &initialize()).await, 202);
+    let initialized = next(&mut stream).await;
+    assert_eq!((&initialized["id"], &initialized["result"]["serverInfo"]["name"]), (&json!(0), &json!("watcher")));
+    let notice = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    assert_eq!(post(&here, &endpoint, None, &notice).await, 202);
+    for (id, node) in [(1, &there), (2, &here), (3, &there)] {
+        let level = json!({ "level": "error" });
+        let (method, params) =
+            if id == 1 { ("logging/setLevel", level) } else { ("tools/call", json!({ "name": "act" })) };
+        assert_eq!(post(node, &endpoint, None, &request(id, method, &params)).await, 202);
+        let answer = next(&mut stream).await;
+        assert_eq!(answer["id"], json!(id));
+        let kept = answer.pointer("/result/content/0/text");
+        assert!(id == 1 || kept == Some(&json!("error")), "one server for the whole stream: {answer}");
+    }
+    watched.happens("list tools");
+    assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
+    assert_eq!(watched.everything().len(), 1, "one process");
+
+    drop(connection);
+    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
+    for node in [&here, &there] {
+        assert_eq!(post(node, &endpoint, None, &request(9, "ping", &json!({}))).await, 404, "the stream is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_takes_messages_of_its_own_user_and_server_only() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let mut config = config(&json!({ "one": watched.server(&home, "legacy"), "two": watched.server(&home, "legacy") }));
+    config["identity"] = support::bearer_identity(&[("alice", ALICE), ("bob", BOB)]);
+    let bridge = home.serve(config);
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", Some(ALICE)).await;
+    let ping = request(1, "ping", &json!({}));
+    assert_eq!(post(&bridge, &endpoint, Some(BOB), &ping).await, 404);
+    assert_eq!(post(&bridge, &endpoint, None, &ping).await, 401);
+    assert_eq!(post(&bridge, &endpoint.replace("/one/", "/two/"), Some(ALICE), &ping).await, 404);
+    assert_eq!(post(&bridge, "/one/message?sessionId=made-up", Some(ALICE), &ping).await, 404);
+    assert_eq!(post(&bridge, "/one/message", Some(ALICE), &ping).await, 404);
+    let mut foreign = headers(Some(ALICE));
+    foreign.push(("Origin".to_owned(), "https://evil.example".to_owned()));
+    let status =
+        connect(&bridge).await.send("POST", &endpoint, &foreign, ping.to_string().as_bytes()).await.unwrap().status;
+    assert_eq!(status, 403);
+    let status = connect(&bridge).await.send("GET", "/one/sse", &foreign, b"").await.unwrap().status;
+    assert_eq!(status, 403);
+    assert_eq!(post(&bridge, &endpoint, Some(ALICE), &initialize()).await, 202);
+    assert_eq!(next(&mut stream).await["id"], json!(0));
+}
+
+#[tokio::test]
+async fn a_server_that_ends_answers_what_was_asked_with_an_error() {
+    let home = Home::without_key();
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["exits", "at=call", "code=3"]) })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    next(&mut stream).await;
+    assert_eq!(post(&bridge, &endpoint, None, &request(1, "tools/call", &json!({ "name": "act" }))).await, 202);
+    let failed = next(&mut stream).await;
+    assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(1), &json!(-32603)));
+    assert_eq!(stream.event().await.expect("a clean end"), None);
+}
+
+#[tokio::test]
+async fn a_bridge_that_stops_lets_a_running_call_finish_and_ends_the_stream() {
+    let home = Home::without_key();
+    let mut bridge = home.serve(config(&json!({ "one": hostile(&home, &["polite", "delay=700"]) })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    next(&mut stream).await;
+    assert_eq!(post(&bridge, &endpoint, None, &request(1, "tools/call", &json!({ "name": "act" }))).await, 202);
+    bridge.signal(rustix::process::Signal::TERM);
+    let answer = next(&mut stream).await;
+    assert_eq!(answer.pointer("/result/content/0/text"), Some(&json!("done")), "{answer}");
+    assert_eq!(stream.event().await.expect("a clean end"), None);
+    assert!(bridge.ended(SOON).is_some_and(|status| status.success()));
+}
+
+#[tokio::test]
+async fn a_modern_server_is_translated_for_a_client_of_2024() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "modern") })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    let initialized = next(&mut stream).await;
+    assert_eq!(initialized["result"]["protocolVersion"], "2024-11-05", "{initialized}");
+    let subscribe = request(1, "resources/subscribe", &json!({ "uri": "a://" }));
+    assert_eq!(post(&bridge, &endpoint, None, &subscribe).await, 202);
+    assert_eq!(next(&mut stream).await, json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    watched.until_heard("tollbridge:listen:2").await;
+    watched.happens("updated a://");
+    let updated = next(&mut stream).await;
+    assert_eq!(
+        (&updated["method"], &updated["params"]),
+        (&json!("notifications/resources/updated"), &json!({ "uri": "a://" }))
+    );
+    let call = request(2, "tools/call", &json!({ "name": "act" }));
+    assert_eq!(post(&bridge, &endpoint, None, &call).await, 202);
+    let answer = next(&mut stream).await;
+    assert_eq!(answer.pointer("/result/content/0/text"), Some(&json!("debug")), "{answer}");
+    assert_eq!(watched.everything().len(), 1, "one process");
+}
+
+#[tokio::test]
+async fn text_that_is_no_message_does_not_reach_the_client() {
+    let home = Home::without_key();
+    let bridge = home.serve(config(&json!({ "one": hostile(&home, &["garbage", "lines=6"]) })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    assert_eq!(next(&mut stream).await["id"], json!(0));
+}
+
+#[tokio::test]
+async fn the_official_typescript_client_visits() {
+    let bridge = Bridge::start(config(&json!({ "everything": everything() })));
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let task = json!({
+        "url": bridge.url("everything").replace("/mcp", "/sse"),
+        "call": { "name": "echo", "arguments": { "message": "h\u{e4}llo" } },
+        "progress": { "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } },
+        "failing": { "name": "get-sum", "arguments": { "a": "not a number" } },
+    });
+    let mut client = Command::new(root.join("tests/.tools/node22"));
+    let client = client.arg(root.join("tests/node/client-sse.mjs")).arg(task.to_string());
+    let output = client.output().expect("the client can be started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\n{}", bridge.log());
+    let seen: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    assert_eq!((&seen["server"], &seen["text"]), (&json!("mcp-servers/everything"), &json!("Echo: h\u{e4}llo")));
+    let steps: Vec<_> = seen["progress"].as_array().expect("events").iter().map(|step| step[0].clone()).collect();
+    assert_eq!(steps, [json!(1), json!(2), json!(3)]);
+    assert_eq!(seen["failure"]["isError"], true);
+}

@@ -1,0 +1,130 @@
+//! However the bridge ends, nothing of what it started stays.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
+mod processes {
+    pub(crate) mod marked;
+}
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use processes::marked::{Marked, Seen, example, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+const HELD: [&str; 4] = ["inside", "left", "daemon", "bare"];
+const RUNNING: [&str; 8] = ["supervisor", "worker", "stubborn", "shell", "inside", "left", "daemon", "bare"];
+
+/// A supervisor; if the test fails, its end is that of all it started.
+struct Supervisor(Child);
+
+impl Supervisor {
+    fn code(&mut self) -> Option<i32> {
+        wait_until(Duration::from_secs(10), || self.0.try_wait().unwrap().ok_or("running")).code()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A supervisor whose worker runs servers that escape.
+fn supervised(marked: &Marked, held: &[&str]) -> Supervisor {
+    let mut command = Command::new(example("supervised"));
+    ready(command.args([marked.marker(), "supervisor"]).args(held))
+}
+
+fn ready(command: &mut Command) -> Supervisor {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    Supervisor(child)
+}
+
+fn pid_of(marked: &Marked, role: &str) -> Pid {
+    let found = marked.alive().into_iter().find(|(_, found)| found == role);
+    Pid::from_raw(found.expect("it is running").0).unwrap()
+}
+
+fn signalled_worker_leaves_nothing(signal: Signal, code: i32) {
+    let marked = Marked::new();
+    let mut supervisor = supervised(&marked, &HELD);
+    marked.wait_for(&RUNNING);
+    kill_process(pid_of(&marked, "worker"), signal).unwrap();
+    let killed = Instant::now();
+    assert_eq!(supervisor.code(), Some(code));
+    assert!(killed.elapsed() < Duration::from_secs(2));
+    marked.wait_until_gone();
+}
+
+#[test]
+fn a_killed_worker_leaves_nothing() {
+    signalled_worker_leaves_nothing(Signal::KILL, 128 + libc::SIGKILL);
+}
+
+#[test]
+fn a_worker_that_aborts_leaves_nothing() {
+    signalled_worker_leaves_nothing(Signal::USR1, 128 + libc::SIGABRT);
+}
+
+#[test]
+fn a_worker_that_exits_leaves_nothing() {
+    signalled_worker_leaves_nothing(Signal::TERM, 5);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_nothing() {
+    let marked = Marked::new();
+    let mut supervisor = supervised(&marked, &HELD);
+    marked.wait_for(&RUNNING);
+    let killed = Instant::now();
+    supervisor.0.kill().unwrap();
+    assert_eq!(supervisor.code(), None);
+    marked.wait_until_gone();
+    assert!(killed.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_daemon_that_goes_on_as_its_own_child_is_caught() {
+    let marked = Marked::new();
+    let mut supervisor = supervised(&marked, &["leapfrog", "leapfrog", "leapfrog"]);
+    kill_process(pid_of(&marked, "worker"), Signal::KILL).unwrap();
+    supervisor.code();
+    marked.wait_until_gone();
+}
+
+#[test]
+fn signals_reach_the_worker_and_its_code_comes_back() {
+    for (signal, code) in [(Signal::TERM, 5), (Signal::USR1, 128 + libc::SIGABRT), (Signal::INT, 128 + libc::SIGINT)] {
+        let marked = Marked::new();
+        let mut supervisor = supervised(&marked, &[]);
+        kill_process(Pid::from_child(&supervisor.0), signal).unwrap();
+        assert_eq!(supervisor.code(), Some(code));
+        marked.wait_until_gone();
+    }
+}
+
+#[test]
+fn what_a_careless_launcher_leaks_reaches_no_server() {
+    let marked = Marked::new();
+    let supervised = example("supervised");
+    let script = "trap '' HUP USR2; ulimit -Sn 64; exec 7<&0 9>/dev/null; exec \"$@\"";
+    let mut supervisor =
+        ready(Command::new("/bin/sh").args(["-c", script, "sh"]).arg(supervised).args([marked.marker(), "supervisor"]));
+    marked.wait_for(&["supervisor", "worker", "stubborn", "shell"]);
+    let shell = Seen::of(pid_of(&marked, "shell").as_raw_pid().unsigned_abs());
+    assert_eq!(shell.files, BTreeSet::from([0, 1, 2]));
+    assert_eq!((shell.blocked, shell.ignored), (0, 0), "signals");
+    assert_eq!(shell.environment, BTreeSet::new());
+    assert_eq!(shell.directory, std::env::current_dir().unwrap());
+    assert_eq!(shell.group, pid_of(&marked, "shell").as_raw_pid().unsigned_abs());
+    assert_eq!((shell.open_files, shell.core), (64, 0), "limits: ours on files was raised, theirs was not");
+    kill_process(Pid::from_child(&supervisor.0), Signal::TERM).unwrap();
+    assert_eq!(supervisor.code(), Some(5));
+    marked.wait_until_gone();
+}
