@@ -179,15 +179,30 @@ async fn modern_requests_carry_the_headers_given_at_open_and_legacy_ones_do_not(
 }
 
 #[tokio::test]
-async fn legacy_clients_of_an_rmcp_server_are_served_with_and_without_sessions() {
-    for sessions in [true, false] {
+async fn clients_of_both_eras_are_served_by_an_rmcp_server_in_both_with_and_without_sessions() {
+    for (protocol, sessions) in [("legacy", true), ("legacy", false), ("modern", true), ("auto", true)] {
         let real = RmcpServer::start(sessions).await;
-        let bridge: Bridge = bridge(json!({ "url": real.url() }));
-        let mut client = Client::legacy(&bridge, "elsewhere", None).await;
-        let answer = client.call("echo", json!({ "text": "a\u{2028}b" })).await.unwrap();
-        assert_eq!(answer.text(), "a\u{2028}b", "sessions: {sessions}");
-        let answer = client.call_with_progress("steps", json!({})).await.unwrap();
-        assert_eq!((answer.messages().len(), answer.text()), (4, "done".to_owned()), "sessions: {sessions}");
+        let bridge: Bridge = bridge(json!({ "url": real.url(), "protocol": protocol }));
+        let legacy = Client::legacy(&bridge, "elsewhere", None).await;
+        for mut client in [legacy, Client::modern(&bridge, "elsewhere", None)] {
+            let answer = client.call("echo", json!({ "text": "a\u{2028}b" })).await.unwrap();
+            assert_eq!(answer.text(), "a\u{2028}b", "{protocol}, sessions: {sessions}");
+            let answer = client.call_with_progress("steps", json!({})).await.unwrap();
+            assert_eq!((answer.messages().len(), answer.text()), (4, "done".to_owned()), "{protocol}, {sessions}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_the_tool_of_a_server_in_either_era() {
+    for protocol in ["legacy", "modern"] {
+        let real = RmcpServer::start(true).await;
+        let bridge = bridge(json!({ "url": real.url(), "protocol": protocol }));
+        let mut client = Client::modern(&bridge, "elsewhere", None);
+        let connection = client.post("tools/call", json!({ "name": "wait", "arguments": {} })).await.unwrap();
+        timeout(PATIENCE, real.inside.waits.notified()).await.expect("it is called");
+        drop(connection);
+        timeout(PATIENCE, real.inside.cancelled.notified()).await.unwrap_or_else(|_| panic!("{protocol}: not told"));
     }
 }
 
@@ -233,6 +248,27 @@ async fn another_message_may_be_sent_after_one_was_refused() {
     initialize(&mut server).await;
     server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(next(&mut server).await["id"], 1);
+}
+
+#[tokio::test]
+async fn a_session_may_be_opened_when_what_was_asked_before_is_never_answered() {
+    for refusal in [None, Some(405)] {
+        let never = Arc::new(Notify::new());
+        // It answers a probe not at all, or by a status, and a GET without saying where messages go.
+        let fixture =
+            Fixture::start(move |request: &Request| match (request.asks(), request.method.as_str(), refusal) {
+                ("server/discover", _, Some(status)) => answer(status, &[], ""),
+                ("server/discover", _, None) | (_, "GET", _) => vec![Act::Wait(Arc::clone(&never))],
+                _ => polite(request),
+            })
+            .await;
+        let mut server = open(&fixture.url("/mcp"), Vec::new());
+        server.send(&modern(1, "server/discover", json!({})));
+        assert!(timeout(Duration::from_millis(300), server.receive()).await.is_err());
+        timeout(PATIENCE, initialize(&mut server)).await.expect("in time");
+        server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        assert_eq!(next(&mut server).await["id"], 1);
+    }
 }
 
 #[tokio::test]
