@@ -117,6 +117,22 @@ impl Upstream {
         }
     }
 
+    /// From now on the server may be silent for as long as it likes: what it says of its own accord is waited for.
+    pub fn stay(&mut self) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.stay(),
+        }
+    }
+
+    /// Listens to what the server says of its own accord, which a program says anyway.
+    pub fn listen(&mut self) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.listen(),
+        }
+    }
+
     /// Counts a line that was no message against the server's budget.
     ///
     /// # Errors

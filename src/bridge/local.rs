@@ -44,7 +44,6 @@ impl Bridge {
             Kind::Notification => return self.take_notification(asked, session).await.map(Next::Answered),
             Kind::Response => return self.take_answer(asked, session).await.map(Next::Answered),
         }
-        refuse_reserved_id(message)?;
         match message.method() {
             "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
             "initialize" => Ok(Next::Call(Box::new(initialize(asked)?))),
@@ -181,7 +180,6 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED)));
     }
     let modern = modern::check(&asked.head.headers, message)?;
-    refuse_reserved_id(message)?;
     let may_be_asked = may_ask(message.method()) && asked.server.questions != Questions::Refuse;
     let capabilities =
         if may_be_asked { without_tasks(&modern.capabilities) } else { without_questions(&modern.capabilities) };
@@ -242,12 +240,6 @@ fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
         Ok(None) | Err(HeaderMismatch::Missing(_)) => Ok(None),
         Err(_) => Err(BridgeError::Version),
     }
-}
-
-/// The bridge's own requests to a server must be told from the client's.
-fn refuse_reserved_id(message: &Message) -> Result<(), BridgeError> {
-    let id = message.id().and_then(json::string);
-    if id.is_some_and(|id| id.starts_with(legacy::RESERVED)) { Err(BridgeError::ReservedId) } else { Ok(()) }
 }
 
 impl From<HeaderMismatch> for BridgeError {

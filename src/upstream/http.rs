@@ -150,6 +150,11 @@ impl HttpServer {
         self.exchanges.iter().any(asks)
     }
 
+    /// Waits for more also when everything has been answered.
+    pub fn stay(&mut self) {
+        self.listens = true;
+    }
+
     /// Listens to what the server says unasked, besides its answers: the GET stream of a legacy session, which a server
     /// need not offer. Over HTTP+SSE everything is heard anyway. Once this has been called the server may be silent for
     /// as long as it likes.

@@ -33,6 +33,8 @@ pub(super) struct Child {
 
 impl Child {
     pub(super) fn new(bridge: &Arc<Bridge>, server: &Arc<Server>, upstream: Upstream) -> Self {
+        let mut upstream = upstream;
+        upstream.stay();
         Self { upstream, bridge: Arc::clone(bridge), server: Arc::clone(server), waiting: Vec::new() }
     }
 
@@ -94,6 +96,7 @@ impl Child {
         self.waiting.clear();
         if matches!(met, Met::Legacy(_)) {
             self.upstream.send(legacy::INITIALIZED);
+            self.upstream.listen();
         }
         Ok(met)
     }

@@ -187,7 +187,7 @@ impl Pipe {
     /// What the server says goes out as it came.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
         let said = match &mut self.translator {
-            Some(translator) => translator.from_server(line),
+            Some(translator) => translator.hear_server(line),
             None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
         };
         match said {
@@ -208,10 +208,17 @@ impl Pipe {
                     self.asked.remove(id);
                 }
             }
+            Some(FromServer::Notification { method, .. })
+                if method == "notifications/initialized" && self.translator.is_none() =>
+            {
+                self.stream.child.upstream.send(text);
+                self.stream.child.upstream.listen();
+                return Ok(());
+            }
             _ => {}
         }
         let said = match &mut self.translator {
-            Some(translator) => translator.from_client(text),
+            Some(translator) => translator.hear_client(text),
             None => vec![Said::ToServer(text.to_owned())],
         };
         self.say(said).await
