@@ -17,6 +17,7 @@ mod questions;
 mod read;
 mod resume;
 mod session;
+mod setup;
 mod sse;
 mod stream;
 mod talk;

@@ -162,7 +162,7 @@ pub(super) fn setup_link(public_url: &url::Url, server: &Server) -> String {
     format!("{}/{}/connect", public_url.as_str().trim_end_matches('/'), server.name)
 }
 
-fn display_name(server: &Server) -> &str {
+pub(super) fn display_name(server: &Server) -> &str {
     server.token_setup.display_name.as_deref().unwrap_or(server.name.as_str())
 }
 
