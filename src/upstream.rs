@@ -11,6 +11,7 @@ pub mod stdio;
 
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
@@ -140,6 +141,14 @@ impl Upstream {
         match self {
             Self::Stdio(server) => server.junk(line),
             Self::Http(server) => server.junk(line),
+        }
+    }
+
+    /// Adds headers to what is sent from now on; a program has no use for them.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.mirror(headers),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::mcp::headers::{self, HeaderMismatch};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
 use crate::mcp::message::{Kind, Message};
+use crate::mcp::mirror;
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::session::{self, Session};
 use crate::relay::NotDelivered;
@@ -23,7 +24,7 @@ pub(super) enum Next {
     /// Nothing more.
     Answered(Response<Body>),
     /// A fresh server must be asked.
-    Call(Call),
+    Call(Box<Call>),
 }
 
 impl Bridge {
@@ -45,13 +46,13 @@ impl Bridge {
         }
         match message.method() {
             "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
-            "initialize" => Ok(Next::Call(initialize(asked)?)),
+            "initialize" => Ok(Next::Call(Box::new(initialize(asked)?))),
             "logging/setLevel" if let Some(session) = &session => {
                 self.set_level(asked, session).await.map(Next::Answered)
             }
             _ => match self.change_locally(asked).await? {
                 Some(response) => Ok(Next::Answered(response)),
-                None => Ok(Next::Call(legacy_call(asked, session, named))),
+                None => Ok(Next::Call(Box::new(legacy_call(asked, session, named)))),
             },
         }
     }
@@ -161,7 +162,7 @@ pub(super) fn setup_link(public_url: &url::Url, server: &Server) -> String {
     format!("{}/{}/connect", public_url.as_str().trim_end_matches('/'), server.name)
 }
 
-fn display_name(server: &Server) -> &str {
+pub(super) fn display_name(server: &Server) -> &str {
     server.token_setup.display_name.as_deref().unwrap_or(server.name.as_str())
 }
 
@@ -192,12 +193,14 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         "server/discover" => Purpose::Discover,
         _ => Purpose::Modern(modern),
     };
-    Ok(Next::Call(call(asked, introduction, purpose, level)))
+    Ok(Next::Call(Box::new(call(asked, introduction, purpose, level))))
 }
 
 fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
     let (message, events) = (asked.message.clone(), read::accepts_events(&asked.head));
-    Call { message, introduction, purpose, level, events }
+    let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
+    let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Call { message, introduction, purpose, level, mirrored, events }
 }
 
 fn initialize(asked: &Asked) -> Result<Call, BridgeError> {

@@ -188,6 +188,7 @@ impl Talk {
                 self.set_level(level).await?;
             }
         }
+        self.mirror().await?;
         self.upstream.send(&text);
         self.asked = true;
         Ok(())

@@ -22,6 +22,9 @@ pub const SUBSCRIBE_ID: &str = r#""tollbridge:subscribe""#;
 /// The id of the bridge's `server/discover`.
 pub const DISCOVER_ID: &str = r#""tollbridge:discover""#;
 
+/// The id of the bridge's `tools/list`.
+pub const TOOLS_ID: &str = r#""tollbridge:tools""#;
+
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 

@@ -117,12 +117,28 @@ impl HttpServer {
     /// Queues one message.
     pub fn send(&mut self, message: &str) {
         let message = Outgoing::new(message);
+        if message.opens_session() {
+            self.begin_anew();
+        }
         match &message.about {
             // In the modern era to stop listening is to cancel.
             About::Cancellation(id) if self.is_asked_in_modern_era(id) => {
                 self.exchanges.retain(|exchange| exchange.request_id() != Some(id));
             }
             _ => self.queue.push_back(message),
+        }
+    }
+
+    /// Whoever opens a session has given up what was asked before.
+    fn begin_anew(&mut self) {
+        self.queue.clear();
+        match self.transport {
+            Transport::Sse { endpoint: None, otherwise: Otherwise::Refused(_) } => {
+                self.transport = Transport::Undecided;
+                self.exchanges.clear();
+            }
+            Transport::Sse { .. } => self.exchanges.retain(|exchange| matches!(exchange.purpose, Purpose::Sse)),
+            Transport::Undecided | Transport::Streamable => self.exchanges.clear(),
         }
     }
 
@@ -149,6 +165,11 @@ impl HttpServer {
         }
         let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
         self.begin(Purpose::Listen, ask);
+    }
+
+    /// Adds headers to the modern requests that are sent from now on, besides what is configured.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        self.extra = headers;
     }
 
     /// The next thing that the server says, without line ends. Cancel safe.

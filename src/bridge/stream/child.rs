@@ -124,7 +124,13 @@ impl Child {
         let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
             return Ok(None);
         };
-        let line = line?;
+        let line = match line {
+            // A server elsewhere may refuse what it does not know by a status alone.
+            Err(BridgeError::Upstream(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended)) => {
+                return Ok(None);
+            }
+            line => line?,
+        };
         Ok(match FromServer::parse(text(&line)) {
             Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => match answer {
                 Answer::Result(result) => Some(result.to_owned()),

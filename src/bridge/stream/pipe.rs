@@ -24,6 +24,7 @@ use crate::mcp::era::{Era, Version};
 use crate::mcp::json::Object;
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
+use crate::mcp::message::Message;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
@@ -128,7 +129,8 @@ impl Bridge {
         }
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
-        let message = read::message(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits).await?;
+        let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);
         let note = Note::Tell(message.text().to_owned()).write();
         match self.relay.deliver_within(PATIENCE, &stream, note).await {
