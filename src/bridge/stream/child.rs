@@ -126,9 +126,7 @@ impl Child {
         };
         let line = match line {
             // A server elsewhere may refuse what it does not know by a status alone.
-            Err(BridgeError::Upstream(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended)) => {
-                return Ok(None);
-            }
+            Err(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended) => return Ok(None),
             line => line?,
         };
         Ok(match FromServer::parse(text(&line)) {
