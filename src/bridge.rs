@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 mod batch;
 mod call;
+mod child;
 mod conversation;
 pub mod error;
 mod local;

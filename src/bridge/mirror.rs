@@ -22,7 +22,7 @@ impl Talk {
     /// Checks the headers that mirror parameters, and makes those that the server needs.
     pub(super) async fn mirror(&mut self) -> Result<(), BridgeError> {
         let from_client = matches!(self.call.purpose, Purpose::Modern(_));
-        let to_server = matches!((&self.upstream, self.met()), (Upstream::Http(_), Met::Modern(_)));
+        let to_server = matches!((&self.child.upstream, self.met()), (Upstream::Http(_), Met::Modern(_)));
         if self.call.message.method() != "tools/call" || !(from_client || to_server) {
             return Ok(());
         }
@@ -36,7 +36,7 @@ impl Talk {
         if to_server {
             let params = self.call.message.params_object();
             let wanted = params.get_string("name").and_then(|name| tools.get(&name)).unwrap_or_default();
-            self.upstream.mirror(headers_for(wanted, params.get("arguments")));
+            self.child.upstream.mirror(headers_for(wanted, params.get("arguments")));
         }
         Ok(())
     }
@@ -54,8 +54,8 @@ impl Talk {
         let mut cursor = None;
         for _ in 0..MAX_PAGES {
             let request = self.list_tools(cursor.as_deref());
-            self.upstream.send(&request);
-            let line = self.answer_to(legacy::TOOLS_ID).await?;
+            self.child.upstream.send(&request);
+            let line = self.child.answer_to(legacy::TOOLS_ID).await?;
             cursor = match FromServer::parse(text(&line)) {
                 Some(FromServer::Response { answer: Answer::Result(result), .. }) => tools.add_page(result),
                 _ => None,

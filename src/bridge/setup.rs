@@ -45,24 +45,20 @@ fn page(user: &UserId, server: &Server) -> String {
          <h1>Connect {name}</h1>"
     );
     if !server.requires_user_token {
-        page.push_str(&format!("<p>{name} needs no token of yours."));
-        return page;
+        return page + &format!("<p>{name} needs no token of yours.");
     }
     if let Some(instructions) = &server.token_setup.instructions {
-        page.push_str(&format!("<p>{}", escape(instructions)));
+        page += &format!("<p>{}", escape(instructions));
     }
     if let Some(url) = &server.token_setup.help_url {
         let url = escape(url.as_str());
-        page.push_str(&format!("<p>More: <a rel=\"noreferrer\" href=\"{url}\">{url}</a>"));
+        page += &format!("<p>More: <a rel=\"noreferrer\" href=\"{url}\">{url}</a>");
     }
-    page.push_str(&format!(
-        "<p>You are <strong>{}</strong> here. Give your token to whoever runs this bridge, to be saved with \
-         <code>tollbridge token set --user {} --server {}</code>.",
-        escape(&user.to_string()),
-        escape(user.subject()),
-        escape(server.name.as_str()),
-    ));
-    page
+    let (who, subject, server) = (escape(&user.to_string()), escape(user.subject()), escape(server.name.as_str()));
+    page + &format!(
+        "<p>You are <strong>{who}</strong> here. Give your token to whoever runs this bridge, to be saved with \
+         <code>tollbridge token set --user {subject} --server {server}</code>."
+    )
 }
 
 /// Text as it may stand anywhere in HTML.

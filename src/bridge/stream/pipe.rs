@@ -100,7 +100,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &server, self.open_for(&server, token)?);
         let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
