@@ -46,9 +46,8 @@ fn fields(object: &Value) -> BTreeMap<String, String> {
     let variants = object["oneOf"].as_array().filter(|_| object["properties"].is_null());
     let objects = variants.map_or_else(|| vec![object], |variants| variants.iter().collect());
     let properties = objects.into_iter().flat_map(|object| object["properties"].as_object().unwrap());
-    let described = |(name, field): (&String, &Value)| {
-        (name.clone(), field["description"].as_str().unwrap_or_default().to_owned())
-    };
+    let described =
+        |(name, field): (&String, &Value)| (name.clone(), field["description"].as_str().unwrap_or_default().to_owned());
     properties.map(described).filter(|(name, _)| name != "kind").collect()
 }
 
@@ -234,7 +233,9 @@ fn is_in_errors(error: &BridgeError) -> bool {
     use BridgeError as E;
     match error {
         E::State(_) => false,
-        E::Host | E::Origin | E::Auth(_) | E::NotFound | E::Method(_) | E::MediaType | E::TooLarge | E::BodyLost => true,
+        E::Host | E::Origin | E::Auth(_) | E::NotFound | E::Method(_) | E::MediaType | E::TooLarge | E::BodyLost => {
+            true
+        }
         E::Malformed(_) | E::Modern(_) | E::Version | E::Session | E::NoSession | E::Level | E::Filter => true,
         E::NotAcceptable | E::Listening | E::NoStream | E::Subscriptions | E::ClientTooLong | E::NoVersion => true,
         E::ReservedId | E::Limited(_) | E::Store | E::Fill(_) | E::Upstream(_) | E::Deadline | E::Stopped => true,
