@@ -116,8 +116,47 @@ fn every_json_sample_is_a_configuration() {
 fn errors() -> Vec<BridgeError> {
     use BridgeError as E;
     let field = || "FIELD".to_owned();
+    let mut errors = plain_errors();
+    let faults = [
+        Fault::NotJson,
+        Fault::Batch,
+        Fault::NotAnObject,
+        Fault::DuplicateKey,
+        Fault::TooDeep,
+        Fault::Version,
+        Fault::Id,
+        Fault::Method,
+        Fault::Params,
+    ];
+    errors.extend(faults.map(|fault| E::Malformed(Malformed { id: None, fault })));
+    let mismatches =
+        [HeaderMismatch::Missing, HeaderMismatch::Repeated, HeaderMismatch::Malformed, HeaderMismatch::Different];
+    errors.extend(mismatches.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME")))));
+    let modern = [
+        ModernFault::Meta("NAME"),
+        ModernFault::LogLevel,
+        ModernFault::Version { requested: String::new() },
+        ModernFault::RemovedMethod,
+        ModernFault::Response,
+    ];
+    errors.extend(modern.map(E::Modern));
+    let fill = [
+        FillError::NoToken { field: field() },
+        FillError::Nul { field: field() },
+        FillError::Header { field: field() },
+        FillError::Dots { field: field() },
+        FillError::TooLong { field: field() },
+        FillError::OverBudget,
+    ];
+    errors.extend(fill.map(E::Fill));
+    errors.extend(upstream_errors().into_iter().map(E::Upstream));
+    errors
+}
+
+fn plain_errors() -> Vec<BridgeError> {
+    use BridgeError as E;
     let refused = |yours| Refused { yours, retry_after: Duration::from_secs(1) };
-    let mut errors = vec![
+    vec![
         E::Host,
         E::Origin,
         E::Auth(AuthError::Missing),
@@ -155,41 +194,7 @@ fn errors() -> Vec<BridgeError> {
         E::Relay,
         E::NobodyAsked,
         E::Lost,
-    ];
-    let faults = [
-        Fault::NotJson,
-        Fault::Batch,
-        Fault::NotAnObject,
-        Fault::DuplicateKey,
-        Fault::TooDeep,
-        Fault::Version,
-        Fault::Id,
-        Fault::Method,
-        Fault::Params,
-    ];
-    errors.extend(faults.map(|fault| E::Malformed(Malformed { id: None, fault })));
-    let mismatches =
-        [HeaderMismatch::Missing, HeaderMismatch::Repeated, HeaderMismatch::Malformed, HeaderMismatch::Different];
-    errors.extend(mismatches.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME")))));
-    let modern = [
-        ModernFault::Meta("NAME"),
-        ModernFault::LogLevel,
-        ModernFault::Version { requested: String::new() },
-        ModernFault::RemovedMethod,
-        ModernFault::Response,
-    ];
-    errors.extend(modern.map(E::Modern));
-    let fill = [
-        FillError::NoToken { field: field() },
-        FillError::Nul { field: field() },
-        FillError::Header { field: field() },
-        FillError::Dots { field: field() },
-        FillError::TooLong { field: field() },
-        FillError::OverBudget,
-    ];
-    errors.extend(fill.map(E::Fill));
-    errors.extend(upstream_errors().into_iter().map(E::Upstream));
-    errors
+    ]
 }
 
 fn upstream_errors() -> Vec<UpstreamError> {
@@ -233,14 +238,43 @@ fn is_in_errors(error: &BridgeError) -> bool {
     use BridgeError as E;
     match error {
         E::State(_) => false,
-        E::Host | E::Origin | E::Auth(_) | E::NotFound | E::Method(_) | E::MediaType | E::TooLarge | E::BodyLost => {
-            true
-        }
-        E::Malformed(_) | E::Modern(_) | E::Version | E::Session | E::NoSession | E::Level | E::Filter => true,
-        E::NotAcceptable | E::Listening | E::NoStream | E::Subscriptions | E::ClientTooLong | E::NoVersion => true,
-        E::ReservedId | E::Limited(_) | E::Store | E::Fill(_) | E::Upstream(_) | E::Deadline | E::Stopped => true,
-        E::Stalled | E::Cancelled | E::CannotAsk | E::NotAnswered | E::TooManyRounds | E::BadAnswers => true,
-        E::Relay | E::NobodyAsked | E::Lost => true,
+        E::Host
+        | E::Origin
+        | E::Auth(_)
+        | E::NotFound
+        | E::Method(_)
+        | E::MediaType
+        | E::TooLarge
+        | E::BodyLost
+        | E::Malformed(_)
+        | E::Modern(_)
+        | E::Version
+        | E::Session
+        | E::NoSession
+        | E::Level
+        | E::Filter
+        | E::NotAcceptable
+        | E::Listening
+        | E::NoStream
+        | E::Subscriptions
+        | E::ClientTooLong
+        | E::NoVersion
+        | E::ReservedId
+        | E::Limited(_)
+        | E::Store
+        | E::Fill(_)
+        | E::Upstream(_)
+        | E::Deadline
+        | E::Stopped
+        | E::Stalled
+        | E::Cancelled
+        | E::CannotAsk
+        | E::NotAnswered
+        | E::TooManyRounds
+        | E::BadAnswers
+        | E::Relay
+        | E::NobodyAsked
+        | E::Lost => true,
     }
 }
 
