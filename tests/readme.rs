@@ -132,6 +132,8 @@ fn errors() -> Vec<BridgeError> {
     let mismatches =
         [HeaderMismatch::Missing, HeaderMismatch::Repeated, HeaderMismatch::Malformed, HeaderMismatch::Different];
     errors.extend(mismatches.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME")))));
+    let mirrored = [HeaderMismatch::Parameter, HeaderMismatch::ParameterMissing];
+    errors.extend(mirrored.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME".to_owned())))));
     let modern = [
         ModernFault::Meta("NAME"),
         ModernFault::LogLevel,
@@ -179,7 +181,6 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Subscriptions,
         E::ClientTooLong,
         E::NoVersion,
-        E::ReservedId,
         E::Limited(refused(true)),
         E::Limited(refused(false)),
         E::Store,
@@ -259,7 +260,6 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::Subscriptions
         | E::ClientTooLong
         | E::NoVersion
-        | E::ReservedId
         | E::Limited(_)
         | E::Store
         | E::Fill(_)
