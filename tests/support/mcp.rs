@@ -95,6 +95,11 @@ impl Client {
         Self { address, server, bearer, era, connection: None, next_id: 0 }
     }
 
+    /// Where it sends its requests.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Another client of the same session, with a connection of its own.
     pub fn twin(&self) -> Self {
         Self::new(self.address, &self.server, self.bearer.as_deref(), self.era.clone())
