@@ -81,7 +81,8 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(app::run(config, supervisor::orphaned())) {
+    // Within the runtime, which is what tells of the end.
+    match runtime.block_on(async { app::run(config, supervisor::orphaned()).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");
