@@ -231,10 +231,12 @@ impl Talk {
 
     async fn hear(&mut self) -> Result<Heard, BridgeError> {
         let waiting = !self.open.is_empty() && self.call.is_modern();
+        // A modern server that has asked by its result has said everything: a fresh one gets the answers.
+        let has_more = self.required.is_none();
         loop {
             let Self { child, mailbox, .. } = self;
             tokio::select! {
-                line = child.line() => return Ok(Heard::Line(line?)),
+                line = child.line(), if has_more => return Ok(Heard::Line(line?)),
                 note = receive_note(mailbox) => if let Some(note) = note {
                     return Ok(Heard::Note(note));
                 },
