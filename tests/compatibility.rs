@@ -80,7 +80,7 @@ impl Setting {
 
 fn start_elsewhere(arguments: &[PathBuf]) -> (Elsewhere, String) {
     let mut command = Command::new(node());
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut server = command.spawn().expect("the server can be started");
     let mut first = String::new();
     BufReader::new(server.stdout.take().expect("piped")).read_line(&mut first).expect("it says where it listens");

@@ -93,6 +93,7 @@ function onUpdate(listener) {
 
 async function serve(handle) {
   const web = createServer(handle).listen(0, '127.0.0.1');
+  process.stdin.on('end', () => process.exit(0)).resume(); // whoever started it is gone
   web.on('listening', () => console.log(`listening on http://127.0.0.1:${web.address().port}`));
 }
 
