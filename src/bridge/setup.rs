@@ -47,13 +47,10 @@ fn page(user: &UserId, server: &Server) -> String {
     if !server.requires_user_token {
         return page + &format!("<p>{name} needs no token of yours.");
     }
-    if let Some(instructions) = &server.token_setup.instructions {
-        page += &format!("<p>{}", escape(instructions));
-    }
-    if let Some(url) = &server.token_setup.help_url {
-        let url = escape(url.as_str());
-        page += &format!("<p>More: <a rel=\"noreferrer\" href=\"{url}\">{url}</a>");
-    }
+    let instructions = server.token_setup.instructions.as_deref().map(|text| format!("<p>{}", escape(text)));
+    let help = server.token_setup.help_url.as_ref().map(|url| escape(url.as_str()));
+    let help = help.map(|url| format!("<p>More: <a rel=\"noreferrer\" href=\"{url}\">{url}</a>"));
+    page.extend(instructions.into_iter().chain(help));
     let (who, subject, server) = (escape(&user.to_string()), escape(user.subject()), escape(server.name.as_str()));
     page + &format!(
         "<p>You are <strong>{who}</strong> here. Give your token to whoever runs this bridge, to be saved with \

@@ -81,7 +81,6 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Within the runtime, which is what tells of the end.
     match runtime.block_on(async { app::run(config, supervisor::orphaned()).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
