@@ -231,12 +231,11 @@ impl Talk {
 
     async fn hear(&mut self) -> Result<Heard, BridgeError> {
         let waiting = !self.open.is_empty() && self.call.is_modern();
-        // A modern server that has asked by its result has said everything: a fresh one gets the answers.
-        let has_more = self.required.is_none();
         loop {
-            let Self { child, mailbox, .. } = self;
+            let Self { child, mailbox, required, .. } = self;
             tokio::select! {
-                line = child.line(), if has_more => return Ok(Heard::Line(line?)),
+                // A modern server that has asked has had its say: the answers go to a fresh one.
+                line = child.line(), if required.is_none() => return Ok(Heard::Line(line?)),
                 note = receive_note(mailbox) => if let Some(note) = note {
                     return Ok(Heard::Note(note));
                 },

@@ -100,6 +100,11 @@ impl Client {
         Self { address, server, bearer, era, capabilities: json!({}), version, connection: None, next_id: 0 }
     }
 
+    /// Where it sends its requests.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Another client of the same session, with a connection of its own.
     pub fn twin(&self) -> Self {
         self.on(self.address)

@@ -158,6 +158,8 @@ impl Pipe {
         let soft = self.stream.bridge.lifecycle.soft.clone();
         loop {
             let heard = tokio::select! {
+                // First, so that what was accepted before the stop is asked.
+                biased;
                 heard = self.stream.hear() => heard?,
                 () = soft.cancelled(), if self.asked.is_empty() => return Err(BridgeError::Stopped),
             };
