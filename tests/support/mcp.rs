@@ -117,11 +117,6 @@ impl Client {
         fork
     }
 
-    /// Where it connects to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// The same client at another address, with a connection of its own.
     pub fn on(&self, address: SocketAddr) -> Self {
         let twin = Self::new(address, &self.server, self.bearer.as_deref(), self.era.clone());
