@@ -103,15 +103,16 @@ impl Talk {
             self.forward(&nonce, &json::quote(key), method, params).await?;
         }
         self.required = Some(required);
-        if self.open.is_empty() { self.call_again_with(&[]) } else { Ok(()) }
+        if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
     }
 
     /// Asks a modern server again, in a fresh process, with the answers.
-    fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
+    async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
         let before = std::mem::replace(&mut self.child.upstream, fresh);
         self.bridge.close_in_background(before, &self.server);
+        self.mirror().await?;
         let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
         self.child.upstream.send(&required.retry_of(&text, answers));
         Ok(())
@@ -179,7 +180,7 @@ impl Talk {
     /// Takes a note from another exchange.
     pub(super) async fn note(&mut self, note: Note) -> Result<Option<Done>, BridgeError> {
         match note {
-            Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text)?,
+            Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text).await?,
             Note::Tell(text) => self.child.upstream.send(&text),
             Note::Cancelled(text) => {
                 self.cancelled = Some(text);
@@ -191,7 +192,7 @@ impl Talk {
         Ok(None)
     }
 
-    fn take_answer(&mut self, id: &str, failed: bool, text: &str) -> Result<(), BridgeError> {
+    async fn take_answer(&mut self, id: &str, failed: bool, text: &str) -> Result<(), BridgeError> {
         let Some(at) = self.open.iter().position(|question| question.id == id) else { return Ok(()) };
         if self.required.is_none() {
             self.open.remove(at);
@@ -209,7 +210,7 @@ impl Talk {
         }
         let answers: Vec<_> =
             self.open.drain(..).filter_map(|question| Some((question.key, question.answer?))).collect();
-        self.call_again_with(&answers)
+        self.call_again_with(&answers).await
     }
 
     /// A call that has come to this parked one: takes its answers, or says why not.

@@ -9,7 +9,7 @@ use crate::config::{self, LoadOptions};
 use crate::telemetry::{self, FILTER_VARIABLE, Format};
 use crate::{app, config::Config, supervisor};
 
-use super::Stop;
+use super::{EXIT_USAGE, Stop};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,7 @@ fn serve(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");
-            ExitCode::FAILURE
+            if error.is_configuration() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

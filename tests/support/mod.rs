@@ -41,3 +41,9 @@ pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok())
 }
+
+/// A number that an environment variable may change.
+#[expect(clippy::disallowed_methods, reason = "a test's own size is no configuration of the bridge")]
+pub fn number(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
