@@ -29,6 +29,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Limits {
     users: Arc<Gates<UserId>>,
+    streams: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
     parked: Arc<ParkingLot>,
@@ -62,6 +63,7 @@ impl Limits {
     pub fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
         Self {
             users: Gates::new(limits.per_user),
+            streams: Gates::new(limits.streams_per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
             parked: Arc::default(),
@@ -83,9 +85,22 @@ impl Limits {
     /// # Errors
     /// Says whose limit is reached: at once if as many wait there already as may run, else after `queue`.
     pub async fn admit(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
+        self.through(&self.users, user, server).await
+    }
+
+    /// Lets one long stream of `user` to `server` in. Streams have a gate of their own, so that clients that only listen
+    /// keep nobody from calling.
+    ///
+    /// # Errors
+    /// As [`Limits::admit`].
+    pub async fn admit_stream(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
+        self.through(&self.streams, user, server).await
+    }
+
+    async fn through(&self, users: &Arc<Gates<UserId>>, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
         let until = Instant::now() + self.queue;
         let refused = |yours| Refused { yours, retry_after: self.queue.max(RETRY_AFTER_MIN) };
-        let user = self.users.enter(user.clone(), until, &self.waiting).await.ok_or(refused(true))?;
+        let user = users.enter(user.clone(), until, &self.waiting).await.ok_or(refused(true))?;
         let server = self.servers.enter(server.clone(), until, &self.waiting).await.ok_or(refused(false))?;
         let all = self.all.enter((), until, &self.waiting).await.ok_or(refused(false))?;
         Ok(Permit { _all: all, _server: server, _user: user, _counted: Counted::new(&self.permits) })
@@ -195,6 +210,7 @@ mod tests {
             shutdown_grace: second,
             session_lifetime: second,
             per_user,
+            streams_per_user: per_user,
             per_server,
             total,
             queue: QUEUE,
@@ -208,6 +224,14 @@ mod tests {
 
     fn server(name: impl std::fmt::Display) -> ServerName {
         ServerName::parse(&name.to_string()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_listens_keeps_nobody_from_calling() {
+        let limits = limits(1, 9, 9);
+        let _stream = limits.admit_stream(&user("alice"), &server("a")).await.unwrap();
+        let _call = limits.admit(&user("alice"), &server("a")).await.unwrap();
+        assert!(limits.admit_stream(&user("alice"), &server("b")).await.unwrap_err().yours);
     }
 
     fn is_empty(limits: &Limits) -> bool {

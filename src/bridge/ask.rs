@@ -1,6 +1,8 @@
 //! A server asks, and the client is found a way to answer: on the stream of its call if it is a legacy client, by
 //! calling again if it is a modern one. Source: MCP 2026-07-28, basic/patterns/mrtr.
 
+use std::sync::atomic::Ordering;
+
 use super::answer::Answered;
 use super::call::{Purpose, may_ask};
 use super::error::BridgeError;
@@ -44,6 +46,7 @@ impl Talk {
                 if self.call.events && translate::declares(&session.capabilities, capability) =>
             {
                 let (nonce, params) = (session.nonce.clone(), params.unwrap_or("{}").to_owned());
+                self.waits.store(true, Ordering::Relaxed);
                 self.open.push(Question::new(id, method, &params));
                 self.forward(&nonce, id, method, &params).await?;
             }
@@ -102,6 +105,7 @@ impl Talk {
             self.open.push(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) });
             self.forward(&nonce, &json::quote(key), method, params).await?;
         }
+        self.waits.store(true, Ordering::Relaxed);
         self.required = Some(required);
         if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
     }
@@ -109,6 +113,7 @@ impl Talk {
     /// Asks a modern server again, in a fresh process, with the answers.
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
+        self.waits.store(false, Ordering::Relaxed);
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
         let before = std::mem::replace(&mut self.child.upstream, fresh);
         self.bridge.close_in_background(before, &self.server);
@@ -196,6 +201,7 @@ impl Talk {
         let Some(at) = self.open.iter().position(|question| question.id == id) else { return Ok(()) };
         if self.required.is_none() {
             self.open.remove(at);
+            self.waits.store(!self.open.is_empty(), Ordering::Relaxed);
             let member = if failed { "error" } else { "result" };
             self.child.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             return Ok(());

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ pub(super) struct Talk {
     pub(super) round: u32,
     /// What an earlier call asked and was answered.
     pub(super) transcript: Transcript,
+    /// Whether a legacy client's answer is waited for: a call that waits for who has left never ends by itself.
+    pub(super) waits: Arc<AtomicBool>,
     /// What a modern server wants to know, while a legacy client is asked.
     pub(super) required: Option<translate::InputRequired>,
     /// The place among the parked.
@@ -111,6 +114,7 @@ impl Talk {
             open: Vec::new(),
             round: 0,
             transcript,
+            waits: Arc::default(),
             required: None,
             parked: None,
             settled: None,
