@@ -18,7 +18,7 @@
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
-//! | `describe` | a call answers with its environment's names, descriptors, signals, group and directory |
+//! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, and which of the files `open=PATH,PATH…` it can read; it leaves a file in `TMPDIR` |
 //!
 //! With any of them: `family=yes` starts grandchildren (same group, own session, double fork) that ignore SIGTERM and
 //! SIGHUP; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
@@ -245,6 +245,11 @@ fn describe() -> Value {
         let own = target.starts_with("/proc/") && target.ends_with("/fd");
         (!own).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
     });
+    let ids = status.lines().filter_map(|line| line.split_once(":\t"));
+    let ids = ids.filter(|(name, _)| matches!(*name, "Uid" | "Gid" | "Groups" | "NoNewPrivs" | "CapEff" | "Umask"));
+    let temporary = std::env::vars_os().find(|(name, _)| name == "TMPDIR").map(|(_, path)| path);
+    let wanted = std::env::args().find_map(|argument| argument.strip_prefix("open=").map(str::to_owned));
+    let readable: Vec<_> = wanted.iter().flat_map(|paths| paths.split(',')).filter(|path| can_read(path)).collect();
     let mut names: Vec<_> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     names.sort();
     json!({
@@ -254,8 +259,18 @@ fn describe() -> Value {
         "pid": std::process::id(),
         "group": rustix::process::getpgrp().as_raw_nonzero().get(),
         "directory": std::env::current_dir().unwrap_or_default(),
+        "ids": ids.map(|(name, value)| (name, value.trim())).collect::<HashMap<_, _>>(),
+        "temporary": temporary.as_ref().map(|path| path.to_string_lossy()),
+        "wrote": temporary.as_ref().is_some_and(|path| std::fs::write(std::path::Path::new(path).join("left"), "x").is_ok()),
+        "readable": readable,
         "arguments": std::env::args().collect::<Vec<_>>(),
     })
+}
+
+/// Memory cannot be read at its beginning: there opening it is enough.
+fn can_read(path: &str) -> bool {
+    let opened = std::fs::File::open(path);
+    opened.is_ok_and(|mut file| path.ends_with("/mem") || std::io::Read::read(&mut file, &mut [0]).is_ok())
 }
 
 fn method(line: &[u8]) -> &str {
