@@ -26,12 +26,12 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::mcp::era::Eras;
+use crate::mcp::mirror::Mirrors;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
-use crate::supervisor;
 use crate::tokens::TokenSource;
 use crate::upstream::confine::{Confiner, Places};
 use crate::upstream::group::Spawner;
@@ -74,11 +74,12 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// Serves until a signal says to stop, and returns when nothing is left.
+/// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
+/// returns when nothing is left.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config, places: Places) -> Result<(), StartError> {
+pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
@@ -87,14 +88,17 @@ pub async fn run(config: Config, places: Places) -> Result<(), StartError> {
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;
     promise(&config, &places)?;
+    let limits = Limits::new(&config.limits, &metrics);
+    lifecycle.accompany(limits.pressure().watch());
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
-        limits: Limits::new(&config.limits, &metrics),
+        limits,
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
         relay,
         keyring,
         spawner: spawner.clone(),
+        mirrors: Mirrors::default(),
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
@@ -113,7 +117,7 @@ pub async fn run(config: Config, places: Places) -> Result<(), StartError> {
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
     tokio::select! {
-        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace) => stopped?,
+        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace, orphaned) => stopped?,
         () = admin.serve(store, metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
@@ -223,10 +227,14 @@ const ADMIN_CONNECTION: Duration = Duration::from_secs(10);
 
 /// Waits for the first signal, then until every task has ended, a second signal comes, or the grace is over; whatever
 /// is left then is ended.
-async fn until_stopped(lifecycle: &Lifecycle, grace: Duration) -> Result<(), StartError> {
+async fn until_stopped(
+    lifecycle: &Lifecycle,
+    grace: Duration,
+    orphaned: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut orphaned = std::pin::pin!(supervisor::orphaned());
+    let mut orphaned = std::pin::pin!(orphaned);
     let supervised = tokio::select! {
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,

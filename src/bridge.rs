@@ -6,15 +6,19 @@
 
 mod answer;
 mod ask;
+mod batch;
 mod call;
+mod child;
 mod conversation;
 pub mod error;
 mod local;
 mod meet;
+mod mirror;
 mod questions;
 mod read;
 mod resume;
 mod session;
+mod setup;
 mod sse;
 mod stream;
 mod talk;
@@ -34,7 +38,8 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
 use crate::mcp::era::Eras;
-use crate::mcp::message::{Kind, Message};
+use crate::mcp::message::{Fault, Kind, Malformed, Message};
+use crate::mcp::mirror::Mirrors;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::metrics::Metrics;
@@ -79,6 +84,8 @@ pub struct Bridge {
     pub relay: Relay,
     /// What has been learned of servers.
     pub eras: Eras,
+    /// What has been learned of their tools.
+    pub mirrors: Mirrors,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.
@@ -147,15 +154,26 @@ impl Bridge {
             Method::GET => return self.listen(&head, user, server, connection).await,
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
-        let message = read::message(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits).await?;
+        let message = match Message::parse(body.clone()) {
+            Ok(message) => message,
+            Err(Malformed { fault: Fault::Batch, .. }) => {
+                return self.batch(head, (user, server), &body, connection).await;
+            }
+            Err(malformed) => return Err(BridgeError::Malformed(malformed)),
+        };
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &user, &server)? } else { None };
-        let asked = Asked { user, server, head, session, message };
+        self.serve(Asked { user, server, head, session, message }, connection).await
+    }
+
+    /// What one message asks, with which token, of which fresh server.
+    async fn serve(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Result<Response<Body>, BridgeError> {
         let subscription = asked.subscription()?;
         let mut call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
-            Next::Call(call) => call,
+            Next::Call(call) => *call,
         };
         if call.is_modern() && call.message.method() == LISTEN {
             return self.subscribe(asked, call, connection).await;
@@ -230,7 +248,7 @@ impl Bridge {
                 Ok(Upstream::Stdio(Box::new(started)))
             }
             Launch::Http(call) => {
-                let opened = self.http.open(&server.name, &call, server.process.line, Vec::new())?;
+                let opened = self.http.open(&server.name, &call, server.process.line)?;
                 Ok(Upstream::Http(Box::new(opened)))
             }
         }

@@ -20,6 +20,8 @@ enum Route {
     Sse,
     /// `/{server}/message`
     Message,
+    /// `/{server}/connect`
+    Connect,
 }
 
 /// Leads requests to what answers them.
@@ -33,9 +35,12 @@ impl Routes {
     #[must_use]
     pub fn new(bridge: Arc<Bridge>) -> Self {
         let mut table = matchit::Router::new();
-        for (path, route) in
-            [("/{server}/mcp", Route::Mcp), ("/{server}/sse", Route::Sse), ("/{server}/message", Route::Message)]
-        {
+        for (path, route) in [
+            ("/{server}/mcp", Route::Mcp),
+            ("/{server}/sse", Route::Sse),
+            ("/{server}/message", Route::Message),
+            ("/{server}/connect", Route::Connect),
+        ] {
             table.insert(path, route).expect("the path is well formed");
         }
         Self { table, bridge }
@@ -52,6 +57,7 @@ impl Routes {
             Route::Mcp => self.bridge.answer(&server, request, connection).await,
             Route::Sse => self.bridge.answer_sse(&server, request, connection).await,
             Route::Message => self.bridge.answer_message(&server, request, connection).await,
+            Route::Connect => self.bridge.setup_page(&server, &request.into_parts().0, connection),
         }
     }
 }

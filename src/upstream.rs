@@ -19,6 +19,7 @@ pub use command_line::EXEC_AS;
 
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
@@ -124,6 +125,22 @@ impl Upstream {
         }
     }
 
+    /// From now on the server may be silent for as long as it likes: what it says of its own accord is waited for.
+    pub fn stay(&mut self) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.stay(),
+        }
+    }
+
+    /// Listens to what the server says of its own accord, which a program says anyway.
+    pub fn listen(&mut self) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.listen(),
+        }
+    }
+
     /// Counts a line that was no message against the server's budget.
     ///
     /// # Errors
@@ -132,6 +149,14 @@ impl Upstream {
         match self {
             Self::Stdio(server) => server.junk(line),
             Self::Http(server) => server.junk(line),
+        }
+    }
+
+    /// Adds headers to what is sent from now on; a program has no use for them.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(server) => server.mirror(headers),
         }
     }
 

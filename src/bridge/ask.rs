@@ -36,7 +36,7 @@ impl Talk {
         params: Option<&str>,
     ) -> Result<Option<Done>, BridgeError> {
         let Some(capability) = translate::capability_for(method, params) else {
-            self.decline(id, method);
+            self.child.decline(id, method);
             return Ok(None);
         };
         match &self.call.purpose {
@@ -53,7 +53,7 @@ impl Talk {
                 }
                 self.remember(id, method, params.unwrap_or("{}"));
             }
-            _ => self.decline(id, method),
+            _ => self.child.decline(id, method),
         }
         Ok(None)
     }
@@ -62,7 +62,7 @@ impl Talk {
     fn remember(&mut self, id: &str, method: &str, params: &str) {
         let fingerprint = fingerprint_of_question(method, params);
         match self.transcript.answer_again(&fingerprint) {
-            Some(answer) => self.upstream.send(&legacy::result(id, &answer)),
+            Some(answer) => self.child.upstream.send(&legacy::result(id, &answer)),
             None => self.open.push(Question::new(id, method, params)),
         }
     }
@@ -110,10 +110,10 @@ impl Talk {
     fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
-        let before = std::mem::replace(&mut self.upstream, fresh);
+        let before = std::mem::replace(&mut self.child.upstream, fresh);
         self.bridge.close_in_background(before, &self.server);
         let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
-        self.upstream.send(&required.retry_of(&text, answers));
+        self.child.upstream.send(&required.retry_of(&text, answers));
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Talk {
     pub(super) async fn note(&mut self, note: Note) -> Result<Option<Done>, BridgeError> {
         match note {
             Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text)?,
-            Note::Tell(text) => self.upstream.send(&text),
+            Note::Tell(text) => self.child.upstream.send(&text),
             Note::Cancelled(text) => {
                 self.cancelled = Some(text);
                 return Err(BridgeError::Cancelled);
@@ -196,7 +196,7 @@ impl Talk {
         if self.required.is_none() {
             self.open.remove(at);
             let member = if failed { "error" } else { "result" };
-            self.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
+            self.child.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             return Ok(());
         }
         if failed {
@@ -225,7 +225,7 @@ impl Talk {
         for (key, text) in &retry.answers {
             if let Some(at) = self.open.iter().position(|question| question.key == *key) {
                 let question = self.open.remove(at);
-                self.upstream.send(&legacy::result(&question.id, text));
+                self.child.upstream.send(&legacy::result(&question.id, text));
             }
         }
         if self.open.is_empty() {
@@ -247,7 +247,7 @@ impl Talk {
     /// whoever calls again.
     pub(super) async fn wait_parked(&mut self) -> Result<(), UpstreamError> {
         use crate::mcp::message::FromServer;
-        let line = self.receive().await?;
+        let line = self.child.line().await?;
         match FromServer::parse(super::talk::text(&line)) {
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id()) => {
                 self.open.clear();
@@ -255,10 +255,10 @@ impl Talk {
             }
             Some(FromServer::Request { id, method, params }) => match translate::capability_for(&method, params) {
                 Some(_) => self.open.push(Question::new(id, &method, params.unwrap_or("{}"))),
-                None => self.decline(id, &method),
+                None => self.child.decline(id, &method),
             },
             Some(_) => {}
-            None => self.junk(&line)?,
+            None => self.child.junk(&line)?,
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ fn serve(config: Config, places: Places) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(app::run(config, places)) {
+    match runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");

@@ -10,7 +10,7 @@
 //! | `garbage` | `lines=N` lines that are no messages before each answer |
 //! | `endless` | bytes without a newline for as long as somebody takes them |
 //! | `chatter` | floods stderr until it ends |
-//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N` |
+//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N`; with `hold=yes` a grandchild holds stdout; the moment goes to the file `stamp=PATH` |
 //! | `holder` | on a call, leaves behind a grandchild that holds stdout, and exits without an answer |
 //! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
 //! | `twice` | answers each call twice |
@@ -75,6 +75,13 @@ impl Settings {
     /// Ends this process if the behaviour is to do so at `point`.
     fn perhaps_exit(&self, point: &str) {
         if self.is("exits") && self.text("at") == point {
+            if self.yes("hold") {
+                family::hold_stdout(self.text("marker"));
+            }
+            if !self.text("stamp").is_empty() {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                let _ = std::fs::write(self.text("stamp"), format!("{} {}", now.tv_sec, now.tv_nsec));
+            }
             let signal = self.values.get("signal").and_then(|n| n.parse().ok());
             if let Some(signal) = signal.and_then(rustix::process::Signal::from_named_raw) {
                 let _ = rustix::process::kill_process(rustix::process::getpid(), signal);

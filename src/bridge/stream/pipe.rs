@@ -24,6 +24,7 @@ use crate::mcp::era::{Era, Version};
 use crate::mcp::json::Object;
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
+use crate::mcp::message::Message;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
@@ -99,7 +100,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &server, self.open_for(&server, token)?);
         let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
@@ -128,7 +129,8 @@ impl Bridge {
         }
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
-        let message = read::message(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits).await?;
+        let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);
         let note = Note::Tell(message.text().to_owned()).write();
         match self.relay.deliver_within(PATIENCE, &stream, note).await {
@@ -156,6 +158,8 @@ impl Pipe {
         let soft = self.stream.bridge.lifecycle.soft.clone();
         loop {
             let heard = tokio::select! {
+                // First, so that what was accepted before the stop is asked.
+                biased;
                 heard = self.stream.hear() => heard?,
                 () = soft.cancelled(), if self.asked.is_empty() => return Err(BridgeError::Stopped),
             };
@@ -185,7 +189,7 @@ impl Pipe {
     /// What the server says goes out as it came.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
         let said = match &mut self.translator {
-            Some(translator) => translator.from_server(line),
+            Some(translator) => translator.hear_server(line),
             None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
         };
         match said {
@@ -206,10 +210,17 @@ impl Pipe {
                     self.asked.remove(id);
                 }
             }
+            Some(FromServer::Notification { method, .. })
+                if method == "notifications/initialized" && self.translator.is_none() =>
+            {
+                self.stream.child.upstream.send(text);
+                self.stream.child.upstream.listen();
+                return Ok(());
+            }
             _ => {}
         }
         let said = match &mut self.translator {
-            Some(translator) => translator.from_client(text),
+            Some(translator) => translator.hear_client(text),
             None => vec![Said::ToServer(text.to_owned())],
         };
         self.say(said).await
