@@ -15,6 +15,8 @@
 //! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
 //! | `twice` | answers each call twice |
 //! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
+//! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may |
+//! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
@@ -76,7 +78,7 @@ impl Settings {
     fn perhaps_exit(&self, point: &str) {
         if self.is("exits") && self.text("at") == point {
             if self.yes("hold") {
-                family::hold_stdout(self.text("marker"));
+                let _ = family::hold_stdout(self.text("marker"));
             }
             if !self.text("stamp").is_empty() {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -180,7 +182,7 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
     match settings.behaviour.as_str() {
         "endless" => while std::io::stdout().write_all(&[b'x'; 1 << 12]).is_ok() {},
         "holder" => {
-            family::hold_stdout(settings.text("marker"));
+            let _ = family::hold_stdout(settings.text("marker"));
             std::process::exit(0);
         }
         "wrong-ids" => {
@@ -190,6 +192,15 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
             if settings.text("then") == "right" {
                 result(id, &text_result("done"));
             }
+        }
+        "bomb" => {
+            let started =
+                (0..settings.number("count", 300)).take_while(|_| family::hold_stdout(settings.text("marker")));
+            result(id, &text_result(&started.count().to_string()));
+        }
+        "hog" => {
+            let taken: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
+            result(id, &text_result(&taken.len().to_string()));
         }
         "twice" => {
             result(id, &text_result("first"));
