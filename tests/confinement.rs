@@ -125,6 +125,27 @@ async fn nothing_stays_of_a_family_that_runs_as_another() {
     procs::eventually(SETTLED, none).await.expect("nothing is left");
 }
 
+#[tokio::test]
+async fn a_fork_bomb_and_a_memory_hog_are_held_to_their_limits() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = Home::without_key();
+    let bridge = home.serve(config(&home, &["bomb"], &json!({ "runAs": "61000-61009", "pids": 20 })));
+    let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+    let started: u32 = answer.text().parse().expect("how many it could start");
+    assert!((1..20).contains(&started), "{started} of 300");
+    let none = || procs::with_marker(home.marker()).is_empty().then_some(());
+    procs::eventually(SETTLED, none).await.expect("nothing is left");
+    for run_as in [json!({}), json!({ "runAs": "61000-61009" })] {
+        let mut fields = json!({ "memory": "64MiB" });
+        fields.as_object_mut().expect("an object").extend(run_as.as_object().expect("an object").clone());
+        let bridge = home.serve(config(&home, &["hog"], &fields));
+        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.status, 502, "it was not given 512 MiB: {answer:?}");
+    }
+}
+
 /// A new control group to make others in, if this machine has some and lets us.
 struct Delegated(PathBuf);
 

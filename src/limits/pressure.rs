@@ -73,9 +73,10 @@ impl Pressure {
             let now = look(&own);
             self.0.short.store(now.map_or(0, |short| short as u8), Relaxed);
             if now != before {
-                match now {
-                    Some(short) => tracing::warn!("short of {}: new requests are turned away", short.as_str()),
-                    None => tracing::info!("short of nothing any more: requests are let in"),
+                if let Some(short) = now {
+                    tracing::warn!("short of {}: new requests are turned away", short.as_str());
+                } else {
+                    tracing::info!("short of nothing any more: requests are let in");
                 }
                 before = now;
             }

@@ -219,7 +219,7 @@ impl Cgroups {
         let directory = open(&path).inspect_err(|_| {
             removed(&path);
         })?;
-        let leaf = Leaf { directory, path };
+        let leaf = Leaf { path, directory };
         if let Some(memory) = confinement.memory.filter(|_| self.limits.memory) {
             leaf.write("memory.max", &memory.to_string())?;
             // Without swap as well, and without survivors that wait for those that were killed. Neither is everywhere.

@@ -51,7 +51,7 @@ fn program(server: &Server) -> Option<Program<'_>> {
 }
 
 /// The names of those of which it is true.
-fn names<'a>(programs: &[Program<'a>], is: impl Fn(&Confinement) -> bool) -> Option<String> {
+fn names(programs: &[Program<'_>], is: impl Fn(&Confinement) -> bool) -> Option<String> {
     let names: Vec<_> = programs.iter().filter(|(_, confinement)| is(confinement)).map(|&(name, _)| name).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
@@ -95,24 +95,18 @@ fn resources(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Finding> {
         findings.extend(names.map(|names| Finding { verdict, text: format!("`{name}` of {names}: {text}") }));
     };
     let kept = "kept by the control group of each request";
-    match limits.memory {
-        true => say(names(programs, |c| c.memory.is_some()), Verdict::Holds, "memory", kept),
-        false => say(
-            names(programs, |c| c.memory.is_some()),
-            Verdict::Weak,
-            "memory",
-            "limits the data of each process by itself, not of a request's processes together (RLIMIT_DATA)",
-        ),
-    }
-    match limits.cpus {
-        true => say(names(programs, |c| c.cpus.is_some()), Verdict::Holds, "cpus", kept),
-        false => say(
-            names(programs, |c| c.cpus.is_some()),
-            Verdict::Missing,
-            "cpus",
-            "not kept here: only a control group can",
-        ),
-    }
+    let (verdict, text) = if limits.memory {
+        (Verdict::Holds, kept)
+    } else {
+        (Verdict::Weak, "limits the data of each process by itself, not of a request's together (RLIMIT_DATA)")
+    };
+    say(names(programs, |c| c.memory.is_some()), verdict, "memory", text);
+    let (verdict, text) = if limits.cpus {
+        (Verdict::Holds, kept)
+    } else {
+        (Verdict::Missing, "not kept here: only a control group can")
+    };
+    say(names(programs, |c| c.cpus.is_some()), verdict, "cpus", text);
     if limits.pids {
         say(names(programs, |c| c.pids.is_some()), Verdict::Holds, "pids", kept);
         return findings;

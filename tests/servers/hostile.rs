@@ -199,8 +199,8 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
             result(id, &text_result(&started.count().to_string()));
         }
         "hog" => {
-            let taken: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
-            result(id, &text_result(&taken.len().to_string()));
+            let held: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
+            result(id, &text_result(&held.len().to_string()));
         }
         "twice" => {
             result(id, &text_result("first"));
