@@ -23,6 +23,7 @@ mod value;
 
 // what is launched
 mod arguments;
+mod confinement;
 mod container;
 mod launch_plan;
 mod program;
@@ -50,6 +51,7 @@ use url::Url;
 use crate::secret::Secret;
 use crate::user::UserId;
 
+pub use confinement::{Confinement, RunAs};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
 pub use load::{LoadOptions, load, parse};
 pub use problem::{Problem, Problems};
@@ -391,6 +393,8 @@ pub struct StdioPlan {
     pub env: Vec<(String, Template)>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// What it may use.
+    pub confinement: Confinement,
 }
 
 /// An HTTP server to call.
@@ -424,6 +428,8 @@ pub struct StdioLaunch {
     pub env: Vec<(String, Secret)>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// What it may use.
+    pub confinement: Confinement,
 }
 
 /// An HTTP server to call, filled for one user.

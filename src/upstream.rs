@@ -1,13 +1,21 @@
 //! A fresh MCP server, open for one request: send it messages, receive its own, close it. Whoever drops it instead
 //! has killed it.
 
+pub mod cgroup;
+mod command_line;
+pub mod confine;
 pub mod group;
+pub mod guarantee;
 pub mod http;
 mod junk;
 pub mod lines;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;
+mod tidy;
+mod users;
+
+pub use command_line::EXEC_AS;
 
 use std::time::Duration;
 

@@ -284,6 +284,17 @@ pub struct Server {
     pub term_grace: Option<Time>,
     /// The longest message. Default: 16MiB.
     pub line: Option<Size>,
+    /// The most memory of one request's processes together, where the host can hold them to it. Default: no limit.
+    pub memory: Option<Size>,
+    /// The most processors' worth of time that they use, for example 0.5. Default: no limit.
+    pub cpus: Option<f64>,
+    /// The most processes and threads that they may be. Default: no limit.
+    pub pids: Option<usize>,
+    /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
+    pub run_as: Option<String>,
+    /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,
+    /// removed afterwards. Default: true unless there is a `cwd`.
+    pub private_directory: Option<bool>,
     /// Checked, but neither looked up nor served. Default: false.
     pub disabled: Option<bool>,
 }

@@ -87,6 +87,7 @@ impl StdioPlan {
             args: Vec::with_capacity(self.args.len()),
             env: Vec::with_capacity(self.env.len()),
             cwd: self.cwd.clone(),
+            confinement: self.confinement,
         };
         let mut size = cost(self.program.as_os_str().len());
         for (index, arg) in self.args.iter().enumerate() {

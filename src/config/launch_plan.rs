@@ -44,6 +44,7 @@ pub(super) type Compile = fn(Source, &str, &[Range<usize>]) -> Result<Template, 
 impl Loader<'_> {
     pub(super) fn stdio_plan(&mut self, at: &Path, file: file::Server) -> Option<StdioPlan> {
         let resolve = file.disabled != Some(true);
+        let confinement = self.confinement(at, &file);
         let command = self.command(&at.key("command"), file.command, resolve);
         let cwd = file.cwd.and_then(|cwd| self.cwd(&at.key("cwd"), cwd, resolve));
         let mut env = self.env(&at.key("env"), file.env.unwrap_or_default(), resolve);
@@ -54,9 +55,9 @@ impl Loader<'_> {
         }
         let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
         let args = self.args(&drafts, engine, file.allow_token_in_args == Some(true), &mut env);
-        self.inherit(&mut env);
+        self.inherit(&mut env, confinement.private_directory);
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
-        Some(StdioPlan { program: program??, args, env, cwd })
+        Some(StdioPlan { program: program??, args, env, cwd, confinement })
     }
 
     fn command(&mut self, at: &Path, value: Option<Value>, resolve: bool) -> Option<Zeroizing<String>> {
@@ -102,9 +103,13 @@ impl Loader<'_> {
         }
     }
 
-    /// Variables that are not declared and that every program needs.
-    fn inherit(&mut self, env: &mut Vec<(String, Template)>) {
+    /// Variables that are not declared and that every program needs. A program with a directory of its own is told of
+    /// that one when it is started.
+    fn inherit(&mut self, env: &mut Vec<(String, Template)>, private_directory: bool) {
         for (name, default) in INHERITED {
+            if private_directory && name == "TMPDIR" {
+                continue;
+            }
             if env.iter().all(|(declared, _)| declared != name) {
                 let own = self.options.environment.read(name).and_then(|value| value.into_string().ok());
                 let value = own.as_deref().filter(|value| !value.is_empty()).or(default);

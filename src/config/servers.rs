@@ -11,6 +11,21 @@ use super::load::Loader;
 use super::path::Path;
 use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
 
+/// Fields that only a server with `command` has.
+const OF_PROGRAMS: &[&str] = &[
+    "args",
+    "env",
+    "cwd",
+    "allowTokenInArgs",
+    "eofGrace",
+    "termGrace",
+    "memory",
+    "cpus",
+    "pids",
+    "runAs",
+    "privateDirectory",
+];
+
 /// The servers of a file.
 #[derive(Default)]
 pub(super) struct Servers {
@@ -120,7 +135,7 @@ impl Loader<'_> {
                 if file.kind == Some(Stdio) {
                     self.report(&at.key("type"), "a server with `url` is not of type stdio", "take `type` out");
                 }
-                self.refuse_fields(at, &["args", "env", "cwd", "allowTokenInArgs", "eofGrace", "termGrace"], "command");
+                self.refuse_fields(at, OF_PROGRAMS, "command");
                 self.http_plan(at, file).map(Plan::Http)
             }
         }

@@ -5,8 +5,11 @@ use std::time::Duration;
 /// The longest time a configuration may name.
 const MAX_TIME: Duration = Duration::from_hours(366 * 24);
 
-/// The largest size a configuration may name, bytes.
+/// The largest size of a message or a body that a configuration may name, bytes.
 const MAX_SIZE: u64 = 1 << 30;
+
+/// The most memory that a configuration may name, bytes.
+const MAX_MEMORY: u64 = 1 << 50;
 
 /// The time that `text` names: a whole number and `ms`, `s`, `m`, `h` or `d`.
 pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
@@ -26,6 +29,16 @@ pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
 
 /// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Result<usize, &'static str> {
+    let size = bytes(text)?;
+    usize::try_from(size).ok().filter(|_| size <= MAX_SIZE).ok_or("write a size of at most 1GiB")
+}
+
+/// As [`size`], for amounts of memory, which may be larger.
+pub(super) fn memory(text: &str) -> Result<u64, &'static str> {
+    bytes(text).and_then(|size| if size <= MAX_MEMORY { Ok(size) } else { Err("write a size of at most 1048576GiB") })
+}
+
+fn bytes(text: &str) -> Result<u64, &'static str> {
     const HELP: &str = "write a whole number and a unit (B, kB, MB, KiB, MiB, GiB), for example \"4MiB\"";
     let (number, unit) = split(text).ok_or(HELP)?;
     let bytes: u64 = match unit {
@@ -38,8 +51,7 @@ pub(super) fn size(text: &str) -> Result<usize, &'static str> {
         "GiB" => 1 << 30,
         _ => return Err(HELP),
     };
-    let size = number.checked_mul(bytes).filter(|size| *size <= MAX_SIZE);
-    size.and_then(|size| usize::try_from(size).ok()).ok_or("write a size of at most 1GiB")
+    number.checked_mul(bytes).ok_or("write a smaller size")
 }
 
 /// The number at the start of `text` and the unit behind it; one space may stand between.
