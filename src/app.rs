@@ -74,6 +74,14 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl StartError {
+    /// Whether the configuration must be mended, rather than something on the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Store(SetupError::Key(_) | SetupError::Url(_)))
+    }
+}
+
 /// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
 /// returns when nothing is left.
 ///
@@ -194,7 +202,10 @@ impl AdminListener {
 
     async fn serve(self, store: Arc<TokenStore>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
         let Some(listener) = self.0 else { return std::future::pending().await };
-        let check = async move || store.check().await.is_ok();
+        let check = async move || {
+            let checked = store.check().await;
+            checked.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
+        };
         let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {
             let Ok((stream, _)) = listener.accept().await else {

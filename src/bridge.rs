@@ -130,6 +130,12 @@ impl Bridge {
         }
     }
 
+    /// The response to a request to a path that leads nowhere.
+    #[must_use]
+    pub fn not_found(&self) -> Response<Body> {
+        self.refuse("", &BridgeError::NotFound, None)
+    }
+
     /// The response to a request that goes no further.
     fn refuse(&self, server: &str, error: &BridgeError, id: Option<&str>) -> Response<Body> {
         let status = error.verdict().0;
@@ -191,7 +197,10 @@ impl Bridge {
         call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
         let token = match token {
             Ok(token) => token.map(Arc::new),
-            Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
+            Err(TokenError::Absent) => {
+                tracing::info!(user = %asked.user, server = %asked.server.name, "no token: told how to get one");
+                return Ok(self.without_token(&asked, &call));
+            }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
         let upstream = self.open_for(&asked.server, token.clone())?;

@@ -272,6 +272,8 @@ pub struct Limits {
     pub session_lifetime: Duration,
     /// Requests at once of one user.
     pub per_user: usize,
+    /// Long streams at once of one user.
+    pub streams_per_user: usize,
     /// Requests at once of one server.
     pub per_server: usize,
     /// Requests at once in all.

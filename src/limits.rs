@@ -31,6 +31,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Limits {
     users: Arc<Gates<UserId>>,
+    streams: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
     parked: Arc<ParkingLot>,
@@ -77,6 +78,7 @@ impl Limits {
     pub fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
         Self {
             users: Gates::new(limits.per_user),
+            streams: Gates::new(limits.streams_per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
             parked: Arc::default(),
@@ -103,14 +105,28 @@ impl Limits {
     /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// Says whose limit is reached, or what the host is short of: at once if as many wait there already as may run, else after `queue`.
+    /// Says whose limit is reached, or what the host is short of: at once if as many wait there already as may run, else
+    /// after `queue`.
     pub async fn admit(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
+        self.through(&self.users, user, server).await
+    }
+
+    /// Lets one long stream of `user` to `server` in. Streams have a gate of their own, so that clients that only listen
+    /// keep nobody from calling.
+    ///
+    /// # Errors
+    /// As [`Limits::admit`].
+    pub async fn admit_stream(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
+        self.through(&self.streams, user, server).await
+    }
+
+    async fn through(&self, users: &Arc<Gates<UserId>>, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
         let until = Instant::now() + self.queue;
         let refused = |yours| Refused { yours, short: None, retry_after: self.queue.max(RETRY_AFTER_MIN) };
         if let Some(short) = self.pressure.short() {
             return Err(Refused { yours: false, short: Some(short), retry_after: RETRY_AFTER_MIN });
         }
-        let user = self.users.enter(user.clone(), until, &self.waiting).await.ok_or(refused(true))?;
+        let user = users.enter(user.clone(), until, &self.waiting).await.ok_or(refused(true))?;
         let server = self.servers.enter(server.clone(), until, &self.waiting).await.ok_or(refused(false))?;
         let all = self.all.enter((), until, &self.waiting).await.ok_or(refused(false))?;
         Ok(Permit { _all: all, _server: server, _user: user, _counted: Counted::new(&self.permits) })

@@ -7,7 +7,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
-use crate::bridge::error::BridgeError;
 use crate::bridge::{Bridge, Connection};
 use crate::respond::Body;
 
@@ -49,9 +48,9 @@ impl Routes {
     /// Answers one request; it never fails, and says so in the response if something did.
     pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        let Ok(found) = self.table.at(&path) else { return BridgeError::NotFound.respond(None) };
+        let Ok(found) = self.table.at(&path) else { return self.bridge.not_found() };
         let Some(server) = decoded_once(found.params.get("server")) else {
-            return BridgeError::NotFound.respond(None);
+            return self.bridge.not_found();
         };
         match found.value {
             Route::Mcp => self.bridge.answer(&server, request, connection).await,

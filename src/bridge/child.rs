@@ -30,8 +30,8 @@ const MOST_WAITING: usize = 100;
 /// A server and what it said while something else was waited for.
 pub(super) struct Child {
     pub(super) upstream: Upstream,
-    bridge: Arc<Bridge>,
-    server: Arc<Server>,
+    pub(super) bridge: Arc<Bridge>,
+    pub(super) server: Arc<Server>,
     /// Notifications that came meanwhile.
     pub(super) waiting: Vec<Bytes>,
 }

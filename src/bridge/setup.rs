@@ -10,7 +10,7 @@ use super::local::display_name;
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::respond::{self, Body};
-use crate::user::UserId;
+use crate::user::{LOCAL_ISSUER, UserId};
 
 /// Nothing is loaded, framed or sent anywhere.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -51,11 +51,20 @@ fn page(user: &UserId, server: &Server) -> String {
     let help = server.token_setup.help_url.as_ref().map(|url| escape(url.as_str()));
     let help = help.map(|url| format!("<p>More: <a rel=\"noreferrer\" href=\"{url}\">{url}</a>"));
     page.extend(instructions.into_iter().chain(help));
-    let (who, subject, server) = (escape(&user.to_string()), escape(user.subject()), escape(server.name.as_str()));
+    let who = escape(&user.to_string());
     page + &format!(
         "<p>You are <strong>{who}</strong> here. Give your token to whoever runs this bridge, to be saved with \
-         <code>tollbridge token set --user {subject} --server {server}</code>."
+         <code>{}</code>.",
+        escape(&command(user, server))
     )
+}
+
+/// What an operator types to save a token, each name quoted for a shell.
+fn command(user: &UserId, server: &Server) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let issuer = (user.issuer() != LOCAL_ISSUER).then(|| format!(" --issuer {}", quoted(user.issuer())));
+    let (user, issuer) = (quoted(user.subject()), issuer.unwrap_or_default());
+    format!("tollbridge token set --config FILE --user {user}{issuer} --server {}", server.name)
 }
 
 /// Text as it may stand anywhere in HTML.

@@ -11,7 +11,7 @@ use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
 use crate::{app, config::Config, supervisor};
 
-use super::Stop;
+use super::{EXIT_USAGE, Stop};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -112,7 +112,7 @@ fn serve(config: Config, places: Places) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");
-            ExitCode::FAILURE
+            if error.is_configuration() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

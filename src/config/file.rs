@@ -214,6 +214,8 @@ pub struct Limits {
     pub session_lifetime: Option<Time>,
     /// Requests at once of one user. Default: 32.
     pub per_user: Option<usize>,
+    /// Long streams at once of one user, each with a server of its own. Default: 16.
+    pub streams_per_user: Option<usize>,
     /// Requests at once of one server. Default: 256.
     pub per_server: Option<usize>,
     /// Requests at once in all. Default: 512.

@@ -20,6 +20,7 @@ fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
         shutdown_grace: second,
         session_lifetime: second,
         per_user,
+        streams_per_user: per_user,
         per_server,
         total,
         queue: QUEUE,
@@ -33,6 +34,14 @@ fn user(name: impl std::fmt::Display) -> UserId {
 
 fn server(name: impl std::fmt::Display) -> ServerName {
     ServerName::parse(&name.to_string()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_listens_keeps_nobody_from_calling() {
+    let limits = limits(1, 9, 9);
+    let _stream = limits.admit_stream(&user("alice"), &server("a")).await.unwrap();
+    let _call = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    assert!(limits.admit_stream(&user("alice"), &server("b")).await.unwrap_err().yours);
 }
 
 fn is_empty(limits: &Limits) -> bool {

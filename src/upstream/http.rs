@@ -116,7 +116,8 @@ enum Purpose {
 impl HttpServer {
     /// Queues one message.
     pub fn send(&mut self, message: &str) {
-        let message = Outgoing::new(message);
+        let mut message = Outgoing::new(message);
+        message.mirrored.clone_from(&self.extra);
         if message.opens_session() {
             self.begin_anew();
         }
@@ -167,7 +168,7 @@ impl HttpServer {
         self.begin(Purpose::Listen, ask);
     }
 
-    /// Adds headers to the modern requests that are sent from now on, besides what is configured.
+    /// Adds headers to the modern requests that are queued from now on, besides what is configured.
     pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
         self.extra = headers;
     }
@@ -265,7 +266,7 @@ impl HttpServer {
         }
         if let Some(message) = message.filter(|message| message.modern_version.is_some()) {
             message.mirror_into(&mut headers);
-            headers.extend(self.extra.iter().cloned());
+            headers.extend(message.mirrored.iter().cloned());
         }
         let repeatable = message.is_none_or(Outgoing::only_reads);
         let body = message.map(|message| message.text.clone());

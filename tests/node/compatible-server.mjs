@@ -56,12 +56,13 @@ const tools = {
     }),
 };
 
+// Over HTTP a modern client mirrors this parameter into a header, which a modern server compares; on stdio nobody does.
+const inputSchema = { type: 'object', properties: { name: { type: 'string', 'x-mcp-header': 'Name' } } };
+
 const path = (uri) => join(directory, uri.replace('shared://', 'shared.'));
 
 const methods = (notFound) => ({
-  'tools/list': () => ({
-    tools: Object.keys(tools).map((name) => ({ name, inputSchema: { type: 'object' } })),
-  }),
+  'tools/list': () => ({ tools: Object.keys(tools).map((name) => ({ name, inputSchema })) }),
   'tools/call': ({ name, arguments: args }, call) => {
     if (!Object.hasOwn(tools, name)) throw failure(-32602, `Unknown tool: ${name}`);
     return tools[name](args ?? {}, call);
@@ -198,7 +199,10 @@ async function modern() {
   function make() {
     const server = new Server(serverInfo, { capabilities });
     for (const [method, run] of Object.entries(methods(-32602))) {
-      server.setRequestHandler(method, async ({ params = {} }, { mcpReq }) => {
+      server.setRequestHandler(method, async ({ params = {} }, { mcpReq, http }) => {
+        if (method === 'tools/call' && http && http.req.headers.get('mcp-param-name') !== params.arguments.name) {
+          throw failure(-32020, 'Mcp-Param-Name is not the name');
+        }
         const inputRequests = {};
         const call = {
           ask: async (key, question) => {

@@ -25,10 +25,11 @@ use crate::mcp::json::Object;
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
 use crate::mcp::message::Message;
+use crate::mcp::mirror::Tools;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub(super) struct Pipe {
     notified: Instant,
     /// What a modern server needs; a legacy one speaks for itself.
     translator: Option<Translator>,
+    /// The tools of a modern server elsewhere, which wants headers that mirror their parameters.
+    tools: Arc<Tools>,
 }
 
 /// Which stream a message is for, sealed to its user and server.
@@ -109,7 +112,8 @@ impl Bridge {
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let pipe = Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None };
+        let pipe =
+            Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None, tools: Arc::default() };
         let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
         Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
     }
@@ -182,6 +186,13 @@ impl Pipe {
         if child.era(&nobody).await? == Era::Modern {
             let discovered = child.discover(&nobody).await?.ok_or(UpstreamError::Handshake)?;
             self.translator = Some(Translator::new(discovered));
+            let known = child.bridge.mirrors.of(child.server.name.as_str());
+            if matches!(child.upstream, Upstream::Http(_)) {
+                self.tools = match known {
+                    Some(tools) => tools,
+                    None => child.learn_tools(Some(&nobody)).await?,
+                };
+            }
         }
         Ok(())
     }
@@ -229,7 +240,12 @@ impl Pipe {
     async fn say(&mut self, all: Vec<Said>) -> Result<(), BridgeError> {
         for said in all {
             match said {
-                Said::ToServer(text) => self.stream.child.upstream.send(&text),
+                Said::ToServer(text) => {
+                    if let Ok(message) = Message::parse(text.clone().into()) {
+                        self.stream.child.mirror(&message, &self.tools);
+                    }
+                    self.stream.child.upstream.send(&text);
+                }
                 Said::ToClient(text) => self.event(text).await?,
             }
         }
