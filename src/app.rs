@@ -33,6 +33,7 @@ use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::supervisor;
 use crate::tokens::TokenSource;
+use crate::upstream::container::Containers;
 use crate::upstream::group::Spawner;
 use crate::upstream::http::HttpServers;
 use crate::upstream::orphans::Strangers;
@@ -81,6 +82,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End)?;
+    let containers = Containers::new(&config, &spawner, &lifecycle);
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
         limits: Limits::new(&config.limits, &metrics),
@@ -89,6 +91,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         relay,
         keyring,
         spawner: spawner.clone(),
+        containers: Arc::clone(&containers),
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
@@ -108,7 +111,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     lifecycle.spawn(server.run(listener));
     tokio::select! {
         stopped = until_stopped(&lifecycle, config.limits.shutdown_grace) => stopped?,
-        () = admin.serve(store, metrics, &lifecycle) => {}
+        () = admin.serve((store, containers), metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
         tracing::error!("a process could not be ended");
@@ -169,9 +172,10 @@ impl AdminListener {
         Ok(Self(Some(listener)))
     }
 
-    async fn serve(self, store: Arc<TokenStore>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
+    async fn serve(self, needed: (Arc<TokenStore>, Arc<Containers>), metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
         let Some(listener) = self.0 else { return std::future::pending().await };
-        let check = async move || store.check().await.is_ok();
+        let (store, containers) = needed;
+        let check = async move || containers.are_cleared() && store.check().await.is_ok();
         let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {
             let Ok((stream, _)) = listener.accept().await else {

@@ -1,8 +1,9 @@
-//! The commands: `serve`, `check`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout, everything else
+//! The commands: `serve`, `check`, `pull`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout, everything else
 //! to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
 
 pub mod check;
 pub mod keygen;
+pub mod pull;
 pub mod serve;
 pub mod token;
 
@@ -26,6 +27,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check a configuration file and show what it would start.
     Check(check::Check),
+    /// Pull the images of a configuration file, ahead of the requests that need them.
+    Pull(pull::Pull),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Save, list and delete users' tokens.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Pull(pull) => pull.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),
         Command::Keygen(keygen) => keygen.run(),

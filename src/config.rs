@@ -24,6 +24,10 @@ mod value;
 // what is launched
 mod arguments;
 mod container;
+mod container_plan;
+mod engine;
+mod hazards;
+mod image_plan;
 mod launch_plan;
 mod program;
 
@@ -50,6 +54,7 @@ use url::Url;
 use crate::secret::Secret;
 use crate::user::UserId;
 
+pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
 pub use load::{LoadOptions, load, parse};
 pub use problem::{Problem, Problems};
@@ -374,6 +379,8 @@ pub struct ProcessLimits {
 pub enum Plan {
     /// A program that speaks MCP on stdin and stdout.
     Stdio(StdioPlan),
+    /// A container whose program does.
+    Container(ContainerPlan),
     /// A server elsewhere that speaks MCP over HTTP.
     Http(HttpPlan),
 }
@@ -387,6 +394,8 @@ pub struct StdioPlan {
     pub args: Vec<Template>,
     /// Its whole environment: the declared variables plus PATH, HOME, LANG and TMPDIR.
     pub env: Vec<(String, Template)>,
+    /// Files that hold the user's token, and the variables that hold their paths.
+    pub token_files: Vec<TokenFilePlan>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
 }
@@ -408,6 +417,8 @@ pub struct HttpPlan {
 pub enum Launch {
     /// A program to start.
     Stdio(StdioLaunch),
+    /// A container to start.
+    Container(ContainerLaunch),
     /// An HTTP server to call.
     Http(HttpLaunch),
 }
@@ -420,6 +431,8 @@ pub struct StdioLaunch {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(String, Secret)>,
+    /// Files to make before it starts, and the variables that hold their paths.
+    pub token_files: Vec<TokenFile>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
 }

@@ -1,19 +1,23 @@
 //! A fresh MCP server, open for one request: send it messages, receive its own, close it. Whoever drops it instead
 //! has killed it.
 
+pub mod container;
 pub mod group;
 pub mod http;
+pub mod instance;
 mod junk;
 pub mod lines;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;
+pub mod token_files;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
+use container::ContainerServer;
 use group::{Graces, SpawnError};
 use http::HttpServer;
 use stdio::StdioServer;
@@ -22,6 +26,8 @@ use stdio::StdioServer;
 pub enum Upstream {
     /// A child process.
     Stdio(Box<StdioServer>),
+    /// A container, by the client of its engine.
+    Container(Box<ContainerServer>),
     /// A server elsewhere, in a session of its own.
     Http(Box<HttpServer>),
 }
@@ -101,6 +107,7 @@ impl Upstream {
     pub fn send(&mut self, message: &str) {
         match self {
             Self::Stdio(server) => server.send(message),
+            Self::Container(server) => server.client.send(message),
             Self::Http(server) => server.send(message),
         }
     }
@@ -112,6 +119,7 @@ impl Upstream {
     pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
         match self {
             Self::Stdio(server) => server.receive().await,
+            Self::Container(server) => server.client.receive().await,
             Self::Http(server) => server.receive().await,
         }
     }
@@ -123,6 +131,7 @@ impl Upstream {
     pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
         match self {
             Self::Stdio(server) => server.junk(line),
+            Self::Container(server) => server.client.junk(line),
             Self::Http(server) => server.junk(line),
         }
     }
@@ -131,6 +140,7 @@ impl Upstream {
     pub fn explain(&self) {
         match self {
             Self::Stdio(server) => server.explain(),
+            Self::Container(server) => server.client.explain(),
             Self::Http(_) => {}
         }
     }
@@ -138,7 +148,8 @@ impl Upstream {
     /// Ends the server and waits until nothing of it is left.
     pub async fn close(self, graces: Graces) {
         match self {
-            Self::Stdio(server) => server.close(graces).await,
+            Self::Stdio(server) => drop(server.close(graces).await),
+            Self::Container(server) => server.close(graces).await,
             Self::Http(server) => server.close(graces).await,
         }
     }

@@ -44,7 +44,13 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn launch(program: impl Into<PathBuf>, args: &[&str]) -> StdioLaunch {
-    StdioLaunch { program: program.into(), args: args.iter().map(Into::into).collect(), env: Vec::new(), cwd: None }
+    StdioLaunch {
+        program: program.into(),
+        args: args.iter().map(Into::into).collect(),
+        env: Vec::new(),
+        cwd: None,
+        token_files: Vec::new(),
+    }
 }
 
 fn spawn(launch: &StdioLaunch) -> Result<(Group, Pipes), SpawnError> {

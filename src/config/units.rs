@@ -24,8 +24,20 @@ pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
     time.filter(|time| *time <= MAX_TIME).ok_or("write a time of at most a year")
 }
 
+/// The largest memory a configuration may name, bytes.
+const MAX_MEMORY: u64 = 1 << 42;
+
+/// The number of bytes of memory that `text` names, as [`size`], and up to 4096 of them in GiB.
+pub(super) fn memory(text: &str) -> Result<usize, &'static str> {
+    up_to(text, MAX_MEMORY, "write a size of at most 4096GiB")
+}
+
 /// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Result<usize, &'static str> {
+    up_to(text, MAX_SIZE, "write a size of at most 1GiB")
+}
+
+fn up_to(text: &str, largest: u64, too_large: &'static str) -> Result<usize, &'static str> {
     const HELP: &str = "write a whole number and a unit (B, kB, MB, KiB, MiB, GiB), for example \"4MiB\"";
     let (number, unit) = split(text).ok_or(HELP)?;
     let bytes: u64 = match unit {
@@ -38,8 +50,8 @@ pub(super) fn size(text: &str) -> Result<usize, &'static str> {
         "GiB" => 1 << 30,
         _ => return Err(HELP),
     };
-    let size = number.checked_mul(bytes).filter(|size| *size <= MAX_SIZE);
-    size.and_then(|size| usize::try_from(size).ok()).ok_or("write a size of at most 1GiB")
+    let size = number.checked_mul(bytes).filter(|size| *size <= largest);
+    size.and_then(|size| usize::try_from(size).ok()).ok_or(too_large)
 }
 
 /// The number at the start of `text` and the unit behind it; one space may stand between.

@@ -36,13 +36,13 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
 
     let escaper = std::env::current_exe().unwrap().with_file_name("escaper");
     let args = [marker, "stubborn"].into_iter().chain(held.iter().map(String::as_str)).map(OsString::from).collect();
-    let escaper = StdioLaunch { program: escaper, args, env: Vec::new(), cwd: None };
+    let escaper = StdioLaunch { program: escaper, args, env: Vec::new(), cwd: None, token_files: Vec::new() };
     let (_escaper, mut pipes) = spawner.spawn(&escaper).unwrap();
     pipes.stdin.write_all(b"go\n").await.unwrap();
     BufReader::new(&mut pipes.stdout).read_line(&mut String::new()).await.unwrap();
 
     let args = ["-c", "echo up; read line", marker, "shell"].map(OsString::from).to_vec();
-    let shell = StdioLaunch { program: "/bin/sh".into(), args, env: Vec::new(), cwd: None };
+    let shell = StdioLaunch { program: "/bin/sh".into(), args, env: Vec::new(), cwd: None, token_files: Vec::new() };
     let (_shell, mut pipes) = spawner.spawn(&shell).unwrap();
     pipes.stdout.read_exact(&mut [0; 3]).await.unwrap();
 

@@ -25,7 +25,7 @@ fn http_of(url: &str, header: &str) -> Arc<Server> {
 fn http(server: &Server, token: &str) -> Result<HttpLaunch, FillError> {
     server.fill(Some(&secret(token))).map(|launch| match launch {
         Launch::Http(launch) => launch,
-        Launch::Stdio(_) => panic!("a URL was expected"),
+        Launch::Stdio(_) | Launch::Container(_) => panic!("a URL was expected"),
     })
 }
 
