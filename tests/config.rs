@@ -88,7 +88,7 @@ fn the_examples_of_other_servers_are_right_too() {
     let path = place.path().display().to_string();
     let (summary, problems, code) = place.check(&[], &[ALICE, BOB, ("PATH", &path), ("NOTION_IMAGE", "sk-image")]);
     assert_eq!((problems.as_str(), code), ("", Some(0)));
-    assert!(summary.contains(&format!("program    {}", docker.display())), "{summary}");
+    assert!(summary.contains(&format!("engine     {}", docker.display())), "{summary}");
     assert!(summary.contains("header     authorization = the user's token"), "{summary}");
     assert!(!summary.contains("sk-image"), "{summary}");
 }

@@ -128,7 +128,7 @@ async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_contai
 async fn an_engine_that_hangs_delays_only_the_clean_up() {
     let (engine, home) = (Engine::take().await, Home::new());
     let mut impatient = image("hostile", &["polite"]);
-    impatient["startTimeout"] = json!("1s");
+    impatient["startTimeout"] = json!("700ms");
     let servers = [("silent", image("hostile", &["silent", "stubborn=yes"])), ("impatient", impatient)];
     let (bridge, admin) = bridge(&engine, &home, &servers);
     let clients = live_containers(&engine, &bridge, "silent").await;

@@ -112,21 +112,21 @@ impl Yard {
             }
             let looked = self.look().await;
             let pause = failures.note(looked);
-            let next = self.table().next(pause);
-            tokio::select! {
-                () = self.wake(next), if next.is_some() => {}
-                () = self.changed.notified(), if next.is_none_or(|next| next > pause) => {}
-                () = tokio::time::sleep_until(next_sweep) => {}
-                () = lifecycle.soft.cancelled(), if !lifecycle.soft.is_cancelled() => {}
-            }
-            if lifecycle.soft.is_cancelled() && self.table().is_empty() {
+            let (next, is_empty) = {
+                let table = self.table();
+                (table.next(pause), table.is_empty())
+            };
+            let stopping = lifecycle.soft.is_cancelled();
+            if stopping && is_empty {
                 return;
             }
+            tokio::select! {
+                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
+                () = self.changed.notified(), if next.is_none_or(|next| next > pause) => {}
+                () = tokio::time::sleep_until(next_sweep) => {}
+                () = lifecycle.soft.cancelled(), if !stopping => {}
+            }
         }
-    }
-
-    async fn wake(&self, next: Option<Duration>) {
-        tokio::time::sleep(next.unwrap_or_default()).await;
     }
 
     /// Looks once, and removes by force whatever is there and should not be.
