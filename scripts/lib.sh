@@ -122,24 +122,44 @@ python_with_venv() {
     echo /usr/bin/python3
 }
 
-# start_bridge LOG serve ARGUMENTS…: starts $TOLLBRIDGE and waits until it says where it listens. Sets BRIDGE_URL, and
-# BRIDGE_PID as every coproc does.
-start_bridge() {
-    local log=$1 line
+# start_server LOG COMMAND…: starts a program that says "listening on URL" first of all, and waits for that. Sets
+# SERVER_URL and SERVER_PID; stop_servers ends them all.
+SERVERS=()
+start_server() {
+    local log=$1 said line=
+    said=$log.stdout
     shift
-    coproc BRIDGE { exec "$TOLLBRIDGE" "$@" 2>"$log"; }
-    if ! read -r -t 30 line <&"${BRIDGE[0]}"; then
-        cat "$log" >&2
-        fail "the bridge did not start"
-    fi
+    # Emptied first: the line of a server before must not be taken for this one's.
+    : >"$said"
+    "$@" >"$said" 2>>"$log" &
+    SERVER_PID=$!
+    SERVERS+=("$SERVER_PID")
+    local deadline=$((SECONDS + 30))
+    until read -r line <"$said"; do
+        if [ $SECONDS -ge $deadline ] || ! kill -0 "$SERVER_PID" 2>/dev/null; then
+            cat "$log" >&2
+            fail "it did not start: $*"
+        fi
+        sleep 0.05
+    done
     # shellcheck disable=SC2034 # used by those who source this
     case $line in
-        'listening on http'*) BRIDGE_URL=${line#listening on } ;;
-        *) fail "the bridge said something else first: $line" ;;
+        'listening on http'*) SERVER_URL=${line#listening on } ;;
+        *) fail "it said something else first: $line" ;;
     esac
 }
-stop_bridge() {
-    [ -n "${BRIDGE_PID:-}" ] || return 0
-    kill -TERM "$BRIDGE_PID" 2>/dev/null || true
-    wait "$BRIDGE_PID" 2>/dev/null || true
+stop_servers() {
+    local pid
+    for pid in "${SERVERS[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "${SERVERS[@]}"; do wait "$pid" 2>/dev/null || true; done
+    SERVERS=()
+}
+
+# start_bridge LOG serve ARGUMENTS…: starts $TOLLBRIDGE and sets BRIDGE_URL.
+start_bridge() {
+    local log=$1
+    shift
+    start_server "$log" "$TOLLBRIDGE" "$@"
+    # shellcheck disable=SC2034 # used by those who source this
+    BRIDGE_URL=$SERVER_URL
 }

@@ -26,12 +26,12 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::mcp::era::Eras;
+use crate::mcp::mirror::Mirrors;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
-use crate::supervisor;
 use crate::tokens::TokenSource;
 use crate::upstream::container::Containers;
 use crate::upstream::group::Spawner;
@@ -70,11 +70,20 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// Serves until a signal says to stop, and returns when nothing is left.
+impl StartError {
+    /// Whether the configuration must be mended, rather than something on the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Store(SetupError::Key(_) | SetupError::Url(_)))
+    }
+}
+
+/// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
+/// returns when nothing is left.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(config: Config, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
@@ -92,6 +101,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         keyring,
         spawner: spawner.clone(),
         containers: Arc::clone(&containers),
+        mirrors: Mirrors::default(),
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
@@ -110,7 +120,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
     tokio::select! {
-        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace) => stopped?,
+        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace, orphaned) => stopped?,
         () = admin.serve((store, containers), metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
@@ -175,7 +185,14 @@ impl AdminListener {
     async fn serve(self, needed: (Arc<TokenStore>, Arc<Containers>), metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
         let Some(listener) = self.0 else { return std::future::pending().await };
         let (store, containers) = needed;
-        let check = async move || containers.are_cleared() && store.check().await.is_ok();
+        let check = async move || {
+            if !containers.are_cleared() {
+                tracing::warn!("not ready: containers of requests that have ended are still there");
+                return false;
+            }
+            let checked = store.check().await;
+            checked.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
+        };
         let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -208,10 +225,14 @@ const ADMIN_CONNECTION: Duration = Duration::from_secs(10);
 
 /// Waits for the first signal, then until every task has ended, a second signal comes, or the grace is over; whatever
 /// is left then is ended.
-async fn until_stopped(lifecycle: &Lifecycle, grace: Duration) -> Result<(), StartError> {
+async fn until_stopped(
+    lifecycle: &Lifecycle,
+    grace: Duration,
+    orphaned: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut orphaned = std::pin::pin!(supervisor::orphaned());
+    let mut orphaned = std::pin::pin!(orphaned);
     let supervised = tokio::select! {
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,

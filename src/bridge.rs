@@ -6,15 +6,19 @@
 
 mod answer;
 mod ask;
+mod batch;
 mod call;
+mod child;
 mod conversation;
 pub mod error;
 mod local;
 mod meet;
+mod mirror;
 mod questions;
 mod read;
 mod resume;
 mod session;
+mod setup;
 mod sse;
 mod stream;
 mod talk;
@@ -34,7 +38,8 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
 use crate::mcp::era::Eras;
-use crate::mcp::message::{Kind, Message};
+use crate::mcp::message::{Fault, Kind, Malformed, Message};
+use crate::mcp::mirror::Mirrors;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::metrics::Metrics;
@@ -82,6 +87,8 @@ pub struct Bridge {
     pub relay: Relay,
     /// What has been learned of servers.
     pub eras: Eras,
+    /// What has been learned of their tools.
+    pub mirrors: Mirrors,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.
@@ -126,6 +133,12 @@ impl Bridge {
         }
     }
 
+    /// The response to a request to a path that leads nowhere.
+    #[must_use]
+    pub fn not_found(&self) -> Response<Body> {
+        self.refuse("", &BridgeError::NotFound, None)
+    }
+
     /// The response to a request that goes no further.
     fn refuse(&self, server: &str, error: &BridgeError, id: Option<&str>) -> Response<Body> {
         let status = error.verdict().0;
@@ -150,15 +163,26 @@ impl Bridge {
             Method::GET => return self.listen(&head, user, server, connection).await,
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
-        let message = read::message(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits).await?;
+        let message = match Message::parse(body.clone()) {
+            Ok(message) => message,
+            Err(Malformed { fault: Fault::Batch, .. }) => {
+                return self.batch(head, (user, server), &body, connection).await;
+            }
+            Err(malformed) => return Err(BridgeError::Malformed(malformed)),
+        };
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &user, &server)? } else { None };
-        let asked = Asked { user, server, head, session, message };
+        self.serve(Asked { user, server, head, session, message }, connection).await
+    }
+
+    /// What one message asks, with which token, of which fresh server.
+    async fn serve(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Result<Response<Body>, BridgeError> {
         let subscription = asked.subscription()?;
         let mut call = match self.answer_locally(&asked).await? {
             Next::Answered(response) => return Ok(response),
-            Next::Call(call) => call,
+            Next::Call(call) => *call,
         };
         if call.is_modern() && call.message.method() == LISTEN {
             return self.subscribe(asked, call, connection).await;
@@ -176,7 +200,10 @@ impl Bridge {
         call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
         let token = match token {
             Ok(token) => token.map(Arc::new),
-            Err(TokenError::Absent) => return Ok(self.without_token(&asked, &call)),
+            Err(TokenError::Absent) => {
+                tracing::info!(user = %asked.user, server = %asked.server.name, "no token: told how to get one");
+                return Ok(self.without_token(&asked, &call));
+            }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
         let upstream = self.open_for(&asked.server, token.clone())?;
@@ -234,7 +261,7 @@ impl Bridge {
                 Ok(Upstream::Container(Box::new(started.inspect_err(|_| self.spawn_failed())?)))
             }
             Launch::Http(call) => {
-                let opened = self.http.open(&server.name, &call, server.process.line, Vec::new())?;
+                let opened = self.http.open(&server.name, &call, server.process.line)?;
                 Ok(Upstream::Http(Box::new(opened)))
             }
         }

@@ -6,6 +6,8 @@
 
 // layer: the program
 pub mod cli;
+
+// layer: the parent of the process that serves
 pub mod supervisor;
 
 // layer: wiring, the only place that builds long-lived things

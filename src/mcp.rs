@@ -5,6 +5,7 @@ pub mod headers;
 pub mod json;
 pub mod legacy;
 pub mod message;
+pub mod mirror;
 pub mod modern;
 pub mod session;
 pub mod translate;

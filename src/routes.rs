@@ -7,7 +7,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
-use crate::bridge::error::BridgeError;
 use crate::bridge::{Bridge, Connection};
 use crate::respond::Body;
 
@@ -20,6 +19,8 @@ enum Route {
     Sse,
     /// `/{server}/message`
     Message,
+    /// `/{server}/connect`
+    Connect,
 }
 
 /// Leads requests to what answers them.
@@ -33,9 +34,12 @@ impl Routes {
     #[must_use]
     pub fn new(bridge: Arc<Bridge>) -> Self {
         let mut table = matchit::Router::new();
-        for (path, route) in
-            [("/{server}/mcp", Route::Mcp), ("/{server}/sse", Route::Sse), ("/{server}/message", Route::Message)]
-        {
+        for (path, route) in [
+            ("/{server}/mcp", Route::Mcp),
+            ("/{server}/sse", Route::Sse),
+            ("/{server}/message", Route::Message),
+            ("/{server}/connect", Route::Connect),
+        ] {
             table.insert(path, route).expect("the path is well formed");
         }
         Self { table, bridge }
@@ -44,14 +48,15 @@ impl Routes {
     /// Answers one request; it never fails, and says so in the response if something did.
     pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        let Ok(found) = self.table.at(&path) else { return BridgeError::NotFound.respond(None) };
+        let Ok(found) = self.table.at(&path) else { return self.bridge.not_found() };
         let Some(server) = decoded_once(found.params.get("server")) else {
-            return BridgeError::NotFound.respond(None);
+            return self.bridge.not_found();
         };
         match found.value {
             Route::Mcp => self.bridge.answer(&server, request, connection).await,
             Route::Sse => self.bridge.answer_sse(&server, request, connection).await,
             Route::Message => self.bridge.answer_message(&server, request, connection).await,
+            Route::Connect => self.bridge.setup_page(&server, &request.into_parts().0, connection),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod token_files;
 
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
@@ -124,6 +125,22 @@ impl Upstream {
         }
     }
 
+    /// From now on the server may be silent for as long as it likes: what it says of its own accord is waited for.
+    pub fn stay(&mut self) {
+        match self {
+            Self::Stdio(_) | Self::Container(_) => {}
+            Self::Http(server) => server.stay(),
+        }
+    }
+
+    /// Listens to what the server says of its own accord, which a program says anyway.
+    pub fn listen(&mut self) {
+        match self {
+            Self::Stdio(_) | Self::Container(_) => {}
+            Self::Http(server) => server.listen(),
+        }
+    }
+
     /// Counts a line that was no message against the server's budget.
     ///
     /// # Errors
@@ -133,6 +150,14 @@ impl Upstream {
             Self::Stdio(server) => server.junk(line),
             Self::Container(server) => server.client.junk(line),
             Self::Http(server) => server.junk(line),
+        }
+    }
+
+    /// Adds headers to what is sent from now on; a program has no use for them.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        match self {
+            Self::Stdio(_) | Self::Container(_) => {}
+            Self::Http(server) => server.mirror(headers),
         }
     }
 

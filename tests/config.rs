@@ -104,6 +104,30 @@ fn a_table_pasted_from_a_client_works_by_itself() {
 }
 
 #[test]
+fn a_container_is_shown_with_what_it_was_completed_by() {
+    let text = r#"{ "mcpServers": {
+        "image": { "image": "mcp/time:1", "args": ["sk-1"], "env": { "A": "sk-2", "HOME": "sk-3" }, "memory": "64MiB" },
+        "raw": { "command": "docker", "args": ["-H", "sk-4", "run", "-i", "--init", "-v", "sk-5:/x", "mcp/time:2"],
+                 "allowUnsafe": ["-v"] },
+        "gateway": { "command": "docker", "args": ["mcp", "gateway", "run"] } } }"#;
+    let place = Place::new(text);
+    symlink("/bin/sh", place.path().join("docker")).unwrap();
+    let path = place.path().display().to_string();
+    let (summary, problems, code) = place.check(&[], &[("PATH", &path)]);
+    assert_eq!((problems.as_str(), code), ("", Some(0)));
+    for expected in [
+        "image      mcp/time:1\n  completed  --rm --interactive --init --pull=never --log-driver=none \
+         --security-opt=no-new-privileges --cap-drop=ALL\n  arguments  1\n",
+        "image      mcp/time:2\n  completed  --rm --pull=never --log-driver=none --security-opt=no-new-privileges \
+         --cap-drop=ALL --pids-limit=256 --memory=1073741824b\n  arguments  8\n",
+        &format!("server gateway\n  program    {path}/docker\n  arguments  3\n"),
+    ] {
+        assert!(summary.contains(expected), "{expected:?} is missing in\n{summary}");
+    }
+    assert!(!summary.contains("sk-"), "a value is shown:\n{summary}");
+}
+
+#[test]
 fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
     let text = r#"{
       // Comments are fine.

@@ -80,6 +80,7 @@ async fn live_containers(engine: &Engine, bridge: &Bridge, server: &str) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_container() {
+    #[expect(clippy::disallowed_methods, reason = "said by whoever runs the test")]
     let requests = std::env::var(REQUESTS.0).ok().and_then(|count| count.parse().ok()).unwrap_or(REQUESTS.1);
     let (engine, home) = (Engine::take().await, Home::new());
     let servers = [

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "streams/bounds.rs"]
 mod bounds;
+#[path = "streams/elsewhere.rs"]
+mod elsewhere;
 #[path = "streams/listener.rs"]
 mod listener;
 #[path = "streams/session.rs"]

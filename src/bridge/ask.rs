@@ -36,7 +36,7 @@ impl Talk {
         params: Option<&str>,
     ) -> Result<Option<Done>, BridgeError> {
         let Some(capability) = translate::capability_for(method, params) else {
-            self.decline(id, method);
+            self.child.decline(id, method);
             return Ok(None);
         };
         match &self.call.purpose {
@@ -53,7 +53,7 @@ impl Talk {
                 }
                 self.remember(id, method, params.unwrap_or("{}"));
             }
-            _ => self.decline(id, method),
+            _ => self.child.decline(id, method),
         }
         Ok(None)
     }
@@ -62,7 +62,7 @@ impl Talk {
     fn remember(&mut self, id: &str, method: &str, params: &str) {
         let fingerprint = fingerprint_of_question(method, params);
         match self.transcript.answer_again(&fingerprint) {
-            Some(answer) => self.upstream.send(&legacy::result(id, &answer)),
+            Some(answer) => self.child.upstream.send(&legacy::result(id, &answer)),
             None => self.open.push(Question::new(id, method, params)),
         }
     }
@@ -103,17 +103,18 @@ impl Talk {
             self.forward(&nonce, &json::quote(key), method, params).await?;
         }
         self.required = Some(required);
-        if self.open.is_empty() { self.call_again_with(&[]) } else { Ok(()) }
+        if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
     }
 
     /// Asks a modern server again, in a fresh process, with the answers.
-    fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
+    async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
-        let before = std::mem::replace(&mut self.upstream, fresh);
+        let before = std::mem::replace(&mut self.child.upstream, fresh);
         self.bridge.close_in_background(before, &self.server);
+        self.mirror().await?;
         let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
-        self.upstream.send(&required.retry_of(&text, answers));
+        self.child.upstream.send(&required.retry_of(&text, answers));
         Ok(())
     }
 
@@ -179,8 +180,8 @@ impl Talk {
     /// Takes a note from another exchange.
     pub(super) async fn note(&mut self, note: Note) -> Result<Option<Done>, BridgeError> {
         match note {
-            Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text)?,
-            Note::Tell(text) => self.upstream.send(&text),
+            Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text).await?,
+            Note::Tell(text) => self.child.upstream.send(&text),
             Note::Cancelled(text) => {
                 self.cancelled = Some(text);
                 return Err(BridgeError::Cancelled);
@@ -191,12 +192,12 @@ impl Talk {
         Ok(None)
     }
 
-    fn take_answer(&mut self, id: &str, failed: bool, text: &str) -> Result<(), BridgeError> {
+    async fn take_answer(&mut self, id: &str, failed: bool, text: &str) -> Result<(), BridgeError> {
         let Some(at) = self.open.iter().position(|question| question.id == id) else { return Ok(()) };
         if self.required.is_none() {
             self.open.remove(at);
             let member = if failed { "error" } else { "result" };
-            self.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
+            self.child.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             return Ok(());
         }
         if failed {
@@ -209,7 +210,7 @@ impl Talk {
         }
         let answers: Vec<_> =
             self.open.drain(..).filter_map(|question| Some((question.key, question.answer?))).collect();
-        self.call_again_with(&answers)
+        self.call_again_with(&answers).await
     }
 
     /// A call that has come to this parked one: takes its answers, or says why not.
@@ -225,7 +226,7 @@ impl Talk {
         for (key, text) in &retry.answers {
             if let Some(at) = self.open.iter().position(|question| question.key == *key) {
                 let question = self.open.remove(at);
-                self.upstream.send(&legacy::result(&question.id, text));
+                self.child.upstream.send(&legacy::result(&question.id, text));
             }
         }
         if self.open.is_empty() {
@@ -247,7 +248,7 @@ impl Talk {
     /// whoever calls again.
     pub(super) async fn wait_parked(&mut self) -> Result<(), UpstreamError> {
         use crate::mcp::message::FromServer;
-        let line = self.receive().await?;
+        let line = self.child.line().await?;
         match FromServer::parse(super::talk::text(&line)) {
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id()) => {
                 self.open.clear();
@@ -255,10 +256,10 @@ impl Talk {
             }
             Some(FromServer::Request { id, method, params }) => match translate::capability_for(&method, params) {
                 Some(_) => self.open.push(Question::new(id, &method, params.unwrap_or("{}"))),
-                None => self.decline(id, &method),
+                None => self.child.decline(id, &method),
             },
             Some(_) => {}
-            None => self.junk(&line)?,
+            None => self.child.junk(&line)?,
         }
         Ok(())
     }

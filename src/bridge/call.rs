@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
@@ -18,6 +20,8 @@ pub(super) struct Call {
     pub(super) purpose: Purpose,
     /// From which level the client wants log messages, if it has said so.
     pub(super) level: Option<Level>,
+    /// The headers that say they mirror parameters of a tool.
+    pub(super) mirrored: HeaderMap,
     /// Whether the client takes events, so that it can be asked while it waits.
     pub(super) events: bool,
 }

@@ -152,7 +152,8 @@ impl Conversation {
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End) {
         let Self { talk, hard, permit, .. } = self;
-        let Talk { call, server, mut upstream, outbox, mailbox, cancelled, asked, .. } = talk;
+        let Talk { call, server, child, outbox, mailbox, cancelled, asked, .. } = talk;
+        let mut upstream = child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
         if cancel {

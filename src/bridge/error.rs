@@ -95,9 +95,6 @@ pub enum BridgeError {
     /// `initialize` names no version.
     #[error("`params.protocolVersion` is required")]
     NoVersion,
-    /// A request's id looks like one of the bridge's own.
-    #[error("ids that begin with `tollbridge:` are reserved")]
-    ReservedId,
     /// Too much is running.
     #[error("{0}; try again in a moment")]
     Limited(#[from] Refused),
@@ -169,7 +166,7 @@ impl BridgeError {
             Self::BodyLost => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST),
             Self::Malformed(malformed) => (StatusCode::BAD_REQUEST, code_of(malformed.fault)),
             Self::Modern(fault) => modern_verdict(fault),
-            Self::Version | Self::ReservedId | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
+            Self::Version | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
             // Answers to a request that was understood: legacy clients read the body of no other status.
             Self::Level | Self::Subscriptions | Self::State(BadState) => (StatusCode::OK, INVALID_PARAMS),
             Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {

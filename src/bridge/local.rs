@@ -13,6 +13,7 @@ use crate::mcp::headers::{self, HeaderMismatch};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
 use crate::mcp::message::{Kind, Message};
+use crate::mcp::mirror;
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::session::{self, Session};
 use crate::relay::NotDelivered;
@@ -23,7 +24,7 @@ pub(super) enum Next {
     /// Nothing more.
     Answered(Response<Body>),
     /// A fresh server must be asked.
-    Call(Call),
+    Call(Box<Call>),
 }
 
 impl Bridge {
@@ -43,16 +44,15 @@ impl Bridge {
             Kind::Notification => return self.take_notification(asked, session).await.map(Next::Answered),
             Kind::Response => return self.take_answer(asked, session).await.map(Next::Answered),
         }
-        refuse_reserved_id(message)?;
         match message.method() {
             "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
-            "initialize" => Ok(Next::Call(initialize(asked)?)),
+            "initialize" => Ok(Next::Call(Box::new(initialize(asked)?))),
             "logging/setLevel" if let Some(session) = &session => {
                 self.set_level(asked, session).await.map(Next::Answered)
             }
             _ => match self.change_locally(asked).await? {
                 Some(response) => Ok(Next::Answered(response)),
-                None => Ok(Next::Call(legacy_call(asked, session, named))),
+                None => Ok(Next::Call(Box::new(legacy_call(asked, session, named)))),
             },
         }
     }
@@ -162,7 +162,7 @@ pub(super) fn setup_link(public_url: &url::Url, server: &Server) -> String {
     format!("{}/{}/connect", public_url.as_str().trim_end_matches('/'), server.name)
 }
 
-fn display_name(server: &Server) -> &str {
+pub(super) fn display_name(server: &Server) -> &str {
     server.token_setup.display_name.as_deref().unwrap_or(server.name.as_str())
 }
 
@@ -180,7 +180,6 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED)));
     }
     let modern = modern::check(&asked.head.headers, message)?;
-    refuse_reserved_id(message)?;
     let may_be_asked = may_ask(message.method()) && asked.server.questions != Questions::Refuse;
     let capabilities =
         if may_be_asked { without_tasks(&modern.capabilities) } else { without_questions(&modern.capabilities) };
@@ -194,12 +193,14 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         "server/discover" => Purpose::Discover,
         _ => Purpose::Modern(modern),
     };
-    Ok(Next::Call(call(asked, introduction, purpose, level)))
+    Ok(Next::Call(Box::new(call(asked, introduction, purpose, level))))
 }
 
 fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
     let (message, events) = (asked.message.clone(), read::accepts_events(&asked.head));
-    Call { message, introduction, purpose, level, events }
+    let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
+    let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Call { message, introduction, purpose, level, mirrored, events }
 }
 
 fn initialize(asked: &Asked) -> Result<Call, BridgeError> {
@@ -239,12 +240,6 @@ fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
         Ok(None) | Err(HeaderMismatch::Missing(_)) => Ok(None),
         Err(_) => Err(BridgeError::Version),
     }
-}
-
-/// The bridge's own requests to a server must be told from the client's.
-fn refuse_reserved_id(message: &Message) -> Result<(), BridgeError> {
-    let id = message.id().and_then(json::string);
-    if id.is_some_and(|id| id.starts_with(legacy::RESERVED)) { Err(BridgeError::ReservedId) } else { Ok(()) }
 }
 
 impl From<HeaderMismatch> for BridgeError {

@@ -1,20 +1,12 @@
 //! Meeting a server: finding out its era, and the handshake where it wants one. Source: MCP 2026-07-28,
 //! basic/transports/stdio, "Backward Compatibility".
 
-use std::time::Duration;
-
 use super::call::Purpose;
 use super::error::BridgeError;
-use super::talk::{Talk, text};
+use super::talk::Talk;
 use crate::config::Protocol;
 use crate::mcp::era::Era;
-use crate::mcp::legacy::{self, Initialized};
-use crate::mcp::message::{Answer, FromServer};
-use crate::mcp::translate;
-use crate::upstream::UpstreamError;
-
-/// How long a server may be silent when it is asked whether it is modern; then it is taken to be legacy.
-pub(super) const PROBE: Duration = Duration::from_secs(10);
+use crate::mcp::legacy::Initialized;
 
 /// What a server turned out to be.
 #[derive(Debug)]
@@ -49,7 +41,7 @@ impl Talk {
         match self.known_era() {
             Some(Era::Modern) if !matches!(self.call.purpose, Purpose::Initialize(_)) => Ok(Ok(Met::Modern(None))),
             Some(Era::Legacy) => {
-                let refusal = match self.handshake().await? {
+                let refusal = match self.child.handshake(&self.call.introduction).await? {
                     Ok(initialized) => return Ok(Ok(Met::Legacy(initialized))),
                     Err(refusal) => refusal,
                 };
@@ -61,7 +53,9 @@ impl Talk {
             }
             Some(Era::Modern) | None => match self.probe().await? {
                 Some(discovered) => Ok(Ok(self.modern(discovered))),
-                None => Ok(self.handshake().await?.map(|initialized| self.legacy(initialized))),
+                None => {
+                    Ok(self.child.handshake(&self.call.introduction).await?.map(|initialized| self.legacy(initialized)))
+                }
             },
         }
     }
@@ -76,43 +70,11 @@ impl Talk {
         Met::Legacy(initialized)
     }
 
-    /// Asks the server whether it is modern; what it says of itself if it is.
+    /// Asks the server whether it is modern, unless it is known not to be; what it says of itself if it is.
     async fn probe(&mut self) -> Result<Option<String>, BridgeError> {
         if self.server.protocol == Protocol::Legacy {
             return Ok(None);
         }
-        self.upstream.send(&translate::discover(&self.call.introduction));
-        let patience = PROBE.min(self.server.process.start_timeout / 2);
-        let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
-            return Ok(None);
-        };
-        let line = match line {
-            // A server elsewhere may refuse what it does not know by a status alone.
-            Err(BridgeError::Upstream(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended)) => {
-                return Ok(None);
-            }
-            line => line?,
-        };
-        Ok(match FromServer::parse(text(&line)) {
-            Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => match answer {
-                Answer::Result(result) => Some(result.to_owned()),
-                Answer::Error(_) => Some("{}".to_owned()),
-            },
-            _ => None,
-        })
-    }
-
-    /// Introduces the client; the inner error is the server's own refusal.
-    async fn handshake(&mut self) -> Result<Result<Initialized, String>, BridgeError> {
-        self.upstream.send(&self.call.introduction.initialize());
-        let line = self.answer_to(legacy::INITIALIZE_ID).await?;
-        match FromServer::parse(text(&line)) {
-            Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
-                let initialized = Initialized::parse(result).ok_or(UpstreamError::Handshake)?;
-                Ok(Ok(initialized))
-            }
-            Some(FromServer::Response { answer: Answer::Error(error), .. }) => Ok(Err(error.to_owned())),
-            _ => Err(UpstreamError::Handshake.into()),
-        }
+        self.child.discover(&self.call.introduction).await
     }
 }

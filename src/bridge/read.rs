@@ -8,7 +8,6 @@ use hyper::body::{Body as _, Incoming};
 
 use super::error::BridgeError;
 use crate::config::{Config, Limits};
-use crate::mcp::message::Message;
 
 /// Refuses a `Host` that is not ours and an `Origin` that is not allowed, which is what DNS rebinding needs.
 /// Source: MCP 2025-11-25, basic/transports, "Security Warning".
@@ -34,13 +33,9 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     values.next().is_none().then_some(value)
 }
 
-/// The one message of a POST.
-pub(super) async fn message(head: &Parts, body: Incoming, limits: &Limits) -> Result<Message, BridgeError> {
-    if !is_json(&head.headers) {
-        return Err(BridgeError::MediaType);
-    }
-    let body = whole(body, limits).await?;
-    Message::parse(body).map_err(BridgeError::Malformed)
+/// The body of a POST.
+pub(super) async fn body(head: &Parts, body: Incoming, limits: &Limits) -> Result<Bytes, BridgeError> {
+    if is_json(&head.headers) { whole(body, limits).await } else { Err(BridgeError::MediaType) }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

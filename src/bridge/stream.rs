@@ -4,7 +4,6 @@
 //! A server that ends is not started again: the stream ends with it, and its client, who knows what it missed and what
 //! it still wants, opens another. A stream ends at a soft stop, because nothing would ever finish it.
 
-mod child;
 mod listener;
 mod pipe;
 mod subscription;
@@ -38,7 +37,7 @@ use crate::upstream::UpstreamError;
 use crate::upstream::group::Graces;
 use crate::user::UserId;
 
-use child::Child;
+use super::child::Child;
 use listener::Listener;
 use pipe::Pipe;
 use subscription::Subscription;

@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use super::answer::Answered;
 use super::call::{Call, Purpose};
+use super::child::Child;
 use super::error::BridgeError;
 use super::meet::Met;
 use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript};
@@ -39,7 +40,7 @@ pub(super) struct Talk {
     pub(super) server: Arc<Server>,
     pub(super) token: Option<Arc<Secret>>,
     pub(super) call: Call,
-    pub(super) upstream: Upstream,
+    pub(super) child: Child,
     pub(super) outbox: Outbox,
     /// Where notes from other exchanges arrive, once any may.
     pub(super) mailbox: Option<Mailbox>,
@@ -92,13 +93,14 @@ impl Talk {
         (outbox, transcript): (Outbox, Transcript),
     ) -> Self {
         let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(Cow::into_owned));
+        let child = Child::new(bridge, &asked.server, upstream);
         Self {
             bridge: Arc::clone(bridge),
             user: asked.user,
             server: asked.server,
             token,
             call,
-            upstream,
+            child,
             outbox,
             mailbox: None,
             met: None,
@@ -183,12 +185,13 @@ impl Talk {
         };
         if let Met::Legacy(initialized) = self.met() {
             let level = self.call.level.filter(|_| initialized.offers("logging"));
-            self.upstream.send(legacy::INITIALIZED);
+            self.child.upstream.send(legacy::INITIALIZED);
             if let Some(level) = level {
                 self.set_level(level).await?;
             }
         }
-        self.upstream.send(&text);
+        self.mirror().await?;
+        self.child.upstream.send(&text);
         self.asked = true;
         Ok(())
     }
@@ -199,27 +202,13 @@ impl Talk {
     }
 
     async fn set_level(&mut self, level: Level) -> Result<(), BridgeError> {
-        self.upstream.send(&format!(
+        self.child.upstream.send(&format!(
             r#"{{"jsonrpc":"2.0","id":{},"method":"logging/setLevel","params":{{"level":"{}"}}}}"#,
             legacy::SET_LEVEL_ID,
             level.as_str()
         ));
-        self.answer_to(legacy::SET_LEVEL_ID).await.map(drop)
-    }
-
-    /// The line that answers one of the bridge's own requests; nothing else of the server is for the client yet.
-    pub(super) async fn answer_to(&mut self, id: &str) -> Result<Bytes, BridgeError> {
-        loop {
-            let line = self.receive().await?;
-            match FromServer::parse(text(&line)) {
-                Some(FromServer::Response { id: Some(answered), .. }) if json::same_scalar(answered, id) => {
-                    return Ok(line);
-                }
-                Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
-                Some(_) => {}
-                None => self.junk(&line)?,
-            }
-        }
+        self.child.answer_to(legacy::SET_LEVEL_ID).await?;
+        Ok(())
     }
 
     /// Forwards what relates to the request until its answer has been forwarded too.
@@ -243,38 +232,16 @@ impl Talk {
     async fn hear(&mut self) -> Result<Heard, BridgeError> {
         let waiting = !self.open.is_empty() && self.call.is_modern();
         loop {
-            let Self { upstream, mailbox, .. } = self;
-            let line = tokio::select! {
-                line = upstream.receive() => line?,
-                note = receive_note(mailbox) => match note {
-                    Some(note) => return Ok(Heard::Note(note)),
-                    None => continue,
+            let Self { child, mailbox, required, .. } = self;
+            tokio::select! {
+                // A modern server that has asked has had its say: the answers go to a fresh one.
+                line = child.line(), if required.is_none() => return Ok(Heard::Line(line?)),
+                note = receive_note(mailbox) => if let Some(note) = note {
+                    return Ok(Heard::Note(note));
                 },
                 () = tokio::time::sleep(SILENCE), if waiting => return Ok(Heard::Silence),
-            };
-            if std::str::from_utf8(&line).is_err() {
-                self.junk(&line)?;
-            } else if !line.trim_ascii().is_empty() {
-                return Ok(Heard::Line(line));
             }
         }
-    }
-
-    /// A line that is UTF-8 and not empty.
-    pub(super) async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
-        loop {
-            let line = self.upstream.receive().await?;
-            if std::str::from_utf8(&line).is_err() {
-                self.junk(&line)?;
-            } else if !line.trim_ascii().is_empty() {
-                return Ok(line);
-            }
-        }
-    }
-
-    pub(super) fn junk(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
-        self.bridge.metrics.junk_lines.inc();
-        self.upstream.junk(line)
     }
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
@@ -291,7 +258,7 @@ impl Talk {
             }
             Some(FromServer::Response { .. }) => Ok(None),
             None => {
-                self.junk(&line)?;
+                self.child.junk(&line)?;
                 Ok(None)
             }
         }
@@ -362,16 +329,6 @@ impl Talk {
         self.outbox.last(Last { status, text, session, retry_after: None }).await;
     }
 
-    /// Answers a question that nobody else answers: the bridge is alive, and the client cannot be asked.
-    pub(super) fn decline(&mut self, id: &str, method: &str) {
-        let answer = if method == "ping" {
-            legacy::result(id, "{}")
-        } else {
-            legacy::error(Some(id), METHOD_NOT_FOUND, "the client cannot be asked", None)
-        };
-        self.upstream.send(&answer);
-    }
-
     /// What becomes of questions that must be answered by calling again.
     pub(super) fn policy(&self) -> Questions {
         self.server.questions
@@ -391,9 +348,6 @@ impl Talk {
         self.call.introduction.version
     }
 }
-
-/// `Method not found`: what a server's own request is answered with when nobody can be asked.
-const METHOD_NOT_FOUND: i64 = -32601;
 
 /// The next note; waits for ever where none can come. `None` is a note that cannot be read.
 async fn receive_note(mailbox: &mut Option<Mailbox>) -> Option<Note> {

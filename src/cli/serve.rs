@@ -10,7 +10,7 @@ use crate::supervisor::will::Will;
 use crate::telemetry::{self, FILTER_VARIABLE, Format};
 use crate::{app, config::Config, supervisor};
 
-use super::Stop;
+use super::{EXIT_USAGE, Stop};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,7 @@ fn serve(config: Config) -> ExitCode {
     {
         tracing::warn!(%error, "the supervisor cannot be told what to clear away");
     }
-    let outcome = runtime.block_on(app::run(config));
+    let outcome = runtime.block_on(async { app::run(config, supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
         will.execute(false);
@@ -97,7 +97,7 @@ fn serve(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");
-            ExitCode::FAILURE
+            if error.is_configuration() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -60,15 +60,12 @@ impl Loader<'_> {
     fn image_options(&mut self, at: &Path, file: &file::Server) -> Vec<(Path, String)> {
         let mut options: Vec<(Path, String)> = Vec::new();
         let mut add = |field: Path, option: String| options.push((field, option));
-        let word = |text: &&String| !text.is_empty() && !text.contains(char::is_whitespace);
         for (field, text) in [("network", &file.network), ("user", &file.user)] {
-            match text.as_ref().filter(word) {
-                Some(text) => add(at.key(field), format!("--{field}={text}")),
-                None if text.is_some() => {
-                    self.report(&at.key(field), "this is not one word", "write one, or take it out")
-                }
-                None => {}
+            let Some(text) = text else { continue };
+            if text.is_empty() || text.contains(char::is_whitespace) {
+                self.report(&at.key(field), "this is not one word", "write one, or take it out");
             }
+            add(at.key(field), format!("--{field}={text}"));
         }
         let memory = self.memory(&at.key("memory"), file.memory.as_ref());
         add(at.key("memory"), format!("--memory={memory}b"));

@@ -64,16 +64,16 @@ impl Loader<'_> {
         let allowed = file.allow_token_in_args == Some(true);
         let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
         self.inherit(&mut variables.env);
-        let rules = Rules::new(at, file.allow_unsafe, file.require_digest);
+        let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
         if run.is_none() {
-            self.refuse_rules(&rules);
+            self.refuse_rules(&permitted);
         }
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
         let Variables { env, token_files } = variables;
         let Some(run) = run else {
             return Some(Plan::Stdio(StdioPlan { program: program??, args, env, token_files, cwd }));
         };
-        let completed = self.complete(&drafts, &run, &rules);
+        let completed = self.complete(&drafts, &run, &permitted);
         let client = StdioPlan { program: program.flatten().unwrap_or_default(), args, env, token_files, cwd };
         let plan = self.container(client, run.command, completed?);
         self.check_client(&at.key("env"), &plan.client);

@@ -33,6 +33,12 @@ pub enum HeaderMismatch {
     /// Header and body say different things.
     #[error("the {0} header does not match the body")]
     Different(&'static str),
+    /// A header that mirrors a tool's parameter is malformed, or does not say what the body says.
+    #[error("the {0} header does not match the arguments")]
+    Parameter(String),
+    /// A parameter that the tool wants mirrored is not.
+    #[error("the {0} header is required by this tool and missing")]
+    ParameterMissing(String),
 }
 
 /// The value of a header that may stand at most once.

@@ -6,7 +6,8 @@ use super::json::{self, Object};
 use super::message::Message;
 use super::modern::Level;
 
-/// The bridge's own requests to a server carry ids with this prefix, so that none meets a client's.
+/// The bridge's own requests to a server carry ids with this prefix. They meet no client's, not even those of a bridge
+/// in front of this one: each is answered before the client's request is sent.
 pub const RESERVED: &str = "tollbridge:";
 
 /// The id of the bridge's `initialize`.
@@ -20,6 +21,9 @@ pub const SUBSCRIBE_ID: &str = r#""tollbridge:subscribe""#;
 
 /// The id of the bridge's `server/discover`.
 pub const DISCOVER_ID: &str = r#""tollbridge:discover""#;
+
+/// The id of the bridge's `tools/list`.
+pub const TOOLS_ID: &str = r#""tollbridge:tools""#;
 
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;

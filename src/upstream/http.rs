@@ -116,7 +116,11 @@ enum Purpose {
 impl HttpServer {
     /// Queues one message.
     pub fn send(&mut self, message: &str) {
-        let message = Outgoing::new(message);
+        let mut message = Outgoing::new(message);
+        message.mirrored.clone_from(&self.extra);
+        if message.opens_session() {
+            self.begin_anew();
+        }
         match &message.about {
             // In the modern era to stop listening is to cancel.
             About::Cancellation(id) if self.is_asked_in_modern_era(id) => {
@@ -126,12 +130,30 @@ impl HttpServer {
         }
     }
 
+    /// Whoever opens a session has given up what was asked before.
+    fn begin_anew(&mut self) {
+        self.queue.clear();
+        match self.transport {
+            Transport::Sse { endpoint: None, otherwise: Otherwise::Refused(_) } => {
+                self.transport = Transport::Undecided;
+                self.exchanges.clear();
+            }
+            Transport::Sse { .. } => self.exchanges.retain(|exchange| matches!(exchange.purpose, Purpose::Sse)),
+            Transport::Undecided | Transport::Streamable => self.exchanges.clear(),
+        }
+    }
+
     fn is_asked_in_modern_era(&self, id: &str) -> bool {
         let asks = |exchange: &Exchange| match &exchange.purpose {
             Purpose::Post(message) => message.id() == Some(id) && message.modern_version.is_some(),
             _ => false,
         };
         self.exchanges.iter().any(asks)
+    }
+
+    /// Waits for more also when everything has been answered.
+    pub fn stay(&mut self) {
+        self.listens = true;
     }
 
     /// Listens to what the server says unasked, besides its answers: the GET stream of a legacy session, which a server
@@ -144,6 +166,11 @@ impl HttpServer {
         }
         let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
         self.begin(Purpose::Listen, ask);
+    }
+
+    /// Adds headers to the modern requests that are queued from now on, besides what is configured.
+    pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
+        self.extra = headers;
     }
 
     /// The next thing that the server says, without line ends. Cancel safe.
@@ -239,7 +266,7 @@ impl HttpServer {
         }
         if let Some(message) = message.filter(|message| message.modern_version.is_some()) {
             message.mirror_into(&mut headers);
-            headers.extend(self.extra.iter().cloned());
+            headers.extend(message.mirrored.iter().cloned());
         }
         let repeatable = message.is_none_or(Outgoing::only_reads);
         let body = message.map(|message| message.text.clone());

@@ -179,7 +179,9 @@ mod tests {
         let own = Instance::own().to_string();
         let (stem, _) = own.rsplit_once('.').unwrap();
         let names = [&own, &format!("{stem}.1"), "other", "a.1.1.1"].map(|name| directory_of(base.path(), name));
-        names.each_ref().map(|name| fs::create_dir(name).unwrap());
+        for name in &names {
+            fs::create_dir(name).unwrap();
+        }
         sweep(&[base.path().to_owned()]);
         assert_eq!(names.map(|name| name.exists()), [true, false, true, true]);
     }

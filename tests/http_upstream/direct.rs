@@ -1,11 +1,14 @@
 //! The upstream by itself, for what no client can have it do yet: modern servers, and streams of what is said unasked.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tollbridge::config::{self, Launch, LoadOptions};
 use tollbridge::http_client;
@@ -25,13 +28,20 @@ const GRACES: Graces = Graces { eof: PATIENCE, term: PATIENCE };
 
 /// A conversation with the server at `url`.
 fn open(url: &str, extra: Vec<(HeaderName, HeaderValue)>) -> HttpServer {
+    open_with(&json!({ "url": url }), extra)
+}
+
+fn open_with(elsewhere: &Value, extra: Vec<(HeaderName, HeaderValue)>) -> HttpServer {
     let text = json!({ "identity": [{ "kind": "local", "user": "alice" }],
-        "mcpServers": { "elsewhere": { "url": url } } })
+        "mcpServers": { "elsewhere": elsewhere } })
     .to_string();
     let config = config::parse(&text, Path::new("tollbridge.json"), &LoadOptions::default()).unwrap();
     let server = config.servers.values().next().unwrap();
     let Launch::Http(launch) = server.fill(None).unwrap() else { panic!("a server elsewhere") };
-    HttpServers::new(http_client::build().unwrap()).open(&server.name, &launch, server.process.line, extra).unwrap()
+    let servers = HttpServers::new(http_client::build().unwrap());
+    let mut server = servers.open(&server.name, &launch, server.process.line).unwrap();
+    server.mirror(extra);
+    server
 }
 
 fn modern(id: u32, method: &str, mut params: Value) -> String {
@@ -87,6 +97,60 @@ async fn a_modern_request_is_cancelled_by_no_longer_listening() {
 }
 
 #[tokio::test]
+async fn a_modern_server_gets_no_message_that_a_request_is_cancelled() {
+    let never = Arc::new(Notify::new());
+    let fixture = Fixture::start(move |_| vec![Act::Wait(Arc::clone(&never))]).await;
+    let mut server = open(&fixture.url("/mcp"), Vec::new());
+    server.send(&modern(1, "tools/call", json!({ "name": "wait" })));
+    tokio::select! {
+        heard = server.receive() => panic!("nothing is said: {heard:?}"),
+        _ = fixture.until("tools/call") => {}
+    }
+    server.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+    assert!(matches!(timeout(PATIENCE, server.receive()).await, Ok(Err(UpstreamError::Ended))));
+    server.close(GRACES).await;
+    assert_eq!(fixture.asked(), ["tools/call"]);
+}
+
+#[tokio::test]
+async fn a_request_is_not_sent_before_the_notification_in_front_of_it_is_accepted() {
+    let (accepts, seen) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let (waits, early) = (Arc::clone(&accepts), Arc::clone(&seen));
+    let fixture = Fixture::start(move |request: &Request| match request.asks() {
+        "notifications/initialized" => [vec![Act::Wait(Arc::clone(&waits))], polite(request)].concat(),
+        "tools/list" => {
+            early.store(true, Ordering::Relaxed);
+            polite(request)
+        }
+        _ => polite(request),
+    })
+    .await;
+    let mut server = open(&fixture.url("/mcp"), Vec::new());
+    initialize(&mut server).await;
+    server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    assert!(timeout(Duration::from_millis(300), server.receive()).await.is_err());
+    assert!(!seen.load(Ordering::Relaxed), "{:?}", fixture.asked());
+    accepts.notify_one();
+    assert_eq!(next(&mut server).await["id"], 1);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_announced_or_not() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n401\r\n{}", "x".repeat(1025));
+    let announced = format!("{head}Content-Length: 1025\r\n\r\n");
+    for written in [chunked, announced] {
+        let never = Arc::new(Notify::new());
+        let fixture =
+            Fixture::start(move |_| vec![Act::Write(written.clone().into()), Act::Wait(Arc::clone(&never))]).await;
+        let mut server = open_with(&json!({ "url": fixture.url("/mcp"), "line": "1KiB" }), Vec::new());
+        server.send(&modern(1, "tools/list", json!({})));
+        let refused = timeout(PATIENCE, server.receive()).await.expect("in time");
+        assert!(matches!(refused, Err(UpstreamError::LineTooLong(1024))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_conversation_is_seen_by_the_tool() {
     let real = RmcpServer::start(true).await;
     let mut server = open(&real.url(), Vec::new());
@@ -118,15 +182,30 @@ async fn modern_requests_carry_the_headers_given_at_open_and_legacy_ones_do_not(
 }
 
 #[tokio::test]
-async fn legacy_clients_of_an_rmcp_server_are_served_with_and_without_sessions() {
-    for sessions in [true, false] {
+async fn clients_of_both_eras_are_served_by_an_rmcp_server_in_both_with_and_without_sessions() {
+    for (protocol, sessions) in [("legacy", true), ("legacy", false), ("modern", true), ("auto", true)] {
         let real = RmcpServer::start(sessions).await;
-        let bridge: Bridge = bridge(json!({ "url": real.url() }));
-        let mut client = Client::legacy(&bridge, "elsewhere", None).await;
-        let answer = client.call("echo", json!({ "text": "a\u{2028}b" })).await.unwrap();
-        assert_eq!(answer.text(), "a\u{2028}b", "sessions: {sessions}");
-        let answer = client.call_with_progress("steps", json!({})).await.unwrap();
-        assert_eq!((answer.messages().len(), answer.text()), (4, "done".to_owned()), "sessions: {sessions}");
+        let bridge: Bridge = bridge(json!({ "url": real.url(), "protocol": protocol }));
+        let legacy = Client::legacy(&bridge, "elsewhere", None).await;
+        for mut client in [legacy, Client::modern(&bridge, "elsewhere", None)] {
+            let answer = client.call("echo", json!({ "text": "a\u{2028}b" })).await.unwrap();
+            assert_eq!(answer.text(), "a\u{2028}b", "{protocol}, sessions: {sessions}");
+            let answer = client.call_with_progress("steps", json!({})).await.unwrap();
+            assert_eq!((answer.messages().len(), answer.text()), (4, "done".to_owned()), "{protocol}, {sessions}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_the_tool_of_a_server_in_either_era() {
+    for protocol in ["legacy", "modern"] {
+        let real = RmcpServer::start(true).await;
+        let bridge = bridge(json!({ "url": real.url(), "protocol": protocol }));
+        let mut client = Client::modern(&bridge, "elsewhere", None);
+        let connection = client.post("tools/call", json!({ "name": "wait", "arguments": {} })).await.unwrap();
+        timeout(PATIENCE, real.inside.waits.notified()).await.expect("it is called");
+        drop(connection);
+        timeout(PATIENCE, real.inside.cancelled.notified()).await.unwrap_or_else(|_| panic!("{protocol}: not told"));
     }
 }
 
@@ -151,10 +230,8 @@ async fn a_server_that_offers_no_listening_is_silent_and_not_at_its_end() {
     let mut server = open(&fixture.url("/mcp"), Vec::new());
     initialize(&mut server).await;
     server.listen();
-    tokio::select! {
-        heard = server.receive() => panic!("nothing is said: {heard:?}"),
-        _ = fixture.until("GET") => {}
-    }
+    let silence = timeout(Duration::from_millis(300), server.receive()).await;
+    assert!(silence.is_err() && fixture.asked().contains(&"GET".to_owned()), "{silence:?}");
     server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(next(&mut server).await["id"], 1);
 }
@@ -174,6 +251,27 @@ async fn another_message_may_be_sent_after_one_was_refused() {
     initialize(&mut server).await;
     server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(next(&mut server).await["id"], 1);
+}
+
+#[tokio::test]
+async fn a_session_may_be_opened_when_what_was_asked_before_is_never_answered() {
+    for refusal in [None, Some(405)] {
+        let never = Arc::new(Notify::new());
+        // It answers a probe not at all, or by a status, and a GET without saying where messages go.
+        let fixture =
+            Fixture::start(move |request: &Request| match (request.asks(), request.method.as_str(), refusal) {
+                ("server/discover", _, Some(status)) => answer(status, &[], ""),
+                ("server/discover", _, None) | (_, "GET", _) => vec![Act::Wait(Arc::clone(&never))],
+                _ => polite(request),
+            })
+            .await;
+        let mut server = open(&fixture.url("/mcp"), Vec::new());
+        server.send(&modern(1, "server/discover", json!({})));
+        assert!(timeout(Duration::from_millis(300), server.receive()).await.is_err());
+        timeout(PATIENCE, initialize(&mut server)).await.expect("in time");
+        server.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        assert_eq!(next(&mut server).await["id"], 1);
+    }
 }
 
 #[tokio::test]

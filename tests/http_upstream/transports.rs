@@ -44,9 +44,12 @@ async fn an_endpoint_at_another_origin_gets_no_message() {
     let other = Fixture::start(polite).await;
     for endpoint in [other.url("/message"), other.url("/message").replace("http:", ""), "ftp://x/".to_owned()] {
         let server = Fixture::start(of_2024(&endpoint)).await;
-        let answer = call(&bridge(json!({ "url": server.url("/sse"), "transport": "sse" }))).await;
-        assert_eq!(answer.status, 502, "{answer:?}");
-        assert_eq!(server.asked(), ["GET"]);
+        for protocol in ["legacy", "auto"] {
+            let config = json!({ "url": server.url("/sse"), "transport": "sse", "protocol": protocol });
+            let answer = call(&bridge(config)).await;
+            assert_eq!(answer.status, 502, "{answer:?}");
+        }
+        assert!(server.asked().iter().all(|asked| asked == "GET"), "{:?}", server.asked());
     }
     assert!(other.seen().is_empty());
 }

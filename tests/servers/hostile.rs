@@ -200,7 +200,10 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
 
 /// What this process was given for its user: by a variable, and by a file.
 fn told() -> String {
-    let given = |name: &str| std::env::var(name).unwrap_or_default();
+    let given = |name: &str| {
+        let named = std::env::vars_os().find(|(other, _)| other == name);
+        named.and_then(|(_, value)| value.into_string().ok()).unwrap_or_default()
+    };
     let file = given("HOSTILE_TOKEN_FILE");
     let mode = std::fs::metadata(&file).map_or(0, |file| std::os::unix::fs::MetadataExt::mode(&file) & 0o777);
     let content = std::fs::read_to_string(&file).unwrap_or_default();

@@ -39,8 +39,8 @@ async fn a_stream_holds_its_permit_until_nothing_of_it_is_left() {
     let (home, watched) = (Home::without_key(), Watched::new());
     let limits = json!({ "perUser": 1, "queue": "0s" });
     let bridge = home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &limits));
+    let mut client = Client::legacy(&bridge, "one", None).await;
     for path in ["/one/sse", "/one/mcp"] {
-        let mut client = Client::legacy(&bridge, "one", None).await;
         let call = async |client: &mut Client| client.call("act", json!({})).await.expect("an answer").status;
         let free = async |client: &mut Client| {
             let deadline = std::time::Instant::now() + SOON;

@@ -104,6 +104,21 @@ async fn a_session_has_one_listener_on_all_nodes() {
 }
 
 #[tokio::test]
+async fn of_two_that_listen_at_the_same_moment_one_may() {
+    let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
+    let [here, there] = two_nodes(&home, &redis, &json!({ "one": watched.server(&home, "legacy") }));
+    for _ in 0..8 {
+        let client = Client::legacy(&here, "one", None).await;
+        let elsewhere = on(&client, &there, "one");
+        let (mut first, mut second) = (connect(&here).await, connect(&there).await);
+        let (one, other) = tokio::join!(listen(&client, &mut first), listen(&elsewhere, &mut second));
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409]);
+    }
+}
+
+#[tokio::test]
 async fn ending_the_session_ends_its_listener_on_another_node() {
     let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
     let [here, there] = two_nodes(&home, &redis, &json!({ "one": watched.server(&home, "legacy") }));
@@ -156,9 +171,11 @@ async fn a_server_that_ends_and_a_bridge_that_stops_end_the_stream_cleanly() {
     let second = Client::legacy(&bridge, "one", None).await;
     let mut connection = connect(&bridge).await;
     let mut stream = listen(&second, &mut connection).await;
+    let asked = std::time::Instant::now();
     bridge.signal(rustix::process::Signal::TERM);
     assert_eq!(stream.event().await.expect("a clean end"), None);
-    assert!(bridge.ended(SOON).is_some_and(|status| status.success()), "it does not wait for streams");
+    assert!(bridge.ended(SOON).is_some_and(|status| status.success()));
+    assert!(asked.elapsed() < SOON, "it waited for a stream: {:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
     for stream in [&mut one, &mut two] {
         assert_eq!(next(stream).await["method"], "notifications/subscriptions/acknowledged");
     }
+    let asked = std::time::Instant::now();
     bridge.signal(rustix::process::Signal::TERM);
     for stream in [&mut one, &mut two] {
         let last = next(stream).await;
@@ -87,6 +88,7 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
         assert_eq!(stream.event().await.expect("a clean end"), None);
     }
     assert!(bridge.ended(SOON).is_some_and(|status| status.success()));
+    assert!(asked.elapsed() < SOON, "it waited for a stream: {:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -44,6 +44,19 @@ impl Watched {
         heard.lines().map(|line| serde_json::from_str(line).expect("whole lines are written")).collect()
     }
 
+    /// Waits until a server that still runs was subscribed to `uri` by a request of its own listener.
+    pub(super) async fn until_listening(&self, uri: &str) {
+        let listening = procs::eventually(SOON, || {
+            let processes = self.files().into_iter().filter_map(|path| {
+                let process = path.extension()?.to_string_lossy().into_owned();
+                std::path::Path::new("/proc").join(process).exists().then_some(path)
+            });
+            let heard = processes.filter_map(|path| std::fs::read_to_string(path).ok());
+            heard.into_iter().find(|heard| heard.contains("tollbridge:subscribe") && heard.contains(uri))
+        });
+        assert!(listening.await.is_some(), "nobody listens to {uri}: {:?}", self.everything());
+    }
+
     /// Everything that every server heard.
     pub(super) fn everything(&self) -> Vec<String> {
         self.files().into_iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()

@@ -28,6 +28,10 @@ pub struct Client {
     server: String,
     bearer: Option<String>,
     pub era: Era,
+    /// What a modern client says that it can be asked.
+    pub capabilities: Value,
+    /// What a legacy client takes for the version.
+    version: String,
     connection: Option<Connection>,
     next_id: u64,
 }
@@ -92,12 +96,36 @@ impl Client {
     /// A client at an address.
     pub fn new(address: SocketAddr, server: &str, bearer: Option<&str>, era: Era) -> Self {
         let (server, bearer) = (server.to_owned(), bearer.map(str::to_owned));
-        Self { address, server, bearer, era, connection: None, next_id: 0 }
+        let version = LEGACY.to_owned();
+        Self { address, server, bearer, era, capabilities: json!({}), version, connection: None, next_id: 0 }
+    }
+
+    /// Where it sends its requests.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Another client of the same session, with a connection of its own.
     pub fn twin(&self) -> Self {
-        Self::new(self.address, &self.server, self.bearer.as_deref(), self.era.clone())
+        self.on(self.address)
+    }
+
+    /// Another connection of this client, which counts the ids of both: a request on it has the id that is next.
+    pub fn fork(&mut self) -> Self {
+        let fork = Self { next_id: self.next_id, ..self.twin() };
+        self.next_id += 1;
+        fork
+    }
+
+    /// The same client at another address, with a connection of its own.
+    pub fn on(&self, address: SocketAddr) -> Self {
+        let twin = Self::new(address, &self.server, self.bearer.as_deref(), self.era.clone());
+        Self { capabilities: self.capabilities.clone(), version: self.version.clone(), ..twin }
+    }
+
+    /// Sends a notification or an answer; what it is answered with is a status.
+    pub async fn tell(&mut self, message: &Value) -> io::Result<u16> {
+        Ok(self.exchange(message.to_string().as_bytes()).await?.status)
     }
 
     /// The legacy handshake: `initialize`, take the session, `notifications/initialized`.
@@ -106,6 +134,7 @@ impl Client {
             "clientInfo": { "name": "tollbridge-tests", "version": "1" } });
         let answer = self.request("initialize", params).await?;
         self.era = Era::Legacy(answer.header("mcp-session-id").map(str::to_owned));
+        version.clone_into(&mut self.version);
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         self.exchange(initialized.to_string().as_bytes()).await?;
         Ok(answer)
@@ -172,7 +201,7 @@ impl Client {
             let meta = params.as_object_mut().expect("params are an object").entry("_meta").or_insert(json!({}));
             meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
             meta["io.modelcontextprotocol/clientInfo"] = json!({ "name": "tollbridge-tests", "version": "1" });
-            meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+            meta["io.modelcontextprotocol/clientCapabilities"] = self.capabilities.clone();
         }
         json!({ "jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params }).to_string()
     }
@@ -195,7 +224,10 @@ impl Client {
         match &self.era {
             Era::Legacy(Some(session)) => {
                 headers.push(("Mcp-Session-Id", session.clone()));
-                headers.push(("MCP-Protocol-Version", LEGACY.to_owned()));
+                // The header is of 2025-06-18.
+                if self.version.as_str() >= "2025-06-18" {
+                    headers.push(("MCP-Protocol-Version", self.version.clone()));
+                }
             }
             Era::Legacy(None) => {}
             Era::Modern => {

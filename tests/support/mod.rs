@@ -3,6 +3,7 @@
 //! - [`home`]: a directory with a key, a configuration and the commands that work on them
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
 //! - [`redis`]: a redis-server of one's own
+//! - [`nginx`]: an nginx of one's own in front of several nodes
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
 //! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
 //! - [`mcp`]: a legacy or a modern MCP client over that
@@ -22,12 +23,14 @@ pub mod bridge;
 pub mod home;
 pub mod http;
 pub mod mcp;
+pub mod nginx;
 pub mod procs;
 pub mod redis;
 
 pub use bridge::Bridge;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
+pub use nginx::Nginx;
 pub use redis::{Redis, free_address};
 
 /// A gauge or counter of the admin listener, if it is there.
@@ -37,4 +40,10 @@ pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
     let text = String::from_utf8(reply.body().await.ok()?).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok())
+}
+
+/// A number that an environment variable may change.
+#[expect(clippy::disallowed_methods, reason = "a test's own size is no configuration of the bridge")]
+pub fn number(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }

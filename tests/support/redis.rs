@@ -85,6 +85,17 @@ impl Redis {
         assert!(answers.is_some(), "redis-server does not come back");
     }
 
+    /// Its keys: those without an expiry, and those with one.
+    pub fn keys(&self) -> (Vec<String>, Vec<String>) {
+        let all = self.ask(&["--scan"]);
+        all.lines().map(str::to_owned).partition(|key| self.ask(&["TTL", key]).trim() == "-1")
+    }
+
+    fn ask(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
+        String::from_utf8(output.expect("redis-cli is installed").stdout).expect("text")
+    }
+
     /// Everything it stores, as the bytes of its own dump.
     pub fn stored_bytes(&self) -> Vec<u8> {
         let saved = Command::new("redis-cli").args(["-p", &self.port.to_string(), "SAVE"]).output();

@@ -68,7 +68,7 @@ impl Bridge {
         let mailbox = self.claim(&session, &state).await?;
         // What was set after the first look and before the claim was told to nobody.
         let state = self.alive(self.store.session_state(&session.nonce).await)?;
-        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &server, self.open_for(&server, token)?);
         let lifetime = self.remaining(&session);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };

@@ -24,10 +24,12 @@ use crate::mcp::era::{Era, Version};
 use crate::mcp::json::Object;
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
+use crate::mcp::message::Message;
+use crate::mcp::mirror::Tools;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +53,8 @@ pub(super) struct Pipe {
     notified: Instant,
     /// What a modern server needs; a legacy one speaks for itself.
     translator: Option<Translator>,
+    /// The tools of a modern server elsewhere, which wants headers that mirror their parameters.
+    tools: Arc<Tools>,
 }
 
 /// Which stream a message is for, sealed to its user and server.
@@ -99,7 +103,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &server, self.open_for(&server, token)?);
         let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
@@ -108,7 +112,8 @@ impl Bridge {
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let pipe = Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None };
+        let pipe =
+            Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None, tools: Arc::default() };
         let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
         Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
     }
@@ -128,7 +133,8 @@ impl Bridge {
         }
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
-        let message = read::message(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits).await?;
+        let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);
         let note = Note::Tell(message.text().to_owned()).write();
         match self.relay.deliver_within(PATIENCE, &stream, note).await {
@@ -156,6 +162,8 @@ impl Pipe {
         let soft = self.stream.bridge.lifecycle.soft.clone();
         loop {
             let heard = tokio::select! {
+                // First, so that what was accepted before the stop is asked.
+                biased;
                 heard = self.stream.hear() => heard?,
                 () = soft.cancelled(), if self.asked.is_empty() => return Err(BridgeError::Stopped),
             };
@@ -178,6 +186,13 @@ impl Pipe {
         if child.era(&nobody).await? == Era::Modern {
             let discovered = child.discover(&nobody).await?.ok_or(UpstreamError::Handshake)?;
             self.translator = Some(Translator::new(discovered));
+            let known = child.bridge.mirrors.of(child.server.name.as_str());
+            if matches!(child.upstream, Upstream::Http(_)) {
+                self.tools = match known {
+                    Some(tools) => tools,
+                    None => child.learn_tools(Some(&nobody)).await?,
+                };
+            }
         }
         Ok(())
     }
@@ -185,7 +200,7 @@ impl Pipe {
     /// What the server says goes out as it came.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
         let said = match &mut self.translator {
-            Some(translator) => translator.from_server(line),
+            Some(translator) => translator.hear_server(line),
             None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
         };
         match said {
@@ -206,10 +221,17 @@ impl Pipe {
                     self.asked.remove(id);
                 }
             }
+            Some(FromServer::Notification { method, .. })
+                if method == "notifications/initialized" && self.translator.is_none() =>
+            {
+                self.stream.child.upstream.send(text);
+                self.stream.child.upstream.listen();
+                return Ok(());
+            }
             _ => {}
         }
         let said = match &mut self.translator {
-            Some(translator) => translator.from_client(text),
+            Some(translator) => translator.hear_client(text),
             None => vec![Said::ToServer(text.to_owned())],
         };
         self.say(said).await
@@ -218,7 +240,12 @@ impl Pipe {
     async fn say(&mut self, all: Vec<Said>) -> Result<(), BridgeError> {
         for said in all {
             match said {
-                Said::ToServer(text) => self.stream.child.upstream.send(&text),
+                Said::ToServer(text) => {
+                    if let Ok(message) = Message::parse(text.clone().into()) {
+                        self.stream.child.mirror(&message, &self.tools);
+                    }
+                    self.stream.child.upstream.send(&text);
+                }
                 Said::ToClient(text) => self.event(text).await?,
             }
         }

@@ -139,7 +139,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::new(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &server, self.open_for(&server, token)?);
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
         let form = self.form(&call);

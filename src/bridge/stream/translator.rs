@@ -72,7 +72,7 @@ impl Translator {
     }
 
     /// What becomes of a message of the client.
-    pub(super) fn from_client(&mut self, text: &str) -> Vec<Said> {
+    pub(super) fn hear_client(&mut self, text: &str) -> Vec<Said> {
         let Ok(message) = Message::parse(text.to_owned().into()) else { return Vec::new() };
         match message.kind() {
             Kind::Response => self.answer(&message),
@@ -145,7 +145,7 @@ impl Translator {
     }
 
     /// What becomes of a line of the server; `None` if it is no message.
-    pub(super) fn from_server(&mut self, line: &Bytes) -> Option<Vec<Said>> {
+    pub(super) fn hear_server(&mut self, line: &Bytes) -> Option<Vec<Said>> {
         let said = match FromServer::parse(super::text(line))? {
             FromServer::Notification { method, .. } if method == subscription::ACKNOWLEDGED => Vec::new(),
             FromServer::Notification { .. } => vec![Said::ToClient(subscription::untagged(line))],
@@ -157,12 +157,11 @@ impl Translator {
                     Answer::Result(result) => InputRequired::parse(result),
                     Answer::Error(_) => None,
                 };
-                match required {
-                    Some(required) => self.ask(id, required),
-                    None => {
-                        self.calls.remove(id);
-                        vec![Said::ToClient(super::one_line(line))]
-                    }
+                if let Some(required) = required {
+                    self.ask(id, required)
+                } else {
+                    self.calls.remove(id);
+                    vec![Said::ToClient(super::one_line(line))]
                 }
             }
             FromServer::Response { .. } => Vec::new(),
@@ -244,7 +243,7 @@ mod tests {
 
     fn ask(translator: &mut Translator, id: u32, method: &str, params: &Value) -> Vec<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        read(translator.from_client(&request.to_string()))
+        read(translator.hear_client(&request.to_string()))
     }
 
     fn read(said: Vec<Said>) -> Vec<Value> {
@@ -257,7 +256,7 @@ mod tests {
 
     fn answer(translator: &mut Translator, id: &Value, result: &Value) -> Vec<Value> {
         let line = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
-        read(translator.from_server(&line.into()).unwrap())
+        read(translator.hear_server(&line.into()).unwrap())
     }
 
     #[test]
@@ -272,7 +271,7 @@ mod tests {
         let question = answer(&mut translator, &json!(1), &required);
         assert_eq!(question[0]["method"], "roots/list");
         let reply = json!({ "jsonrpc": "2.0", "id": question[0]["id"], "result": { "roots": [] } });
-        let again = read(translator.from_client(&reply.to_string()));
+        let again = read(translator.hear_client(&reply.to_string()));
         assert_eq!((&again[0]["id"], &again[0]["params"]["requestState"]), (&json!(1), &json!("s")));
         assert_eq!(again[0]["params"]["inputResponses"], json!({ "k": { "roots": [] } }));
         let done = answer(&mut translator, &json!(1), &json!({ "resultType": "complete", "content": [] }));
@@ -288,7 +287,7 @@ mod tests {
         let required = json!({ "resultType": "input_required", "inputRequests": { "k": request } });
         let question = answer(&mut translator, &json!(1), &required);
         let reply = json!({ "jsonrpc": "2.0", "id": question[0]["id"], "error": { "code": -1, "message": "no" } });
-        let failed = read(translator.from_client(&reply.to_string()));
+        let failed = read(translator.hear_client(&reply.to_string()));
         assert_eq!((&failed[0]["id"], &failed[0]["error"]["code"]), (&json!(1), &json!(INTERNAL_ERROR)));
     }
 

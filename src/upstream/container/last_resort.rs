@@ -23,10 +23,11 @@ const ROUND: Duration = Duration::from_millis(150);
 pub fn remove_all(engines: &[Engine], instance: &str, looks: u32, deadline: Instant) -> bool {
     let mut waiting: Vec<(&Engine, u32)> = engines.iter().map(|engine| (engine, looks)).collect();
     loop {
-        for (engine, looks) in &mut waiting {
+        for (engine, left) in &mut waiting {
             match remove_some(engine, instance, deadline) {
-                Some(0) => *looks -= 1,
-                Some(_) | None => {}
+                Some(0) => *left -= 1,
+                Some(_) => *left = looks,
+                None => {}
             }
         }
         waiting.retain(|(_, looks)| *looks > 0);

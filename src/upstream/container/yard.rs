@@ -184,7 +184,7 @@ impl Table {
 
     /// When to look again, if there is a reason to.
     fn next(&self, pause: Duration) -> Option<Duration> {
-        if !self.ended.is_empty() { Some(pause) } else { self.vigil.map(|_| pause.max(VIGIL_ROUND)) }
+        if self.ended.is_empty() { self.vigil.map(|_| pause.max(VIGIL_ROUND)) } else { Some(pause) }
     }
 }
 

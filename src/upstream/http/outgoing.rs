@@ -18,6 +18,8 @@ pub(super) struct Outgoing {
     pub(super) about: About,
     /// The protocol version in its `_meta`: it is of the modern era.
     pub(super) modern_version: Option<String>,
+    /// Headers that mirror what only its sender knows to be mirrored.
+    pub(super) mirrored: Vec<(HeaderName, HeaderValue)>,
     method: String,
     name: Option<String>,
 }
@@ -39,8 +41,14 @@ impl Outgoing {
     /// Takes a message in.
     pub(super) fn new(text: &str) -> Self {
         let text = Bytes::copy_from_slice(text.as_bytes());
-        let nothing_known =
-            |text| Self { text, about: About::Notification, modern_version: None, method: String::new(), name: None };
+        let nothing_known = |text| Self {
+            text,
+            about: About::Notification,
+            modern_version: None,
+            mirrored: Vec::new(),
+            method: String::new(),
+            name: None,
+        };
         let Ok(message) = Message::parse(text.clone()) else { return nothing_known(text) };
         let params = message.params_object();
         let version = params.get_object("_meta").and_then(|meta| meta.get_string(META_VERSION));
@@ -56,6 +64,7 @@ impl Outgoing {
         Self {
             about,
             modern_version: version.map(std::borrow::Cow::into_owned),
+            mirrored: Vec::new(),
             method: message.method().to_owned(),
             name: name.map(std::borrow::Cow::into_owned),
             text,

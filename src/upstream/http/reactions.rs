@@ -83,8 +83,11 @@ impl HttpServer {
         else {
             return Ok(());
         };
-        let found = std::str::from_utf8(text).ok().and_then(|text| same_origin(&self.url, text));
-        *endpoint = Some(found.ok_or(UpstreamError::NotMcp)?);
+        *endpoint = std::str::from_utf8(text).ok().and_then(|text| same_origin(&self.url, text));
+        if endpoint.is_none() {
+            self.exchanges.swap_remove(at);
+            return self.without_sse(UpstreamError::NotMcp);
+        }
         self.memory.remember();
         Ok(())
     }
@@ -143,7 +146,10 @@ impl HttpServer {
     fn without_sse(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
         let Transport::Sse { endpoint: None, otherwise } = self.transport else { return Err(error) };
         match otherwise {
-            Otherwise::Fail => Err(error),
+            Otherwise::Fail => {
+                self.queue.clear();
+                Err(error)
+            }
             // That nobody is there says nothing of what they speak.
             Otherwise::SpeakStreamable if matches!(error, UpstreamError::Unreachable(_)) => Err(error),
             Otherwise::SpeakStreamable => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use reqwest::Client;
 use url::Url;
 
@@ -33,18 +33,11 @@ impl HttpServers {
         Self { client, speak_sse: Arc::default() }
     }
 
-    /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes; `extra` is
-    /// sent with modern requests besides what is configured.
+    /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes.
     ///
     /// # Errors
     /// If the filled URL is none.
-    pub fn open(
-        &self,
-        name: &ServerName,
-        launch: &HttpLaunch,
-        limit: usize,
-        extra: Vec<(HeaderName, HeaderValue)>,
-    ) -> Result<HttpServer, UpstreamError> {
+    pub fn open(&self, name: &ServerName, launch: &HttpLaunch, limit: usize) -> Result<HttpServer, UpstreamError> {
         let transport = launch.transport;
         // Nothing of the URL may be said, not even why it is none.
         let url = Url::parse(launch.url.expose()).map_err(|_| UpstreamError::NotMcp)?;
@@ -64,7 +57,7 @@ impl HttpServers {
             client: self.client.clone(),
             url,
             headers: launch.headers.iter().cloned().collect::<HeaderMap>(),
-            extra,
+            extra: Vec::new(),
             limit,
             transport,
             memory,

@@ -1,13 +1,15 @@
-//! The server of a stream: meeting it, and asking it what the bridge itself wants to know.
+//! A server in conversation: its lines, meeting it in its era, and asking it what the bridge itself wants to know.
+//! Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility".
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::bridge::Bridge;
-use crate::bridge::error::BridgeError;
-use crate::bridge::meet::{Met, PROBE};
-use crate::bridge::talk::text;
+use super::Bridge;
+use super::error::BridgeError;
+use super::meet::Met;
+use super::talk::text;
 use crate::config::{Protocol, Server};
 use crate::mcp::era::Era;
 use crate::mcp::json;
@@ -19,14 +21,17 @@ use crate::upstream::{Upstream, UpstreamError};
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
 
+/// How long a server may be silent when it is asked whether it is modern; then it is taken to be legacy.
+const PROBE: Duration = Duration::from_secs(10);
+
 /// How many lines are kept that come while the bridge itself asks something.
 const MOST_WAITING: usize = 100;
 
 /// A server and what it said while something else was waited for.
 pub(super) struct Child {
     pub(super) upstream: Upstream,
-    bridge: Arc<Bridge>,
-    server: Arc<Server>,
+    pub(super) bridge: Arc<Bridge>,
+    pub(super) server: Arc<Server>,
     /// Notifications that came meanwhile.
     pub(super) waiting: Vec<Bytes>,
 }
@@ -34,6 +39,13 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn new(bridge: &Arc<Bridge>, server: &Arc<Server>, upstream: Upstream) -> Self {
         Self { upstream, bridge: Arc::clone(bridge), server: Arc::clone(server), waiting: Vec::new() }
+    }
+
+    /// A server that stays for as long as a stream does.
+    pub(super) fn staying(bridge: &Arc<Bridge>, server: &Arc<Server>, upstream: Upstream) -> Self {
+        let mut child = Self::new(bridge, server, upstream);
+        child.upstream.stay();
+        child
     }
 
     /// The next line that is UTF-8 and not empty. Cancel safe.
@@ -85,15 +97,17 @@ impl Child {
         let within = self.server.process.start_timeout;
         let meeting = async {
             if self.era(client).await? == Era::Modern {
-                return Ok(Met::Modern(None));
+                return Ok::<_, BridgeError>(Met::Modern(None));
             }
-            self.handshake(client).await.map(Met::Legacy)
+            let initialized = self.handshake(client).await?.map_err(|_| UpstreamError::Handshake)?;
+            Ok(Met::Legacy(initialized))
         };
         let met = tokio::time::timeout(within, meeting).await;
         let met = met.map_err(|_| UpstreamError::StartTimeout)??;
         self.waiting.clear();
         if matches!(met, Met::Legacy(_)) {
             self.upstream.send(legacy::INITIALIZED);
+            self.upstream.listen();
         }
         Ok(met)
     }
@@ -121,7 +135,13 @@ impl Child {
         let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
             return Ok(None);
         };
-        let line = line?;
+        let line = match line {
+            // A server elsewhere may refuse what it does not know by a status alone.
+            Err(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended) => {
+                return Ok(None);
+            }
+            line => line?,
+        };
         Ok(match FromServer::parse(text(&line)) {
             Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => match answer {
                 Answer::Result(result) => Some(result.to_owned()),
@@ -131,13 +151,19 @@ impl Child {
         })
     }
 
-    async fn handshake(&mut self, client: &Introduction) -> Result<Initialized, BridgeError> {
+    /// Introduces the client; the inner error is the server's own refusal, as written.
+    pub(super) async fn handshake(
+        &mut self,
+        client: &Introduction,
+    ) -> Result<Result<Initialized, String>, BridgeError> {
         self.upstream.send(&client.initialize());
         let line = self.answer_to(legacy::INITIALIZE_ID).await?;
         match FromServer::parse(text(&line)) {
             Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
-                Ok(Initialized::parse(result).ok_or(UpstreamError::Handshake)?)
+                let initialized = Initialized::parse(result).ok_or(UpstreamError::Handshake)?;
+                Ok(Ok(initialized))
             }
+            Some(FromServer::Response { answer: Answer::Error(error), .. }) => Ok(Err(error.to_owned())),
             _ => Err(UpstreamError::Handshake.into()),
         }
     }

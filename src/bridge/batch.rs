@@ -1,0 +1,126 @@
+//! Batches, which the revision 2025-03-26 had and no other: each request of one gets its own fresh server, and each
+//! answer goes out as it comes. Source: MCP 2025-03-26, basic/index, "Batching".
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use http::header::{ACCEPT, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::value::RawValue;
+
+use super::error::BridgeError;
+use super::sse::{Form, Last, Outbox, way_back};
+use super::{Asked, Bridge, Connection, read};
+use crate::config::Server;
+use crate::mcp::era::Version;
+use crate::mcp::message::{Fault, Kind, Malformed, Message};
+use crate::mcp::modern;
+use crate::mcp::session::Session;
+use crate::respond::{self, Body};
+use crate::user::UserId;
+
+/// The most messages of one batch: each may need a process.
+const MAX_MESSAGES: usize = 100;
+
+impl Bridge {
+    /// Answers an array of messages, for sessions of the one revision that has them.
+    pub(super) async fn batch(
+        self: &Arc<Self>,
+        head: Parts,
+        (user, server): (UserId, Arc<Server>),
+        body: &Bytes,
+        connection: &Connection,
+    ) -> Result<Response<Body>, BridgeError> {
+        let refused = || BridgeError::Malformed(Malformed { id: None, fault: Fault::Batch });
+        let session = if modern::is_modern(&head.headers, None) { None } else { self.session(&head, &user, &server)? };
+        let session = session.filter(|session| session.version == Version::V2025_03_26).ok_or_else(refused)?;
+        let messages = messages(body)?;
+        if !messages.iter().any(|message| message.kind() == Kind::Request) {
+            for message in messages {
+                let asked = one_of(&head, &user, &server, &session, message);
+                self.document(asked, connection).await;
+            }
+            return Ok(respond::empty(StatusCode::ACCEPTED));
+        }
+        let form = Form {
+            accepts_events: read::accepts_events(&head),
+            commit_delay: Some(self.config.limits.commit_delay),
+            keep_alive: self.config.limits.keep_alive,
+        };
+        let gone = connection.gone.child_token();
+        let guard = gone.clone().drop_guard();
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, BridgeError::Lost.document(None));
+        let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
+        self.lifecycle.spawn(async move {
+            let one = |message| bridge.document(one_of(&head, &user, &server, &session, message), &connection);
+            let answers: FuturesUnordered<_> = messages.into_iter().map(one).collect();
+            tokio::select! {
+                () = send(answers, &outbox, form.accepts_events) => {}
+                () = gone.cancelled() => {}
+            }
+        });
+        Ok(inbox.respond(form, guard).await)
+    }
+
+    /// The answer to one message of a batch, if it has one.
+    async fn document(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Option<Bytes> {
+        let id = asked.message.id().filter(|_| asked.message.kind() == Kind::Request).map(str::to_owned);
+        let name = asked.server.name.clone();
+        let response = match self.serve(asked, connection).await {
+            Ok(response) => response,
+            Err(error) => self.refuse(name.as_str(), &error, id.as_deref()),
+        };
+        id?;
+        response.into_body().collect().await.ok().map(http_body_util::Collected::to_bytes)
+    }
+}
+
+/// One message of a batch, asked for by itself. Its answer is a document; how the answers go out together is for the
+/// batch to say.
+fn one_of(head: &Parts, user: &UserId, server: &Arc<Server>, session: &Session, message: Message) -> Asked {
+    let mut head = head.clone();
+    head.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    Asked { user: user.clone(), server: Arc::clone(server), head, session: Some(session.clone()), message }
+}
+
+/// The messages of a batch.
+fn messages(body: &Bytes) -> Result<Vec<Message>, BridgeError> {
+    let malformed = |fault| BridgeError::Malformed(Malformed { id: None, fault });
+    let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| malformed(Fault::NotJson))?;
+    if list.is_empty() || list.len() > MAX_MESSAGES {
+        return Err(malformed(Fault::NotAnObject));
+    }
+    let messages = list.into_iter().map(|text| Message::parse(body.slice_ref(text.get().as_bytes())));
+    let messages: Vec<Message> = messages.collect::<Result<_, _>>().map_err(BridgeError::Malformed)?;
+    // The handshake must come before its session, and stands alone.
+    let begins = messages.iter().any(|message| message.method() == "initialize");
+    if begins { Err(malformed(Fault::Batch)) } else { Ok(messages) }
+}
+
+/// Sends answers as they come: each an event and the last of them the end, or all in one array.
+async fn send<F>(mut answers: FuturesUnordered<F>, outbox: &Outbox, as_events: bool)
+where
+    F: Future<Output = Option<Bytes>>,
+{
+    let mut held: Vec<Bytes> = Vec::new();
+    while let Some(answer) = answers.next().await {
+        let Some(answer) = answer else { continue };
+        // One is always held back, to be the last.
+        if as_events
+            && let Some(earlier) = held.pop()
+            && outbox.event(earlier).await.is_err()
+        {
+            return;
+        }
+        held.push(answer);
+    }
+    let text = if as_events {
+        held.pop().unwrap_or_default()
+    } else {
+        [&b"["[..], &held.join(&b","[..]), b"]"].concat().into()
+    };
+    outbox.last(Last { status: StatusCode::OK, text, session: None, retry_after: None }).await;
+}

@@ -1,0 +1,229 @@
+//! Parameters of tools that are mirrored into headers, where a tool's schema asks for it with `x-mcp-header`.
+//! Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::headers::{HeaderMismatch, decode};
+use super::json::Object;
+
+/// What the names of mirrored headers begin with.
+pub const PREFIX: &str = "mcp-param-";
+
+/// One parameter that is mirrored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrored {
+    header: HeaderName,
+    path: Vec<String>,
+}
+
+/// The tools of a server, each with the parameters that it wants mirrored.
+#[derive(Debug, Default)]
+pub struct Tools(HashMap<String, Vec<Mirrored>>);
+
+/// What has been learned of servers' tools. It belongs to their configuration, not to any user.
+#[derive(Debug, Default)]
+pub struct Mirrors(RwLock<HashMap<Box<str>, Arc<Tools>>>);
+
+impl Mirrors {
+    /// The tools of a server, if they are known.
+    #[must_use]
+    pub fn of(&self, server: &str) -> Option<Arc<Tools>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    /// Remembers the tools of a server.
+    pub fn learn(&self, server: &str, tools: Arc<Tools>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(server.into(), tools);
+    }
+}
+
+impl Tools {
+    /// Adds the tools of one page, the result of a `tools/list` as written, and returns where the next page begins.
+    pub fn add_page(&mut self, result: &str) -> Option<String> {
+        let page = Object::parse(result).ok()?;
+        let list: Vec<&RawValue> = serde_json::from_str(page.get("tools")?).ok()?;
+        for tool in list {
+            let Ok(tool) = Object::parse(tool.get()) else { continue };
+            let Some(name) = tool.get_string("name") else { continue };
+            self.0.insert(name.into_owned(), tool.get("inputSchema").map(mirrored).unwrap_or_default());
+        }
+        page.get_string("nextCursor").map(std::borrow::Cow::into_owned)
+    }
+
+    /// The mirrored parameters of a tool; `None` if there is no such tool.
+    #[must_use]
+    pub fn get(&self, tool: &str) -> Option<&[Mirrored]> {
+        self.0.get(tool).map(Vec::as_slice)
+    }
+}
+
+/// The parameters that a schema wants mirrored; none if its annotations break the rules, as for a client.
+fn mirrored(schema: &str) -> Vec<Mirrored> {
+    if memchr::memmem::find(schema.as_bytes(), b"x-mcp-header").is_none() {
+        return Vec::new();
+    }
+    let Ok(schema) = serde_json::from_str::<Value>(schema) else { return Vec::new() };
+    let mut found = Vec::new();
+    if !walk(&schema, &mut Vec::new(), &mut found) {
+        return Vec::new();
+    }
+    let mut names: Vec<&HeaderName> = found.iter().map(|mirrored: &Mirrored| &mirrored.header).collect();
+    names.sort_by_key(|name| name.as_str());
+    if names.windows(2).any(|pair| pair[0] == pair[1]) { Vec::new() } else { found }
+}
+
+/// Follows the chains of `properties`; false if an annotation is no good.
+fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> bool {
+    if let Some(annotation) = schema.get("x-mcp-header") {
+        let primitive = matches!(schema.get("type").and_then(Value::as_str), Some("string" | "integer" | "boolean"));
+        let name = annotation.as_str().filter(|name| !name.is_empty() && primitive && !path.is_empty());
+        let header = name.and_then(|name| HeaderName::try_from(format!("{PREFIX}{name}")).ok());
+        let Some(header) = header else { return false };
+        found.push(Mirrored { header, path: path.clone() });
+    }
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return true };
+    properties.iter().all(|(key, value)| {
+        path.push(key.clone());
+        let good = walk(value, path, found);
+        path.pop();
+        good
+    })
+}
+
+/// Compares the headers of a call with its arguments.
+///
+/// # Errors
+/// Names the first header that is missing, malformed or different.
+pub fn check(wanted: &[Mirrored], headers: &HeaderMap, arguments: Option<&str>) -> Result<(), HeaderMismatch> {
+    let arguments = parsed(wanted, arguments);
+    for Mirrored { header, path } in wanted {
+        let name = || header.as_str().to_owned();
+        let mut said = headers.get_all(header).iter();
+        let (said, again) = (said.next(), said.next());
+        match (value_at(&arguments, path), said) {
+            (None, None) => {}
+            (None, Some(_)) => return Err(HeaderMismatch::Parameter(name())),
+            (Some(_), None) => return Err(HeaderMismatch::ParameterMissing(name())),
+            (Some(value), Some(said)) => {
+                let said = said.to_str().ok().filter(|_| again.is_none()).and_then(decode);
+                if !said.is_some_and(|said| says(&said, value)) {
+                    return Err(HeaderMismatch::Parameter(name()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The headers that mirror the arguments of a call.
+#[must_use]
+pub fn headers_for(wanted: &[Mirrored], arguments: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+    let arguments = parsed(wanted, arguments);
+    let one = |Mirrored { header, path }: &Mirrored| {
+        let text = match value_at(&arguments, path)? {
+            Value::String(text) => encode(text),
+            value @ (Value::Number(_) | Value::Bool(_)) => value.to_string(),
+            _ => return None,
+        };
+        Some((header.clone(), HeaderValue::try_from(text).ok()?))
+    };
+    wanted.iter().filter_map(one).collect()
+}
+
+/// A value as a header carries it: as it is if it is plain, else in base64.
+fn encode(text: &str) -> String {
+    let plain = text.bytes().all(|b| matches!(b, b' '..=b'~'))
+        && text.trim() == text
+        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    if plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
+}
+
+fn parsed(wanted: &[Mirrored], arguments: Option<&str>) -> Value {
+    match arguments {
+        Some(text) if !wanted.is_empty() => serde_json::from_str(text).unwrap_or_default(),
+        _ => Value::Null,
+    }
+}
+
+fn value_at<'a>(arguments: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(arguments, |value, key| value.get(key)).filter(|value| !value.is_null())
+}
+
+/// Whether a header says what the body says; numbers are compared as numbers.
+fn says(said: &str, value: &Value) -> bool {
+    match value {
+        Value::String(text) => said == text,
+        Value::Bool(flag) => said == if *flag { "true" } else { "false" },
+        Value::Number(number) => {
+            said == number.to_string()
+                || matches!((said.parse::<f64>(), number.as_f64()), (Ok(a), Some(b)) if a.to_bits() == b.to_bits())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"tools":[{"name":"q","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},"deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}}}}},{"name":"plain","inputSchema":{"type":"object"}},{"name":"bad","inputSchema":{"properties":{"f":{"type":"number","x-mcp-header":"F"}}}}],"nextCursor":"c"}"#;
+
+    fn tools() -> Tools {
+        let mut tools = Tools::default();
+        assert_eq!(tools.add_page(LIST).as_deref(), Some("c"));
+        tools
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn a_call_whose_headers_mirror_its_arguments_passes() {
+        let tools = tools();
+        let (wanted, body) = (tools.get("q").unwrap(), r#"{"region":"eu","deep":{"n":42}}"#);
+        assert_eq!(check(wanted, &headers(&[("mcp-param-region", "eu"), ("mcp-param-n", "42.0")]), Some(body)), Ok(()));
+        assert_eq!(check(wanted, &headers(&[]), Some(r#"{"region":null}"#)), Ok(()));
+        let encoded = headers(&[("mcp-param-region", "=?base64?5LiW55WM?=")]);
+        assert_eq!(check(wanted, &encoded, Some(r#"{"region":"世界"}"#)), Ok(()));
+    }
+
+    #[test]
+    fn a_missing_different_or_unexpected_header_is_named() {
+        let tools = tools();
+        let wanted = tools.get("q").unwrap();
+        let missing = HeaderMismatch::ParameterMissing("mcp-param-region".into());
+        assert_eq!(check(wanted, &headers(&[]), Some(r#"{"region":"eu"}"#)), Err(missing));
+        let different = Err(HeaderMismatch::Parameter("mcp-param-region".into()));
+        assert_eq!(check(wanted, &headers(&[("mcp-param-region", "us")]), Some(r#"{"region":"eu"}"#)), different);
+        assert_eq!(check(wanted, &headers(&[("mcp-param-region", "us")]), Some("{}")), different);
+        assert_eq!(
+            check(wanted, &headers(&[("mcp-param-region", "=?base64?*?=")]), Some(r#"{"region":"eu"}"#)),
+            different
+        );
+    }
+
+    #[test]
+    fn tools_without_good_annotations_want_nothing() {
+        let tools = tools();
+        assert_eq!(tools.get("plain"), Some(&[][..]));
+        assert_eq!(tools.get("bad"), Some(&[][..]));
+        assert_eq!(tools.get("unknown"), None);
+    }
+
+    #[test]
+    fn headers_are_made_from_arguments_and_pass_their_own_check() {
+        let tools = tools();
+        let (wanted, body) = (tools.get("q").unwrap(), r#"{"region":" ü ","deep":{"n":-7}}"#);
+        let made: HeaderMap = headers_for(wanted, Some(body)).into_iter().collect();
+        assert_eq!(made["mcp-param-region"], "=?base64?IMO8IA==?=");
+        assert_eq!(check(wanted, &made, Some(body)), Ok(()));
+    }
+}

@@ -1,0 +1,327 @@
+//! The README is true: it has every field with its default, every JSON sample is a configuration, every way to fail has
+//! its row, and every file that it names is there.
+
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
+use tollbridge::bridge::error::BridgeError;
+use tollbridge::config::FillError;
+use tollbridge::config::file::schema;
+use tollbridge::limits::Refused;
+use tollbridge::mcp::headers::HeaderMismatch;
+use tollbridge::mcp::message::{Fault, Malformed};
+use tollbridge::mcp::modern::ModernFault;
+use tollbridge::upstream::group::SpawnError;
+use tollbridge::upstream::{Unreachable, UpstreamError};
+
+const README: &str = include_str!("../README.md");
+
+/// What is refused with [`BridgeError::State`], which only the bridge can make.
+const BAD_STATE: &str = "`requestState` is not valid for this request; call again without it";
+
+/// The text between a heading and the next of the same rank or a higher one.
+fn section(heading: &str) -> &'static str {
+    let start = README.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    let text = &README[start + heading.len() + 2..];
+    let rank = heading.split(' ').next().unwrap().len();
+    let next = (1..=rank).filter_map(|rank| text.find(&format!("\n{} ", "#".repeat(rank)))).min();
+    &text[..next.unwrap_or(text.len())]
+}
+
+/// The cells of every row of the tables in a text.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The fields of an object of the schema, or of all objects of a kind, with their descriptions.
+fn fields(object: &Value) -> BTreeMap<String, String> {
+    let variants = object["oneOf"].as_array().filter(|_| object["properties"].is_null());
+    let objects = variants.map_or_else(|| vec![object], |variants| variants.iter().collect());
+    let properties = objects.into_iter().flat_map(|object| object["properties"].as_object().unwrap());
+    let described =
+        |(name, field): (&String, &Value)| (name.clone(), field["description"].as_str().unwrap_or_default().to_owned());
+    properties.map(described).filter(|(name, _)| name != "kind").collect()
+}
+
+#[test]
+fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_one() {
+    let schema = schema().to_value();
+    let definition = |name: &str| &schema["$defs"][name];
+    let tables = [
+        ("### Top level", vec![("", &schema)]),
+        ("### `identity`", vec![("", definition("identity")), ("tokens[].", definition("bearerToken"))]),
+        ("### `tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
+        ("### `limits`", vec![("", definition("limits"))]),
+        ("### `admin`", vec![("", definition("admin"))]),
+        ("### `mcpServers`", vec![("", definition("server")), ("tokenSetup.", definition("tokenSetup"))]),
+    ];
+    let default = regex::Regex::new("Default(?: of every server's `[a-zA-Z]+`)?: `?([^ `]+?)`?\\.$").unwrap();
+    for (heading, objects) in tables {
+        let rows = rows(section(heading));
+        let mut known = BTreeSet::new();
+        for (prefix, object) in objects {
+            for (field, description) in fields(object) {
+                let name = format!("`{prefix}{field}`");
+                let row = rows.iter().find(|row| row[0] == name);
+                let row = row.unwrap_or_else(|| panic!("{heading} has no row for {name}"));
+                if let Some(default) = default.captures(&description) {
+                    assert_eq!(row[2], format!("`{}`", &default[1]), "{heading} {name}: the default");
+                }
+                known.insert(name);
+            }
+        }
+        for row in rows.iter().filter(|row| row[0] != "field") {
+            assert!(known.contains(row[0]), "{heading} has a row for {}, which is no field", row[0]);
+        }
+    }
+    let objects = ["admin", "bearerToken", "identity", "limits", "sealingKey", "server", "tokenSetup", "tokenStore"];
+    let others = ["protocol", "questions", "serverType", "size", "time", "transport", "value"];
+    for name in schema["$defs"].as_object().unwrap().keys().map(String::as_str) {
+        assert!(objects.contains(&name) || others.contains(&name), "{name} is new: which table is it in?");
+    }
+}
+
+#[test]
+fn every_json_sample_is_a_configuration() {
+    let samples: Vec<&str> = README.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(samples.len() >= 3, "{}", samples.len());
+    for sample in samples {
+        let home = tempfile::tempdir().unwrap();
+        let mut config: Value = serde_json::from_str(sample).unwrap_or_else(|error| panic!("{error} in {sample}"));
+        let store = json!({ "kind": "embedded", "path": "./data", "keys": [{ "id": "k1", "file": "./k1.key" }] });
+        config.as_object_mut().unwrap().entry("tokenStore").or_insert(store);
+        for server in config["mcpServers"].as_object_mut().unwrap().values_mut() {
+            // The programs of a sample need not be on this machine.
+            if server.get("command").is_some() {
+                server["disabled"] = true.into();
+            }
+        }
+        let path = home.path().join("tollbridge.json");
+        fs::write(&path, config.to_string()).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_tollbridge"));
+        let output = check.args(["check", "--allow-missing-env", "--config"]).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}\n{sample}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// One of each error that the bridge tells a client, except [`BridgeError::State`].
+fn errors() -> Vec<BridgeError> {
+    use BridgeError as E;
+    let field = || "FIELD".to_owned();
+    let mut errors = plain_errors();
+    let faults = [
+        Fault::NotJson,
+        Fault::Batch,
+        Fault::NotAnObject,
+        Fault::DuplicateKey,
+        Fault::TooDeep,
+        Fault::Version,
+        Fault::Id,
+        Fault::Method,
+        Fault::Params,
+    ];
+    errors.extend(faults.map(|fault| E::Malformed(Malformed { id: None, fault })));
+    let mismatches =
+        [HeaderMismatch::Missing, HeaderMismatch::Repeated, HeaderMismatch::Malformed, HeaderMismatch::Different];
+    errors.extend(mismatches.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME")))));
+    let mirrored = [HeaderMismatch::Parameter, HeaderMismatch::ParameterMissing];
+    errors.extend(mirrored.map(|mismatch| E::Modern(ModernFault::Headers(mismatch("NAME".to_owned())))));
+    let modern = [
+        ModernFault::Meta("NAME"),
+        ModernFault::LogLevel,
+        ModernFault::Version { requested: String::new() },
+        ModernFault::RemovedMethod,
+        ModernFault::Response,
+    ];
+    errors.extend(modern.map(E::Modern));
+    let fill = [
+        FillError::NoToken { field: field() },
+        FillError::Nul { field: field() },
+        FillError::Header { field: field() },
+        FillError::Dots { field: field() },
+        FillError::TooLong { field: field() },
+        FillError::OverBudget,
+    ];
+    errors.extend(fill.map(E::Fill));
+    errors.extend(upstream_errors().into_iter().map(E::Upstream));
+    errors
+}
+
+fn plain_errors() -> Vec<BridgeError> {
+    use BridgeError as E;
+    let refused = |yours| Refused { yours, retry_after: Duration::from_secs(1) };
+    vec![
+        E::Host,
+        E::Origin,
+        E::Auth(AuthError::Missing),
+        E::Auth(AuthError::Bearer(BearerFault::Unknown)),
+        E::Auth(AuthError::TrustedHeader(TrustedHeaderFault::Unproven)),
+        E::Auth(AuthError::TooMany { retry_after: Duration::from_secs(1) }),
+        E::NotFound,
+        E::Method("METHODS"),
+        E::MediaType,
+        E::TooLarge,
+        E::BodyLost,
+        E::Version,
+        E::Session,
+        E::NoSession,
+        E::Level,
+        E::Filter,
+        E::NotAcceptable,
+        E::Listening,
+        E::NoStream,
+        E::Subscriptions,
+        E::ClientTooLong,
+        E::NoVersion,
+        E::Limited(refused(true)),
+        E::Limited(refused(false)),
+        E::Store,
+        E::Deadline,
+        E::Stopped,
+        E::Stalled,
+        E::Cancelled,
+        E::CannotAsk,
+        E::NotAnswered,
+        E::TooManyRounds,
+        E::BadAnswers,
+        E::Relay,
+        E::NobodyAsked,
+        E::Lost,
+    ]
+}
+
+fn upstream_errors() -> Vec<UpstreamError> {
+    use UpstreamError as E;
+    let mut errors = vec![
+        E::Ended,
+        E::LineTooLong(NUMBER),
+        E::Junk,
+        E::Handshake,
+        E::VersionChanged,
+        E::StartTimeout,
+        E::TokenRefused,
+        E::Busy { retry_after: None },
+        E::Status(u16::try_from(NUMBER).unwrap()),
+        E::Redirect,
+        E::NotMcp,
+    ];
+    let unreachable = [Unreachable::Refused, Unreachable::Timeout, Unreachable::Tls, Unreachable::Other];
+    errors.extend(unreachable.map(E::Unreachable));
+    let spawn = [
+        SpawnError::NotFound,
+        SpawnError::NotPermitted,
+        SpawnError::NotExecutable,
+        SpawnError::TooLarge,
+        SpawnError::Nul,
+        SpawnError::TooManyProcesses,
+        SpawnError::TooManyFiles,
+        SpawnError::OutOfMemory,
+        SpawnError::Stopping,
+        SpawnError::Other(i32::try_from(NUMBER).unwrap()),
+    ];
+    errors.extend(spawn.map(E::Spawn));
+    errors
+}
+
+/// Stands where a sentence has a number; the README says NUMBER.
+const NUMBER: usize = 59_999;
+
+/// Here the compiler asks for an error that is new: it goes into `errors`, and into the README.
+fn is_in_errors(error: &BridgeError) -> bool {
+    use BridgeError as E;
+    match error {
+        E::State(_) => false,
+        E::Host
+        | E::Origin
+        | E::Auth(_)
+        | E::NotFound
+        | E::Method(_)
+        | E::MediaType
+        | E::TooLarge
+        | E::BodyLost
+        | E::Malformed(_)
+        | E::Modern(_)
+        | E::Version
+        | E::Session
+        | E::NoSession
+        | E::Level
+        | E::Filter
+        | E::NotAcceptable
+        | E::Listening
+        | E::NoStream
+        | E::Subscriptions
+        | E::ClientTooLong
+        | E::NoVersion
+        | E::Limited(_)
+        | E::Store
+        | E::Fill(_)
+        | E::Upstream(_)
+        | E::Deadline
+        | E::Stopped
+        | E::Stalled
+        | E::Cancelled
+        | E::CannotAsk
+        | E::NotAnswered
+        | E::TooManyRounds
+        | E::BadAnswers
+        | E::Relay
+        | E::NobodyAsked
+        | E::Lost => true,
+    }
+}
+
+#[test]
+fn every_error_has_its_row_and_every_row_its_error() {
+    let mut told: BTreeSet<[String; 3]> = BTreeSet::new();
+    for error in errors() {
+        assert!(is_in_errors(&error));
+        let (status, code) = error.verdict();
+        let sentence = error.to_string().replace(&NUMBER.to_string(), "NUMBER");
+        told.insert([status.as_str().to_owned(), code.to_string(), sentence]);
+    }
+    assert!(fs::read_to_string("src/bridge/questions.rs").unwrap().contains(&format!("#[error(\"{BAD_STATE}\")]")));
+    told.insert(["200", "-32602", BAD_STATE].map(str::to_owned));
+
+    let table = section("## Errors").split("\n\n").find(|table| table.starts_with("| status | code |")).unwrap();
+    let mut written = BTreeSet::new();
+    for row in rows(table).into_iter().filter(|row| row[0] != "status") {
+        for sentence in row[2].split(" · ") {
+            let new = written.insert([row[0], row[1], sentence].map(str::to_owned));
+            assert!(new, "twice: {sentence}");
+        }
+    }
+    let missing: Vec<_> = told.difference(&written).collect();
+    let stale: Vec<_> = written.difference(&told).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "not in the README: {missing:#?}\nonly in the README: {stale:#?}");
+}
+
+#[test]
+fn what_is_said_of_tokens_is_said_so() {
+    let source = fs::read_to_string("src/bridge/local.rs").unwrap();
+    for sentence in [
+        "You have not connected NAME yet: save your token at LINK and try again.",
+        "Your token for NAME was refused: save a new one at LINK and try again.",
+    ] {
+        assert!(section("## Errors").contains(sentence), "{sentence}");
+        let written = |name| sentence.replace("NAME", name).replace("LINK", "{link}");
+        assert!(source.contains(&written("{}")) || source.contains(&written("{name}")), "{sentence}");
+    }
+}
+
+#[test]
+fn every_file_that_is_named_is_there() {
+    let named = regex::Regex::new("[(`](?:\\./)?((?:src|tests|scripts|\\.images|\\.ci)/[\\w./-]+)[)`]").unwrap();
+    let paths: BTreeSet<&str> = named.captures_iter(README).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(paths.len() > 8, "{paths:?}");
+    for path in paths.into_iter().filter(|path| *path != "tests/.tools") {
+        assert!(Path::new(path).exists(), "{path} is not there");
+    }
+}
