@@ -33,8 +33,10 @@ use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::tokens::TokenSource;
+use crate::upstream::confine::{Confiner, Places};
 use crate::upstream::container::Containers;
 use crate::upstream::group::Spawner;
+use crate::upstream::guarantee::{self, Verdict};
 use crate::upstream::http::HttpServers;
 use crate::upstream::orphans::Strangers;
 
@@ -65,6 +67,9 @@ pub enum StartError {
     /// TLS for calls to servers elsewhere cannot be set up.
     #[error("calls to other servers cannot be set up: {0}")]
     HttpClient(reqwest::Error),
+    /// A server is to be confined in a way that cannot be left out.
+    #[error("{0}")]
+    Confinement(String),
     /// The system refuses something that every process may do.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
@@ -83,18 +88,21 @@ impl StartError {
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
     let (store, keyring) = store(&config).await?;
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
-    let spawner = Spawner::new(&lifecycle, Strangers::End)?;
+    let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
+    promise(&config, &places)?;
+    let limits = Limits::new(&config.limits, &metrics);
+    lifecycle.accompany(limits.pressure().watch());
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
-        limits: Limits::new(&config.limits, &metrics),
+        limits,
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
         relay,
@@ -126,6 +134,7 @@ pub async fn run(config: Config, orphaned: impl Future<Output = ()>) -> Result<(
     if !spawner.kill_everything() {
         tracing::error!("a process could not be ended");
     }
+    places.end();
     tracing::info!("stopped");
     Ok(())
 }
@@ -153,6 +162,18 @@ fn cannot_listen(listen: &Listen, error: io::Error) -> StartError {
         Listen::Unix(path) => path.display().to_string(),
     };
     StartError::Listen { address, error }
+}
+
+/// Says what holds for the servers' processes on this host, and refuses to start without what must.
+fn promise(config: &Config, places: &Places) -> Result<(), StartError> {
+    for finding in guarantee::findings(config, places) {
+        match finding.verdict {
+            Verdict::Holds => tracing::info!("{}", finding.text),
+            Verdict::Weak | Verdict::Missing => tracing::warn!("{}", finding.text),
+            Verdict::Impossible => return Err(StartError::Confinement(finding.text)),
+        }
+    }
+    Ok(())
 }
 
 /// Says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.

@@ -1,7 +1,9 @@
-//! The commands: `serve`, `check`, `pull`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout, everything else
-//! to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
+//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout,
+//! everything else to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
 
 pub mod check;
+pub mod doctor;
+mod exec_as;
 pub mod keygen;
 pub mod pull;
 pub mod serve;
@@ -12,6 +14,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::upstream::EXEC_AS;
 
 /// A stateless front for stdio MCP servers: one fresh server per request, each user with their own service token.
 #[derive(Debug, Parser)]
@@ -27,6 +31,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check a configuration file and show what it would start.
     Check(check::Check),
+    /// Say what holds on this host for the servers' processes: how they are ended, limited and kept apart.
+    Doctor(doctor::Doctor),
     /// Pull the images of a configuration file, ahead of the requests that need them.
     Pull(pull::Pull),
     /// Print the JSON Schema of the configuration file.
@@ -79,9 +85,15 @@ impl Stop {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    // On the path of requests, and none of an operator's commands.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|command| command == EXEC_AS) {
+        return exec_as::run(arguments);
+    }
     match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Pull(pull) => pull.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),

@@ -23,6 +23,7 @@ mod value;
 
 // what is launched
 mod arguments;
+mod confinement;
 mod container;
 mod container_plan;
 mod engine;
@@ -54,6 +55,7 @@ use url::Url;
 use crate::secret::Secret;
 use crate::user::UserId;
 
+pub use confinement::{Confinement, RunAs};
 pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
 pub use load::{LoadOptions, load, parse};
@@ -275,6 +277,8 @@ pub struct Limits {
     pub session_lifetime: Duration,
     /// Requests at once of one user.
     pub per_user: usize,
+    /// Long streams at once of one user.
+    pub streams_per_user: usize,
     /// Requests at once of one server.
     pub per_server: usize,
     /// Requests at once in all.
@@ -398,6 +402,8 @@ pub struct StdioPlan {
     pub token_files: Vec<TokenFilePlan>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// What it may use.
+    pub confinement: Confinement,
 }
 
 /// An HTTP server to call.
@@ -435,6 +441,8 @@ pub struct StdioLaunch {
     pub token_files: Vec<TokenFile>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// What it may use.
+    pub confinement: Confinement,
 }
 
 /// An HTTP server to call, filled for one user.

@@ -41,6 +41,7 @@ pub mod config;
 pub mod clock;
 pub mod descendants;
 pub mod http_client;
+pub mod instance;
 pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;

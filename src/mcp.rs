@@ -7,5 +7,6 @@ pub mod legacy;
 pub mod message;
 pub mod mirror;
 pub mod modern;
+pub mod mrtr;
 pub mod session;
 pub mod translate;

@@ -3,17 +3,22 @@
 //! Everything here is small enough to be read against its manual page; nothing here knows what it is used for.
 #![expect(unsafe_code, reason = "calls into libc; each has a SAFETY line, and no other module has any")]
 
-use std::ffi::{CStr, c_char, c_int};
+mod clone;
+mod spawn;
+
+use std::ffi::{c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr;
 
-use rustix::io::Errno;
 use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
+
+pub use clone::{can_spawn_into, spawn_into};
+pub use spawn::{Program, spawn};
 
 /// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.
 pub struct CStrings {
@@ -129,6 +134,31 @@ impl Signals {
     }
 }
 
+/// Gives up, for this process and whatever it starts, every way to gain privilege by running a program.
+///
+/// # Errors
+/// If the kernel is older than 3.5.
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: the call reads no memory of ours.
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Becomes another user and group for good, in no other group, with a file mask that gives nothing to others.
+///
+/// # Errors
+/// `EPERM` without the privilege to do so.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: the calls read no memory of ours: the list of groups is empty.
+    let done = unsafe {
+        libc::umask(0o077);
+        libc::setgroups(0, ptr::null()) == 0
+            && libc::setresgid(gid, gid, gid) == 0
+            && libc::setresuid(uid, uid, uid) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets every signal that this process ignores, except `SIGPIPE`, back to its default.
 pub fn reset_ignored_signals() {
     for number in (1..=libc::SIGRTMAX()).filter(|&number| number != libc::SIGPIPE) {
@@ -141,108 +171,6 @@ pub fn reset_ignored_signals() {
                 libc::signal(number, libc::SIG_DFL);
             }
         }
-    }
-}
-
-/// A program to start.
-pub struct Program<'a> {
-    /// Its absolute path.
-    pub path: &'a CStr,
-    /// Its arguments, the first being its name.
-    pub args: &'a CStrings,
-    /// Its whole environment, as `NAME=value`.
-    pub env: &'a CStrings,
-    /// Its working directory; ours if none.
-    pub cwd: Option<&'a CStr>,
-    /// What it gets as stdin, stdout and stderr; none of them may itself be one of 0, 1, 2.
-    pub stdio: [BorrowedFd<'a>; 3],
-    /// The signals to set to their default.
-    pub defaults: &'a Signals,
-}
-
-/// Starts a program as the leader of a new process group, with an empty signal mask.
-///
-/// This is `posix_spawn` in libc, which shares our memory with the child until the program runs: its cost does not
-/// grow with ours, as it would after `fork`.
-///
-/// # Errors
-/// What the system says: of the program, of the directory or of our own limits.
-pub fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
-    let attributes = Attributes::new(program.defaults)?;
-    let actions = Actions::new(program.stdio, program.cwd)?;
-    let (args, env) = (program.args.pointers(), program.env.pointers());
-    let mut pid = 0;
-    // SAFETY: every pointer outlives the call; both arrays end with a null pointer and hold NUL-terminated strings,
-    // which the call does not write to.
-    check(unsafe {
-        libc::posix_spawn(
-            &raw mut pid,
-            program.path.as_ptr(),
-            &raw const actions.0,
-            &raw const attributes.0,
-            args.as_ptr(),
-            env.as_ptr(),
-        )
-    })?;
-    Pid::from_raw(pid).ok_or(Errno::SRCH)
-}
-
-fn check(code: c_int) -> Result<(), Errno> {
-    if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) }
-}
-
-struct Attributes(libc::posix_spawnattr_t);
-
-impl Attributes {
-    fn new(defaults: &Signals) -> Result<Self, Errno> {
-        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
-        let flags = flags.try_into().expect("the flags fit the type that takes them");
-        let no_signal = Signals::none();
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: init fills the attributes in before anything else uses them; the sets are initialised.
-        unsafe {
-            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
-            let mut attributes = Self(attributes.assume_init());
-            check(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags))?;
-            check(libc::posix_spawnattr_setpgroup(&raw mut attributes.0, 0))?;
-            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &raw const defaults.0))?;
-            check(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, &raw const no_signal.0))?;
-            Ok(attributes)
-        }
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised by `new`, and destroyed once.
-        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
-    }
-}
-
-struct Actions(libc::posix_spawn_file_actions_t);
-
-impl Actions {
-    fn new(stdio: [BorrowedFd<'_>; 3], cwd: Option<&CStr>) -> Result<Self, Errno> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: init fills the actions in before anything else uses them; libc copies the path.
-        unsafe {
-            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
-            let mut actions = Self(actions.assume_init());
-            for (target, fd) in (0..).zip(stdio) {
-                check(libc::posix_spawn_file_actions_adddup2(&raw mut actions.0, fd.as_raw_fd(), target))?;
-            }
-            if let Some(cwd) = cwd {
-                check(libc::posix_spawn_file_actions_addchdir_np(&raw mut actions.0, cwd.as_ptr()))?;
-            }
-            Ok(actions)
-        }
-    }
-}
-
-impl Drop for Actions {
-    fn drop(&mut self) {
-        // SAFETY: initialised by `new`, and destroyed once.
-        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
     }
 }
 

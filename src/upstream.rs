@@ -1,8 +1,12 @@
 //! A fresh MCP server, open for one request: send it messages, receive its own, close it. Whoever drops it instead
 //! has killed it.
 
+pub mod cgroup;
+mod command_line;
+pub mod confine;
 pub mod container;
 pub mod group;
+pub mod guarantee;
 pub mod http;
 pub mod instance;
 mod junk;
@@ -10,7 +14,11 @@ pub mod lines;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;
+mod tidy;
 pub mod token_files;
+mod users;
+
+pub use command_line::EXEC_AS;
 
 use std::time::Duration;
 

@@ -117,7 +117,7 @@ fn a_container_is_shown_with_what_it_was_completed_by() {
     assert_eq!((problems.as_str(), code), ("", Some(0)));
     for expected in [
         "image      mcp/time:1\n  completed  --rm --interactive --init --pull=never --log-driver=none \
-         --security-opt=no-new-privileges --cap-drop=ALL\n  arguments  1\n",
+         --security-opt=no-new-privileges --cap-drop=ALL --pids-limit=256 --memory=67108864b\n  arguments  1\n",
         "image      mcp/time:2\n  completed  --rm --pull=never --log-driver=none --security-opt=no-new-privileges \
          --cap-drop=ALL --pids-limit=256 --memory=1073741824b\n  arguments  8\n",
         &format!("server gateway\n  program    {path}/docker\n  arguments  3\n"),

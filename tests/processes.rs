@@ -16,10 +16,11 @@ use processes::marked::{Marked, Seen, example};
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::runtime::Runtime;
-use tollbridge::config::StdioLaunch;
+use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
 use tollbridge::secret::Secret;
 use tollbridge::supervisor;
+use tollbridge::upstream::confine::Confiner;
 use tollbridge::upstream::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
 use tollbridge::upstream::orphans::Strangers;
 
@@ -31,7 +32,8 @@ static SHARED: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
     supervisor::harden();
     LazyLock::force(&OPEN_FILES);
     let runtime = Runtime::new().unwrap();
-    let spawner = runtime.block_on(async { Spawner::new(&Lifecycle::default(), Strangers::Spare).unwrap() });
+    let spawner =
+        runtime.block_on(async { Spawner::new(&Lifecycle::default(), Strangers::Spare, Confiner::default()).unwrap() });
     (runtime, spawner)
 });
 
@@ -50,6 +52,7 @@ fn launch(program: impl Into<PathBuf>, args: &[&str]) -> StdioLaunch {
         env: Vec::new(),
         cwd: None,
         token_files: Vec::new(),
+        confinement: Confinement::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
 use tollbridge::config::FillError;
 use tollbridge::config::file::schema;
-use tollbridge::limits::Refused;
+use tollbridge::limits::{Refused, Short};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
@@ -157,7 +157,8 @@ fn errors() -> Vec<BridgeError> {
 
 fn plain_errors() -> Vec<BridgeError> {
     use BridgeError as E;
-    let refused = |yours| Refused { yours, retry_after: Duration::from_secs(1) };
+    let short = |short| Refused { yours: false, short: Some(short), retry_after: Duration::from_secs(1) };
+    let refused = |yours| Refused { yours, short: None, retry_after: Duration::from_secs(1) };
     vec![
         E::Host,
         E::Origin,
@@ -183,6 +184,9 @@ fn plain_errors() -> Vec<BridgeError> {
         E::NoVersion,
         E::Limited(refused(true)),
         E::Limited(refused(false)),
+        E::Limited(short(Short::Memory)),
+        E::Limited(short(Short::Files)),
+        E::Limited(short(Short::Processes)),
         E::Store,
         E::Deadline,
         E::Stopped,

@@ -141,7 +141,7 @@ async fn when_a_node_is_killed_again_and_again_only_what_it_was_doing_fails_and_
     }
     let served = |node: &str, after: Instant| good.iter().filter(|o| o.node == node && o.began > after).count();
     assert!(!failed.is_empty(), "the test has missed every request");
-    assert!(good.len() > 20 * failed.len().min(5), "{} of {} failed", failed.len(), outcomes.len());
+    assert!(failed.len() <= 2 * KILLS * CLIENTS, "{} of {} failed", failed.len(), outcomes.len());
     assert!(served(&mortal_address, back) > 0, "the node that came back gets nothing to do");
     assert!(served(&nodes[0].address.to_string(), back) > 0);
     drop((nginx, steady, mortal));

@@ -1,6 +1,8 @@
 //! A server asks, and the client is found a way to answer: on the stream of its call if it is a legacy client, by
 //! calling again if it is a modern one. Source: MCP 2026-07-28, basic/patterns/mrtr.
 
+use std::sync::atomic::Ordering;
+
 use super::answer::Answered;
 use super::call::{Purpose, may_ask};
 use super::error::BridgeError;
@@ -15,7 +17,8 @@ use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::Answer;
 use crate::mcp::modern::MISSING_CAPABILITY;
-use crate::mcp::translate::{self, InputRequired};
+use crate::mcp::mrtr::{self, InputRequired};
+use crate::mcp::translate;
 use crate::upstream::UpstreamError;
 
 /// How often one call may be asked about; a call that asks more never comes to an end.
@@ -35,20 +38,19 @@ impl Talk {
         method: &str,
         params: Option<&str>,
     ) -> Result<Option<Done>, BridgeError> {
-        let Some(capability) = translate::capability_for(method, params) else {
+        let Some(capability) = mrtr::capability_for(method, params) else {
             self.child.decline(id, method);
             return Ok(None);
         };
         match &self.call.purpose {
-            Purpose::Legacy(Some(session))
-                if self.call.events && translate::declares(&session.capabilities, capability) =>
-            {
+            Purpose::Legacy(Some(session)) if self.call.events && mrtr::declares(&session.capabilities, capability) => {
                 let (nonce, params) = (session.nonce.clone(), params.unwrap_or("{}").to_owned());
+                self.waits.store(true, Ordering::Relaxed);
                 self.open.push(Question::new(id, method, &params));
                 self.forward(&nonce, id, method, &params).await?;
             }
             Purpose::Modern(modern) if may_ask(self.call.message.method()) && self.policy() != Questions::Refuse => {
-                if !translate::declares(&modern.capabilities, capability) {
+                if !mrtr::declares(&modern.capabilities, capability) {
                     return self.lacks(capability).await.map(Some);
                 }
                 self.remember(id, method, params.unwrap_or("{}"));
@@ -102,6 +104,7 @@ impl Talk {
             self.open.push(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) });
             self.forward(&nonce, &json::quote(key), method, params).await?;
         }
+        self.waits.store(true, Ordering::Relaxed);
         self.required = Some(required);
         if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
     }
@@ -109,6 +112,7 @@ impl Talk {
     /// Asks a modern server again, in a fresh process, with the answers.
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
+        self.waits.store(false, Ordering::Relaxed);
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
         let before = std::mem::replace(&mut self.child.upstream, fresh);
         self.bridge.close_in_background(before, &self.server);
@@ -137,7 +141,7 @@ impl Talk {
         }
         let questions = self.open.iter().map(|q| (q.key.as_str(), q.method.as_str(), q.params.as_str()));
         let info = self.met().server_info();
-        let result = translate::input_required(questions, &state, info.as_deref());
+        let result = mrtr::input_required(questions, &state, info.as_deref());
         self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
         Ok(done)
     }
@@ -162,19 +166,19 @@ impl Talk {
     /// modern client: questions, and a state that says "call again". Source: MCP 2025-11-25, client/elicitation.
     pub(super) fn url_elicitation(&self, answer: Answer<'_>) -> Option<String> {
         let (Purpose::Modern(modern), Answer::Error(error)) = (&self.call.purpose, answer) else { return None };
-        if translate::error_code(error) != Some(translate::URL_ELICITATION_REQUIRED)
-            || !translate::declares(&modern.capabilities, translate::ELICITATION_URL)
+        if translate::error_code(error) != Some(mrtr::URL_ELICITATION_REQUIRED)
+            || !mrtr::declares(&modern.capabilities, mrtr::ELICITATION_URL)
         {
             return None;
         }
-        let questions = translate::url_elicitations(error)?;
+        let questions = mrtr::url_elicitations(error)?;
         let expires = UnixTime(self.bridge.clock.now().0 + STATE_LIFETIME);
         let state = RequestState::new(&self.call.message, expires, NextStep::Again);
         let state = state.seal(&self.bridge.keyring, self.owner());
         let questions: Vec<(String, String)> =
             questions.into_iter().enumerate().map(|(n, params)| (format!("url{n}"), params)).collect();
         let questions = questions.iter().map(|(key, params)| (key.as_str(), "elicitation/create", params.as_str()));
-        Some(translate::input_required(questions, &state, self.met().server_info().as_deref()))
+        Some(mrtr::input_required(questions, &state, self.met().server_info().as_deref()))
     }
 
     /// Takes a note from another exchange.
@@ -196,6 +200,7 @@ impl Talk {
         let Some(at) = self.open.iter().position(|question| question.id == id) else { return Ok(()) };
         if self.required.is_none() {
             self.open.remove(at);
+            self.waits.store(!self.open.is_empty(), Ordering::Relaxed);
             let member = if failed { "error" } else { "result" };
             self.child.upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             return Ok(());
@@ -254,7 +259,7 @@ impl Talk {
                 self.open.clear();
                 self.settled = Some(line);
             }
-            Some(FromServer::Request { id, method, params }) => match translate::capability_for(&method, params) {
+            Some(FromServer::Request { id, method, params }) => match mrtr::capability_for(&method, params) {
                 Some(_) => self.open.push(Question::new(id, &method, params.unwrap_or("{}"))),
                 None => self.child.decline(id, &method),
             },

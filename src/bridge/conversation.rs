@@ -1,5 +1,7 @@
 //! One task owns a call to its end, whatever that is: here is where every way to end meets.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -74,7 +76,7 @@ impl Conversation {
         let (modern, gone, hard) = (self.talk.call.is_modern(), self.gone.clone(), self.hard.clone());
         let deadline = tokio::time::sleep(limits.request_timeout);
         let abandoned = tokio::time::sleep(limits.abandoned_grace);
-        let mut left = false;
+        let (waits, mut left) = (Arc::clone(&self.talk.waits), false);
         let (end, error) = {
             let talk = self.talk.run();
             tokio::pin!(deadline, abandoned, talk);
@@ -87,7 +89,7 @@ impl Conversation {
                         Err(error) => (end_of(&error), Some(error)),
                     },
                     () = gone.cancelled(), if !left => {
-                        if modern || limits.abandoned_grace.is_zero() {
+                        if modern || limits.abandoned_grace.is_zero() || waits.load(Ordering::Relaxed) {
                             break (End::ClientLeft, None);
                         }
                         left = true;

@@ -201,7 +201,8 @@ impl BridgeError {
             Self::Upstream(UpstreamError::Busy { retry_after }) => {
                 Some(retry_after.map_or(RETRY_AFTER, |wait| wait.as_secs().max(RETRY_AFTER)))
             }
-            Self::Upstream(UpstreamError::Spawn(_)) | Self::Store | Self::Stopped | Self::Relay => Some(RETRY_AFTER),
+            Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => Some(RETRY_AFTER),
+            Self::Store | Self::Stopped | Self::Relay => Some(RETRY_AFTER),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer};
 use crate::mcp::modern::Level;
+use crate::mcp::mrtr;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
 use crate::secret::Secret;
@@ -59,8 +61,10 @@ pub(super) struct Talk {
     pub(super) round: u32,
     /// What an earlier call asked and was answered.
     pub(super) transcript: Transcript,
+    /// Whether a legacy client's answer is waited for: a call that waits for who has left never ends by itself.
+    pub(super) waits: Arc<AtomicBool>,
     /// What a modern server wants to know, while a legacy client is asked.
-    pub(super) required: Option<translate::InputRequired>,
+    pub(super) required: Option<mrtr::InputRequired>,
     /// The place among the parked.
     pub(super) parked: Option<Parked>,
     /// The server's answer, if it came while nobody listened.
@@ -111,6 +115,7 @@ impl Talk {
             open: Vec::new(),
             round: 0,
             transcript,
+            waits: Arc::default(),
             required: None,
             parked: None,
             settled: None,
@@ -267,7 +272,7 @@ impl Talk {
     async fn answered(&mut self, line: &Bytes, id: &str, answer: Answer<'_>) -> Result<Option<Done>, BridgeError> {
         self.relearn(answer);
         if let (Purpose::Legacy(_), Met::Modern(_), Answer::Result(result)) = (&self.call.purpose, self.met(), answer)
-            && let Some(required) = translate::InputRequired::parse(result)
+            && let Some(required) = mrtr::InputRequired::parse(result)
         {
             self.ask_live(required).await?;
             return Ok(None);

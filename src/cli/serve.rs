@@ -8,6 +8,8 @@ use crate::config::Environment;
 use crate::config::{self, LoadOptions};
 use crate::supervisor::will::Will;
 use crate::telemetry::{self, FILTER_VARIABLE, Format};
+use crate::upstream::cgroup::Place;
+use crate::upstream::confine::Places;
 use crate::{app, config::Config, supervisor};
 
 use super::{EXIT_USAGE, Stop};
@@ -21,6 +23,13 @@ pub struct Serve {
     /// The form of the log on stderr.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Where each request's control group is made: in the bridge's own group if that was delegated to it, nowhere, or in
+    /// a directory of the cgroup2 file system that the bridge may write to.
+    #[arg(long, value_name = "auto|off|DIRECTORY", default_value = "auto")]
+    cgroup: Place,
+    /// What the supervisor made for this run, or why there is none.
+    #[arg(long, hide = true, num_args = 4, requires = "worker")]
+    places: Option<Vec<OsString>>,
     /// Run the worker itself, without a supervisor above it; the supervisor starts it so.
     #[arg(long, hide = true)]
     worker: bool,
@@ -48,33 +57,51 @@ impl Serve {
             return Stop::exit(Err(Stop::usage(error)));
         }
         if !self.worker {
-            return supervisor::run(self.worker_arguments());
+            let (places, held) = Places::begin(&self.cgroup);
+            let code = supervisor::run(self.worker_arguments(&places));
+            places.end();
+            drop(held);
+            return code;
         }
         supervisor::harden();
+        let (places, _held) = match self.places.as_deref() {
+            Some([directory, why_not, cgroup, why_none]) => {
+                let known = Places { directory: known(directory, why_not), cgroup: known(cgroup, why_none) };
+                (known, [None, None])
+            }
+            _ => Places::begin(&self.cgroup),
+        };
         match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config),
+            Ok(config) => serve(config, places),
             Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
 
     /// What the supervisor starts itself with.
-    fn worker_arguments(&self) -> [OsString; 6] {
+    fn worker_arguments(&self, places: &Places) -> Vec<OsString> {
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
-        [
-            "serve".into(),
-            "--config".into(),
-            self.config.clone().into(),
-            "--log-format".into(),
-            format.into(),
-            "--worker".into(),
-        ]
+        let mut arguments: Vec<OsString> =
+            ["serve", "--log-format", format, "--worker", "--places"].map(Into::into).into();
+        for place in [&places.directory, &places.cgroup] {
+            arguments.extend(match place {
+                Ok(path) => [path.into(), OsString::new()],
+                Err(why) => [OsString::new(), why.into()],
+            });
+        }
+        arguments.extend(["--config".into(), self.config.clone().into()]);
+        arguments
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+/// A place as `worker_arguments` writes it.
+fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
+    if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
+}
+
+fn serve(config: Config, places: Places) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -88,7 +115,7 @@ fn serve(config: Config) -> ExitCode {
     {
         tracing::warn!(%error, "the supervisor cannot be told what to clear away");
     }
-    let outcome = runtime.block_on(async { app::run(config, supervisor::orphaned()).await });
+    let outcome = runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
         will.execute(false);

@@ -10,12 +10,12 @@ use super::load::Loader;
 use super::path::Path;
 use super::template::{Source, Template};
 use super::value::Draft;
-use super::{ContainerPlan, Engine, StdioPlan, TokenFilePlan};
+use super::{Confinement, ContainerPlan, Engine, StdioPlan, TokenFilePlan};
 
 /// The most processes and threads in a container: several times what a server on Node needs.
-pub(super) const PIDS: usize = 256;
+const PIDS: u64 = 256;
 /// The most memory of a container.
-pub(super) const MEMORY: usize = 1 << 30;
+const MEMORY: u64 = 1 << 30;
 
 /// Variables that an engine's client needs from the bridge's own environment: which engine, and where it is. None of
 /// them goes into a container.
@@ -77,7 +77,13 @@ impl Loader<'_> {
     }
 
     /// Checks a `run` as it was written, and tells what it lacks.
-    pub(super) fn complete(&mut self, drafts: &[Draft], run: &Run<'_>, rules: &Rules) -> Option<Completed> {
+    pub(super) fn complete(
+        &mut self,
+        drafts: &[Draft],
+        run: &Run<'_>,
+        rules: &Rules,
+        limits: &Confinement,
+    ) -> Option<Completed> {
         self.check_rules(rules);
         for option in &run.options {
             self.check_option(&drafts[option.at].at, option, rules);
@@ -90,7 +96,7 @@ impl Loader<'_> {
         let text = draft.text.as_ref().map(|text| text.as_str());
         self.check_image(&draft.at, text, rules);
         let image = Template::fixed(draft.source.clone(), text.unwrap_or_default());
-        Some(Completed { image, added: missing(run), arguments: drafts.len() })
+        Some(Completed { image, added: missing(run, limits), arguments: drafts.len() })
     }
 
     pub(super) fn check_rules(&mut self, rules: &Rules) {
@@ -161,6 +167,15 @@ impl Loader<'_> {
         }
     }
 
+    /// Refuses files with the token for a program that runs as somebody else, who could not read them.
+    pub(super) fn check_token_files(&mut self, at: &Path, program: &StdioPlan) {
+        if let (Some(file), true) = (program.token_files.first(), program.confinement.run_as.is_some()) {
+            let help = "pass the token with `$userToken`, or take `runAs` out";
+            let at = at.key("env").key(&file.variable);
+            self.report(&at, "a program that runs as another user could not read this file", help);
+        }
+    }
+
     /// The file of a variable that was written as `$userTokenFile`.
     pub(super) fn token_file(&mut self, at: &Path, variable: String, content: Template) -> Option<TokenFilePlan> {
         let own = self.options.environment.read("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -175,7 +190,7 @@ impl Loader<'_> {
 }
 
 /// Options without which a container would be larger than it must be, or could not be ended, and that `run` lacks.
-pub(super) fn missing(run: &Run<'_>) -> Vec<String> {
+pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
     let has_value = |name: &str, part: &str| {
         let named = run.options.iter().filter(|option| option.name == name);
         named.filter_map(|option| option.value).any(|value| value.to_ascii_lowercase().contains(part))
@@ -188,10 +203,20 @@ pub(super) fn missing(run: &Run<'_>) -> Vec<String> {
         ("--log-driver=none".to_owned(), run.has("--log-driver")),
         ("--security-opt=no-new-privileges".to_owned(), has_value("--security-opt", "no-new-privileges")),
         ("--cap-drop=ALL".to_owned(), has_value("--cap-drop", "all")),
-        (format!("--pids-limit={PIDS}"), run.has("--pids-limit")),
-        (format!("--memory={MEMORY}b"), run.has("--memory")),
+        (format!("--pids-limit={}", limits.pids.unwrap_or(PIDS)), run.has("--pids-limit")),
+        (format!("--memory={}b", limits.memory.unwrap_or(MEMORY)), run.has("--memory")),
+        (
+            limits.cpus.map_or(String::new(), |cpus| format!("--cpus={cpus}")),
+            limits.cpus.is_none() || run.has("--cpus"),
+        ),
     ];
     options.into_iter().filter(|(_, written)| !written).map(|(option, _)| option).collect()
+}
+
+/// What the engine's client is confined to: the limits are the container's.
+pub(super) fn of_client(written: &Confinement, private_directory: Option<bool>) -> Confinement {
+    let private_directory = private_directory == Some(true);
+    Confinement { memory: None, cpus: None, pids: None, run_as: written.run_as, private_directory }
 }
 
 /// The engine that `client` calls, with what stands before its argument `run` (or `container run`).

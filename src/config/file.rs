@@ -214,6 +214,8 @@ pub struct Limits {
     pub session_lifetime: Option<Time>,
     /// Requests at once of one user. Default: 32.
     pub per_user: Option<usize>,
+    /// Long streams at once of one user, each with a server of its own. Default: 16.
+    pub streams_per_user: Option<usize>,
     /// Requests at once of one server. Default: 256.
     pub per_server: Option<usize>,
     /// Requests at once in all. Default: 512.
@@ -261,12 +263,6 @@ pub struct Server {
     pub engine: Option<EngineKind>,
     /// The container's network, as `--network`. Default: the engine's own.
     pub network: Option<String>,
-    /// The most memory of the container. Default: 1GiB.
-    pub memory: Option<Size>,
-    /// The most processors of the container, as in `1.5`. Default: all.
-    pub cpus: Option<f64>,
-    /// The most processes and threads in the container. Default: 256.
-    pub pids: Option<usize>,
     /// Whether the container's file system can only be read, except for an empty `/tmp`. Default: false.
     pub read_only: Option<bool>,
     /// The user in the container, as `--user`. Default: the image's.
@@ -306,6 +302,17 @@ pub struct Server {
     pub term_grace: Option<Time>,
     /// The longest message. Default: 16MiB.
     pub line: Option<Size>,
+    /// The most memory of one request's processes together, where the host can hold them to it. Default: no limit.
+    pub memory: Option<Size>,
+    /// The most processors' worth of time that they use, for example 0.5. Default: no limit.
+    pub cpus: Option<f64>,
+    /// The most processes and threads that they may be. Default: no limit.
+    pub pids: Option<usize>,
+    /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
+    pub run_as: Option<String>,
+    /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,
+    /// removed afterwards. Default: true unless there is a `cwd`.
+    pub private_directory: Option<bool>,
     /// Checked, but neither looked up nor served. Default: false.
     pub disabled: Option<bool>,
 }

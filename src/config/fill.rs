@@ -93,6 +93,7 @@ impl StdioPlan {
             env: Vec::with_capacity(self.env.len() + self.token_files.len()),
             token_files: Vec::with_capacity(self.token_files.len()),
             cwd: self.cwd.clone(),
+            confinement: self.confinement,
         };
         let mut size = cost(self.program.as_os_str().len());
         for (index, arg) in self.args.iter().enumerate() {

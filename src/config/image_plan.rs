@@ -1,15 +1,15 @@
 //! A container that is described by `image` and the fields beside it.
 
 use super::container::{self, RunOption};
-use super::container_plan::{self, Completed, MEMORY, PIDS, Rules};
-use super::file::{self, Size, Value};
+use super::container_plan::{self, Completed, Rules, of_client};
+use super::file::{self, Value};
 use super::hazards;
 use super::launch_plan::Variables;
 use super::load::Loader;
 use super::path::Path;
 use super::template::{Source, Template};
 use super::value::Expansion;
-use super::{ContainerPlan, StdioPlan, units};
+use super::{ContainerPlan, StdioPlan};
 
 impl Loader<'_> {
     /// What is started from `image`.
@@ -17,6 +17,7 @@ impl Loader<'_> {
         let resolve = file.disabled != Some(true);
         let rules = Rules::new(at, file.allow_unsafe.take(), file.require_digest);
         self.check_rules(&rules);
+        let confinement = self.confinement(at, &file);
         let image = self.image(&at.key("image"), file.image.take(), resolve, &rules);
         let mut options = vec!["run".to_owned()];
         for (at, option) in self.image_options(at, &file) {
@@ -26,7 +27,7 @@ impl Loader<'_> {
             options.push(option);
         }
         let words: Vec<&str> = options.iter().map(String::as_str).collect();
-        let added = container::read(&words).map(|run| container_plan::missing(&run)).unwrap_or_default();
+        let added = container::read(&words).map(|run| container_plan::missing(&run, &confinement)).unwrap_or_default();
         let Variables { mut env, token_files } = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
         options.extend(handed_over(&mut env));
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
@@ -35,10 +36,12 @@ impl Loader<'_> {
         let mut args: Vec<Template> = options.iter().map(|option| Template::fixed(Source::Bridge, option)).collect();
         args.push(Template::fixed(image.source().clone(), &image.fixed_text().unwrap_or_default()));
         args.extend(drafts.iter().filter_map(|draft| self.arg(draft, allowed)));
-        self.inherit(&mut env);
+        self.inherit(&mut env, false);
         let command = file.engine.unwrap_or_default().command();
         let program = if resolve { Some(self.program(&at.key("engine"), command)?) } else { None };
-        let client = StdioPlan { program: program.unwrap_or_default(), args, env, token_files, cwd: None };
+        let program = program.unwrap_or_default();
+        let confinement = of_client(&confinement, None);
+        let client = StdioPlan { program, args, env, token_files, cwd: None, confinement };
         let plan = self.container(client, 0, Completed { image, added, arguments: drafts.len() });
         self.check_client(&at.key("env"), &plan.client);
         Some(plan)
@@ -67,18 +70,6 @@ impl Loader<'_> {
             }
             add(at.key(field), format!("--{field}={text}"));
         }
-        let memory = self.memory(&at.key("memory"), file.memory.as_ref());
-        add(at.key("memory"), format!("--memory={memory}b"));
-        if let Some(cpus) = file.cpus {
-            if !(cpus > 0.0 && cpus.is_finite()) {
-                self.report(&at.key("cpus"), "a container needs a part of a processor", "write for example 0.5 or 2");
-            }
-            add(at.key("cpus"), format!("--cpus={cpus}"));
-        }
-        if file.pids == Some(0) {
-            self.report(&at.key("pids"), "zero makes no sense here", "write a larger number, or leave it out");
-        }
-        add(at.key("pids"), format!("--pids-limit={}", file.pids.unwrap_or(PIDS)));
         if file.read_only == Some(true) {
             add(at.key("readOnly"), "--read-only".to_owned());
             add(at.key("readOnly"), "--tmpfs=/tmp".to_owned());
@@ -88,21 +79,6 @@ impl Loader<'_> {
             options.extend(mount.as_ref().and_then(|mount| self.mount(&at, mount)).map(|option| (at, option)));
         }
         options
-    }
-
-    fn memory(&mut self, at: &Path, text: Option<&Size>) -> usize {
-        match text.map(|Size(text)| units::memory(text)) {
-            None => MEMORY,
-            Some(Ok(0)) => {
-                self.report(at, "zero makes no sense here", "write a larger size, or leave it out");
-                MEMORY
-            }
-            Some(Ok(size)) => size,
-            Some(Err(help)) => {
-                self.report(at, "this is not a size", help);
-                MEMORY
-            }
-        }
     }
 
     /// `source:target`, read-only, or `source:target:rw`.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::container;
-use super::container_plan::Rules;
+use super::container_plan::{Rules, of_client};
 use super::file::{self, ServerKind, Value};
 use super::load::Loader;
 use super::path::Path;
@@ -53,6 +53,7 @@ impl Loader<'_> {
     /// What is started by `command`: a program, which may be the client of a container engine.
     pub(super) fn program_plan(&mut self, at: &Path, file: file::Server) -> Option<Plan> {
         let resolve = file.disabled != Some(true);
+        let confinement = self.confinement(at, &file);
         let command = self.command(&at.key("command"), file.command, resolve);
         let cwd = file.cwd.and_then(|cwd| self.cwd(&at.key("cwd"), cwd, resolve));
         let mut variables = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
@@ -63,21 +64,23 @@ impl Loader<'_> {
         let roles = run.as_ref().map(|run| run.roles(words.len()));
         let allowed = file.allow_token_in_args == Some(true);
         let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
-        self.inherit(&mut variables.env);
+        self.inherit(&mut variables.env, run.is_none() && confinement.private_directory);
         let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
-        if run.is_none() {
-            self.refuse_rules(&permitted);
-        }
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
         let Variables { env, token_files } = variables;
+        let client =
+            StdioPlan { program: program.flatten().unwrap_or_default(), args, env, token_files, cwd, confinement };
+        let has_program = !client.program.as_os_str().is_empty();
         let Some(run) = run else {
-            return Some(Plan::Stdio(StdioPlan { program: program??, args, env, token_files, cwd }));
+            self.refuse_rules(&permitted);
+            self.check_token_files(at, &client);
+            return has_program.then_some(Plan::Stdio(client));
         };
-        let completed = self.complete(&drafts, &run, &permitted);
-        let client = StdioPlan { program: program.flatten().unwrap_or_default(), args, env, token_files, cwd };
-        let plan = self.container(client, run.command, completed?);
+        let completed = self.complete(&drafts, &run, &permitted, &confinement)?;
+        let client = StdioPlan { confinement: of_client(&confinement, file.private_directory), ..client };
+        let plan = self.container(client, run.command, completed);
         self.check_client(&at.key("env"), &plan.client);
-        (!plan.client.program.as_os_str().is_empty()).then_some(Plan::Container(plan))
+        has_program.then_some(Plan::Container(plan))
     }
 
     /// The arguments as written, resolved.
@@ -144,9 +147,13 @@ impl Loader<'_> {
         }
     }
 
-    /// Variables that are not declared and that every program needs.
-    pub(super) fn inherit(&mut self, env: &mut Vec<(String, Template)>) {
+    /// Variables that are not declared and that every program needs. A program with a directory of its own is told of
+    /// that one when it is started.
+    pub(super) fn inherit(&mut self, env: &mut Vec<(String, Template)>, private_directory: bool) {
         for (name, default) in INHERITED {
+            if private_directory && name == "TMPDIR" {
+                continue;
+            }
             if env.iter().all(|(declared, _)| declared != name) {
                 let own = self.options.environment.read(name).and_then(|value| value.into_string().ok());
                 let value = own.as_deref().filter(|value| !value.is_empty()).or(default);

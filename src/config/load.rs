@@ -208,6 +208,7 @@ impl Loader<'_> {
                 Refused,
             ),
             per_user: self.count(&at.key("perUser"), file.per_user, 32),
+            streams_per_user: self.count(&at.key("streamsPerUser"), file.streams_per_user, 16),
             per_server: self.count(&at.key("perServer"), file.per_server, 256),
             total: self.count(&at.key("total"), file.total, 512),
             queue: self.time(&at.key("queue"), file.queue.as_ref(), secs(2), Allowed),

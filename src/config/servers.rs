@@ -11,8 +11,23 @@ use super::load::Loader;
 use super::path::Path;
 use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
 
-/// Fields that say how a container is started.
-const OF_IMAGES: &[&str] = &["engine", "network", "memory", "cpus", "pids", "readOnly", "user", "mounts"];
+/// Fields that say how a container is started from an image.
+const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
+
+/// Fields that only a server with `command`, or with `image`, has.
+const OF_PROGRAMS: &[&str] = &[
+    "args",
+    "env",
+    "cwd",
+    "allowTokenInArgs",
+    "eofGrace",
+    "termGrace",
+    "memory",
+    "cpus",
+    "pids",
+    "runAs",
+    "privateDirectory",
+];
 
 /// The servers of a file.
 #[derive(Default)]
@@ -111,7 +126,7 @@ impl Loader<'_> {
             if file.kind == Some(Stdio) {
                 self.report(&at.key("type"), "a server with `url` is not of type stdio", "take `type` out");
             }
-            self.refuse_fields(at, &["args", "env", "cwd", "allowTokenInArgs", "eofGrace", "termGrace"], "command");
+            self.refuse_fields(at, OF_PROGRAMS, "command");
         } else {
             if matches!(file.kind, Some(Http | StreamableHttp | Sse)) {
                 let owner = if command { "command" } else { "image" };
@@ -127,7 +142,7 @@ impl Loader<'_> {
             self.refuse_fields(at, &["allowUnsafe", "requireDigest"], "image");
             self.http_plan(at, file).map(Plan::Http)
         } else if image {
-            self.refuse_fields(at, &["cwd"], "command");
+            self.refuse_fields(at, &["cwd", "runAs", "privateDirectory"], "command");
             self.image_plan(at, file).map(Plan::Container)
         } else {
             self.program_plan(at, file)

@@ -5,8 +5,11 @@ use std::time::Duration;
 /// The longest time a configuration may name.
 const MAX_TIME: Duration = Duration::from_hours(366 * 24);
 
-/// The largest size a configuration may name, bytes.
+/// The largest size of a message or a body that a configuration may name, bytes.
 const MAX_SIZE: u64 = 1 << 30;
+
+/// The most memory that a configuration may name, bytes.
+const MAX_MEMORY: u64 = 1 << 50;
 
 /// The time that `text` names: a whole number and `ms`, `s`, `m`, `h` or `d`.
 pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
@@ -24,20 +27,18 @@ pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
     time.filter(|time| *time <= MAX_TIME).ok_or("write a time of at most a year")
 }
 
-/// The largest memory a configuration may name, bytes.
-const MAX_MEMORY: u64 = 1 << 42;
-
-/// The number of bytes of memory that `text` names, as [`size`], and up to 4096 of them in GiB.
-pub(super) fn memory(text: &str) -> Result<usize, &'static str> {
-    up_to(text, MAX_MEMORY, "write a size of at most 4096GiB")
-}
-
 /// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Result<usize, &'static str> {
-    up_to(text, MAX_SIZE, "write a size of at most 1GiB")
+    let size = bytes(text)?;
+    usize::try_from(size).ok().filter(|_| size <= MAX_SIZE).ok_or("write a size of at most 1GiB")
 }
 
-fn up_to(text: &str, largest: u64, too_large: &'static str) -> Result<usize, &'static str> {
+/// As [`size`], for amounts of memory, which may be larger.
+pub(super) fn memory(text: &str) -> Result<u64, &'static str> {
+    bytes(text).and_then(|size| if size <= MAX_MEMORY { Ok(size) } else { Err("write a size of at most 1048576GiB") })
+}
+
+fn bytes(text: &str) -> Result<u64, &'static str> {
     const HELP: &str = "write a whole number and a unit (B, kB, MB, KiB, MiB, GiB), for example \"4MiB\"";
     let (number, unit) = split(text).ok_or(HELP)?;
     let bytes: u64 = match unit {
@@ -50,8 +51,7 @@ fn up_to(text: &str, largest: u64, too_large: &'static str) -> Result<usize, &'s
         "GiB" => 1 << 30,
         _ => return Err(HELP),
     };
-    let size = number.checked_mul(bytes).filter(|size| *size <= largest);
-    size.and_then(|size| usize::try_from(size).ok()).ok_or(too_large)
+    number.checked_mul(bytes).ok_or("write a smaller size")
 }
 
 /// The number at the start of `text` and the unit behind it; one space may stand between.

@@ -192,90 +192,6 @@ pub fn honest_discovery(discovered: &str) -> String {
     object.write()
 }
 
-/// The result that asks a modern client for answers; the questions are (key, method, params as written).
-#[must_use]
-pub fn input_required<'a>(
-    questions: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
-    state: &str,
-    server_info: Option<&str>,
-) -> String {
-    let requests: Vec<String> = questions
-        .map(|(key, method, params)| {
-            let params = embedded_params(params);
-            format!(r#"{}:{{"method":{},"params":{params}}}"#, json::quote(key), json::quote(method))
-        })
-        .collect();
-    let meta = server_info.map(|info| format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#)).unwrap_or_default();
-    format!(
-        r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":{}{meta}}}"#,
-        requests.join(","),
-        json::quote(state)
-    )
-}
-
-/// What a modern server wants to know before it goes on.
-#[derive(Debug)]
-pub struct InputRequired {
-    /// The questions: key, method, parameters as written.
-    pub requests: Vec<(String, String, String)>,
-    /// What the server wants back, as written.
-    pub state: Option<String>,
-}
-
-impl InputRequired {
-    /// Reads a result; `None` if it is complete.
-    #[must_use]
-    pub fn parse(result: &str) -> Option<Self> {
-        let object = Object::parse(result).ok()?;
-        if object.get_string("resultType")? != "input_required" {
-            return None;
-        }
-        let requests = object.get_object("inputRequests").unwrap_or_default();
-        let requests = requests
-            .iter()
-            .filter_map(|(key, text)| {
-                let request = Object::parse(text).ok()?;
-                let method = request.get_string("method")?.into_owned();
-                Some((key.to_owned(), method, request.get("params").unwrap_or("{}").to_owned()))
-            })
-            .collect();
-        Some(Self { requests, state: object.get("requestState").map(str::to_owned) })
-    }
-
-    /// The request `text` once more, with the answers (key, result as written).
-    #[must_use]
-    pub fn retry_of(&self, text: &str, answers: &[(String, String)]) -> String {
-        let mut message = Object::parse(text).unwrap_or_default();
-        let mut params = message.get_object("params").unwrap_or_default();
-        let answers: Vec<String> =
-            answers.iter().map(|(key, answer)| format!("{}:{answer}", json::quote(key))).collect();
-        let answers = format!("{{{}}}", answers.join(","));
-        params.set("inputResponses", &answers);
-        match &self.state {
-            Some(state) => params.set("requestState", state),
-            None => params.remove("requestState"),
-        }
-        let params = params.write();
-        message.set("params", &params);
-        message.write()
-    }
-}
-
-/// The 2025-11-25 error by which a server asks its client to visit a page first.
-pub const URL_ELICITATION_REQUIRED: i64 = -32042;
-
-/// The capability to be sent to a page.
-pub const ELICITATION_URL: &str = r#"{"elicitation":{"url":{}}}"#;
-
-/// The pages in a [`URL_ELICITATION_REQUIRED`] error, each as the parameters of an `elicitation/create`.
-#[must_use]
-pub fn url_elicitations(error: &str) -> Option<Vec<String>> {
-    let error = Object::parse(error).ok()?;
-    let data = error.get_object("data")?;
-    let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(data.get("elicitations")?).ok()?;
-    Some(list.into_iter().map(|params| params.get().to_owned()).collect())
-}
-
 /// A legacy request without `task`: a task outlives its request, and so cannot be had.
 #[must_use]
 pub fn without_task(message: &Message) -> String {
@@ -285,48 +201,6 @@ pub fn without_task(message: &Message) -> String {
     }
     params.remove("task");
     message.with_params(&params.write())
-}
-
-/// The parameters of a question as they stand in a result: without what belongs to a request of its own.
-fn embedded_params(params: &str) -> String {
-    let Ok(mut object) = Object::parse(params) else { return "{}".into() };
-    for key in ["_meta", "task", "elicitationId"] {
-        object.remove(key);
-    }
-    object.write()
-}
-
-/// The capability that a client needs to be asked this, as it would declare it; `None` for what no client is asked.
-#[must_use]
-pub fn capability_for(method: &str, params: Option<&str>) -> Option<&'static str> {
-    match method {
-        "sampling/createMessage" => Some(r#"{"sampling":{}}"#),
-        "roots/list" => Some(r#"{"roots":{}}"#),
-        "elicitation/create" => {
-            let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
-            let by_url = params.get_string("mode").is_some_and(|mode| mode == "url");
-            Some(if by_url { ELICITATION_URL } else { r#"{"elicitation":{}}"# })
-        }
-        _ => None,
-    }
-}
-
-/// Whether a client with these capabilities may be asked what needs `capability`, a result of [`capability_for`].
-#[must_use]
-pub fn declares(capabilities: &str, capability: &str) -> bool {
-    let declared = Object::parse(capabilities).unwrap_or_default();
-    match capability {
-        r#"{"sampling":{}}"# => declared.get("sampling").is_some(),
-        r#"{"roots":{}}"# => declared.get("roots").is_some(),
-        ELICITATION_URL => {
-            declared.get_object("elicitation").is_some_and(|elicitation| elicitation.get("url").is_some())
-        }
-        // `{}` means form, as it did before there were modes.
-        r#"{"elicitation":{}}"# => declared
-            .get_object("elicitation")
-            .is_some_and(|elicitation| elicitation.get("form").is_some() || elicitation.get("url").is_none()),
-        _ => false,
-    }
 }
 
 /// The code of an error as written; `None` if it has none.

@@ -5,15 +5,13 @@
 //!
 //! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -26,7 +24,9 @@ use tokio::time::timeout;
 
 use crate::config::StdioLaunch;
 use crate::lifecycle::Lifecycle;
-use crate::sys::{self, CStrings, Program, Signals};
+use crate::sys::{self, Program, Signals};
+use crate::upstream::command_line::CommandLine;
+use crate::upstream::confine::{Cell, Confiner};
 use crate::upstream::orphans::{self, Counts, Family, Place, Strangers};
 
 /// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
@@ -40,6 +40,8 @@ pub struct Spawner {
     ignored: Signals,
     /// The limit on open files that children get back, if ours was raised.
     files: Option<Rlimit>,
+    /// What its children are confined to.
+    confiner: Arc<Confiner>,
 }
 
 /// Our ends of a server's stdin, stdout and stderr.
@@ -154,10 +156,10 @@ impl Spawner {
     ///
     /// # Errors
     /// If the system refuses to make it a subreaper.
-    pub fn new(lifecycle: &Lifecycle, strangers: Strangers) -> io::Result<Self> {
+    pub fn new(lifecycle: &Lifecycle, strangers: Strangers, confiner: Confiner) -> io::Result<Self> {
         let family = Arc::new(Family::new(strangers)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
-        Ok(Self { family, ignored: Signals::ignored(), files: raise_file_limit() })
+        Ok(Self { family, ignored: Signals::ignored(), files: raise_file_limit(), confiner: Arc::new(confiner) })
     }
 
     /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.
@@ -178,32 +180,49 @@ impl Spawner {
     }
 
     fn start(&self, launch: &StdioLaunch, stdio: &[OwnedFd; 3]) -> Result<Group, SpawnError> {
-        let path = c_path(&launch.program)?;
-        let cwd = launch.cwd.as_deref().map(c_path).transpose()?;
-        let (args, env) = (arguments(launch)?, environment(launch)?);
+        let cell = self.confiner.cell(&launch.confinement)?;
+        let line = CommandLine::new(launch, &cell)?;
+        if let Some(user) = &cell.user {
+            // A server may open its pipes again by their names in /dev or /proc.
+            for pipe in stdio {
+                fchown(pipe, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
+            }
+        }
         let program = Program {
-            path: &path,
-            args: &args,
-            env: &env,
-            cwd: cwd.as_deref(),
+            path: &line.path,
+            args: &line.args,
+            env: &line.env,
+            cwd: line.cwd.as_deref(),
             stdio: stdio.each_ref().map(OwnedFd::as_fd),
             defaults: &self.ignored,
         };
         let place = self.family.join().ok_or(SpawnError::Stopping)?;
-        let leader = sys::spawn(&program).inspect_err(|_| self.family.leave(place))?;
+        let leader = match &cell.leaf {
+            Some(leaf) => sys::spawn_into(&program, leaf.directory()),
+            None => sys::spawn(&program),
+        };
+        let leader = leader.inspect_err(|_| self.family.leave(place))?;
         self.family.lead(place, leader);
-        if let Some(files) = self.files {
-            // It runs already, but takes longer to its first instruction than we do to get here.
-            let _ = prlimit(Some(leader), Resource::Nofile, files);
-        }
+        self.limit(leader, &cell);
         match watch(leader) {
             Ok(pidfd) => {
-                Ok(Group { leader, pidfd, exit: None, reaped: false, family: Arc::clone(&self.family), place })
+                Ok(Group { leader, pidfd, exit: None, reaped: false, family: Arc::clone(&self.family), place, cell })
             }
             Err(error) => {
                 let _ = kill_process_group(leader, Signal::KILL);
                 self.family.abandon(place, leader);
                 Err(error.into())
+            }
+        }
+    }
+
+    /// Limits a process that runs already, but takes longer to its first instruction than we do to get here.
+    fn limit(&self, leader: Pid, cell: &Cell) {
+        let data = cell.by_process.data.map(|data| Rlimit { current: Some(data), maximum: Some(data) });
+        for (resource, limit) in [(Resource::Nofile, self.files), (Resource::Data, data)] {
+            // One that is to become another user takes its limits along by itself.
+            if let Some(limit) = limit.filter(|_| cell.user.is_none() || resource == Resource::Nofile) {
+                let _ = prlimit(Some(leader), resource, limit);
             }
         }
     }
@@ -232,30 +251,6 @@ fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch(pidfd_open(leader, PidfdFlags::NONBLOCK)?)
 }
 
-fn c_path(path: &Path) -> Result<CString, SpawnError> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| SpawnError::Nul)
-}
-
-fn arguments(launch: &StdioLaunch) -> Result<CStrings, SpawnError> {
-    let name = launch.program.as_os_str();
-    let bytes = name.len() + launch.args.iter().map(|arg| arg.len()).sum::<usize>();
-    let mut args = CStrings::with_capacity(1 + launch.args.len(), bytes);
-    args.push(&[name.as_bytes()])?;
-    for arg in &launch.args {
-        args.push(&[arg.as_bytes()])?;
-    }
-    Ok(args)
-}
-
-fn environment(launch: &StdioLaunch) -> Result<CStrings, SpawnError> {
-    let bytes = launch.env.iter().map(|(name, value)| name.len() + 1 + value.expose().len()).sum();
-    let mut env = CStrings::with_capacity(launch.env.len(), bytes);
-    for (name, value) in &launch.env {
-        env.push(&[name.as_bytes(), b"=", value.expose().as_bytes()])?;
-    }
-    Ok(env)
-}
-
 /// A started server and its group. Dropping it kills them all, at once and without waiting.
 pub struct Group {
     leader: Pid,
@@ -266,6 +261,7 @@ pub struct Group {
     reaped: bool,
     family: Arc<Family>,
     place: Place,
+    cell: Cell,
 }
 
 impl Group {
@@ -302,7 +298,10 @@ impl Group {
                 let _ = timeout(KILL_GRACE, self.ended()).await;
             }
         }
-        self.finish()
+        let exit = self.finish();
+        self.cell.emptied().await;
+        self.family.looked_after().await;
+        exit
     }
 
     /// Waits until the leader can be reaped.
@@ -320,6 +319,7 @@ impl Group {
 
     /// Kills what is left of the group and reaps its leader, or leaves that to the sweep if it has not ended yet.
     fn finish(&mut self) -> Exit {
+        self.cell.kill();
         self.signal(Signal::KILL);
         self.reaped = true;
         if let Ok(Some(exit)) = look(self.pidfd.get_ref(), WaitIdOptions::empty()) {

@@ -18,7 +18,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, prlimit, waitid,
 };
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::descendants::{self, Process};
 use crate::lifecycle::Lifecycle;
@@ -71,6 +71,11 @@ pub(super) struct Family {
     strangers: Strangers,
     ticks_per_second: u64,
     group_ended: Notify,
+    /// How many looks have begun, and how many of them are done.
+    begun: AtomicU64,
+    done: watch::Sender<u64>,
+    /// The last look found something that had left its group.
+    storm: AtomicBool,
     orphans: AtomicUsize,
     orphans_ended: AtomicU64,
 }
@@ -113,6 +118,9 @@ impl Family {
             strangers,
             ticks_per_second: rustix::param::clock_ticks_per_second(),
             group_ended: Notify::new(),
+            begun: AtomicU64::new(0),
+            done: watch::Sender::default(),
+            storm: AtomicBool::new(false),
             orphans: AtomicUsize::new(0),
             orphans_ended: AtomicU64::new(0),
         })
@@ -169,6 +177,18 @@ impl Family {
         }
     }
 
+    /// Waits, if servers leave processes behind these days, until it has been looked for those of a group that has just
+    /// ended: so whoever starts many is held up by the ending of them.
+    pub(super) async fn looked_after(&self) {
+        if !self.storm.load(Relaxed) {
+            return;
+        }
+        // One that is going on has begun too early.
+        let next = self.begun.load(Relaxed) + 1;
+        let mut done = self.done.subscribe();
+        let _ = tokio::time::timeout(PATIENCE.1, done.wait_for(|&done| done >= next)).await;
+    }
+
     /// Ends every process below this one and returns whether none is left. No group can be started any more.
     pub(super) fn end_everything(&self) -> bool {
         self.table().closed = true;
@@ -194,10 +214,13 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
             () = tokio::time::sleep(pause), if restless || running => {}
             () = lifecycle.soft.cancelled(), if !lifecycle.soft.is_cancelled() => {}
         }
+        let begun = family.begun.fetch_add(1, Relaxed) + 1;
         let look = family.look().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look for processes that left their request's group");
             Look::default()
         });
+        family.storm.store(look.killed > 0, Relaxed);
+        family.done.send_replace(begun);
         if look.killed > 0 {
             tracing::info!(count = look.killed, "ended processes that had left their request's group");
         }
@@ -240,7 +263,7 @@ impl Candidate {
         let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let ended = waitid(WaitId::PidFd(pinned.as_fd()), only_look).ok()?.is_some();
         let born = Process::read(pid)?.born;
-        Some(Self { pid, pinned, ended, mark: sys::lock_limit(pid).ok(), born })
+        Some(Self { pid, pinned, ended, mark: mark_of(pid), born })
     }
 
     /// Reaps it if it has ended, and returns whether it is gone.
@@ -248,6 +271,15 @@ impl Candidate {
         let reaped = waitid(WaitId::PidFd(self.pinned.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         !matches!(reaped, Ok(None))
     }
+}
+
+/// The limit of a process on file locks. Of one that runs as another user the system tells it only in a file.
+fn mark_of(pid: Pid) -> Option<u64> {
+    sys::lock_limit(pid).ok().or_else(|| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_pid())).ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    })
 }
 
 #[derive(PartialEq, Eq)]
@@ -324,66 +356,4 @@ impl Family {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn family(strangers: Strangers) -> Family {
-        Family::new(strangers).unwrap()
-    }
-
-    /// A candidate that is in truth this process: judging looks only at what is written down.
-    fn candidate(mark: Option<u64>, born: u64) -> Candidate {
-        let pid = rustix::process::getpid();
-        Candidate { pid, pinned: pidfd_open(pid, PidfdFlags::empty()).unwrap(), ended: false, mark, born }
-    }
-
-    #[test]
-    fn a_mark_tells_whose_an_orphan_is_whatever_its_age() {
-        let family = family(Strangers::End);
-        let first = family.first_mark.unwrap();
-        let [ended, running] = [(); 2].map(|()| family.join().unwrap());
-        family.leave(ended);
-        for born in [0, u64::MAX] {
-            assert!(family.judge(&candidate(Some(first - ended.0), born)) == Verdict::End);
-            assert!(family.judge(&candidate(Some(first - running.0), born)) == Verdict::Wait);
-            // A lower mark, which any process can take, is of no request that runs.
-            assert!(family.judge(&candidate(Some(first - running.0 - 1), born)) == Verdict::End);
-        }
-        let ended = Candidate { ended: true, ..candidate(Some(first - running.0), 0) };
-        assert!(family.judge(&ended) == Verdict::Reap);
-    }
-
-    #[test]
-    fn without_a_mark_an_orphan_ends_with_the_last_request_that_may_have_started_it() {
-        let family = family(Strangers::End);
-        let unmarked = [None, Some(u64::MAX), Some(family.first_mark.unwrap() + 1), Some(7)];
-        for mark in unmarked {
-            let running = family.join().unwrap();
-            let begun = family.table().groups[&running.0].born;
-            assert!(family.judge(&candidate(mark, begun - 1)) == Verdict::End);
-            // One that is being started has no mark yet, and is not old enough.
-            assert!(family.judge(&candidate(mark, begun)) == Verdict::Wait);
-            family.leave(running);
-            assert!(family.judge(&candidate(mark, begun)) == Verdict::End);
-        }
-    }
-
-    #[test]
-    fn leaders_and_strangers_are_spared() {
-        let family = family(Strangers::Spare);
-        assert!(family.judge(&candidate(None, 0)) == Verdict::Spare);
-        let place = family.join().unwrap();
-        let leader = candidate(None, 0);
-        family.table().groups.get_mut(&place.0).unwrap().leader = Some(leader.pid);
-        assert!(family.judge(&leader) == Verdict::Spare);
-        family.abandon(place, leader.pid);
-        assert!(family.judge(&leader) == Verdict::Bury);
-    }
-
-    #[test]
-    fn nothing_can_be_started_once_everything_is_being_ended() {
-        let family = family(Strangers::Spare);
-        family.table().closed = true;
-        assert!(family.join().is_none());
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
@@ -20,8 +21,8 @@ use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::secret::Secret;
 
-/// How long what an exited child had written may take to come out of the pipe.
-const DRAIN: Duration = Duration::from_millis(100);
+/// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
+const DRAIN: Duration = Duration::from_millis(50);
 
 /// A child process in conversation.
 pub struct StdioServer {
@@ -34,7 +35,8 @@ pub struct StdioServer {
     line_limit: usize,
     errors: ErrorLog,
     junk: Junk,
-    exit: Option<Exit>,
+    /// Until when to read on, once the child has exited.
+    drained: Option<Instant>,
     /// Last, so that they are there as long as the child is.
     files: TokenFiles,
 }
@@ -43,7 +45,8 @@ enum Event {
     Stdout(std::io::Result<usize>),
     Stderr(std::io::Result<usize>),
     Stdin(std::io::Result<usize>),
-    Exited(Exit),
+    Exited,
+    Drained,
 }
 
 impl StdioServer {
@@ -69,7 +72,7 @@ impl StdioServer {
             line_limit: limits.line,
             errors: ErrorLog::new(token),
             junk: Junk::default(),
-            exit: None,
+            drained: None,
             files,
         })
     }
@@ -92,26 +95,26 @@ impl StdioServer {
             }
             match self.event().await {
                 Event::Stdout(Ok(n)) if n > 0 => {}
-                Event::Stdout(_) => return self.lines.rest().ok_or(UpstreamError::Ended),
+                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or(UpstreamError::Ended),
                 Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
                 Event::Stderr(_) => self.stderr = None,
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
                 // The child no longer reads; what it has to say may still come.
                 Event::Stdin(_) => self.close_stdin(),
-                Event::Exited(exit) => self.exit = Some(exit),
+                Event::Exited => self.drained = Some(Instant::now() + DRAIN),
             }
         }
     }
 
     async fn event(&mut self) -> Event {
-        let Self { group, stdin, stdout, stderr, outgoing, lines, errors, exit, .. } = self;
-        let exited = exit.is_some();
+        let Self { group, stdin, stdout, stderr, outgoing, lines, errors, drained, .. } = self;
+        let (exited, drained) = (drained.is_some(), drained.unwrap_or_else(Instant::now));
         tokio::select! {
             n = stdout.read_buf(lines.space()) => Event::Stdout(n),
             n = write(stdin, outgoing), if stdin.is_some() && !outgoing.is_empty() => Event::Stdin(n),
             n = read(stderr, errors.space()), if stderr.is_some() => Event::Stderr(n),
-            exit = group.exited(), if !exited => Event::Exited(exit),
-            () = tokio::time::sleep(DRAIN), if exited => Event::Stdout(Ok(0)),
+            _ = group.exited(), if !exited => Event::Exited,
+            () = tokio::time::sleep_until(drained), if exited => Event::Drained,
         }
     }
 

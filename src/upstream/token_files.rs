@@ -128,12 +128,19 @@ pub fn sweep(bases: &[PathBuf]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TokenFile;
+    use crate::config::{Confinement, TokenFile};
 
     fn launch(base: &Path) -> StdioLaunch {
         let content = Secret::new("a token".to_owned());
         let file = TokenFile { variable: "TOKEN_FILE".to_owned(), directory: base.to_owned(), content };
-        StdioLaunch { program: "/".into(), args: vec![], env: vec![], token_files: vec![file], cwd: None }
+        StdioLaunch {
+            program: "/".into(),
+            args: vec![],
+            env: vec![],
+            token_files: vec![file],
+            cwd: None,
+            confinement: Confinement::default(),
+        }
     }
 
     fn mode(path: &Path) -> u32 {

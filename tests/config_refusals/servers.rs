@@ -296,8 +296,9 @@ fn images() {
     refused("\"network\": \"host\"", "network", "the container would share this with the machine");
     refused("\"network\": \"a b\"", "network", "this is not one word");
     refused("\"memory\": \"much\"", "memory", "this is not a size");
-    refused("\"memory\": \"0B\"", "memory", "zero makes no sense here");
-    refused("\"cpus\": 0", "cpus", "a container needs a part of a processor");
+    refused("\"memory\": \"0B\"", "memory", "no server starts in so little memory");
+    refused("\"cpus\": 0", "cpus", "this is not a number of processors");
+    refused("\"runAs\": \"1000\"", "runAs", "`runAs` belongs to a server with `command`");
     refused("\"pids\": 0", "pids", "zero makes no sense here");
     refused("\"mounts\": [\"/srv\"]", "mounts[0]", "this is not a mount");
     refused("\"mounts\": [\"a:b\"]", "mounts[0]", "this is not a mount");
@@ -317,7 +318,16 @@ fn images() {
     }
     let token = r#"{ "image": { "$userToken": "<<token>>" } }"#;
     refused_where(token, "image", "the token cannot choose an image", directory.path());
-    server_refused(r#"{ "command": "sh", "memory": "1GiB" }"#, "memory", "`memory` belongs to a server with `image`");
+    server_refused(
+        r#"{ "command": "sh", "network": "none" }"#,
+        "network",
+        "`network` belongs to a server with `image`",
+    );
+    server_refused(
+        r#"{ "command": "sh", "runAs": "1000", "env": { "F": { "$userTokenFile": "<<token>>" } } }"#,
+        "env.F",
+        "a program that runs as another user could not read this file",
+    );
     server_refused(
         r#"{ "command": "sh", "args": ["-c", { "$userTokenFile": "<<token>>" }] }"#,
         "args[1]",

@@ -48,9 +48,9 @@ pub(crate) fn start(marker: &str) {
     }
 }
 
-/// Starts a grandchild that inherits stdout and so keeps the pipe open after its parent has gone.
-pub(crate) fn hold_stdout(marker: &str) {
-    let _ = member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn();
+/// Starts a grandchild that inherits stdout and so keeps the pipe open after its parent has gone; whether it could.
+pub(crate) fn hold_stdout(marker: &str) -> bool {
+    member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn().is_ok()
 }
 
 /// Outlasts SIGTERM, SIGHUP and SIGINT from here on.

@@ -10,16 +10,18 @@
 //! | `garbage` | `lines=N` lines that are no messages before each answer |
 //! | `endless` | bytes without a newline for as long as somebody takes them |
 //! | `chatter` | floods stderr until it ends |
-//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N` |
+//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N`; with `hold=yes` a grandchild holds stdout; the moment goes to the file `stamp=PATH` |
 //! | `holder` | on a call, leaves behind a grandchild that holds stdout, and exits without an answer |
 //! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
 //! | `twice` | answers each call twice |
 //! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
+//! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may |
+//! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
 //! | `tells` | a call answers with the variable `HOSTILE_TOKEN` and what is in the file that `HOSTILE_TOKEN_FILE` names |
-//! | `describe` | a call answers with its environment's names, descriptors, signals, group and directory |
+//! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, and which of the files `open=PATH,PATH…` it can read; it leaves a file in `TMPDIR` |
 //!
 //! With any of them: `family=yes` starts grandchildren (same group, own session, double fork) that ignore SIGTERM and
 //! SIGHUP; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
@@ -76,6 +78,13 @@ impl Settings {
     /// Ends this process if the behaviour is to do so at `point`.
     fn perhaps_exit(&self, point: &str) {
         if self.is("exits") && self.text("at") == point {
+            if self.yes("hold") {
+                let _ = family::hold_stdout(self.text("marker"));
+            }
+            if !self.text("stamp").is_empty() {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                let _ = std::fs::write(self.text("stamp"), format!("{} {}", now.tv_sec, now.tv_nsec));
+            }
             let signal = self.values.get("signal").and_then(|n| n.parse().ok());
             if let Some(signal) = signal.and_then(rustix::process::Signal::from_named_raw) {
                 let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
@@ -174,7 +183,7 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
     match settings.behaviour.as_str() {
         "endless" => while std::io::stdout().write_all(&[b'x'; 1 << 12]).is_ok() {},
         "holder" => {
-            family::hold_stdout(settings.text("marker"));
+            let _ = family::hold_stdout(settings.text("marker"));
             std::process::exit(0);
         }
         "wrong-ids" => {
@@ -184,6 +193,15 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
             if settings.text("then") == "right" {
                 result(id, &text_result("done"));
             }
+        }
+        "bomb" => {
+            let started =
+                (0..settings.number("count", 300)).take_while(|_| family::hold_stdout(settings.text("marker")));
+            result(id, &text_result(&started.count().to_string()));
+        }
+        "hog" => {
+            let held: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
+            result(id, &text_result(&held.len().to_string()));
         }
         "twice" => {
             result(id, &text_result("first"));
@@ -259,6 +277,11 @@ fn describe() -> Value {
         let own = target.starts_with("/proc/") && target.ends_with("/fd");
         (!own).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
     });
+    let ids = status.lines().filter_map(|line| line.split_once(":\t"));
+    let ids = ids.filter(|(name, _)| matches!(*name, "Uid" | "Gid" | "Groups" | "NoNewPrivs" | "CapEff" | "Umask"));
+    let temporary = std::env::vars_os().find(|(name, _)| name == "TMPDIR").map(|(_, path)| path);
+    let wanted = std::env::args().find_map(|argument| argument.strip_prefix("open=").map(str::to_owned));
+    let readable: Vec<_> = wanted.iter().flat_map(|paths| paths.split(',')).filter(|path| can_read(path)).collect();
     let mut names: Vec<_> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     names.sort();
     json!({
@@ -268,8 +291,18 @@ fn describe() -> Value {
         "pid": std::process::id(),
         "group": rustix::process::getpgrp().as_raw_nonzero().get(),
         "directory": std::env::current_dir().unwrap_or_default(),
+        "ids": ids.map(|(name, value)| (name, value.trim())).collect::<HashMap<_, _>>(),
+        "temporary": temporary.as_ref().map(|path| path.to_string_lossy()),
+        "wrote": temporary.as_ref().is_some_and(|path| std::fs::write(std::path::Path::new(path).join("left"), "x").is_ok()),
+        "readable": readable,
         "arguments": std::env::args().collect::<Vec<_>>(),
     })
+}
+
+/// Memory cannot be read at its beginning: there opening it is enough.
+fn can_read(path: &str) -> bool {
+    let opened = std::fs::File::open(path);
+    opened.is_ok_and(|mut file| path.ends_with("/mem") || std::io::Read::read(&mut file, &mut [0]).is_ok())
 }
 
 fn method(line: &[u8]) -> &str {

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
-use tollbridge::config::StdioLaunch;
+use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
 use tollbridge::supervisor;
+use tollbridge::upstream::confine::Confiner;
 use tollbridge::upstream::group::Spawner;
 use tollbridge::upstream::orphans::Strangers;
 
@@ -32,17 +33,31 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
     let mut term = signal(SignalKind::terminate()).unwrap();
     let mut abort = signal(SignalKind::user_defined1()).unwrap();
     let orphaned = supervisor::orphaned();
-    let spawner = Spawner::new(&Lifecycle::default(), Strangers::End).unwrap();
+    let spawner = Spawner::new(&Lifecycle::default(), Strangers::End, Confiner::default()).unwrap();
 
     let escaper = std::env::current_exe().unwrap().with_file_name("escaper");
     let args = [marker, "stubborn"].into_iter().chain(held.iter().map(String::as_str)).map(OsString::from).collect();
-    let escaper = StdioLaunch { program: escaper, args, env: Vec::new(), cwd: None, token_files: Vec::new() };
+    let escaper = StdioLaunch {
+        program: escaper,
+        args,
+        env: Vec::new(),
+        cwd: None,
+        token_files: Vec::new(),
+        confinement: Confinement::default(),
+    };
     let (_escaper, mut pipes) = spawner.spawn(&escaper).unwrap();
     pipes.stdin.write_all(b"go\n").await.unwrap();
     BufReader::new(&mut pipes.stdout).read_line(&mut String::new()).await.unwrap();
 
     let args = ["-c", "echo up; read line", marker, "shell"].map(OsString::from).to_vec();
-    let shell = StdioLaunch { program: "/bin/sh".into(), args, env: Vec::new(), cwd: None, token_files: Vec::new() };
+    let shell = StdioLaunch {
+        program: "/bin/sh".into(),
+        args,
+        env: Vec::new(),
+        cwd: None,
+        token_files: Vec::new(),
+        confinement: Confinement::default(),
+    };
     let (_shell, mut pipes) = spawner.spawn(&shell).unwrap();
     pipes.stdout.read_exact(&mut [0; 3]).await.unwrap();
 

@@ -35,9 +35,15 @@ impl Bridge {
 
     /// Starts a bridge with the configuration that `home` holds.
     pub fn start_in(home: &Home, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(home, environment, &[])
+    }
+
+    /// The same, with further arguments.
+    pub fn start_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut supervisor = Command::new(TOLLBRIDGE)
             .args(["serve", "--config"])
             .arg(home.config())
+            .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(home.path())
             .stdin(Stdio::null())

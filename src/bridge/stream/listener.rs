@@ -21,8 +21,8 @@ use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Initialized, without_tasks};
 use crate::mcp::message::FromServer;
 use crate::mcp::modern::{self, Level};
+use crate::mcp::mrtr;
 use crate::mcp::session::Session;
-use crate::mcp::translate;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
 use crate::store::SessionState;
@@ -181,8 +181,8 @@ impl Listener {
 
     /// Puts a question of the server to the client, with an id that brings the answer back to this node.
     async fn question(&mut self, id: &str, method: &str, params: Option<&str>) -> Result<(), BridgeError> {
-        let may_be_asked = translate::capability_for(method, params)
-            .is_some_and(|capability| translate::declares(&self.session.capabilities, capability));
+        let may_be_asked = mrtr::capability_for(method, params)
+            .is_some_and(|capability| mrtr::declares(&self.session.capabilities, capability));
         if !may_be_asked || self.open.len() >= MOST_OPEN {
             self.stream.child.decline(id, method);
             return Ok(());

@@ -10,8 +10,9 @@ use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Asked, Introduction, without_tasks};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::Level;
+use crate::mcp::mrtr::InputRequired;
 use crate::mcp::session;
-use crate::mcp::translate::{self, InputRequired};
+use crate::mcp::translate;
 use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
 
 const INVALID_PARAMS: i64 = -32602;

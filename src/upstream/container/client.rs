@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
 use super::{INSTANCE_LABEL, Instance};
-use crate::config::{Engine, StdioLaunch};
+use crate::config::{Confinement, Engine, StdioLaunch};
 use crate::secret::Secret;
 use crate::upstream::group::{Exit, Graces, SpawnError, Spawner};
 
@@ -99,6 +99,7 @@ impl Client {
             env: self.engine.env.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect(),
             token_files: Vec::new(),
             cwd: None,
+            confinement: Confinement::default(),
         };
         let (mut group, pipes) = self.spawner.spawn(&launch)?;
         drop(pipes.stdin);

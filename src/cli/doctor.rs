@@ -1,0 +1,54 @@
+//! `tollbridge doctor`: what holds on this host.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::Stop;
+use crate::config::{self, LoadOptions};
+use crate::upstream::cgroup::Place;
+use crate::upstream::confine::Places;
+use crate::upstream::guarantee::{self, Finding, Verdict};
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// As for `serve`.
+    #[arg(long, value_name = "auto|off|DIRECTORY", default_value = "auto")]
+    cgroup: Place,
+}
+
+impl Doctor {
+    /// Says what holds, and ends with 1 if something does not that the configuration asks for.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let config = match config::load(&self.config, &LoadOptions::default()) {
+            Ok(config) => config,
+            Err(problems) => return Stop::exit(Err(Stop::usage(problems))),
+        };
+        let (places, held) = Places::begin(&self.cgroup);
+        let findings = guarantee::findings(&config, &places);
+        places.end();
+        drop(held);
+        // A reader that left does not change the answer.
+        let _ = print(&findings, &mut io::stdout().lock());
+        let holds = findings.iter().all(|finding| matches!(finding.verdict, Verdict::Holds | Verdict::Weak));
+        if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn print(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
+    for Finding { verdict, text } in findings {
+        let verdict = match verdict {
+            Verdict::Holds => "good",
+            Verdict::Weak => "weak",
+            Verdict::Missing => "MISSING",
+            Verdict::Impossible => "IMPOSSIBLE",
+        };
+        writeln!(out, "{verdict:<10}  {text}")?;
+    }
+    Ok(())
+}

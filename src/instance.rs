@@ -1,0 +1,238 @@
+//! Directories that belong to one run of the program: whoever holds their lock lives, and what nobody holds is removed
+//! by the next one that starts.
+//!
+//! A lock ends with the process that holds it, whatever ends that; unlike a process id it is never given to another,
+//! and means the same in every container that shares the directory.
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, fchmod, flock, openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// What the names of such directories start with.
+const PREFIX: &str = "tollbridge-run-";
+
+/// The longest that removing one directory takes; what is left then is for the next time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory of this run. Its lock is held until it is dropped; the directory itself stays until it is removed.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Held {
+    /// Makes a directory of this run in `parent`. Others may pass through it, and not list it.
+    ///
+    /// # Errors
+    /// If it cannot be made or locked.
+    pub fn make(parent: &Path) -> io::Result<Self> {
+        const ATTEMPTS: u32 = 100;
+        for attempt in 0..ATTEMPTS {
+            let path = parent.join(format!("{PREFIX}{}-{attempt}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o711).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            }
+            // A sweep that came in between has taken it away again.
+            match lock(&path) {
+                Ok(lock) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                Ok(_) | Err(Errno::NOENT | Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Removes from `parent`, by `remove`, the directories of this user's runs that have ended; returns how many.
+pub fn sweep(parent: &Path, remove: impl Fn(&Path)) -> usize {
+    let own = rustix::process::geteuid().as_raw();
+    let mut removed = 0;
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let named_so = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        let ours = || path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == own);
+        if named_so && ours() && lock(&path).is_ok_and(|lock| is_at(&lock, &path)) {
+            remove(&path);
+            removed += 1;
+        }
+    }
+    removed
+}
+
+fn lock(path: &Path) -> Result<OwnedFd, Errno> {
+    let directory = open(rustix::fs::CWD, path.as_os_str())?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory)
+}
+
+/// Whether the directory that was opened is still the one at `path`.
+fn is_at(directory: &OwnedFd, path: &Path) -> bool {
+    let opened = rustix::fs::fstat(directory);
+    fs::symlink_metadata(path).is_ok_and(|now| opened.is_ok_and(|then| then.st_ino == now.ino()))
+}
+
+fn open(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Removes a directory and everything in it, follows no link out of it, and returns whether it is gone.
+///
+/// However deep it is, two descriptors and no recursion do: a directory within another is first moved to the top.
+#[must_use]
+pub fn remove_tree(path: &Path) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    match empty_top(path, deadline) {
+        Ok(()) => fs::remove_dir(path).is_ok(),
+        Err(error) => error == Errno::NOENT,
+    }
+}
+
+fn empty_top(path: &Path, deadline: Instant) -> Result<(), Errno> {
+    let top = open_whatever(rustix::fs::CWD, path.as_os_str())?;
+    let mut moved = 0;
+    while let Some(inner) = empty(top.as_fd(), top.as_fd(), &mut moved, deadline)? {
+        let directory = open_whatever(top.as_fd(), &inner)?;
+        empty(directory.as_fd(), top.as_fd(), &mut moved, deadline)?;
+        unlinkat(&top, &inner, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+/// Opens a directory of which whoever made it may have taken away our right to look into it.
+fn open_whatever(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    match open(at, name) {
+        Err(Errno::ACCESS) => {
+            chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+            open(at, name)
+        }
+        Ok(directory) => {
+            // It may be only ours to read.
+            let _ = fchmod(&directory, Mode::RWXU);
+            Ok(directory)
+        }
+        refused => refused,
+    }
+}
+
+/// Removes the files of `directory`, up to the first directory in it, whose name at the top is returned: it is moved
+/// there if it was not there.
+fn empty(
+    directory: BorrowedFd<'_>,
+    top: BorrowedFd<'_>,
+    moved: &mut u64,
+    deadline: Instant,
+) -> Result<Option<std::ffi::OsString>, Errno> {
+    let is_top = same(directory, top)?;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name: &CStr = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if Instant::now() > deadline {
+            return Err(Errno::TIMEDOUT);
+        }
+        let unlinked = match entry.file_type() {
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => unlinkat(directory, name, AtFlags::empty()),
+        };
+        match unlinked {
+            Err(Errno::ISDIR) if is_top => return Ok(Some(OsStr::from_bytes(name.to_bytes()).to_owned())),
+            Err(Errno::ISDIR) => move_up(directory, name, top, moved)?,
+            Err(Errno::NOENT) | Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(one)?.st_ino == rustix::fs::fstat(other)?.st_ino)
+}
+
+/// Moves a directory to the top under a name that is free there.
+fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
+    loop {
+        *moved += 1;
+        match renameat(from, name, top, moved.to_string()) {
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_stays_and_what_is_not_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let remove = |path: &Path| assert!(remove_tree(path));
+        let held = Held::make(parent.path()).unwrap();
+        let dead = Held::make(parent.path()).unwrap();
+        let dead_path = dead.path().to_owned();
+        fs::write(dead_path.join("file"), "left").unwrap();
+        fs::create_dir(parent.path().join("tollbridge-test")).unwrap();
+        assert_eq!(sweep(parent.path(), remove), 0, "both are held");
+        drop(dead);
+        assert_eq!(sweep(parent.path(), remove), 1);
+        assert!(!dead_path.exists() && held.path().exists());
+        assert!(parent.path().join("tollbridge-test").exists(), "what is named otherwise is not ours");
+    }
+
+    #[test]
+    fn a_tree_goes_whatever_is_in_it_and_nothing_outside_does() {
+        let parent = tempfile::tempdir().unwrap();
+        let (outside, tree) = (parent.path().join("outside"), parent.path().join("tree"));
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "kept").unwrap();
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::create_dir_all(tree.join("0.0/1.0")).unwrap();
+        for directory in ["a", "a/b", "a/b/c", "0.0"] {
+            symlink(&outside, tree.join(directory).join("link")).unwrap();
+            fs::write(tree.join(directory).join("file"), "").unwrap();
+        }
+        fs::set_permissions(tree.join("a/b"), std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+        assert!(remove_tree(&tree));
+        assert!(!tree.exists());
+        assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "kept");
+        assert!(remove_tree(&tree), "what is not there is gone");
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_may_be_long_goes() {
+        const DEPTH: usize = 3000;
+        let parent = tempfile::tempdir().unwrap();
+        let tree = parent.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let mut at = open(rustix::fs::CWD, tree.as_os_str()).unwrap();
+        for _ in 0..DEPTH {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = open(&at, OsStr::new("d")).unwrap();
+        }
+        drop(at);
+        assert!(remove_tree(&tree));
+        assert!(!tree.exists());
+    }
+}

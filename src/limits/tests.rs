@@ -1,0 +1,237 @@
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::{JoinSet, yield_now};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+
+const QUEUE: Duration = Duration::from_secs(3);
+
+fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
+    let second = Duration::from_secs(1);
+    let config = config::Limits {
+        body: 0,
+        header_timeout: second,
+        body_idle: second,
+        commit_delay: second,
+        keep_alive: second,
+        write_stall: second,
+        shutdown_grace: second,
+        session_lifetime: second,
+        per_user,
+        streams_per_user: per_user,
+        per_server,
+        total,
+        queue: QUEUE,
+    };
+    Limits::new(&config, &Metrics::new(TaskTracker::new()))
+}
+
+fn user(name: impl std::fmt::Display) -> UserId {
+    UserId::local(&name.to_string()).unwrap()
+}
+
+fn server(name: impl std::fmt::Display) -> ServerName {
+    ServerName::parse(&name.to_string()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_listens_keeps_nobody_from_calling() {
+    let limits = limits(1, 9, 9);
+    let _stream = limits.admit_stream(&user("alice"), &server("a")).await.unwrap();
+    let _call = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    assert!(limits.admit_stream(&user("alice"), &server("b")).await.unwrap_err().yours);
+}
+
+fn is_empty(limits: &Limits) -> bool {
+    limits.users.lock().is_empty()
+        && limits.servers.lock().is_empty()
+        && limits.all.lock().is_empty()
+        && limits.permits.get() == 0
+        && limits.waiting.get() == 0
+}
+
+/// Starts a request that waits, and returns once it does.
+async fn waiting<F>(waiters: &mut JoinSet<F::Output>, request: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    waiters.spawn(request);
+    yield_now().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refusal_says_whose_limit_it_was() {
+    let limits = limits(1, 2, 3);
+    let (alice, bob) = (user("alice"), user("bob"));
+    let _first = limits.admit(&alice, &server("a")).await.unwrap();
+    assert!(limits.admit(&alice, &server("b")).await.unwrap_err().yours, "alice has one running already");
+    let _second = limits.admit(&bob, &server("a")).await.unwrap();
+    assert!(!limits.admit(&user("carol"), &server("a")).await.unwrap_err().yours, "two run on a");
+    let _third = limits.admit(&user("carol"), &server("b")).await.unwrap();
+    assert!(!limits.admit(&user("dave"), &server("c")).await.unwrap_err().yours, "three run in all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_the_queue_time_and_no_longer() {
+    let limits = limits(1, 9, 9);
+    let _held = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let start = Instant::now();
+    let refused = limits.admit(&user("alice"), &server("a")).await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), QUEUE.as_secs());
+    assert_eq!(refused.retry_after, QUEUE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once() {
+    let limits = Arc::new(limits(2, 9, 9));
+    let held = [limits.admit(&user("alice"), &server("a")).await, limits.admit(&user("alice"), &server("a")).await];
+    let mut waiters = JoinSet::new();
+    for _ in 0..2 {
+        let limits = Arc::clone(&limits);
+        waiting(&mut waiters, async move { limits.admit(&user("alice"), &server("a")).await.is_ok() }).await;
+    }
+    assert_eq!(limits.waiting.get(), 2);
+    let start = Instant::now();
+    assert!(limits.admit(&user("alice"), &server("a")).await.unwrap_err().yours);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(held);
+    assert_eq!(waiters.join_all().await, [true, true]);
+    assert!(is_empty(&limits));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_first_is_let_in_first() {
+    let limits = Arc::new(limits(9, 4, 9));
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(limits.admit(&user("early"), &server("a")).await.unwrap());
+    }
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiters = JoinSet::new();
+    for name in ["first", "second", "third", "fourth"] {
+        let (limits, order) = (Arc::clone(&limits), Arc::clone(&order));
+        waiting(&mut waiters, async move {
+            let permit = limits.admit(&user(name), &server("a")).await.unwrap();
+            order.lock().unwrap().push(name);
+            drop(permit);
+        })
+        .await;
+    }
+    held.pop();
+    let latecomer = async {
+        let permit = limits.admit(&user("latecomer"), &server("a")).await;
+        permit.map(|_| order.lock().unwrap().push("latecomer"))
+    };
+    let (late, _) = tokio::join!(latecomer, waiters.join_all());
+    late.unwrap();
+    assert_eq!(*order.lock().unwrap(), ["first", "second", "third", "fourth", "latecomer"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_with_too_much_to_do_delays_nobody_else() {
+    let limits = Arc::new(limits(2, 4, 4));
+    let mut greedy = JoinSet::new();
+    for _ in 0..100 {
+        let limits = Arc::clone(&limits);
+        waiting(&mut greedy, async move {
+            let permit = limits.admit(&user("greedy"), &server("a")).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            permit.is_ok()
+        })
+        .await;
+    }
+    let start = Instant::now();
+    let _one = limits.admit(&user("modest"), &server("a")).await.unwrap();
+    let _two = limits.admit(&user("modest"), &server("a")).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_keeps_nothing_of_what_another_could_use() {
+    let limits = Arc::new(limits(1, 2, 4));
+    let mut slow = JoinSet::new();
+    for name in 0..100 {
+        let limits = Arc::clone(&limits);
+        waiting(&mut slow, async move {
+            let _permit = limits.admit(&user(name), &server("slow")).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
+        })
+        .await;
+    }
+    let start = Instant::now();
+    let _one = limits.admit(&user("x"), &server("quick")).await.unwrap();
+    let _two = limits.admit(&user("y"), &server("quick")).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_the_queue_leaves_no_trace() {
+    let limits = Arc::new(limits(1, 9, 9));
+    let held = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let mut waiters = JoinSet::new();
+    let theirs = Arc::clone(&limits);
+    waiting(&mut waiters, async move { theirs.admit(&user("alice"), &server("a")).await.is_ok() }).await;
+    assert_eq!((limits.permits.get(), limits.waiting.get()), (1, 1));
+    waiters.shutdown().await;
+    assert_eq!((limits.permits.get(), limits.waiting.get()), (1, 0));
+    drop(held);
+    assert!(is_empty(&limits));
+}
+
+/// Counts one more until dropped, and fails when there are more than `most`.
+struct Within(Arc<AtomicUsize>);
+
+impl Within {
+    fn new(count: &Arc<AtomicUsize>, most: usize) -> Self {
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(now <= most, "{now} at once, {most} allowed");
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn never_more_than_allowed_and_never_fewer_than_asked() {
+    const USERS: usize = 7;
+    const SERVERS: usize = 3;
+    // The queues hold whatever is asked at once, so everything asked must be let in.
+    let limits = Arc::new(limits(3, 11, 17));
+    let counts: Vec<_> = (0..=USERS + SERVERS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let mut requests = JoinSet::new();
+    for worker in 0..USERS * 6 {
+        let (limits, counts) = (Arc::clone(&limits), counts.clone());
+        requests.spawn(async move {
+            let (user_at, own) = (worker % USERS, user(worker % USERS));
+            for step in 0..300 {
+                let server_at = (worker * 31 + step * step) % SERVERS;
+                let permit = limits.admit(&own, &server(server_at)).await.unwrap();
+                let within = [
+                    Within::new(&counts[user_at], 3),
+                    Within::new(&counts[USERS + server_at], 11),
+                    Within::new(&counts[USERS + SERVERS], 17),
+                ];
+                yield_now().await;
+                drop((within, permit));
+            }
+        });
+    }
+    requests.join_all().await;
+    assert!(is_empty(&limits), "idle users and servers are forgotten");
+}
+
+#[tokio::test]
+async fn a_permit_may_move_to_the_task_that_ends_the_call() {
+    let limits = limits(1, 1, 1);
+    let permit = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(async move { drop(permit) });
+    task.join_all().await;
+    assert!(is_empty(&limits));
+}

@@ -1,0 +1,213 @@
+//! What the processes of one request are confined to: a control group, a directory, a user. All of it is made before
+//! they are started, belongs to their group, and is gone after them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cgroup::{self, Cgroups, Leaf};
+use super::group::SpawnError;
+use super::tidy::Tidier;
+use super::users::{Lease, Users};
+use crate::config::{Confinement, Environment};
+use crate::instance::{self, Held};
+use crate::lifecycle::Lifecycle;
+
+/// How long the processes of a killed control group may take to be gone before a request goes on without them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What this run of the program has on the host: a directory and a control group, or why not.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where the requests' directories are made.
+    pub directory: Result<PathBuf, String>,
+    /// Where their control groups are made.
+    pub cgroup: Result<PathBuf, String>,
+}
+
+impl Places {
+    /// Makes them, after removing those of runs that have ended. They are this run's for as long as the second part of
+    /// the answer is kept.
+    #[must_use]
+    pub fn begin(cgroup: &cgroup::Place) -> (Self, [Option<Held>; 2]) {
+        let directory = begin_directory();
+        let cgroup = cgroup::begin(cgroup);
+        let path = |held: &Held| held.path().to_owned();
+        let places = Self {
+            directory: directory.as_ref().map(path).map_err(ToString::to_string),
+            cgroup: cgroup.as_ref().map(path).map_err(ToString::to_string),
+        };
+        (places, [directory.ok(), cgroup.ok()])
+    }
+
+    /// Removes them with everything in them. Blocks, at worst for some seconds.
+    pub fn end(&self) {
+        if let Ok(cgroup) = &self.cgroup {
+            cgroup::end(cgroup);
+        }
+        if let Ok(directory) = &self.directory {
+            let _ = instance::remove_tree(directory);
+        }
+    }
+}
+
+/// The first of the usual places where a directory can be made: that of the service, that of the system for root, that
+/// of the user, the one for temporary files.
+fn begin_directory() -> io::Result<Held> {
+    let named = |name| Environment::Process.read(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/run"));
+    // A user's own directory is closed to the users that root runs servers as.
+    let of_user = of_root.is_none().then(|| named("XDG_RUNTIME_DIR")).flatten();
+    let candidates = [named("RUNTIME_DIRECTORY"), of_root, of_user, named("TMPDIR"), Some("/tmp".into())];
+    let mut refused = io::Error::from(io::ErrorKind::NotFound);
+    for parent in candidates.into_iter().flatten() {
+        instance::sweep(&parent, |path| {
+            let _ = instance::remove_tree(path);
+        });
+        match Held::make(&parent) {
+            Ok(held) => return Ok(held),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Confines the processes of each request. The default confines nothing.
+#[derive(Debug, Default)]
+pub struct Confiner {
+    cgroups: Option<Cgroups>,
+    directory: Option<PathBuf>,
+    next: AtomicU64,
+    users: Users,
+    tidier: Option<Tidier>,
+}
+
+impl Confiner {
+    /// Confines to what is made in these places; what cannot be removed at once is by a task of `lifecycle`.
+    #[must_use]
+    pub fn new(places: &Places, lifecycle: &Lifecycle) -> Self {
+        Self {
+            cgroups: places.cgroup.as_deref().ok().map(Cgroups::of_run),
+            directory: places.directory.clone().ok(),
+            next: AtomicU64::new(0),
+            users: Users::default(),
+            tidier: Some(Tidier::new(lifecycle)),
+        }
+    }
+
+    /// Makes what one request's processes are confined to. Where the host does not offer what was asked for, they are
+    /// confined less; `guarantee` says so at the start.
+    pub(super) fn cell(&self, confinement: &Confinement) -> Result<Cell, SpawnError> {
+        let user = match confinement.run_as {
+            Some(users) => Some(self.users.lease(users).ok_or(SpawnError::TooManyProcesses)?),
+            None => None,
+        };
+        let owner = user.as_ref().map(|user| (user.uid, user.gid));
+        let directory = match &self.directory {
+            Some(parent) if confinement.private_directory => Some(self.make_directory(parent, owner)?),
+            _ => None,
+        };
+        let leaf = self.cgroups.as_ref().map(|cgroups| cgroups.group(confinement)).transpose()?;
+        let limits = self.cgroups.as_ref().map(Cgroups::limits).unwrap_or_default();
+        let by_process = ByProcess {
+            data: confinement.memory.filter(|_| !limits.memory),
+            // It counts the processes of the user, so it is of use only to one of one's own.
+            processes: confinement.pids.filter(|_| !limits.pids && user.is_some()),
+        };
+        Ok(Cell { leaf, directory, user, by_process, tidier: self.tidier.clone() })
+    }
+
+    fn make_directory(&self, parent: &Path, owner: Option<(u32, u32)>) -> io::Result<Directory> {
+        let path = parent.join(self.next.fetch_add(1, Relaxed).to_string());
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let made = Directory { path: Arc::from(path), tidier: self.tidier.clone() };
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::lchown(&made.path, Some(uid), Some(gid))?;
+        }
+        Ok(made)
+    }
+}
+
+/// Limits that hold for each process by itself, where a control group cannot have them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ByProcess {
+    /// `RLIMIT_DATA`, bytes.
+    pub(super) data: Option<u64>,
+    /// `RLIMIT_NPROC`.
+    pub(super) processes: Option<u64>,
+}
+
+/// What one request's processes are confined to. Dropping it kills what is in its control group, then removes the
+/// group and the directory, then frees the user.
+#[derive(Debug, Default)]
+pub(super) struct Cell {
+    pub(super) leaf: Option<Leaf>,
+    directory: Option<Directory>,
+    pub(super) user: Option<Lease>,
+    pub(super) by_process: ByProcess,
+    tidier: Option<Tidier>,
+}
+
+impl Cell {
+    /// The directory of its own.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(|directory| &*directory.path)
+    }
+
+    /// Kills what is in the control group.
+    pub(super) fn kill(&self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
+    }
+
+    /// Waits until nothing is in the control group, which was killed, and removes it.
+    pub(super) async fn emptied(&mut self) {
+        let (deadline, mut pause) = (Instant::now() + PATIENCE, Duration::from_micros(500));
+        while let Some(leaf) = &self.leaf {
+            if leaf.remove() {
+                self.leaf = None;
+            } else if Instant::now() > deadline {
+                return;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let Some(leaf) = self.leaf.take() else { return };
+        leaf.kill();
+        if !leaf.remove()
+            && let Some(tidier) = &self.tidier
+        {
+            tidier.until_done(move || leaf.remove());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Directory {
+    path: Arc<Path>,
+    tidier: Option<Tidier>,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if fs::remove_dir(&self.path).is_err()
+            && let Some(tidier) = &self.tidier
+        {
+            let path = Arc::clone(&self.path);
+            tidier.until_done(move || instance::remove_tree(&path));
+        }
+    }
+}

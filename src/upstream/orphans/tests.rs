@@ -1,0 +1,61 @@
+use super::*;
+
+fn family(strangers: Strangers) -> Family {
+    Family::new(strangers).unwrap()
+}
+
+/// A candidate that is in truth this process: judging looks only at what is written down.
+fn candidate(mark: Option<u64>, born: u64) -> Candidate {
+    let pid = rustix::process::getpid();
+    Candidate { pid, pinned: pidfd_open(pid, PidfdFlags::empty()).unwrap(), ended: false, mark, born }
+}
+
+#[test]
+fn a_mark_tells_whose_an_orphan_is_whatever_its_age() {
+    let family = family(Strangers::End);
+    let first = family.first_mark.unwrap();
+    let [ended, running] = [(); 2].map(|()| family.join().unwrap());
+    family.leave(ended);
+    for born in [0, u64::MAX] {
+        assert!(family.judge(&candidate(Some(first - ended.0), born)) == Verdict::End);
+        assert!(family.judge(&candidate(Some(first - running.0), born)) == Verdict::Wait);
+        // A lower mark, which any process can take, is of no request that runs.
+        assert!(family.judge(&candidate(Some(first - running.0 - 1), born)) == Verdict::End);
+    }
+    let ended = Candidate { ended: true, ..candidate(Some(first - running.0), 0) };
+    assert!(family.judge(&ended) == Verdict::Reap);
+}
+
+#[test]
+fn without_a_mark_an_orphan_ends_with_the_last_request_that_may_have_started_it() {
+    let family = family(Strangers::End);
+    let unmarked = [None, Some(u64::MAX), Some(family.first_mark.unwrap() + 1), Some(7)];
+    for mark in unmarked {
+        let running = family.join().unwrap();
+        let begun = family.table().groups[&running.0].born;
+        assert!(family.judge(&candidate(mark, begun - 1)) == Verdict::End);
+        // One that is being started has no mark yet, and is not old enough.
+        assert!(family.judge(&candidate(mark, begun)) == Verdict::Wait);
+        family.leave(running);
+        assert!(family.judge(&candidate(mark, begun)) == Verdict::End);
+    }
+}
+
+#[test]
+fn leaders_and_strangers_are_spared() {
+    let family = family(Strangers::Spare);
+    assert!(family.judge(&candidate(None, 0)) == Verdict::Spare);
+    let place = family.join().unwrap();
+    let leader = candidate(None, 0);
+    family.table().groups.get_mut(&place.0).unwrap().leader = Some(leader.pid);
+    assert!(family.judge(&leader) == Verdict::Spare);
+    family.abandon(place, leader.pid);
+    assert!(family.judge(&leader) == Verdict::Bury);
+}
+
+#[test]
+fn nothing_can_be_started_once_everything_is_being_ended() {
+    let family = family(Strangers::Spare);
+    family.table().closed = true;
+    assert!(family.join().is_none());
+}

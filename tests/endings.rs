@@ -1,0 +1,219 @@
+//! However a server ends, or does not start, its client is told so at once.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::{Map, Value, json};
+use support::mcp::Answer;
+use support::{Bridge, Client, Home, procs, server};
+use tokio::task::JoinSet;
+use tollbridge::upstream::group::SpawnError;
+
+/// From the end of a server to its client's answer.
+const AT_ONCE: Duration = Duration::from_millis(250);
+/// How long after a request something of it may still be there.
+const SETTLED: Duration = Duration::from_secs(3);
+
+const POINTS: [&str; 3] = ["start", "initialized", "call"];
+const WAYS: [&str; 4] = ["code=0", "code=1", "signal=11", "signal=9"];
+
+fn serve(home: &Home, servers: &Map<String, Value>) -> Bridge {
+    home.serve(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers }))
+}
+
+fn one(command: &str, arguments: &[&str]) -> Value {
+    json!({ "command": command, "args": arguments, "eofGrace": "50ms", "termGrace": "50ms" })
+}
+
+/// How long ago the moment in the file was.
+fn since(stamp: &Path) -> Duration {
+    let text = fs::read_to_string(stamp).expect("a moment");
+    let (seconds, nanoseconds) = text.split_once(' ').expect("two numbers");
+    let then = Duration::new(seconds.parse().expect("a number"), nanoseconds.parse().expect("a number"));
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).expect("below a second"));
+    now.saturating_sub(then)
+}
+
+#[tokio::test]
+async fn every_exit_at_every_point_is_told_at_once_also_while_a_grandchild_holds_stdout() {
+    let home = Home::without_key();
+    let marker = format!("marker={}", home.marker());
+    let mut servers = Map::new();
+    for point in POINTS {
+        for way in WAYS {
+            for hold in ["no", "yes"] {
+                let name = format!("{point}-{}-{hold}", way.replace('=', "-"));
+                let stamp = format!("stamp={}", home.path().join(&name).display());
+                let (at, hold) = (format!("at={point}"), format!("hold={hold}"));
+                servers.insert(name, one(&server("hostile"), &["exits", &at, way, &hold, &stamp, &marker]));
+            }
+        }
+    }
+    let bridge = serve(&home, &servers);
+    for name in servers.keys() {
+        for mut client in [Client::modern(&bridge, name, None), Client::without_session(&bridge, name, None)] {
+            let answer = client.call("act", json!({})).await.expect("an answer");
+            let late = since(&home.path().join(name));
+            assert_eq!(answer.status, 502, "{name}: {answer:?}");
+            assert!(answer.response().to_string().contains("ended before it answered"), "{name}: {answer:?}");
+            assert!(late < AT_ONCE, "{name}: told after {late:?}");
+        }
+    }
+    let none = || procs::with_marker(home.marker()).is_empty().then_some(());
+    procs::eventually(SETTLED, none).await.expect("nothing is left");
+}
+
+/// A program that can be configured, and then changed.
+fn program(home: &Home, name: &str) -> std::path::PathBuf {
+    let path = home.path().join(name);
+    fs::copy("/bin/true", &path).expect("a file");
+    path
+}
+
+fn refused(answer: &Answer, status: u16, says: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    let text = answer.response().to_string();
+    assert!(text.contains(says), "{text}");
+    assert!(!text.contains("/tmp"), "where its programs are is nobody's business: {text}");
+    assert_eq!(answer.header("retry-after").is_some(), status == 503, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_is_a_502_that_says_why() {
+    let home = Home::without_key();
+    let [gone, closed, garbage, large] = ["gone", "closed", "garbage", "large"].map(|name| program(&home, name));
+    let paths = [("gone", &gone), ("closed", &closed), ("garbage", &garbage), ("large", &large)];
+    let mut servers: Map<_, _> =
+        paths.iter().map(|(name, path)| ((*name).to_owned(), one(&path.to_string_lossy(), &[]))).collect();
+    let long = "x".repeat(100_000);
+    servers["large"]["env"] = json!({ "A": long, "B": long, "C": long });
+    let bridge = serve(&home, &servers);
+    fs::remove_file(&gone).expect("ours");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("ours");
+    fs::write(&garbage, "neither ELF nor script").expect("ours");
+    // The system takes a quarter of the stack's limit for arguments and environment, and 128 KiB at least.
+    limit(bridge.worker(), Resource::Stack, 512 << 10);
+    let expected = [
+        ("gone", "does not exist"),
+        ("closed", "may not be used by this user"),
+        ("garbage", "neither an executable for this machine nor a script"),
+        ("large", "larger than the system allows"),
+    ];
+    for (name, says) in expected {
+        let answer = Client::modern(&bridge, name, None).call("act", json!({})).await.expect("an answer");
+        refused(&answer, 502, says);
+    }
+    assert!(bridge.children().is_empty(), "nothing half-made remains");
+}
+
+fn limit(process: u32, resource: Resource, to: u64) {
+    let pid = Pid::from_raw(process.try_into().expect("a pid")).expect("not 0");
+    let maximum = prlimit(Some(pid), resource, Rlimit { current: Some(to), maximum: getrlimit(resource).maximum });
+    maximum.expect("root, or the same user");
+}
+
+#[tokio::test]
+async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes() {
+    let home = Home::without_key();
+    let marker = format!("marker={}", home.marker());
+    let servers = [
+        ("slow".to_owned(), one(&server("hostile"), &["polite", "delay=1500", &marker])),
+        ("quick".to_owned(), one(&server("hostile"), &["polite", &marker])),
+    ];
+    let bridge = serve(&home, &servers.into_iter().collect());
+    let mut client = Client::modern(&bridge, "quick", None);
+    assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
+    let mut slow = Client::modern(&bridge, "slow", None);
+    let mut running = JoinSet::new();
+    running.spawn(async move { slow.call("act", json!({})).await });
+    let started = || (!bridge.children().is_empty()).then_some(());
+    procs::eventually(SETTLED, started).await.expect("it runs");
+    let worker = bridge.worker();
+    let before = getrlimit(Resource::Nofile).maximum.unwrap_or(20_000);
+    // One more connection can be accepted, and no server's pipes be made.
+    limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 4);
+    for _ in 0..3 {
+        let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+        refused(&answer, 503, "");
+    }
+    // Nearly all are in use now.
+    let used = procs::descriptors(worker) as u64;
+    limit(worker, Resource::Nofile, used + 1 + used / 50);
+    let shed = async {
+        loop {
+            let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+            if answer.response().to_string().contains("short of file descriptors") {
+                break answer;
+            }
+        }
+    };
+    refused(&tokio::time::timeout(SETTLED, shed).await.expect("it is seen"), 503, "short of file descriptors");
+    assert_eq!(running.join_all().await.remove(0).expect("an answer").text(), "done", "what runs finishes");
+    limit(worker, Resource::Nofile, before);
+    let again = async {
+        while Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer").status != 200 {}
+    };
+    tokio::time::timeout(SETTLED, again).await.expect("it is let in again");
+}
+
+/// A control group of version 1 in which only so many processes may be.
+struct FewProcesses(std::path::PathBuf);
+
+impl FewProcesses {
+    fn of(process: u32) -> Option<Self> {
+        let path = Path::new("/sys/fs/cgroup/pids").join(format!("tollbridge-test-{process}"));
+        fs::create_dir(&path).ok()?;
+        let few = Self(path);
+        let joined = fs::write(few.0.join("cgroup.procs"), process.to_string());
+        let limited = fs::write(few.0.join("pids.max"), procs::threads(process).to_string());
+        (joined.is_ok() && limited.is_ok()).then_some(few)
+    }
+
+    fn lift(&self) {
+        fs::write(self.0.join("pids.max"), "max").expect("ours");
+    }
+}
+
+impl Drop for FewProcesses {
+    fn drop(&mut self) {
+        for process in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write("/sys/fs/cgroup/pids/cgroup.procs", process);
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn without_processes_new_work_is_turned_away_and_let_in_again() {
+    let home = Home::without_key();
+    let marker = format!("marker={}", home.marker());
+    let servers = [("quick".to_owned(), one(&server("hostile"), &["polite", &marker]))];
+    let bridge = serve(&home, &servers.into_iter().collect());
+    let Some(few) = FewProcesses::of(bridge.worker()) else { return };
+    for _ in 0..3 {
+        let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+        refused(&answer, 503, "processes");
+    }
+    few.lift();
+    let again = async {
+        while Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer").status != 200 {}
+    };
+    tokio::time::timeout(SETTLED, again).await.expect("it is let in again");
+}
+
+#[test]
+fn what_may_pass_is_told_from_what_will_not() {
+    for passes in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+        assert!(SpawnError::from(passes).may_pass(), "{passes}");
+    }
+    for stays in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::TOOBIG, Errno::IO] {
+        assert!(!SpawnError::from(stays).may_pass(), "{stays}");
+    }
+}
