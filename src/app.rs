@@ -34,6 +34,7 @@ use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::tokens::TokenSource;
 use crate::upstream::confine::{Confiner, Places};
+use crate::upstream::container::Containers;
 use crate::upstream::group::Spawner;
 use crate::upstream::guarantee::{self, Verdict};
 use crate::upstream::http::HttpServers;
@@ -95,6 +96,7 @@ pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = 
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;
+    let containers = Containers::new(&config, &spawner, &lifecycle);
     promise(&config, &places)?;
     let limits = Limits::new(&config.limits, &metrics);
     lifecycle.accompany(limits.pressure().watch());
@@ -106,6 +108,7 @@ pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = 
         relay,
         keyring,
         spawner: spawner.clone(),
+        containers: Arc::clone(&containers),
         mirrors: Mirrors::default(),
         eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
@@ -126,7 +129,7 @@ pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = 
     lifecycle.spawn(server.run(listener));
     tokio::select! {
         stopped = until_stopped(&lifecycle, config.limits.shutdown_grace, orphaned) => stopped?,
-        () = admin.serve(store, metrics, &lifecycle) => {}
+        () = admin.serve((store, containers), metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
         tracing::error!("a process could not be ended");
@@ -200,9 +203,14 @@ impl AdminListener {
         Ok(Self(Some(listener)))
     }
 
-    async fn serve(self, store: Arc<TokenStore>, metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
+    async fn serve(self, needed: (Arc<TokenStore>, Arc<Containers>), metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
         let Some(listener) = self.0 else { return std::future::pending().await };
+        let (store, containers) = needed;
         let check = async move || {
+            if !containers.are_cleared() {
+                tracing::warn!("not ready: containers of requests that have ended are still there");
+                return false;
+            }
             let checked = store.check().await;
             checked.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
         };

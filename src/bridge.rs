@@ -50,6 +50,7 @@ use crate::store::TokenStore;
 use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::Upstream;
+use crate::upstream::container::Containers;
 use crate::upstream::group::{Graces, Spawner};
 use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
@@ -80,6 +81,8 @@ pub struct Bridge {
     pub keyring: Arc<Keyring>,
     /// Starts programs.
     pub spawner: Spawner,
+    /// Starts containers, and clears away after them.
+    pub containers: Arc<Containers>,
     /// Finds the exchange that something is for, on whichever node it is.
     pub relay: Relay,
     /// What has been learned of servers.
@@ -250,17 +253,22 @@ impl Bridge {
     fn open_for(&self, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
         match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, &program, &server.process, token);
-                let started = started.inspect_err(|_| {
-                    self.metrics.spawn_failures.inc();
-                })?;
-                Ok(Upstream::Stdio(Box::new(started)))
+                let started = StdioServer::start(&self.spawner, program, &server.process, token);
+                Ok(Upstream::Stdio(Box::new(started.inspect_err(|_| self.spawn_failed())?)))
+            }
+            Launch::Container(container) => {
+                let started = self.containers.start(container, &server.process, token);
+                Ok(Upstream::Container(Box::new(started.inspect_err(|_| self.spawn_failed())?)))
             }
             Launch::Http(call) => {
                 let opened = self.http.open(&server.name, &call, server.process.line)?;
                 Ok(Upstream::Http(Box::new(opened)))
             }
         }
+    }
+
+    fn spawn_failed(&self) {
+        self.metrics.spawn_failures.inc();
     }
 
     /// Ends a server that its call no longer needs.

@@ -1,10 +1,11 @@
-//! The commands: `serve`, `check`, `doctor`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout, everything else
-//! to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
+//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout,
+//! everything else to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
 
 pub mod check;
 pub mod doctor;
 mod exec_as;
 pub mod keygen;
+pub mod pull;
 pub mod serve;
 pub mod token;
 
@@ -32,6 +33,8 @@ enum Command {
     Check(check::Check),
     /// Say what holds on this host for the servers' processes: how they are ended, limited and kept apart.
     Doctor(doctor::Doctor),
+    /// Pull the images of a configuration file, ahead of the requests that need them.
+    Pull(pull::Pull),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Save, list and delete users' tokens.
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Pull(pull) => pull.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),
         Command::Keygen(keygen) => keygen.run(),

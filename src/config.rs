@@ -25,6 +25,10 @@ mod value;
 mod arguments;
 mod confinement;
 mod container;
+mod container_plan;
+mod engine;
+mod hazards;
+mod image_plan;
 mod launch_plan;
 mod program;
 
@@ -52,6 +56,7 @@ use crate::secret::Secret;
 use crate::user::UserId;
 
 pub use confinement::{Confinement, RunAs};
+pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
 pub use load::{LoadOptions, load, parse};
 pub use problem::{Problem, Problems};
@@ -378,6 +383,8 @@ pub struct ProcessLimits {
 pub enum Plan {
     /// A program that speaks MCP on stdin and stdout.
     Stdio(StdioPlan),
+    /// A container whose program does.
+    Container(ContainerPlan),
     /// A server elsewhere that speaks MCP over HTTP.
     Http(HttpPlan),
 }
@@ -391,6 +398,8 @@ pub struct StdioPlan {
     pub args: Vec<Template>,
     /// Its whole environment: the declared variables plus PATH, HOME, LANG and TMPDIR.
     pub env: Vec<(String, Template)>,
+    /// Files that hold the user's token, and the variables that hold their paths.
+    pub token_files: Vec<TokenFilePlan>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
     /// What it may use.
@@ -414,6 +423,8 @@ pub struct HttpPlan {
 pub enum Launch {
     /// A program to start.
     Stdio(StdioLaunch),
+    /// A container to start.
+    Container(ContainerLaunch),
     /// An HTTP server to call.
     Http(HttpLaunch),
 }
@@ -426,6 +437,8 @@ pub struct StdioLaunch {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(String, Secret)>,
+    /// Files to make before it starts, and the variables that hold their paths.
+    pub token_files: Vec<TokenFile>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
     /// What it may use.

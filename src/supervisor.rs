@@ -1,5 +1,6 @@
 //! The parent of the worker: started first, it does nothing but hand on signals and, however the worker ends, clear
-//! away everything that the worker had started.
+//! away everything that the worker had started, processes first, then what its `will` names: containers, and files
+//! with tokens.
 //!
 //! ```text
 //! supervisor ── subreaper; one thread, no runtime; reaps whatever falls to it (as PID 1, everything)
@@ -10,12 +11,14 @@
 //! What neither can do: if both are killed at the same moment, only what is around them (a service manager's control
 //! group, a container) ends the rest.
 
+pub mod will;
+
 use std::ffi::{OsString, c_int};
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -50,7 +53,7 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
-        Ok(worker) => watch(worker, &waited_for),
+        Ok((worker, way)) => watch(worker, way, &waited_for),
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
             ExitCode::FAILURE
@@ -72,16 +75,18 @@ pub fn harden() {
     let _ = set_name(c"tollbridge");
 }
 
-fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<Pid> {
+fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)> {
     // The same program even if its file has been replaced since. Its own group, so that Ctrl-C reaches it once,
     // through us; the standard library empties its signal mask.
     let name = std::env::args_os().next().unwrap_or_else(|| "tollbridge".into());
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name).args(args).env(SUPERVISOR, getpid().as_raw_pid().to_string()).process_group(0);
-    Ok(Pid::from_child(&command.spawn()?))
+    let (way, theirs) = will::way()?;
+    command.stdin(Stdio::from(theirs));
+    Ok((Pid::from_child(&command.spawn()?), way))
 }
 
-fn watch(worker: Pid, signals: &Signals) -> ExitCode {
+fn watch(worker: Pid, way: OwnedFd, signals: &Signals) -> ExitCode {
     loop {
         let number = signals.wait();
         if let Some(&signal) = HANDED_ON.iter().find(|signal| signal.as_raw() == number) {
@@ -91,6 +96,9 @@ fn watch(worker: Pid, signals: &Signals) -> ExitCode {
             let _all_gone = descendants::end_all(Instant::now() + CLEARING, || {
                 reap(None);
             });
+            if let Some(will) = will::read(way) {
+                will.execute(status.exit_status() == Some(0));
+            }
             return exit_code(status);
         }
     }
@@ -112,12 +120,22 @@ fn exit_code(status: WaitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code: c_int| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
+/// Whether this worker has a supervisor that lives.
+#[must_use]
+pub fn is_supervised() -> bool {
+    named_supervisor().is_some_and(|supervisor| getppid() == Some(supervisor))
+}
+
+/// Who said to be the supervisor when this process was started.
+#[expect(clippy::disallowed_methods, reason = "said by the supervisor, not by the operator")]
+fn named_supervisor() -> Option<Pid> {
+    std::env::var(SUPERVISOR).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?))
+}
+
 /// Resolves when the supervisor of this worker is gone, at once if it is gone already, never if it had none. Call it
 /// in the runtime.
 pub fn orphaned() -> impl Future<Output = ()> + Send + 'static {
-    #[expect(clippy::disallowed_methods, reason = "said by the supervisor, not by the operator")]
-    let supervisor = std::env::var(SUPERVISOR).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-    let pinned = supervisor.map(pin_parent);
+    let pinned = named_supervisor().map(pin_parent);
     async move {
         match pinned {
             None => std::future::pending().await,

@@ -4,15 +4,18 @@
 pub mod cgroup;
 mod command_line;
 pub mod confine;
+pub mod container;
 pub mod group;
 pub mod guarantee;
 pub mod http;
+pub mod instance;
 mod junk;
 pub mod lines;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;
 mod tidy;
+pub mod token_files;
 mod users;
 
 pub use command_line::EXEC_AS;
@@ -23,6 +26,7 @@ use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
+use container::ContainerServer;
 use group::{Graces, SpawnError};
 use http::HttpServer;
 use stdio::StdioServer;
@@ -31,6 +35,8 @@ use stdio::StdioServer;
 pub enum Upstream {
     /// A child process.
     Stdio(Box<StdioServer>),
+    /// A container, by the client of its engine.
+    Container(Box<ContainerServer>),
     /// A server elsewhere, in a session of its own.
     Http(Box<HttpServer>),
 }
@@ -110,6 +116,7 @@ impl Upstream {
     pub fn send(&mut self, message: &str) {
         match self {
             Self::Stdio(server) => server.send(message),
+            Self::Container(server) => server.client.send(message),
             Self::Http(server) => server.send(message),
         }
     }
@@ -121,6 +128,7 @@ impl Upstream {
     pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
         match self {
             Self::Stdio(server) => server.receive().await,
+            Self::Container(server) => server.client.receive().await,
             Self::Http(server) => server.receive().await,
         }
     }
@@ -128,7 +136,7 @@ impl Upstream {
     /// From now on the server may be silent for as long as it likes: what it says of its own accord is waited for.
     pub fn stay(&mut self) {
         match self {
-            Self::Stdio(_) => {}
+            Self::Stdio(_) | Self::Container(_) => {}
             Self::Http(server) => server.stay(),
         }
     }
@@ -136,7 +144,7 @@ impl Upstream {
     /// Listens to what the server says of its own accord, which a program says anyway.
     pub fn listen(&mut self) {
         match self {
-            Self::Stdio(_) => {}
+            Self::Stdio(_) | Self::Container(_) => {}
             Self::Http(server) => server.listen(),
         }
     }
@@ -148,6 +156,7 @@ impl Upstream {
     pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
         match self {
             Self::Stdio(server) => server.junk(line),
+            Self::Container(server) => server.client.junk(line),
             Self::Http(server) => server.junk(line),
         }
     }
@@ -155,7 +164,7 @@ impl Upstream {
     /// Adds headers to what is sent from now on; a program has no use for them.
     pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
         match self {
-            Self::Stdio(_) => {}
+            Self::Stdio(_) | Self::Container(_) => {}
             Self::Http(server) => server.mirror(headers),
         }
     }
@@ -164,6 +173,7 @@ impl Upstream {
     pub fn explain(&self) {
         match self {
             Self::Stdio(server) => server.explain(),
+            Self::Container(server) => server.client.explain(),
             Self::Http(_) => {}
         }
     }
@@ -171,7 +181,8 @@ impl Upstream {
     /// Ends the server and waits until nothing of it is left.
     pub async fn close(self, graces: Graces) {
         match self {
-            Self::Stdio(server) => server.close(graces).await,
+            Self::Stdio(server) => drop(server.close(graces).await),
+            Self::Container(server) => server.close(graces).await,
             Self::Http(server) => server.close(graces).await,
         }
     }

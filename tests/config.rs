@@ -88,7 +88,7 @@ fn the_examples_of_other_servers_are_right_too() {
     let path = place.path().display().to_string();
     let (summary, problems, code) = place.check(&[], &[ALICE, BOB, ("PATH", &path), ("NOTION_IMAGE", "sk-image")]);
     assert_eq!((problems.as_str(), code), ("", Some(0)));
-    assert!(summary.contains(&format!("program    {}", docker.display())), "{summary}");
+    assert!(summary.contains(&format!("engine     {}", docker.display())), "{summary}");
     assert!(summary.contains("header     authorization = the user's token"), "{summary}");
     assert!(!summary.contains("sk-image"), "{summary}");
 }
@@ -101,6 +101,30 @@ fn a_table_pasted_from_a_client_works_by_itself() {
     assert_eq!((problems.as_str(), code), ("", Some(0)));
     assert!(summary.contains("identity     everybody is local") && summary.contains("ok: 2 servers"), "{summary}");
     assert!(summary.contains("url        https://a.example") && !summary.contains("sk-"), "{summary}");
+}
+
+#[test]
+fn a_container_is_shown_with_what_it_was_completed_by() {
+    let text = r#"{ "mcpServers": {
+        "image": { "image": "mcp/time:1", "args": ["sk-1"], "env": { "A": "sk-2", "HOME": "sk-3" }, "memory": "64MiB" },
+        "raw": { "command": "docker", "args": ["-H", "sk-4", "run", "-i", "--init", "-v", "sk-5:/x", "mcp/time:2"],
+                 "allowUnsafe": ["-v"] },
+        "gateway": { "command": "docker", "args": ["mcp", "gateway", "run"] } } }"#;
+    let place = Place::new(text);
+    symlink("/bin/sh", place.path().join("docker")).unwrap();
+    let path = place.path().display().to_string();
+    let (summary, problems, code) = place.check(&[], &[("PATH", &path)]);
+    assert_eq!((problems.as_str(), code), ("", Some(0)));
+    for expected in [
+        "image      mcp/time:1\n  completed  --rm --interactive --init --pull=never --log-driver=none \
+         --security-opt=no-new-privileges --cap-drop=ALL --pids-limit=256 --memory=67108864b\n  arguments  1\n",
+        "image      mcp/time:2\n  completed  --rm --pull=never --log-driver=none --security-opt=no-new-privileges \
+         --cap-drop=ALL --pids-limit=256 --memory=1073741824b\n  arguments  8\n",
+        &format!("server gateway\n  program    {path}/docker\n  arguments  3\n"),
+    ] {
+        assert!(summary.contains(expected), "{expected:?} is missing in\n{summary}");
+    }
+    assert!(!summary.contains("sk-"), "a value is shown:\n{summary}");
 }
 
 #[test]

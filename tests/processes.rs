@@ -51,6 +51,7 @@ fn launch(program: impl Into<PathBuf>, args: &[&str]) -> StdioLaunch {
         args: args.iter().map(Into::into).collect(),
         env: Vec::new(),
         cwd: None,
+        token_files: Vec::new(),
         confinement: Confinement::default(),
     }
 }

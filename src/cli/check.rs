@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::EXIT_USAGE;
 use crate::config::{
-    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, Template, TokenStoreConfig,
-    TokenStoreKind,
+    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template,
+    TokenStoreConfig, TokenStoreKind,
 };
 
 /// Arguments of `check`.
@@ -110,14 +110,13 @@ fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
     match &server.plan {
         Plan::Stdio(plan) => {
             writeln!(out, "  program    {}", plan.program.display())?;
-            let holes = plan.args.iter().filter(|arg| arg.holds_token()).count();
-            let visible = if holes == 0 { String::new() } else { format!(", {holes} with the token, visible in ps") };
-            writeln!(out, "  arguments  {}{visible}", plan.args.len())?;
-            if let Some(cwd) = &plan.cwd {
-                writeln!(out, "  directory  {}", cwd.display())?;
-            }
-            confinement(&plan.confinement, out)?;
-            plan.env.iter().try_for_each(|(name, value)| writeln!(out, "  env        {name}{}", reference(value)))
+            program(plan, plan.args.len(), out)
+        }
+        Plan::Container(plan) => {
+            writeln!(out, "  engine     {}", plan.engine.program.display())?;
+            writeln!(out, "  image     {}", image(&plan.image))?;
+            writeln!(out, "  completed  {}", plan.added.join(" "))?;
+            program(&plan.client, plan.arguments, out)
         }
         Plan::Http(plan) => {
             writeln!(out, "  url        {}{}", plan.origin, reference(&plan.url))?;
@@ -145,12 +144,36 @@ fn confinement(confinement: &Confinement, out: &mut impl Write) -> io::Result<()
     Ok(())
 }
 
+/// What is started, with that many arguments as written.
+fn program(plan: &StdioPlan, arguments: usize, out: &mut impl Write) -> io::Result<()> {
+    let holes = plan.args.iter().filter(|arg| arg.holds_token()).count();
+    let visible = if holes == 0 { String::new() } else { format!(", {holes} with the token, visible in ps") };
+    writeln!(out, "  arguments  {arguments}{visible}")?;
+    if let Some(cwd) = &plan.cwd {
+        writeln!(out, "  directory  {}", cwd.display())?;
+    }
+    confinement(&plan.confinement, out)?;
+    plan.env.iter().try_for_each(|(name, value)| writeln!(out, "  env        {name}{}", reference(value)))?;
+    plan.token_files.iter().try_for_each(|file| {
+        let (name, directory) = (&file.variable, file.directory.display());
+        writeln!(out, "  env        {name} = the path of a file in {directory} that holds the user's token")
+    })
+}
+
+/// The name of an image, or where it comes from.
+fn image(image: &Template) -> String {
+    match image.source() {
+        Source::Plain => image.fixed_text().map_or(String::new(), |text| format!(" {text}")),
+        _ => reference(image),
+    }
+}
+
 /// Where a value comes from.
 fn reference(value: &Template) -> String {
     match value.source() {
         Source::Plain => String::new(),
         Source::Env(name) => format!(" = $env {name}"),
-        Source::UserToken => " = the user's token".to_owned(),
+        Source::UserToken | Source::UserTokenFile => " = the user's token".to_owned(),
         Source::Bridge => " (the bridge's own)".to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
+use crate::supervisor::will::Will;
 use crate::telemetry::{self, FILTER_VARIABLE, Format};
 use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
@@ -108,7 +109,18 @@ fn serve(config: Config, places: Places) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await }) {
+    let will = Will::of(&config);
+    if supervisor::is_supervised()
+        && let Err(error) = will.leave()
+    {
+        tracing::warn!(%error, "the supervisor cannot be told what to clear away");
+    }
+    let outcome = runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await });
+    drop(runtime);
+    if !supervisor::is_supervised() {
+        will.execute(false);
+    }
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot serve");

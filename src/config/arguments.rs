@@ -27,19 +27,18 @@ struct Assignment {
 }
 
 impl Loader<'_> {
-    /// The arguments that `drafts` make; variables of a container that hold the token go to `env`.
+    /// The arguments that `drafts` make; those of a container engine's `run` have `roles`, and there variables of the
+    /// container that hold the token go to `env`.
     pub(super) fn args(
         &mut self,
         drafts: &[Draft],
-        engine: bool,
+        roles: Option<&[Role]>,
         allowed: bool,
         env: &mut Vec<(String, Template)>,
     ) -> Vec<Template> {
-        let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
-        let roles = if engine { container::roles(&words) } else { None };
         let mut args = Vec::new();
         for (index, draft) in drafts.iter().enumerate() {
-            let place = match &roles {
+            let place = match roles {
                 Some(roles) if draft.source == Source::UserToken => self.place(roles[index], draft),
                 _ => Place::Argument,
             };
@@ -52,7 +51,7 @@ impl Loader<'_> {
         args
     }
 
-    fn arg(&mut self, draft: &Draft, allowed: bool) -> Option<Template> {
+    pub(super) fn arg(&mut self, draft: &Draft, allowed: bool) -> Option<Template> {
         if draft.source == Source::UserToken && !allowed {
             let help = "pass it in `env`; if the program takes it in no other way, add \"allowTokenInArgs\": true";
             self.report(&draft.at, "arguments are visible in ps to every user of this machine", help);
@@ -65,7 +64,8 @@ impl Loader<'_> {
         let text = draft.text.as_ref().map_or("", |text| text);
         let help = "pass it to the container by `env` and `-e NAME`";
         let message = match role {
-            Role::Option | Role::Program => return Place::Argument,
+            Role::Program => return Place::Argument,
+            Role::Option => "the token cannot decide how a container is started",
             Role::Image => "the token cannot choose an image",
             Role::EnvFile => "the token cannot choose a file of variables",
             Role::Env(start) => match text[start..].split_once('=') {

@@ -118,7 +118,7 @@ mod tests {
     fn confinement(server: &Server) -> Confinement {
         match &server.plan {
             Plan::Stdio(plan) => plan.confinement,
-            Plan::Http(_) => panic!("a program was expected"),
+            Plan::Container(_) | Plan::Http(_) => panic!("a program was expected"),
         }
     }
 

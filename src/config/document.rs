@@ -270,7 +270,7 @@ fn holds_key(value: &Value<'_>, name: &str) -> bool {
 fn json(value: &Value<'_>) -> serde_json::Value {
     match value {
         Value::StringLit(text) => text.value.as_ref().into(),
-        // No field takes a fraction: a number that is out of range is a misfit like any other.
+        // A number that is out of range is a misfit like any other.
         Value::NumberLit(number) => number.value.parse::<serde_json::Number>().map_or(0.5.into(), Into::into),
         Value::BooleanLit(truth) => truth.value.into(),
         Value::Object(object) => {

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-pub use super::{Protocol, Questions, Transport};
+pub use super::{EngineKind, Protocol, Questions, Transport};
 pub use text::{Object, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
@@ -238,24 +238,42 @@ pub struct Limits {
     pub line: Option<Size>,
 }
 
-/// An MCP server: a program (`command`) or one elsewhere (`url`).
+/// An MCP server: a program (`command`), a container (`image`) or one elsewhere (`url`).
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "server")]
-#[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["url"] }]))]
+#[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["image"] }, { "required": ["url"] }]))]
 pub struct Server {
-    /// `stdio`, or `http`, `streamable-http` or `sse`; follows from `command` or `url`.
+    /// `stdio`, or `http`, `streamable-http` or `sse`; follows from `command`, `image` or `url`.
     #[serde(rename = "type")]
     pub kind: Option<ServerKind>,
     /// The program: a name found in PATH, or a path, relative to this file.
     pub command: Option<Value>,
-    /// Its arguments.
+    /// Its arguments; those of the program in the container, if it is one.
     pub args: Option<Vec<Option<Value>>>,
-    /// Its environment; PATH, HOME, LANG and TMPDIR come from the bridge unless they are named here.
+    /// Its environment. PATH, HOME, LANG and TMPDIR of a program come from the bridge unless they are named here; a
+    /// container gets what is named here and nothing else.
     pub env: Option<BTreeMap<String, Option<Value>>>,
     /// Its working directory. Relative to this file.
     pub cwd: Option<Value>,
     /// Lets `<<token>>` stand in `args`, where it is visible in ps to every user of the machine. Default: false.
     pub allow_token_in_args: Option<bool>,
+    /// The image of a container, which must have been pulled (`tollbridge pull`). With `command` it is an argument.
+    pub image: Option<Value>,
+    /// The container engine, by its command line. Default: `docker`.
+    pub engine: Option<EngineKind>,
+    /// The container's network, as `--network`. Default: the engine's own.
+    pub network: Option<String>,
+    /// Whether the container's file system can only be read, except for an empty `/tmp`. Default: false.
+    pub read_only: Option<bool>,
+    /// The user in the container, as `--user`. Default: the image's.
+    pub user: Option<String>,
+    /// Mounts, as `source:target` (read-only) or `source:target:rw`. A relative source starts at this file.
+    pub mounts: Option<Vec<Option<String>>>,
+    /// Options of the engine that would be refused, by their names, as in `--cap-add`: what they give to the container
+    /// is given on purpose.
+    pub allow_unsafe: Option<Vec<Option<String>>>,
+    /// Whether the image must be named by its digest (`name@sha256:…`). Default: false.
+    pub require_digest: Option<bool>,
     /// The URL of a server elsewhere.
     pub url: Option<Value>,
     /// Headers to send to it.

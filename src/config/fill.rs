@@ -1,12 +1,13 @@
 //! Where a token meets a template: one launch plan for one user, zeroed when it is dropped.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hole::Unfit;
-use super::{HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, Template};
+use super::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, Template, TokenFile};
 use crate::secret::Secret;
 
 /// The longest argument or environment variable (with its name), bytes: the system takes no longer one
@@ -75,6 +76,10 @@ impl Server {
     pub fn fill(&self, token: Option<&Secret>) -> Result<Launch, FillError> {
         match &self.plan {
             Plan::Stdio(plan) => plan.fill(token).map(Launch::Stdio),
+            Plan::Container(plan) => plan.client.fill(token).map(|client| {
+                let (engine, options_at) = (Arc::clone(&plan.engine), plan.options_at);
+                Launch::Container(ContainerLaunch { engine, client, options_at })
+            }),
             Plan::Http(plan) => plan.fill(token).map(Launch::Http),
         }
     }
@@ -85,7 +90,8 @@ impl StdioPlan {
         let mut launch = StdioLaunch {
             program: self.program.clone(),
             args: Vec::with_capacity(self.args.len()),
-            env: Vec::with_capacity(self.env.len()),
+            env: Vec::with_capacity(self.env.len() + self.token_files.len()),
+            token_files: Vec::with_capacity(self.token_files.len()),
             cwd: self.cwd.clone(),
             confinement: self.confinement,
         };
@@ -99,6 +105,11 @@ impl StdioPlan {
             let text = value.fill_at(token, name.len() + 1, || format!("env.{name}"))?;
             size += cost(name.len() + 1 + text.expose().len());
             launch.env.push((name.clone(), text));
+        }
+        for file in &self.token_files {
+            let content = file.content.fill_at(token, 0, || format!("env.{}", file.variable))?;
+            let (variable, directory) = (file.variable.clone(), file.directory.clone());
+            launch.token_files.push(TokenFile { variable, directory, content });
         }
         if size > MAX_LAUNCH { Err(FillError::OverBudget) } else { Ok(launch) }
     }

@@ -7,13 +7,14 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::container;
+use super::container_plan::{Rules, of_client};
 use super::file::{self, ServerKind, Value};
 use super::load::Loader;
 use super::path::Path;
 use super::program::DEFAULT_PATH;
 use super::template::{self, Fault, Source, Template};
 use super::value::{Draft, Expansion};
-use super::{HttpPlan, MAX_VALUE, StdioPlan, Transport, url_template};
+use super::{HttpPlan, MAX_VALUE, Plan, StdioPlan, TokenFilePlan, Transport, url_template};
 
 /// Headers that the bridge or the connection sets, besides `mcp-*`.
 const OWN_HEADERS: &[&str] = &[
@@ -38,26 +39,58 @@ const OWN_HEADERS: &[&str] = &[
 const INHERITED: [(&str, Option<&str>); 4] =
     [("PATH", Some(DEFAULT_PATH)), ("HOME", None), ("LANG", Some("C.UTF-8")), ("TMPDIR", None)];
 
+/// What goes into a program's environment.
+#[derive(Default)]
+pub(super) struct Variables {
+    pub env: Vec<(String, Template)>,
+    pub token_files: Vec<TokenFilePlan>,
+}
+
 /// How a template of some kind is made of its text and its holes.
 pub(super) type Compile = fn(Source, &str, &[Range<usize>]) -> Result<Template, Fault>;
 
 impl Loader<'_> {
-    pub(super) fn stdio_plan(&mut self, at: &Path, file: file::Server) -> Option<StdioPlan> {
+    /// What is started by `command`: a program, which may be the client of a container engine.
+    pub(super) fn program_plan(&mut self, at: &Path, file: file::Server) -> Option<Plan> {
         let resolve = file.disabled != Some(true);
         let confinement = self.confinement(at, &file);
         let command = self.command(&at.key("command"), file.command, resolve);
         let cwd = file.cwd.and_then(|cwd| self.cwd(&at.key("cwd"), cwd, resolve));
-        let mut env = self.env(&at.key("env"), file.env.unwrap_or_default(), resolve);
+        let mut variables = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
+        let drafts = self.drafts(&at.key("args"), file.args, resolve);
+        let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
+        let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
+        let run = if engine { container::read(&words) } else { None };
+        let roles = run.as_ref().map(|run| run.roles(words.len()));
+        let allowed = file.allow_token_in_args == Some(true);
+        let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
+        self.inherit(&mut variables.env, run.is_none() && confinement.private_directory);
+        let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
+        let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
+        let Variables { env, token_files } = variables;
+        let client =
+            StdioPlan { program: program.flatten().unwrap_or_default(), args, env, token_files, cwd, confinement };
+        let has_program = !client.program.as_os_str().is_empty();
+        let Some(run) = run else {
+            self.refuse_rules(&permitted);
+            self.check_token_files(at, &client);
+            return has_program.then_some(Plan::Stdio(client));
+        };
+        let completed = self.complete(&drafts, &run, &permitted, &confinement)?;
+        let client = StdioPlan { confinement: of_client(&confinement, file.private_directory), ..client };
+        let plan = self.container(client, run.command, completed);
+        self.check_client(&at.key("env"), &plan.client);
+        has_program.then_some(Plan::Container(plan))
+    }
+
+    /// The arguments as written, resolved.
+    pub(super) fn drafts(&mut self, at: &Path, written: Option<Vec<Option<Value>>>, resolve: bool) -> Vec<Draft> {
         let mut drafts = Vec::new();
-        for (index, value) in file.args.unwrap_or_default().into_iter().enumerate() {
-            let at = at.key("args").index(index);
+        for (index, value) in written.unwrap_or_default().into_iter().enumerate() {
+            let at = at.index(index);
             drafts.extend(value.and_then(|value| self.draft(&at, value, Expansion::Whole, resolve)));
         }
-        let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
-        let args = self.args(&drafts, engine, file.allow_token_in_args == Some(true), &mut env);
-        self.inherit(&mut env, confinement.private_directory);
-        let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
-        Some(StdioPlan { program: program??, args, env, cwd, confinement })
+        drafts
     }
 
     fn command(&mut self, at: &Path, value: Option<Value>, resolve: bool) -> Option<Zeroizing<String>> {
@@ -78,21 +111,32 @@ impl Loader<'_> {
         Some(path)
     }
 
-    fn env(&mut self, at: &Path, written: BTreeMap<String, Option<Value>>, resolve: bool) -> Vec<(String, Template)> {
-        let mut env = Vec::new();
+    /// The variables as written, and the files that some of them name.
+    pub(super) fn variables(
+        &mut self,
+        at: &Path,
+        written: BTreeMap<String, Option<Value>>,
+        resolve: bool,
+    ) -> Variables {
+        let mut variables = Variables::default();
         for (name, value) in written {
             let at = at.key(&name);
             self.check_env_name(&at, &name);
-            let Some(draft) = value.and_then(|value| self.draft(&at, value, Expansion::Whole, resolve)) else {
+            let Some(draft) = value.and_then(|value| self.draft(&at, value, Expansion::Variable, resolve)) else {
                 continue;
             };
             if draft.text.as_ref().is_some_and(|text| name.len() + 1 + text.len() > MAX_VALUE) {
                 let message = format!("a variable takes at most {MAX_VALUE} bytes, with its name");
                 self.report(&at, message, "pass a file's name instead");
             }
-            env.extend(self.compile(&draft, template::env).map(|template| (name, template)));
+            let Some(template) = self.compile(&draft, template::env) else { continue };
+            if draft.source == Source::UserTokenFile {
+                variables.token_files.extend(self.token_file(&at, name, template));
+            } else {
+                variables.env.push((name, template));
+            }
         }
-        env
+        variables
     }
 
     fn check_env_name(&mut self, at: &Path, name: &str) {
@@ -105,7 +149,7 @@ impl Loader<'_> {
 
     /// Variables that are not declared and that every program needs. A program with a directory of its own is told of
     /// that one when it is started.
-    fn inherit(&mut self, env: &mut Vec<(String, Template)>, private_directory: bool) {
+    pub(super) fn inherit(&mut self, env: &mut Vec<(String, Template)>, private_directory: bool) {
         for (name, default) in INHERITED {
             if private_directory && name == "TMPDIR" {
                 continue;
@@ -202,7 +246,7 @@ impl Loader<'_> {
 /// Only `$userToken` has holes: what comes from elsewhere is taken as it is.
 fn holes(draft: &Draft) -> Result<Vec<Range<usize>>, Fault> {
     match (&draft.source, &draft.text) {
-        (Source::UserToken, Some(text)) => template::holes(text),
+        (Source::UserToken | Source::UserTokenFile, Some(text)) => template::holes(text),
         _ => Ok(Vec::new()),
     }
 }

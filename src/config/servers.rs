@@ -11,7 +11,10 @@ use super::load::Loader;
 use super::path::Path;
 use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
 
-/// Fields that only a server with `command` has.
+/// Fields that say how a container is started from an image.
+const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
+
+/// Fields that only a server with `command`, or with `image`, has.
 const OF_PROGRAMS: &[&str] = &[
     "args",
     "env",
@@ -82,7 +85,7 @@ impl Loader<'_> {
         let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let questions = file.questions.unwrap_or_default();
-        let may_hold = self.document.holds_key(at, "$userToken");
+        let may_hold = ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key));
         let plan = self.plan(at, file);
         let requires_user_token = self.requires_user_token(at, required, may_hold);
         if !requires_user_token && token_setup.is_some() {
@@ -113,32 +116,59 @@ impl Loader<'_> {
     fn plan(&mut self, at: &Path, file: file::Server) -> Option<Plan> {
         use ServerKind::{Http, Sse, Stdio, StreamableHttp};
         let present = |name: &str| self.document.kind(&at.key(name)) != "nothing";
-        match (present("command"), present("url")) {
-            (true, true) => {
-                let help = "keep `command` for a program, or `url` for a server elsewhere";
-                self.report(at, "this server is both a program and elsewhere", help);
-                None
-            }
-            (false, false) => {
-                let help = "add \"command\" for a program, or \"url\" for a server elsewhere";
-                self.report(at, "this server is neither a program nor elsewhere", help);
-                None
-            }
-            (true, false) => {
-                if matches!(file.kind, Some(Http | StreamableHttp | Sse)) {
-                    self.report(&at.key("type"), "a server with `command` is of type stdio", "take `type` out");
-                }
-                self.refuse_fields(at, &["url", "headers", "transport"], "url");
-                self.stdio_plan(at, file).map(Plan::Stdio)
-            }
-            (false, true) => {
-                if file.kind == Some(Stdio) {
-                    self.report(&at.key("type"), "a server with `url` is not of type stdio", "take `type` out");
-                }
-                self.refuse_fields(at, OF_PROGRAMS, "command");
-                self.http_plan(at, file).map(Plan::Http)
-            }
+        let written = [present("command"), present("image"), present("url")];
+        if written.iter().filter(|written| **written).count() != 1 {
+            self.not_one_kind(at, written);
+            return None;
         }
+        let [command, image, url] = written;
+        if url {
+            if file.kind == Some(Stdio) {
+                self.report(&at.key("type"), "a server with `url` is not of type stdio", "take `type` out");
+            }
+            self.refuse_fields(at, OF_PROGRAMS, "command");
+        } else {
+            if matches!(file.kind, Some(Http | StreamableHttp | Sse)) {
+                let owner = if command { "command" } else { "image" };
+                let message = format!("a server with `{owner}` is of type stdio");
+                self.report(&at.key("type"), message, "take `type` out");
+            }
+            self.refuse_fields(at, &["url", "headers", "transport"], "url");
+        }
+        if !image {
+            self.refuse_fields(at, OF_IMAGES, "image");
+        }
+        if url {
+            self.refuse_fields(at, &["allowUnsafe", "requireDigest"], "image");
+            self.http_plan(at, file).map(Plan::Http)
+        } else if image {
+            self.refuse_fields(at, &["cwd", "runAs", "privateDirectory"], "command");
+            self.image_plan(at, file).map(Plan::Container)
+        } else {
+            self.program_plan(at, file)
+        }
+    }
+
+    fn not_one_kind(&mut self, at: &Path, written: [bool; 3]) {
+        let (message, help) = match written {
+            [false, false, false] => (
+                "this server is neither a program nor elsewhere",
+                "add \"command\" for a program, \"image\" for a container, or \"url\" for a server elsewhere",
+            ),
+            [true, true, _] => (
+                "this server is both a program and a container",
+                "keep `command` for a program, or `image` for a container",
+            ),
+            [false, true, true] => (
+                "this server is both a container and elsewhere",
+                "keep `image` for a container, or `url` for a server elsewhere",
+            ),
+            _ => (
+                "this server is both a program and elsewhere",
+                "keep `command` for a program, or `url` for a server elsewhere",
+            ),
+        };
+        self.report(at, message, help);
     }
 
     fn refuse_fields(&mut self, at: &Path, names: &[&str], owner: &str) {

@@ -26,6 +26,8 @@ pub enum Source {
     Env(String),
     /// As `{"$userToken": "…"}`.
     UserToken,
+    /// As `{"$userTokenFile": "…"}`.
+    UserTokenFile,
     /// Not at all: it is the bridge's own.
     Bridge,
 }
@@ -91,6 +93,12 @@ impl Template {
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Its text, if it has no holes.
+    #[must_use]
+    pub fn fixed_text(&self) -> Option<String> {
+        self.fill(None).ok().map(|text| text.expose().to_owned())
     }
 
     /// Whether the user's token goes into it.

@@ -37,6 +37,7 @@ pub(super) fn secret(text: &str) -> Secret {
 pub(super) fn stdio(server: &Server, token: &str) -> StdioLaunch {
     match server.fill(Some(&secret(token))) {
         Ok(Launch::Stdio(launch)) => launch,
+        Ok(Launch::Container(launch)) => launch.client,
         Ok(Launch::Http(_)) => panic!("a program was expected"),
         Err(error) => panic!("{error}"),
     }

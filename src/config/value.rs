@@ -74,7 +74,7 @@ impl Loader<'_> {
             Some(Value::Plain(text)) if self.refuses_plain(at, &text, Expansion::Whole) => Setting::Unknown,
             Some(Value::Plain(text)) => Setting::Known(Zeroizing::new(text)),
             Some(Value::Env(name)) => self.variable(at, &name).map_or(Setting::Unknown, Setting::Known),
-            Some(Value::UserToken(_)) => {
+            Some(Value::UserToken(_) | Value::UserTokenFile(_)) => {
                 let help = "the user's token may stand in env, args, headers and the path or query of url";
                 self.report(at, "the user's token cannot decide this", help);
                 Setting::Unknown
@@ -102,6 +102,15 @@ impl Loader<'_> {
             Value::UserToken(text) => {
                 let at = at.key("$userToken");
                 Some(Draft { at, from: 0, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
+            }
+            Value::UserTokenFile(_) if expansion != Expansion::Variable => {
+                let help = "name a variable in `env`, which will hold the path of the file";
+                self.report(at, "only a variable can hold the path of a file", help);
+                None
+            }
+            Value::UserTokenFile(text) => {
+                let at = at.key("$userTokenFile");
+                Some(Draft { at, from: 0, source: Source::UserTokenFile, text: Some(Zeroizing::new(text)) })
             }
         }
     }
@@ -155,6 +164,8 @@ impl Loader<'_> {
 pub(super) enum Expansion {
     /// All of it: `${NAME}` within longer text may be meant for the program.
     Whole,
+    /// The same, in a variable, which may also hold the path of a file.
+    Variable,
     /// Any part of it.
     Part,
 }

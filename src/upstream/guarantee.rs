@@ -46,7 +46,8 @@ type Program<'a> = (&'a str, Confinement);
 fn program(server: &Server) -> Option<Program<'_>> {
     match &server.plan {
         Plan::Stdio(plan) => Some((server.name.as_str(), plan.confinement)),
-        Plan::Http(_) => None,
+        // A container is confined by its engine.
+        Plan::Container(_) | Plan::Http(_) => None,
     }
 }
 

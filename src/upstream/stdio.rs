@@ -12,10 +12,11 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::Instant;
 
 use super::UpstreamError;
-use super::group::{Graces, Group, Pipes, Spawner};
+use super::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
 use super::junk::Junk;
 use super::lines::{LineTooLong, Lines};
 use super::stderr::ErrorLog;
+use super::token_files::{Reader, TokenFiles};
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::secret::Secret;
@@ -36,6 +37,8 @@ pub struct StdioServer {
     junk: Junk,
     /// Until when to read on, once the child has exited.
     drained: Option<Instant>,
+    /// Last, so that they are there as long as the child is.
+    files: TokenFiles,
 }
 
 enum Event {
@@ -53,11 +56,12 @@ impl StdioServer {
     /// If the system does not start it.
     pub fn start(
         spawner: &Spawner,
-        launch: &StdioLaunch,
+        mut launch: StdioLaunch,
         limits: &ProcessLimits,
         token: Option<Arc<Secret>>,
     ) -> Result<Self, UpstreamError> {
-        let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(launch)?;
+        let files = TokenFiles::write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
+        let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(&launch)?;
         Ok(Self {
             group,
             stdin: Some(stdin),
@@ -69,6 +73,7 @@ impl StdioServer {
             errors: ErrorLog::new(token),
             junk: Junk::default(),
             drained: None,
+            files,
         })
     }
 
@@ -141,14 +146,14 @@ impl StdioServer {
     }
 
     /// Closes stdin, then ends the group; what it still writes is drained meanwhile, so that it can end in its own way.
-    pub async fn close(mut self, graces: Graces) {
+    pub async fn close(mut self, graces: Graces) -> Exit {
         self.close_stdin();
-        let Self { group, stdout, mut stderr, mut errors, .. } = self;
+        let Self { group, stdout, mut stderr, mut errors, files: _files, .. } = self;
         let (mut stdout, mut ignored) = (Some(stdout), BytesMut::with_capacity(8 * 1024));
         let mut closing = std::pin::pin!(group.close(graces));
         loop {
             tokio::select! {
-                _ = &mut closing => return,
+                exit = &mut closing => return exit,
                 n = read(&mut stdout, &mut ignored), if stdout.is_some() => match n {
                     Ok(n) if n > 0 => ignored.clear(),
                     _ => stdout = None,

@@ -5,10 +5,16 @@
 mod servers;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs `check` on `text`, in an environment of its own. Values that nobody may see hold `sk-`.
 fn check(text: &str) -> Output {
+    check_with_path(text, Path::new("/usr/bin"))
+}
+
+/// The same, with programs in this directory and in `/bin`.
+fn check_with_path(text: &str, programs: &Path) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tollbridge.json");
     fs::write(&file, text).unwrap();
@@ -17,7 +23,8 @@ fn check(text: &str) -> Output {
         .args(["check", "--config"])
         .arg(file)
         .env_clear()
-        .envs([("PATH", "/usr/bin:/bin"), ("EMPTY", ""), ("SECRET", "sk-secret-of-the-environment")])
+        .env("PATH", format!("{}:/bin", programs.display()))
+        .envs([("EMPTY", ""), ("SECRET", "sk-secret-of-the-environment")])
         .env("NEWLINE", "sk-1\nsk-2")
         .output()
         .unwrap()
@@ -25,7 +32,12 @@ fn check(text: &str) -> Output {
 
 /// A file with one problem: its path and the start of what is said about it.
 fn refused(text: &str, path: &str, sentence: &str) {
-    let output = check(text);
+    refused_with_path(text, path, sentence, Path::new("/usr/bin"));
+}
+
+/// The same, with programs in this directory.
+fn refused_with_path(text: &str, path: &str, sentence: &str, programs: &Path) {
+    let output = check_with_path(text, programs);
     let said = String::from_utf8(output.stderr).unwrap();
     let expected = format!("error: {path}{}{sentence}", if path.is_empty() { "" } else { ": " });
     assert!(said.contains(&expected), "expected {expected:?} of\n{text}\nand got\n{said}");

@@ -37,8 +37,14 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
 
     let escaper = std::env::current_exe().unwrap().with_file_name("escaper");
     let args = [marker, "stubborn"].into_iter().chain(held.iter().map(String::as_str)).map(OsString::from).collect();
-    let escaper =
-        StdioLaunch { program: escaper, args, env: Vec::new(), cwd: None, confinement: Confinement::default() };
+    let escaper = StdioLaunch {
+        program: escaper,
+        args,
+        env: Vec::new(),
+        cwd: None,
+        token_files: Vec::new(),
+        confinement: Confinement::default(),
+    };
     let (_escaper, mut pipes) = spawner.spawn(&escaper).unwrap();
     pipes.stdin.write_all(b"go\n").await.unwrap();
     BufReader::new(&mut pipes.stdout).read_line(&mut String::new()).await.unwrap();
@@ -49,6 +55,7 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
         args,
         env: Vec::new(),
         cwd: None,
+        token_files: Vec::new(),
         confinement: Confinement::default(),
     };
     let (_shell, mut pipes) = spawner.spawn(&shell).unwrap();

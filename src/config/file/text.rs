@@ -91,6 +91,8 @@ pub enum Value {
     Env(String),
     /// `{"$userToken": "… <<token>> …"}`.
     UserToken(String),
+    /// `{"$userTokenFile": "… <<token>> …"}`.
+    UserTokenFile(String),
     /// Something that has been reported already.
     Misfit,
 }
@@ -108,6 +110,8 @@ enum Reference {
     Env,
     #[serde(rename = "$userToken")]
     UserToken,
+    #[serde(rename = "$userTokenFile")]
+    UserTokenFile,
 }
 
 struct ValueVisitor;
@@ -129,6 +133,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
             let make = match reference {
                 Reference::Env => Value::Env,
                 Reference::UserToken => Value::UserToken,
+                Reference::UserTokenFile => Value::UserTokenFile,
             };
             let read = map.next_value::<Option<String>>()?.map_or(Value::Misfit, make);
             if value.replace(read).is_some() {
@@ -156,6 +161,11 @@ impl JsonSchema for Value {
                 { "type": "string", "description": "Text, taken as it is." },
                 reference("$env", "The value of an environment variable of the bridge.", "^[^=]+$"),
                 reference("$userToken", "Text in which <<token>> stands for the user's token.", "<<token>>"),
+                reference(
+                    "$userTokenFile",
+                    "The same, only in `env`: put into a file, gone with the request; the variable holds its path.",
+                    "<<token>>",
+                ),
             ]
         })
     }

@@ -25,7 +25,7 @@ fn http_of(url: &str, header: &str) -> Arc<Server> {
 fn http(server: &Server, token: &str) -> Result<HttpLaunch, FillError> {
     server.fill(Some(&secret(token))).map(|launch| match launch {
         Launch::Http(launch) => launch,
-        Launch::Stdio(_) => panic!("a URL was expected"),
+        Launch::Stdio(_) | Launch::Container(_) => panic!("a URL was expected"),
     })
 }
 
@@ -109,7 +109,9 @@ fn a_container_gets_the_token_through_its_environment() {
         std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
         let launch = stdio(&server(&json!({ "command": docker, "args": args })), "tok");
         assert_eq!(variable(&launch, "K"), "a tok");
-        let shown: Vec<_> = launch.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+        let shown = launch.args.iter().map(|arg| arg.to_str().unwrap());
+        // What was missing stands right behind `run`.
+        let shown: Vec<_> = shown.filter(|arg| !arg.starts_with("--") || *arg == "--env").collect();
         let option = if args[3] == "img" || args[2] == "img" { "-e" } else { args[2].as_str().unwrap_or("-e") };
         assert_eq!(shown, ["run", "-i", option, "K", "img"], "{args}");
     }
@@ -272,4 +274,63 @@ proptest! {
             prop_assert!(variable(&stdio(&server, "tok"), "T").contains("tok"));
         }
     }
+}
+
+fn container(fields: &serde_json::Value, token: &str) -> (ContainerLaunch, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/sh", directory.path().join("docker")).unwrap();
+    let text = json!({ "mcpServers": { "s": fields },
+        "tokenStore": { "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] } });
+    let path = directory.path().to_str().unwrap().to_owned();
+    let config = load(&text.to_string(), &[("PATH", &path), ("DOCKER_HOST", "unix:///d.sock"), ("SECRET", "sk-1")]);
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let Ok(Launch::Container(launch)) = config.servers["s"].fill(Some(&secret(token))) else {
+        panic!("a container was expected")
+    };
+    let args = launch.client.args.iter().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+    (launch, args)
+}
+
+#[test]
+fn an_image_gets_its_environment_by_name_and_its_fields_as_options() {
+    let fields = json!({ "image": "mcp/x@sha256:0", "args": ["serve"], "network": "none", "cpus": 1.5, "readOnly": true,
+        "user": "1:1", "mounts": ["/srv:/srv", "cache:/c:rw"], "allowUnsafe": ["--volume"],
+        "env": { "T": { "$userToken": "<<token>>" }, "K": { "$env": "SECRET" }, "HOME": "/root" } });
+    let (launch, args) = container(&fields, "tok");
+    assert_eq!(args[launch.options_at - 1], "run");
+    for expected in [
+        "--rm",
+        "--network=none",
+        "--user=1:1",
+        "--memory=1073741824b",
+        "--cpus=1.5",
+        "--pids-limit=256",
+        "--read-only",
+        "--tmpfs=/tmp",
+        "--volume=/srv:/srv:ro",
+        "--volume=cache:/c:rw",
+        "--env=T",
+        "--env=K",
+        "--env=HOME=/root",
+    ] {
+        assert!(args.iter().any(|arg| arg == expected), "{expected} is missing in {args:?}");
+    }
+    assert_eq!(args[args.len() - 2..], ["mcp/x@sha256:0", "serve"]);
+    assert_eq!((variable(&launch.client, "T"), variable(&launch.client, "K")), ("tok", "sk-1"));
+    assert!(launch.client.env.iter().all(|(name, _)| name != "HOME"), "that would be the client's own");
+    assert!(!args.iter().any(|arg| arg.contains("tok") || arg.contains("sk-1")), "{args:?}");
+}
+
+#[test]
+fn what_clears_away_calls_the_same_engine_and_knows_no_token() {
+    let fields = json!({ "command": "docker", "args": ["--log-level", "error", "container", "run", "i"],
+        "env": { "T": { "$userToken": "<<token>>" }, "F": { "$userTokenFile": "{\"t\": \"<<token>>\"}" } } });
+    let (launch, args) = container(&fields, "a\"b");
+    assert_eq!(launch.engine.args, ["--log-level", "error"]);
+    let names: Vec<&str> = launch.engine.env.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["PATH", "LANG", "DOCKER_HOST"]);
+    assert_eq!((args[3].as_str(), launch.options_at), ("run", 4));
+    assert!(args.contains(&"--env=F".to_owned()) && !args.contains(&"--env=T".to_owned()), "{args:?}");
+    let file = &launch.client.token_files[0];
+    assert_eq!((file.variable.as_str(), file.content.expose()), ("F", r#"{"t": "a\"b"}"#));
 }

@@ -1,0 +1,251 @@
+//! How a container is started: a `docker run …` as it was written, or as `image_plan` makes it, completed with what
+//! keeps the container small and lets it be ended.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use super::container::{Run, RunOption, canonical};
+use super::hazards;
+use super::load::Loader;
+use super::path::Path;
+use super::template::{Source, Template};
+use super::value::Draft;
+use super::{Confinement, ContainerPlan, Engine, StdioPlan, TokenFilePlan};
+
+/// The most processes and threads in a container: several times what a server on Node needs.
+const PIDS: u64 = 256;
+/// The most memory of a container.
+const MEMORY: u64 = 1 << 30;
+
+/// Variables that an engine's client needs from the bridge's own environment: which engine, and where it is. None of
+/// them goes into a container.
+const OF_CLIENTS: [&str; 17] = [
+    "CONTAINERS_CONF",
+    "CONTAINERS_REGISTRIES_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "CONTAINER_CONNECTION",
+    "CONTAINER_HOST",
+    "CONTAINER_SSHKEY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DOCKER_API_VERSION",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "DOCKER_TLS_VERIFY",
+    "SSH_AUTH_SOCK",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
+/// What `allowUnsafe` and `requireDigest` of one server say.
+pub(super) struct Rules {
+    at: Path,
+    allowed: Option<Vec<Option<String>>>,
+    digest: Option<bool>,
+}
+
+impl Rules {
+    pub(super) fn new(at: &Path, allowed: Option<Vec<Option<String>>>, digest: Option<bool>) -> Self {
+        Self { at: at.clone(), allowed, digest }
+    }
+
+    fn allow(&self, name: &str) -> bool {
+        self.allowed.iter().flatten().flatten().any(|allowed| canonical(allowed) == name)
+    }
+}
+
+/// A `run` that has been checked.
+pub(super) struct Completed {
+    /// The image, as written.
+    pub image: Template,
+    /// What it lacked.
+    pub added: Vec<String>,
+    /// How many arguments were written.
+    pub arguments: usize,
+}
+
+impl Loader<'_> {
+    /// These fields of a server that starts no container would do nothing.
+    pub(super) fn refuse_rules(&mut self, rules: &Rules) {
+        let written = [("allowUnsafe", rules.allowed.is_some()), ("requireDigest", rules.digest.is_some())];
+        for (name, _) in written.into_iter().filter(|(_, written)| *written) {
+            let message = format!("`{name}` belongs to a server with `image`, or with `docker run`");
+            self.report_key(&rules.at.key(name), message, "take it out");
+        }
+    }
+
+    /// Checks a `run` as it was written, and tells what it lacks.
+    pub(super) fn complete(
+        &mut self,
+        drafts: &[Draft],
+        run: &Run<'_>,
+        rules: &Rules,
+        limits: &Confinement,
+    ) -> Option<Completed> {
+        self.check_rules(rules);
+        for option in &run.options {
+            self.check_option(&drafts[option.at].at, option, rules);
+        }
+        let Some(image) = run.image else {
+            self.report(&rules.at.key("args"), "`run` names no image", "write the image behind the options");
+            return None;
+        };
+        let draft = &drafts[image];
+        let text = draft.text.as_ref().map(|text| text.as_str());
+        self.check_image(&draft.at, text, rules);
+        let image = Template::fixed(draft.source.clone(), text.unwrap_or_default());
+        Some(Completed { image, added: missing(run, limits), arguments: drafts.len() })
+    }
+
+    pub(super) fn check_rules(&mut self, rules: &Rules) {
+        for (index, name) in rules.allowed.iter().flatten().enumerate() {
+            if name.as_deref().is_some_and(|name| !hazards::NAMES.contains(&canonical(name))) {
+                let at = rules.at.key("allowUnsafe").index(index);
+                let help = format!("take it out; what is refused is: {}", hazards::NAMES.join(", "));
+                self.report(&at, "this is not the name of an option that would be refused", help);
+            }
+        }
+    }
+
+    pub(super) fn check_option(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
+        let name = option.name;
+        let own = matches!(name, "--name" | "--cidfile" | "--replace" | "--label-file")
+            || (name == "--label" && option.value.is_some_and(|label| label.starts_with("io.tollbridge.")));
+        if own {
+            let help = "take it out: every request has a container of its own, which the bridge names";
+            self.report(at, format!("the bridge sets `{name}` itself"), help);
+        } else if let Some(why) = hazards::hazard(name, option.value).filter(|_| !rules.allow(name)) {
+            let help = format!("take `{name}` out, or add \"allowUnsafe\": [\"{name}\"]");
+            self.report(at, why, help);
+        }
+    }
+
+    pub(super) fn check_image(&mut self, at: &Path, image: Option<&str>, rules: &Rules) {
+        // One that comes from a variable that is not set here has been reported, or may be missing.
+        let Some(image) = image else { return };
+        if image.is_empty() || image.starts_with('-') || image.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            self.report(at, "this is not the name of an image", "write for example mcp/notion@sha256:…");
+        } else if rules.digest == Some(true) && !has_digest(image) {
+            let help = "write name@sha256:… with the digest that `docker images --digests` shows";
+            self.report(at, "this image is not named by its digest", help);
+        }
+    }
+
+    /// Refuses a token in a variable that decides what the engine's client does.
+    pub(super) fn check_client(&mut self, at: &Path, client: &StdioPlan) {
+        for (name, template) in &client.env {
+            if template.holds_token() && hazards::is_read_by_client(name) {
+                let help = "use another name for it, or { \"$userTokenFile\": \"<<token>>\" }";
+                let at = if self.document.kind(&at.key(name)) == "nothing" { at.clone() } else { at.key(name) };
+                self.report(&at, format!("the engine's own client reads `{name}`: no token can be in it"), help);
+            }
+        }
+    }
+
+    /// The plan of a container that `client` starts with its argument `run` at this place.
+    pub(super) fn container(&self, mut client: StdioPlan, run: usize, completed: Completed) -> ContainerPlan {
+        let Completed { image, mut added, arguments } = completed;
+        self.inherit_of_clients(&mut client.env);
+        added.extend(client.token_files.iter().map(|file| format!("--env={}", file.variable)));
+        let options = added.iter().map(|option| Template::fixed(Source::Bridge, option));
+        let options_at = (run + 1).min(client.args.len());
+        client.args.splice(options_at..options_at, options);
+        let engine = Arc::new(engine(&client, run));
+        ContainerPlan { engine, image, client, options_at, added, arguments }
+    }
+
+    fn inherit_of_clients(&self, env: &mut Vec<(String, Template)>) {
+        for name in OF_CLIENTS {
+            let own = || self.options.environment.read(name).and_then(|value| value.into_string().ok());
+            if env.iter().all(|(declared, _)| declared != name)
+                && let Some(value) = own().filter(|value| !value.is_empty())
+            {
+                env.push((name.to_owned(), Template::fixed(Source::Bridge, &value)));
+            }
+        }
+    }
+
+    /// Refuses files with the token for a program that runs as somebody else, who could not read them.
+    pub(super) fn check_token_files(&mut self, at: &Path, program: &StdioPlan) {
+        if let (Some(file), true) = (program.token_files.first(), program.confinement.run_as.is_some()) {
+            let help = "pass the token with `$userToken`, or take `runAs` out";
+            let at = at.key("env").key(&file.variable);
+            self.report(&at, "a program that runs as another user could not read this file", help);
+        }
+    }
+
+    /// The file of a variable that was written as `$userTokenFile`.
+    pub(super) fn token_file(&mut self, at: &Path, variable: String, content: Template) -> Option<TokenFilePlan> {
+        let own = self.options.environment.read("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let candidates = own.into_iter().chain([PathBuf::from("/dev/shm"), PathBuf::from("/run")]);
+        let Some(directory) = candidates.into_iter().find(|directory| is_in_memory(directory)) else {
+            let help = "mount a tmpfs at /dev/shm, or pass the token with `$userToken`";
+            self.report(at, "there is no directory in memory to which a token could be written", help);
+            return None;
+        };
+        Some(TokenFilePlan { variable, directory, content })
+    }
+}
+
+/// Options without which a container would be larger than it must be, or could not be ended, and that `run` lacks.
+pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
+    let has_value = |name: &str, part: &str| {
+        let named = run.options.iter().filter(|option| option.name == name);
+        named.filter_map(|option| option.value).any(|value| value.to_ascii_lowercase().contains(part))
+    };
+    let options = [
+        ("--rm".to_owned(), run.has("--rm")),
+        ("--interactive".to_owned(), run.has("--interactive")),
+        ("--init".to_owned(), run.has("--init")),
+        ("--pull=never".to_owned(), run.has("--pull")),
+        ("--log-driver=none".to_owned(), run.has("--log-driver")),
+        ("--security-opt=no-new-privileges".to_owned(), has_value("--security-opt", "no-new-privileges")),
+        ("--cap-drop=ALL".to_owned(), has_value("--cap-drop", "all")),
+        (format!("--pids-limit={}", limits.pids.unwrap_or(PIDS)), run.has("--pids-limit")),
+        (format!("--memory={}b", limits.memory.unwrap_or(MEMORY)), run.has("--memory")),
+        (
+            limits.cpus.map_or(String::new(), |cpus| format!("--cpus={cpus}")),
+            limits.cpus.is_none() || run.has("--cpus"),
+        ),
+    ];
+    options.into_iter().filter(|(_, written)| !written).map(|(option, _)| option).collect()
+}
+
+/// What the engine's client is confined to: the limits are the container's.
+pub(super) fn of_client(written: &Confinement, private_directory: Option<bool>) -> Confinement {
+    let private_directory = private_directory == Some(true);
+    Confinement { memory: None, cpus: None, pids: None, run_as: written.run_as, private_directory }
+}
+
+/// The engine that `client` calls, with what stands before its argument `run` (or `container run`).
+fn engine(client: &StdioPlan, run: usize) -> Engine {
+    let text = |template: &Template| template.fill(None).map_or(String::new(), |text| text.expose().to_owned());
+    let mut args: Vec<String> = client.args.iter().take(run).map(text).collect();
+    args.pop_if(|last| last == "container");
+    let of_client = |name: &str| hazards::is_read_by_client(name) || name == "LANG";
+    let env = client.env.iter().filter(|(name, template)| of_client(name) && !template.holds_token());
+    Engine {
+        program: client.program.clone(),
+        args,
+        env: env.map(|(name, value)| (name.clone(), text(value))).collect(),
+    }
+}
+
+/// Whether an image is named by what it holds.
+fn has_digest(image: &str) -> bool {
+    image.rsplit_once("@sha256:").is_some_and(|(name, digest)| {
+        !name.is_empty() && digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+/// Whether a directory is one that we may write to, and never goes to a disk.
+fn is_in_memory(directory: &FilePath) -> bool {
+    /// `TMPFS_MAGIC` and `RAMFS_MAGIC`.
+    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    let kind = rustix::fs::statfs(directory).ok().and_then(|system| u64::try_from(system.f_type).ok());
+    directory.is_absolute()
+        && kind.is_some_and(|kind| IN_MEMORY.contains(&kind))
+        && rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
+}

@@ -1,0 +1,188 @@
+//! A container: its engine's client is the child that is talked to, and what the client does not end is ended by name.
+//!
+//! To end the client is not to end the container: a server that ignores EOF and SIGTERM goes on when its client has
+//! been killed, and one whose client was killed while it was being made appears later. So every container has a name
+//! and labels, and whoever ends one hands the name to its engine's `Yard`, which looks until nothing of it is left.
+
+mod client;
+pub mod last_resort;
+mod yard;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::UpstreamError;
+use super::group::{Exit, Graces, SpawnError, Spawner};
+use super::instance::Instance;
+use super::stdio::StdioServer;
+use super::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
+use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
+use crate::lifecycle::Lifecycle;
+use crate::secret::Secret;
+use client::Client;
+use yard::Yard;
+
+/// Says which run of the bridge a container belongs to.
+pub const INSTANCE_LABEL: &str = "io.tollbridge.instance";
+/// Says which request of that run.
+pub const REQUEST_LABEL: &str = "io.tollbridge.request";
+
+/// How long the end of a request waits for its container to be gone; after that only the yard does.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often token files of dead runs are looked for.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// Starts containers, and clears away after them.
+pub struct Containers {
+    spawner: Spawner,
+    yards: Vec<Arc<Yard>>,
+    /// In the names of this run's containers, and of no other's.
+    word: String,
+    started: AtomicU64,
+}
+
+impl Containers {
+    /// For the engines of `config`. Starts what clears away, in `lifecycle`, on whose soft stop it ends with the last
+    /// container.
+    #[must_use]
+    pub fn new(config: &Config, spawner: &Spawner, lifecycle: &Lifecycle) -> Arc<Self> {
+        let mut yards = Vec::new();
+        for engine in config.engines() {
+            let yard = Arc::new(Yard::new(Client::new(engine, spawner.clone())));
+            lifecycle.spawn(Arc::clone(&yard).keep(lifecycle.clone()));
+            yards.push(yard);
+        }
+        sweep_token_files(config.token_directories(), lifecycle);
+        let mut word = [0; 8];
+        aws_lc_rs::rand::fill(&mut word).expect("the system has randomness");
+        let word = format!("{:012x}", u64::from_ne_bytes(word) >> 16);
+        Arc::new(Self { spawner: spawner.clone(), yards, word, started: AtomicU64::new(0) })
+    }
+
+    /// Starts a container. `token` is what must not be seen in its log lines.
+    ///
+    /// # Errors
+    /// If the system does not start the engine's client. What the engine says comes later, as the end of the server.
+    pub fn start(
+        &self,
+        launch: ContainerLaunch,
+        limits: &ProcessLimits,
+        token: Option<Arc<Secret>>,
+    ) -> Result<ContainerServer, UpstreamError> {
+        let ContainerLaunch { engine, mut client, options_at } = launch;
+        let request = format!("{}-{}", self.word, self.started.fetch_add(1, Relaxed));
+        let files = TokenFiles::write(&mut client, Reader::Container).map_err(SpawnError::from)?;
+        client.args.splice(options_at..options_at, options(&request, &files));
+        let mut name = Name::new(self.yard(&engine), &request);
+        let client = StdioServer::start(&self.spawner, client, limits, token).inspect_err(|_| name.forget())?;
+        Ok(ContainerServer { client, name, _files: files })
+    }
+
+    fn yard(&self, engine: &Arc<Engine>) -> &Arc<Yard> {
+        let yard = self.yards.iter().find(|yard| yard.engine() == engine);
+        yard.expect("there is a yard for every engine of the configuration")
+    }
+
+    /// Whether nothing waits too long to be cleared away.
+    #[must_use]
+    pub fn are_cleared(&self) -> bool {
+        self.yards.iter().all(|yard| !yard.is_overdue())
+    }
+}
+
+/// What `run` is told of one request.
+fn options(request: &str, files: &TokenFiles) -> Vec<OsString> {
+    let mut options: Vec<OsString> = vec![
+        format!("--name={}", name_of(request)).into(),
+        format!("--label={INSTANCE_LABEL}={}", Instance::own()).into(),
+        format!("--label={REQUEST_LABEL}={request}").into(),
+    ];
+    if let Some(directory) = files.directory() {
+        let directory = directory.display();
+        options.push(format!("--mount=type=bind,source={directory},target={IN_CONTAINER},readonly").into());
+    }
+    options
+}
+
+fn name_of(request: &str) -> String {
+    format!("tollbridge-{request}")
+}
+
+fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
+    if directories.is_empty() {
+        return;
+    }
+    let soft = lifecycle.soft.clone();
+    lifecycle.spawn(async move {
+        loop {
+            token_files::sweep(&directories);
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = soft.cancelled() => return,
+            }
+        }
+    });
+}
+
+/// A container in conversation. Dropping it kills the client at once and leaves the container to the yard.
+pub struct ContainerServer {
+    /// The engine's client, through which it speaks.
+    pub(super) client: StdioServer,
+    name: Name,
+    _files: TokenFiles,
+}
+
+impl ContainerServer {
+    /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more; not
+    /// for ever, if the engine does not answer.
+    pub async fn close(self, graces: Graces) {
+        let Self { client, mut name, _files } = self;
+        let exit = client.close(graces).await;
+        let _ = timeout(PATIENCE, name.end(exit)).await;
+    }
+}
+
+/// The name of a container that may exist. Dropping it says that it must not any longer.
+struct Name {
+    yard: Arc<Yard>,
+    name: Option<String>,
+}
+
+impl Name {
+    fn new(yard: &Arc<Yard>, request: &str) -> Self {
+        let name = name_of(request);
+        yard.begin(&name);
+        Self { yard: Arc::clone(yard), name: Some(name) }
+    }
+
+    /// The client was never started.
+    fn forget(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.yard.forget(&name);
+        }
+    }
+
+    /// The client has ended; resolves when the container is gone.
+    async fn end(&mut self, exit: Exit) {
+        if let Some(name) = self.name.take() {
+            let (gone, is_gone) = oneshot::channel();
+            self.yard.end(name, exit, Some(gone));
+            let _ = is_gone.await;
+        }
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.yard.end(name, Exit::Unseen, None);
+        }
+    }
+}

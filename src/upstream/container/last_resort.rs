@@ -1,0 +1,74 @@
+//! Clears away the containers of one run when the run itself no longer can: for the supervisor, and for a worker that
+//! has lost its supervisor. One thread, no runtime, nothing but the engine's client.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::INSTANCE_LABEL;
+use super::client::AT_ONCE;
+use crate::config::Engine;
+
+/// How long one call of a client may take.
+const CALL: Duration = Duration::from_secs(5);
+/// How often to look whether a call has ended.
+const LOOK: Duration = Duration::from_millis(5);
+/// The pause between two rounds.
+const ROUND: Duration = Duration::from_millis(150);
+
+/// Removes every container of this run, and returns whether none is left: none was there in `looks` looks one after the
+/// other. Gives up at the deadline. An engine that hangs does not keep the others from being cleared.
+#[must_use]
+pub fn remove_all(engines: &[Engine], instance: &str, looks: u32, deadline: Instant) -> bool {
+    let mut waiting: Vec<(&Engine, u32)> = engines.iter().map(|engine| (engine, looks)).collect();
+    loop {
+        for (engine, left) in &mut waiting {
+            match remove_some(engine, instance, deadline) {
+                Some(0) => *left -= 1,
+                Some(_) => *left = looks,
+                None => {}
+            }
+        }
+        waiting.retain(|(_, looks)| *looks > 0);
+        if waiting.is_empty() || Instant::now() >= deadline {
+            return waiting.is_empty();
+        }
+        sleep(ROUND);
+    }
+}
+
+/// Removes what there is, and tells how many that was; `None` if the engine does not say.
+fn remove_some(engine: &Engine, instance: &str, deadline: Instant) -> Option<usize> {
+    let filter = format!("--filter=label={INSTANCE_LABEL}={instance}");
+    let ids = call(engine, &["ps", "--all", "--quiet", &filter], deadline)?;
+    let ids: Vec<&str> = ids.lines().collect();
+    for some in ids.chunks(AT_ONCE) {
+        // What could not be removed is there at the next look.
+        let _ = call(engine, &[&["rm", "--force", "--volumes"], some].concat(), deadline);
+    }
+    Some(ids.len())
+}
+
+/// What the client says to these arguments, if it succeeds in time.
+fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Option<String> {
+    let deadline = deadline.min(Instant::now() + CALL);
+    let mut command = Command::new(&engine.program);
+    command.args(&engine.args).args(arguments).env_clear();
+    command.envs(engine.env.iter().map(|(name, value)| (name, value)));
+    let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    loop {
+        match client.try_wait() {
+            Ok(Some(status)) if status.success() => break,
+            Ok(None) if Instant::now() < deadline => sleep(LOOK),
+            _ => {
+                let _ = client.kill();
+                let _ = client.wait();
+                return None;
+            }
+        }
+    }
+    let mut said = String::new();
+    client.stdout.take()?.read_to_string(&mut said).ok()?;
+    Some(said)
+}

@@ -1,0 +1,267 @@
+//! One engine's containers of this run: which live, which have ended and are to be gone, and the one task that sees to
+//! it. However many end at once, however long the engine hangs, it is one look at a time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::client::{CallError, Client};
+use crate::config::Engine;
+use crate::lifecycle::Lifecycle;
+use crate::upstream::group::Exit;
+use crate::upstream::instance::{Fate, Instance};
+
+/// How long after a look the next one comes: an engine takes so long to make a container whose client was killed.
+const ROUND: Duration = Duration::from_millis(150);
+/// How often a container must not be there, if its client was killed: it may just be being made.
+const LOOKS: u8 = 3;
+/// The longest pause between two tries while the engine does not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// After which time something that is not gone makes the bridge not ready.
+const OVERDUE: Duration = Duration::from_secs(5);
+/// How long, and how often, to look for containers that a slow engine makes after their clients were killed.
+const VIGIL: Duration = Duration::from_secs(10);
+const VIGIL_ROUND: Duration = Duration::from_secs(1);
+/// How often containers of dead runs are looked for.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// One engine's containers of this run.
+pub(super) struct Yard {
+    client: Client,
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    live: HashSet<String>,
+    ended: HashMap<String, Ended>,
+    vigil: Option<Instant>,
+}
+
+/// A container that must not be there any more.
+struct Ended {
+    since: Instant,
+    looks: u8,
+    killed: bool,
+    gone: Option<oneshot::Sender<()>>,
+}
+
+impl Yard {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, table: Mutex::default(), changed: Notify::new() }
+    }
+
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        self.client.engine()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // What is done under the lock leaves the table whole at every step.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A container of this name is about to be made.
+    pub(super) fn begin(&self, name: &str) {
+        self.table().live.insert(name.to_owned());
+    }
+
+    /// It never was.
+    pub(super) fn forget(&self, name: &str) {
+        self.table().live.remove(name);
+        self.changed.notify_one();
+    }
+
+    /// Its client has ended in this way: it must not be there any longer. `gone` is told when it is not.
+    pub(super) fn end(&self, name: String, exit: Exit, gone: Option<oneshot::Sender<()>>) {
+        // A client that ends by itself has waited for its container to be removed, unless it says that the engine failed.
+        let killed = !matches!(exit, Exit::Code(code) if code < 125);
+        let ended = Ended { since: Instant::now(), looks: if killed { LOOKS } else { 1 }, killed, gone };
+        let mut table = self.table();
+        table.live.remove(&name);
+        table.ended.insert(name, ended);
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// Whether something should have been gone for a while.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.table().ended.values().any(|ended| ended.since.elapsed() > OVERDUE)
+    }
+
+    /// Clears away until `lifecycle` is to stop and nothing is left; what a hard stop leaves is for the supervisor.
+    pub(super) async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
+        let hard = lifecycle.hard.clone();
+        tokio::select! {
+            () = self.work(&lifecycle) => {}
+            () = hard.cancelled() => {}
+        }
+    }
+
+    async fn work(&self, lifecycle: &Lifecycle) {
+        let mut next_sweep = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            let now = Instant::now();
+            if now >= next_sweep {
+                failures.note(self.sweep().await);
+                next_sweep = now + SWEEP;
+            }
+            let looked = self.look().await;
+            let pause = failures.note(looked);
+            let (next, is_empty) = {
+                let table = self.table();
+                (table.next(pause), table.is_empty())
+            };
+            let stopping = lifecycle.soft.is_cancelled();
+            if stopping && is_empty {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
+                () = self.changed.notified(), if next.is_none_or(|next| next > pause) => {}
+                () = tokio::time::sleep_until(next_sweep) => {}
+                () = lifecycle.soft.cancelled(), if !stopping => {}
+            }
+        }
+    }
+
+    /// Looks once, and removes by force whatever is there and should not be.
+    async fn look(&self) -> Result<(), CallError> {
+        let began = Instant::now();
+        let names = self.client.own().await?;
+        let strays = self.table().judge(&names, began);
+        if strays.is_empty() { Ok(()) } else { self.client.remove(&strays).await }
+    }
+
+    /// Removes the containers of dead runs.
+    async fn sweep(&self) -> Result<(), CallError> {
+        let is_local = self.engine().is_local();
+        let is_dead = |label: &str| match Instance::parse(label).map(|instance| instance.fate()) {
+            Some(Fate::Dead) => true,
+            Some(Fate::OfAnotherBoot) => is_local,
+            Some(Fate::Alive | Fate::Unseen) | None => false,
+        };
+        let labelled = self.client.labelled().await?;
+        let dead: Vec<String> = labelled.into_iter().filter(|(_, label)| is_dead(label)).map(|(id, _)| id).collect();
+        if !dead.is_empty() {
+            tracing::info!(count = dead.len(), "removing the containers of bridges that have died");
+            self.client.remove(&dead).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.ended.is_empty()
+    }
+
+    /// Takes note of what was there when a look began, and tells what must be removed.
+    fn judge(&mut self, names: &[String], began: Instant) -> Vec<String> {
+        self.ended.retain(|name, ended| {
+            if ended.since >= began || names.contains(name) {
+                return true;
+            }
+            ended.looks -= 1;
+            if ended.looks > 0 {
+                return true;
+            }
+            if ended.killed {
+                self.vigil = Some(began + VIGIL);
+            }
+            if let Some(gone) = ended.gone.take() {
+                let _ = gone.send(());
+            }
+            false
+        });
+        self.vigil = self.vigil.filter(|until| *until > began);
+        names.iter().filter(|name| !self.live.contains(*name)).cloned().collect()
+    }
+
+    /// When to look again, if there is a reason to.
+    fn next(&self, pause: Duration) -> Option<Duration> {
+        if self.ended.is_empty() { self.vigil.map(|_| pause.max(VIGIL_ROUND)) } else { Some(pause) }
+    }
+}
+
+/// How often the engine has failed one after the other.
+#[derive(Default)]
+struct Failures(u32);
+
+impl Failures {
+    /// Says once when it begins to fail and when it answers again; returns how long to wait.
+    fn note(&mut self, outcome: Result<(), CallError>) -> Duration {
+        match outcome {
+            Ok(()) => {
+                if std::mem::take(&mut self.0) > 0 {
+                    tracing::info!("the container engine answers again");
+                }
+                ROUND
+            }
+            Err(error) => {
+                if self.0 == 0 {
+                    tracing::warn!(%error, "the container engine fails: containers are cleared away when it answers");
+                }
+                self.0 = self.0.saturating_add(1);
+                (ROUND * (1 << self.0.min(8))).min(LONGEST_PAUSE)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(since: Instant, looks: u8) -> Ended {
+        Ended { since, looks, killed: looks > 1, gone: None }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_whose_client_was_killed_is_gone_when_it_was_not_there_three_times() {
+        let mut table = Table::default();
+        table.live.insert("live".to_owned());
+        table.ended.insert("killed".to_owned(), ended(Instant::now(), LOOKS));
+        tokio::time::advance(ROUND).await;
+        assert_eq!(table.judge(&names(&["live"]), Instant::now()), names(&[]));
+        assert_eq!(table.judge(&names(&["live", "killed"]), Instant::now()), ["killed"], "it appears late");
+        assert_eq!(table.judge(&names(&["live"]), Instant::now()), names(&[]));
+        assert_eq!(table.next(ROUND), Some(ROUND));
+        table.judge(&names(&["live"]), Instant::now());
+        assert!(table.ended.is_empty() && !table.is_empty());
+        assert_eq!(table.next(ROUND), Some(VIGIL_ROUND), "a slow engine may still make it");
+        assert_eq!(table.judge(&names(&["live", "killed"]), Instant::now()), ["killed"]);
+        tokio::time::advance(VIGIL).await;
+        table.judge(&names(&["live"]), Instant::now());
+        assert_eq!(table.next(ROUND), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_began_before_the_end_says_nothing_of_it() {
+        let mut table = Table::default();
+        let began = Instant::now();
+        tokio::time::advance(ROUND).await;
+        table.ended.insert("a".to_owned(), ended(Instant::now(), 1));
+        table.judge(&[], began);
+        assert_eq!(table.ended.len(), 1);
+        tokio::time::advance(ROUND).await;
+        table.judge(&[], Instant::now());
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn tries_get_rarer_while_the_engine_fails() {
+        let mut failures = Failures::default();
+        let pauses: Vec<_> = (0..6).map(|_| failures.note(Err(CallError::TimedOut)).as_millis()).collect();
+        assert_eq!(pauses, [300, 600, 1200, 2000, 2000, 2000]);
+        assert_eq!(failures.note(Ok(())), ROUND);
+    }
+}

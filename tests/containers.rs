@@ -1,0 +1,279 @@
+//! Servers in containers, on a real engine: each request has its own, and whatever ends the request, the bridge or the
+//! engine, none is left.
+
+#[path = "containers/engine.rs"]
+mod engine;
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use engine::Engine;
+use rustix::process::Signal;
+use serde_json::{Map, Value, json};
+use support::http::Connection;
+use support::{Bridge, Client, Home, procs};
+use tokio::task::JoinSet;
+use tollbridge::upstream::instance::Instance;
+
+/// How many requests the long test makes, if this variable does not say.
+const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 60);
+/// Clients at once.
+const CLIENTS: usize = 6;
+/// One client in so many leaves.
+const LEAVER: usize = 10;
+/// How long after the last request, or after the bridge's end, something may still be there.
+const CLEARED: Duration = Duration::from_secs(5);
+/// How long the engine hangs.
+const HUNG: Duration = Duration::from_secs(10);
+/// Live containers when the bridge is killed.
+const LIVE: usize = 5;
+
+fn image(name: &str, arguments: &[&str]) -> Value {
+    json!({ "image": format!("tollbridge-test/{name}:1"), "args": arguments,
+        "abandonedGrace": "0s", "eofGrace": "100ms", "termGrace": "100ms" })
+}
+
+/// A bridge with these servers; its health is at the address.
+fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) -> (Bridge, SocketAddr) {
+    let admin = support::free_address();
+    let servers: Map<_, _> = servers.iter().map(|(name, server)| ((*name).to_owned(), server.clone())).collect();
+    let config = json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "limits": { "perUser": 100 },
+        "admin": { "listen": admin.to_string() },
+        "tokenStore": home.embedded(),
+        "mcpServers": Value::Object(servers),
+    });
+    (home.serve_with(config, &engine.environment()), admin)
+}
+
+async fn ready(admin: SocketAddr) -> bool {
+    let mut connection = Connection::open(admin).await.expect("the admin listener");
+    connection.send("GET", "/readyz", &[], b"").await.is_ok_and(|reply| reply.status == 200)
+}
+
+/// Waits until the bridge is, or is not, ready.
+async fn becomes_ready(admin: SocketAddr, expected: bool, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    while ready(admin).await != expected {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
+/// Opens calls that are never answered, and waits until their containers run.
+async fn live_containers(engine: &Engine, bridge: &Bridge, server: &str) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for _ in 0..LIVE {
+        let mut client = Client::modern(bridge, server, None);
+        connections.push(client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted"));
+    }
+    let running = || engine.docker(&["ps", "--quiet", &format!("--filter=label={}", engine::INSTANCE)]).lines().count();
+    let there = procs::eventually(Duration::from_secs(30), || (running() == LIVE).then_some(())).await;
+    assert!(there.is_some(), "{} of {LIVE} containers\n{}", running(), bridge.log());
+    connections
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_container() {
+    #[expect(clippy::disallowed_methods, reason = "said by whoever runs the test")]
+    let requests = std::env::var(REQUESTS.0).ok().and_then(|count| count.parse().ok()).unwrap_or(REQUESTS.1);
+    let (engine, home) = (Engine::take().await, Home::new());
+    let servers = [
+        ("everything", image("everything", &[])),
+        ("stubborn", image("hostile", &["stubborn", "family=yes"])),
+        ("slow", image("hostile", &["polite", "delay=300"])),
+    ];
+    let (bridge, admin) = bridge(&engine, &home, &servers);
+    let mut clients = JoinSet::new();
+    let mut hung = None;
+    for number in 0..requests {
+        if clients.len() == CLIENTS {
+            clients.join_next().await.expect("some run").expect("no client panics");
+        }
+        if number == requests / 2 {
+            hung = Some(engine.hang());
+        }
+        let mut client = Client::modern(&bridge, servers[number % servers.len()].0, None);
+        let hanging = hung.take().map(|hung| (hung, Instant::now()));
+        clients.spawn(async move {
+            if let Some((hung, since)) = hanging {
+                tokio::time::sleep_until((since + HUNG).into()).await;
+                drop(hung);
+            }
+            let tool = if number % 3 == 0 { "echo" } else { "act" };
+            let params = json!({ "name": tool, "arguments": { "message": "hello" } });
+            if number % LEAVER == 7 {
+                let connection = client.post("tools/call", params).await.expect("it is accepted");
+                tokio::time::sleep(Duration::from_millis(number as u64 * 37 % 400)).await;
+                drop(connection);
+            } else {
+                let answer = client.request("tools/call", params).await.expect("every request is answered");
+                assert_eq!(answer.status, 200, "{answer:?}");
+                assert!(!answer.text().is_empty(), "{answer:?}");
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("no client panics");
+    }
+    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(becomes_ready(admin, true, CLEARED).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_hangs_delays_only_the_clean_up() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let mut impatient = image("hostile", &["polite"]);
+    impatient["startTimeout"] = json!("700ms");
+    let servers = [("silent", image("hostile", &["silent", "stubborn=yes"])), ("impatient", impatient)];
+    let (bridge, admin) = bridge(&engine, &home, &servers);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    assert!(ready(admin).await);
+
+    let (hung, since) = (engine.hang(), Instant::now());
+    drop(clients);
+    let asked = Instant::now();
+    let answer = Client::modern(&bridge, "impatient", None).call("act", json!({})).await.expect("it is answered");
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
+    tokio::time::sleep_until((since + HUNG).into()).await;
+    drop(hung);
+    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(becomes_ready(admin, true, CLEARED).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_dead_bridges_left_is_removed_and_nothing_else() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let alive = Instance::own().to_string();
+    let (stem, _) = alive.rsplit_once('.').expect("four parts");
+    let (dead, other_boot) = (format!("{stem}.1"), alive.replacen(|c: char| c.is_ascii_hexdigit(), "z", 1));
+    let spared = [Some(alive.as_str()), Some("not-a-label"), None].map(|label| engine.somebody_elses(label));
+    let swept = [&dead, &other_boot].map(|label| engine.somebody_elses(Some(label)));
+    let (mut bridge, _) = bridge(&engine, &home, &[("polite", image("hostile", &["polite"]))]);
+    let gone = || swept.iter().all(|id| !engine.has(id)).then_some(());
+    assert!(procs::eventually(CLEARED, gone).await.is_some(), "{}", bridge.log());
+    let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+    assert_eq!(answer.text(), "done");
+    assert!(bridge.stop().success());
+    for id in &spared {
+        assert!(engine.has(id), "a container of somebody else is gone");
+        engine.docker(&["rm", "--force", id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_outlives_a_worker_that_is_killed() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    procs::kill(bridge.worker(), Signal::KILL);
+    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()));
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_outlives_a_supervisor_that_is_killed() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    bridge.signal(Signal::KILL);
+    bridge.ended(CLEARED).expect("killed");
+    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_outlives_a_bridge_that_is_stopped_twice() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    assert!(bridge.stop_at_once().expect("the second signal is immediate").success());
+    assert_eq!(engine.count(), 0, "the supervisor ends last");
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_machine() {
+    const TOKEN: &str = "tok-2f9c51ab";
+    let (engine, home) = (Engine::take().await, Home::new());
+    let token = json!({ "$userToken": "<<token>>" });
+    let file = json!({ "$userTokenFile": "<<token>>" });
+    let mut by_file = image("hostile", &["tells"]);
+    by_file["env"] = json!({ "HOSTILE_TOKEN_FILE": file });
+    let mut by_variable = image("hostile", &["tells"]);
+    by_variable["env"] = json!({ "HOSTILE_TOKEN": token });
+    let raw = json!({ "command": "docker", "env": { "HOSTILE_TOKEN_FILE": file },
+        "args": ["run", "-e", { "$userToken": "HOSTILE_TOKEN=<<token>>" }, "tollbridge-test/hostile:1", "tells"] });
+    let plain =
+        json!({ "command": support::server("hostile"), "args": ["tells"], "env": { "HOSTILE_TOKEN_FILE": file } });
+    let mut silent = by_file.clone();
+    silent["args"] = json!(["silent"]);
+    let servers = [("file", by_file), ("variable", by_variable), ("raw", raw), ("plain", plain), ("silent", silent)];
+    let (bridge, _) = bridge(&engine, &home, &servers);
+    for (server, _) in &servers {
+        home.set_token("alice", server, TOKEN);
+    }
+    let told = async |server: &str| -> Value {
+        let answer = Client::modern(&bridge, server, None).call("act", json!({})).await.expect("it is answered");
+        serde_json::from_str(&answer.text()).expect("JSON")
+    };
+    let (file, variable, raw, plain) =
+        (told("file").await, told("variable").await, told("raw").await, told("plain").await);
+    assert_eq!((&file["file"], &file["variable"]), (&json!(TOKEN), &json!("")));
+    assert_eq!(file["path"], "/run/tollbridge/HOSTILE_TOKEN_FILE");
+    assert_eq!((&variable["variable"], &variable["file"]), (&json!(TOKEN), &json!("")));
+    assert_eq!((&raw["variable"], &raw["file"]), (&json!(TOKEN), &json!(TOKEN)));
+    assert_eq!((&plain["file"], &plain["mode"]), (&json!(TOKEN), &json!(0o600)));
+    let path = plain["path"].as_str().expect("a path");
+    let gone = || (!std::path::Path::new(path).exists()).then_some(());
+    assert!(procs::eventually(CLEARED, gone).await.is_some(), "the file is gone with its request");
+
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    for id in engine.containers() {
+        let known = engine.docker(&["container", "inspect", &id]);
+        assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(TOKEN), "{known}");
+    }
+    let shown: Vec<_> =
+        procs::all().into_iter().filter(|p| procs::command_line(p.pid).join(" ").contains(TOKEN)).collect();
+    assert_eq!(shown, [], "ps shows the token");
+    assert!(!bridge.log().contains(TOKEN));
+    drop(clients);
+    assert!(engine.reaches(0, CLEARED).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_is_confined_and_has_no_log_on_disk() {
+    let (engine, home) = (Engine::take().await, Home::new());
+    let mut silent = image("hostile", &["silent"]);
+    let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
+        "mounts": [format!("{}:/data", home.path().display())] });
+    silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    let (bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    let id = &engine.containers()[0];
+    let known: Value = serde_json::from_str(&engine.docker(&["container", "inspect", id])).expect("JSON");
+    let host = &known[0]["HostConfig"];
+    assert_eq!(host["LogConfig"]["Type"], "none");
+    assert_eq!(host["CapDrop"], json!(["ALL"]));
+    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!(
+        (&host["AutoRemove"], &host["Init"], &host["ReadonlyRootfs"]),
+        (&json!(true), &json!(true), &json!(true))
+    );
+    assert_eq!(
+        (&host["Memory"], &host["PidsLimit"], &host["NanoCpus"]),
+        (&json!(64 << 20), &json!(32), &json!(500_000_000))
+    );
+    assert_eq!((&known[0]["Config"]["User"], &host["NetworkMode"]), (&json!("4711:4711"), &json!("none")));
+    assert_eq!(known[0]["Mounts"][0]["RW"], false);
+    drop(clients);
+    assert!(engine.reaches(0, CLEARED).await);
+}
