@@ -58,6 +58,14 @@ pub fn children() -> io::Result<Vec<Pid>> {
     if fs::exists("/proc/thread-self/children")? { children_of("self") } else { scan_for_children() }
 }
 
+/// Whether processes that have lost their parents have fallen to this one, as far as that is seen at a glance: they fall
+/// to its first thread, which starts none itself.
+#[must_use]
+pub fn has_orphans() -> bool {
+    let first = getpid().as_raw_pid();
+    fs::read(format!("/proc/self/task/{first}/children")).is_ok_and(|children| !children.is_empty())
+}
+
 /// The direct children of a process as this kernel lists them.
 fn children_of(process: &str) -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();

@@ -126,6 +126,24 @@ async fn nothing_stays_of_a_family_that_runs_as_another() {
 }
 
 #[tokio::test]
+async fn the_next_request_of_a_user_begins_only_when_nothing_is_left_of_the_one_before() {
+    let home = Home::without_key();
+    let mut config = config(&home, &["stubborn", "family=yes"], &json!({}));
+    config["limits"] = json!({ "perUser": 1, "queue": "20s" });
+    config["mcpServers"]["next"] = json!({ "command": server("hostile"), "args": ["polite"] });
+    let bridge = home.serve(config);
+    for _ in 0..5 {
+        assert_eq!(Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer").text(), "done");
+        assert_eq!(
+            Client::modern(&bridge, "next", None).call("act", json!({})).await.expect("an answer").text(),
+            "done"
+        );
+        let left: Vec<_> = procs::with_marker(home.marker()).into_iter().map(procs::command_line).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_fork_bomb_and_a_memory_hog_are_held_to_their_limits() {
     if !rustix::process::geteuid().is_root() {
         return;

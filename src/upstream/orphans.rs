@@ -71,9 +71,9 @@ pub(super) struct Family {
     strangers: Strangers,
     ticks_per_second: u64,
     group_ended: Notify,
-    /// How many looks have begun, and how many of them are done.
+    /// How many looks have begun; the last that is done, and the last that found nothing to do.
     begun: AtomicU64,
-    done: watch::Sender<u64>,
+    done: watch::Sender<(u64, u64)>,
     /// The last look found something that had left its group.
     storm: AtomicBool,
     orphans: AtomicUsize,
@@ -177,16 +177,18 @@ impl Family {
         }
     }
 
-    /// Waits, if servers leave processes behind these days, until it has been looked for those of a group that has just
-    /// ended: so whoever starts many is held up by the ending of them.
+    /// Waits, if there are orphans, until it has been looked for those of a group that has just ended: so whoever starts
+    /// many is held up by the ending of them.
     pub(super) async fn looked_after(&self) {
-        if !self.storm.load(Relaxed) {
+        if !self.storm.load(Relaxed) && !descendants::has_orphans() {
             return;
         }
         // One that is going on has begun too early.
         let next = self.begun.load(Relaxed) + 1;
         let mut done = self.done.subscribe();
-        let _ = tokio::time::timeout(PATIENCE.1, done.wait_for(|&done| done >= next)).await;
+        // It kills, the one after that reaps, and then what the dead have left is killed and reaped.
+        let enough = done.wait_for(|&(last, idle)| idle >= next || last >= next + 3);
+        let _ = tokio::time::timeout(PATIENCE.1, enough).await;
     }
 
     /// Ends every process below this one and returns whether none is left. No group can be started any more.
@@ -220,12 +222,15 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
             Look::default()
         });
         family.storm.store(look.killed > 0, Relaxed);
-        family.done.send_replace(begun);
         if look.killed > 0 {
             tracing::info!(count = look.killed, "ended processes that had left their request's group");
         }
         // What has ended may have left orphans itself.
         restless = look.killed + look.buried + look.dying > 0;
+        family.done.send_modify(|(last, idle)| {
+            *last = begun;
+            *idle = if restless { *idle } else { begun };
+        });
         let progress = look.killed + look.buried > 0;
         patience = if restless && !progress { (patience * 2).min(PATIENCE.1) } else { PATIENCE.0 };
         let given_up = !restless || patience == PATIENCE.1;
