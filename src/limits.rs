@@ -105,7 +105,8 @@ impl Limits {
     /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// Says whose limit is reached, or what the host is short of: at once if as many wait there already as may run, else after `queue`.
+    /// Says whose limit is reached, or what the host is short of: at once if as many wait there already as may run, else
+    /// after `queue`.
     pub async fn admit(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
         self.through(&self.users, user, server).await
     }

@@ -80,6 +80,12 @@ fn is_quick() -> bool {
     std::env::vars_os().any(|(name, _)| name == "TOLLBRIDGE_HOSTILE_QUICK")
 }
 
+/// The control group to make those of requests in, if the script was told of one.
+fn cgroup() -> String {
+    let named = std::env::vars_os().find(|(name, _)| name == "TOLLBRIDGE_HOSTILE_CGROUP");
+    named.and_then(|(_, path)| path.into_string().ok()).unwrap_or_else(|| "auto".to_owned())
+}
+
 /// Only root can hold a fork bomb without control groups.
 fn can_bind() -> bool {
     rustix::process::geteuid().is_root()
@@ -105,12 +111,13 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
         fields.extend(limits.as_object().filter(|_| can_bind()).cloned().unwrap_or_default());
     }
     servers.insert("tiny".to_owned(), one(server("tiny"), &[]));
-    home.serve(json!({
+    home.write(json!({
         "identity": [{ "kind": "local", "user": "alice" }],
         "limits": { "perUser": 500, "perServer": 500, "total": 500 },
         "admin": { "listen": admin },
         "mcpServers": Value::Object(servers),
-    }))
+    }));
+    Bridge::start_with(home, &[], &["--cgroup", &cgroup()])
 }
 
 /// What has been seen so far.

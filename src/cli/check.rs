@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::EXIT_USAGE;
 use crate::config::{
-    self, Config, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template, TokenStoreConfig,
-    TokenStoreKind,
+    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template,
+    TokenStoreConfig, TokenStoreKind,
 };
 
 /// Arguments of `check`.
@@ -125,6 +125,25 @@ fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
+/// What the processes of a request are held to, as far as the file says so.
+fn confinement(confinement: &Confinement, out: &mut impl Write) -> io::Result<()> {
+    if let Some(users) = confinement.run_as {
+        let one = users.first == users.last;
+        let range = if one { String::new() } else { format!(" to {}, one for each request", users.last) };
+        writeln!(out, "  runs as    user {}{range}", users.first)?;
+    }
+    if let Some(memory) = confinement.memory {
+        writeln!(out, "  memory     {memory} bytes")?;
+    }
+    if let Some(cpus) = confinement.cpus {
+        writeln!(out, "  processors {cpus}")?;
+    }
+    if let Some(pids) = confinement.pids {
+        writeln!(out, "  processes  {pids}")?;
+    }
+    Ok(())
+}
+
 /// What is started, with that many arguments as written.
 fn program(plan: &StdioPlan, arguments: usize, out: &mut impl Write) -> io::Result<()> {
     let holes = plan.args.iter().filter(|arg| arg.holds_token()).count();
@@ -133,6 +152,7 @@ fn program(plan: &StdioPlan, arguments: usize, out: &mut impl Write) -> io::Resu
     if let Some(cwd) = &plan.cwd {
         writeln!(out, "  directory  {}", cwd.display())?;
     }
+    confinement(&plan.confinement, out)?;
     plan.env.iter().try_for_each(|(name, value)| writeln!(out, "  env        {name}{}", reference(value)))?;
     plan.token_files.iter().try_for_each(|file| {
         let (name, directory) = (&file.variable, file.directory.display());

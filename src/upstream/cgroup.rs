@@ -280,6 +280,38 @@ mod tests {
         }
     }
 
+    /// A directory that looks like the group of a run in which these limits are handed down.
+    fn run_with(controllers: &str) -> tempfile::TempDir {
+        let run = tempfile::tempdir().unwrap();
+        fs::create_dir(run.path().join("requests")).unwrap();
+        fs::write(run.path().join("requests/cgroup.subtree_control"), controllers).unwrap();
+        run
+    }
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them_and_only_where_there_are_some() {
+        let asked = Confinement { memory: Some(1 << 20), cpus: Some(0.5), pids: Some(7), ..Confinement::default() };
+        let run = run_with("cpu memory pids\n");
+        let groups = Cgroups::of_run(run.path());
+        assert_eq!(groups.limits(), Limits { memory: true, pids: true, cpus: true });
+        let leaf = groups.group(&asked).unwrap();
+        let written = |name: &str| fs::read_to_string(leaf.path.join(name)).unwrap();
+        assert_eq!((written("memory.max"), written("memory.swap.max")), ("1048576".to_owned(), "0".to_owned()));
+        assert_eq!((written("pids.max"), written("cpu.max")), ("7".to_owned(), "50000 100000".to_owned()));
+        let run = run_with("");
+        let leaf = Cgroups::of_run(run.path()).group(&asked).unwrap();
+        assert_eq!(fs::read_dir(&leaf.path).unwrap().count(), 0, "nothing can be limited here");
+        assert!(leaf.remove());
+    }
+
+    #[test]
+    fn what_the_parent_has_of_the_limits_is_handed_down() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("cgroup.controllers"), "cpuset memory hugetlb").unwrap();
+        assert!(hand_down_from(parent.path()));
+        assert_eq!(fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap(), "+memory");
+    }
+
     #[test]
     fn a_directory_that_is_no_group_is_refused_with_its_reason() {
         let directory = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,7 +65,9 @@ fn begin_directory() -> io::Result<Held> {
     let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/run"));
     // A user's own directory is closed to the users that root runs servers as.
     let of_user = of_root.is_none().then(|| named("XDG_RUNTIME_DIR")).flatten();
-    let candidates = [named("RUNTIME_DIRECTORY"), of_root, of_user, named("TMPDIR"), Some("/tmp".into())];
+    // A service may have several; they are separated by colons.
+    let of_service = named("RUNTIME_DIRECTORY").filter(|path| !path.as_os_str().as_bytes().contains(&b':'));
+    let candidates = [of_service, of_root, of_user, named("TMPDIR"), Some("/tmp".into())];
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
     for parent in candidates.into_iter().flatten() {
         instance::sweep(&parent, |path| {

@@ -16,6 +16,7 @@ const serverInfo = { name: `compatible-${era}`, version: '1.0.0' };
 const capabilities = { tools: {}, resources: { subscribe: true }, logging: {} };
 const LEVELS = ['debug', 'info', 'warning', 'error'];
 const LOOK_MS = 20;
+const STEP_MS = 150;
 
 const say = (text) => ({ content: [{ type: 'text', text }] });
 const failure = (code, message) => Object.assign(new Error(message), { code });
@@ -28,7 +29,11 @@ const tools = {
   echo: (args) => say(`echo: ${args.text}`),
   fail: () => ({ ...say('it failed'), isError: true }),
   steps: async (_args, call) => {
-    for (const progress of [1, 2, 3]) await call.progress(progress, 3);
+    for (const progress of [1, 2, 3]) {
+      await call.progress(progress, 3);
+      // The 1.x client over HTTP+SSE loses progress that it reads in one piece with the answer.
+      await new Promise((resolve) => setTimeout(resolve, STEP_MS));
+    }
     return say('three steps');
   },
   log: async (_args, call) => {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::asker::{ALICE, Asked, BOB, Cluster, ask, call};
 use super::{SOON, support};
 use support::mcp::Answer;
-use support::{Client, procs};
+use support::{Bridge, Client, procs};
 
 /// The call is refused as one that must begin anew, and nothing was started for it.
 async fn refused(client: &mut Client, params: Value) -> Answer {
@@ -16,6 +16,11 @@ async fn refused(client: &mut Client, params: Value) -> Answer {
     let message = response["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("call again without it"), "{message}");
     answer
+}
+
+/// Kills what serves, which can say nothing any more; its supervisor only clears up.
+fn crash(node: &Bridge) {
+    procs::kill(node.worker(), Signal::KILL);
 }
 
 /// Each way to change a state a little.
@@ -113,7 +118,7 @@ async fn a_node_killed_with_a_parked_process_is_a_clear_error_and_no_second_run(
     let nodes = Cluster::start(2, &json!({}));
     let arguments = json!({ "name": "p", "times": 1 });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
-    nodes.bridges[0].signal(Signal::KILL);
+    crash(&nodes.bridges[0]);
     nodes.until_processes(0).await;
     let began = std::time::Instant::now();
     refused(&mut nodes.modern(1, "park", ALICE), asked.answered(&arguments, "x")).await;
@@ -132,11 +137,12 @@ async fn a_node_killed_while_it_works_for_a_client_of_another_is_a_clear_error_a
     let arguments = json!({ "name": "h", "times": 1, "then": "hang" });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
     let mut client = nodes.modern(1, "park", ALICE);
-    let (answer, ()) = tokio::join!(client.request("tools/call", asked.answered(&arguments, "x")), async {
+    let answer = tokio::time::timeout(SOON, client.request("tools/call", asked.answered(&arguments, "x")));
+    let (answer, ()) = tokio::join!(answer, async {
         nodes.until_lines("hangs", 1).await;
-        nodes.bridges[0].signal(Signal::KILL);
+        crash(&nodes.bridges[0]);
     });
-    let answer = answer.expect("an answer, and not a connection that breaks");
+    let answer = answer.expect("an answer in time").expect("an answer, and not a connection that breaks");
     assert_eq!(answer.error_code(), Some(-32603), "{answer:?}");
     assert_eq!(answer.response()["id"], json!(1));
     assert_eq!(nodes.lines("effects").len(), 1, "no second run");

@@ -1,0 +1,178 @@
+//! The HTTP edge: what is refused before any process is started, with the status that says why, and connections that
+//! cannot be held open for nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Bridge, Home};
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
+
+fn bridge(home: &Home) -> Bridge {
+    home.serve(json!({
+        "limits": { "headerTimeout": "500ms", "bodyIdle": "500ms", "body": "4KiB" },
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": {
+            "hostile": { "command": support::server("hostile"), "args": ["long", format!("marker={}", home.marker())], "eofGrace": "100ms", "termGrace": "100ms" },
+        },
+    }))
+}
+
+/// Sends bytes as they are and returns everything that comes back until the connection is closed.
+fn exchange(bridge: &Bridge, request: &str) -> String {
+    let mut stream = TcpStream::connect(bridge.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A reset after the answer is an end, too.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("none")
+}
+
+/// A POST with these header lines besides what it needs.
+fn post(path: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: application/json\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+#[test]
+fn a_ping_is_answered_without_a_process_and_never_cached() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    let answer = exchange(&bridge, &post("/hostile/mcp", "Content-Type: Application/JSON; charset=utf-8\r\n", PING));
+    assert_eq!(status(&answer), "200");
+    let head = answer.to_lowercase();
+    assert!(head.contains("cache-control: no-store") && head.contains("x-content-type-options: nosniff"), "{answer}");
+    assert!(answer.ends_with(r#"{"jsonrpc":"2.0","id":"p","result":{}}"#), "{answer}");
+    assert!(bridge.children().is_empty());
+}
+
+#[test]
+fn each_refusal_has_its_status_and_starts_nothing() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":"{}"}}}}"#, "x".repeat(8192));
+    let deep =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":{}1{}}}}}"#, "[".repeat(80), "]".repeat(80));
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#;
+    let cases: &[(&str, String)] = &[
+        ("403", post("/hostile/mcp", JSON, PING).replace("Host: localhost", "Host: evil.example")),
+        ("403", post("/hostile/mcp", &format!("{JSON}Origin: https://evil.example\r\n"), PING)),
+        ("403", post("/hostile/mcp", &format!("{JSON}Origin: null\r\n"), PING)),
+        ("404", post("/nobody/mcp", JSON, PING)),
+        ("404", post("/..%2fhostile/mcp", JSON, PING)),
+        ("404", post("/%2568ostile/mcp", JSON, PING)),
+        ("404", post("/hostile;x/mcp", JSON, PING)),
+        ("405", post("/hostile/mcp", JSON, PING).replacen("POST", "PUT", 1)),
+        ("415", post("/hostile/mcp", "Content-Type: text/plain\r\n", PING)),
+        ("415", post("/hostile/mcp", "", PING)),
+        ("413", post("/hostile/mcp", JSON, &long)),
+        ("400", post("/hostile/mcp", JSON, "{")),
+        ("400", post("/hostile/mcp", JSON, "[]")),
+        ("400", post("/hostile/mcp", JSON, &deep)),
+        ("400", post("/hostile/mcp", JSON, twice)),
+        ("400", post("/hostile/mcp", JSON, r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#)),
+        ("400", post("/hostile/mcp", &format!("{JSON}MCP-Protocol-Version: 1999-01-01\r\n"), PING)),
+        ("404", post("/hostile/mcp", &format!("{JSON}Mcp-Session-Id: forged\r\n"), PING)),
+        ("431", post("/hostile/mcp", &format!("{JSON}X-Long: {}\r\n", "x".repeat(40 * 1024)), PING)),
+        ("431", post("/hostile/mcp", &format!("{JSON}{}", "X-A: 1\r\n".repeat(200)), PING)),
+    ];
+    for (wanted, request) in cases {
+        let answer = exchange(&bridge, request);
+        let shown = &request[..request.len().min(300)];
+        assert_eq!(status(&answer), *wanted, "{shown}\n{answer}");
+    }
+    assert!(bridge.children().is_empty());
+}
+
+#[test]
+fn a_request_that_two_readers_could_read_differently_is_refused() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    let cases = [
+        post("/hostile/mcp", &format!("{JSON}Transfer-Encoding: chunked\r\n"), "0\r\n\r\n"),
+        post("/hostile/mcp", &format!("{JSON}Content-Length: 7\r\n"), PING),
+        post("/hostile/mcp", &format!("{JSON}X-Null: a\0b\r\n"), PING),
+        post("/hostile/mcp", &format!("{JSON}X-Space : a\r\n"), PING),
+        post("/hostile/mcp", &format!("{JSON}X-Fold: a\r\n b\r\n"), PING),
+    ];
+    for request in cases {
+        let answer = exchange(&bridge, &request);
+        assert!(matches!(status(&answer), "400" | "none"), "{request}\n{answer}");
+    }
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_half_a_head_is_closed() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    for said in [
+        "",
+        "P",
+        "PRI * HT",
+        "POST /hostile/mcp HTTP/1.1\r\nHost: localhost\r\n",
+        &post("/hostile/mcp", JSON, "x")[..60],
+    ] {
+        let began = Instant::now();
+        exchange(&bridge, said);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(10), "{said:?} was held open for {took:?}");
+    }
+    // A body that stops in the middle is told so.
+    let cut = post("/hostile/mcp", JSON, PING);
+    assert_eq!(status(&exchange(&bridge, &cut[..cut.len() - 4])), "408");
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A modern call that runs until it is cancelled.
+fn long_call() -> String {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"any","arguments":{{}},{meta}}}}}"#
+    );
+    let headers = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: any\r\n";
+    post("/hostile/mcp", &format!("{JSON}{headers}"), &body).replace("Connection: close\r\n", "")
+}
+
+#[test]
+fn a_client_that_leaves_in_any_way_is_noticed_and_leaves_no_process() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    let leave: [fn(&mut TcpStream); 3] = [
+        |stream| stream.shutdown(Shutdown::Both).unwrap(),
+        |stream| stream.shutdown(Shutdown::Write).unwrap(),
+        // Bytes that nobody reads, then the end: hyper alone does not see it.
+        |stream| {
+            stream.write_all(b"GET /pipelined HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream.shutdown(Shutdown::Both).unwrap();
+        },
+    ];
+    for leave in leave {
+        let mut stream = TcpStream::connect(bridge.address()).unwrap();
+        stream.write_all(long_call().as_bytes()).unwrap();
+        wait_until("the server runs", || !bridge.children().is_empty());
+        leave(&mut stream);
+        wait_until("the server is gone", || bridge.children().is_empty());
+    }
+}
