@@ -37,7 +37,7 @@ async fn a_quiet_stream_is_kept_alive_past_the_request_timeout_and_ends_with_its
 #[tokio::test]
 async fn a_stream_holds_its_permit_until_nothing_of_it_is_left() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let limits = json!({ "perUser": 1, "queue": "0s" });
+    let limits = json!({ "perServer": 1, "queue": "0s" });
     let bridge = home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &limits));
     let mut client = Client::legacy(&bridge, "one", None).await;
     for path in ["/one/sse", "/one/mcp"] {
@@ -56,10 +56,10 @@ async fn a_stream_holds_its_permit_until_nothing_of_it_is_left() {
                 break;
             }
             // The call before has been answered, and its server is still ending.
-            assert_eq!(reply.status, 429);
+            assert_eq!(reply.status, 503);
             connection = connect(&bridge).await;
         }
-        assert_eq!(call(&mut client).await, 429, "{path}");
+        assert_eq!(call(&mut client).await, 503, "{path}");
         drop(connection);
         free(&mut client).await;
     }
