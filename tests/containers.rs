@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tollbridge::upstream::instance::Instance;
 
 /// How many requests the long test makes, if this variable does not say.
-const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 60);
+const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 300);
 /// Clients at once.
 const CLIENTS: usize = 6;
 /// One client in so many leaves.

@@ -5,7 +5,7 @@
 //! token, by modern and by legacy clients on keep-alive connections. Standard library only and blocking threads, so
 //! that the driver costs next to nothing beside what it measures and is built in seconds.
 //!
-//! `bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--syscalls]`
+//! `bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--image NAME] [--syscalls]`
 
 mod client;
 mod direct;
@@ -27,6 +27,8 @@ use setting::Setting;
 
 /// The concurrencies that are compared.
 const CONCURRENCIES: [usize; 3] = [1, 8, 32];
+/// The concurrencies at which a child is compared with a container.
+const IMAGE_CONCURRENCIES: [usize; 2] = [1, 8];
 /// The text that every call has to bring back.
 const TEXT: &str = "hello";
 /// The size of a large result.
@@ -40,6 +42,8 @@ enum Way {
     Direct,
     Modern,
     Legacy,
+    /// As `Modern`, and the server is in a container.
+    Image,
 }
 
 /// How long everything takes.
@@ -54,6 +58,7 @@ struct Arguments {
     tollbridge: PathBuf,
     tiny: PathBuf,
     redis: PathBuf,
+    image: Option<String>,
     plan: Plan,
     syscalls: bool,
 }
@@ -61,7 +66,9 @@ struct Arguments {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose answer is its output")]
 fn main() -> ExitCode {
     let Some(arguments) = arguments() else {
-        eprintln!("usage: bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--syscalls]");
+        eprintln!(
+            "usage: bridge --tollbridge PROGRAM --tiny PROGRAM [--quick] [--redis PROGRAM] [--image NAME] [--syscalls]"
+        );
         return ExitCode::from(2);
     };
     if arguments.syscalls {
@@ -91,12 +98,13 @@ fn main() -> ExitCode {
 fn arguments() -> Option<Arguments> {
     let mut given = std::env::args().skip(1);
     let (mut tollbridge, mut tiny, mut redis) = (None, None, PathBuf::from("redis-server"));
-    let (mut quick, mut syscalls) = (false, false);
+    let (mut quick, mut syscalls, mut image) = (false, false, None);
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--tollbridge" => tollbridge = given.next().map(PathBuf::from),
             "--tiny" => tiny = given.next().map(PathBuf::from),
             "--redis" => redis = PathBuf::from(given.next()?),
+            "--image" => image = Some(given.next()?),
             "--quick" => quick = true,
             "--syscalls" => syscalls = true,
             "--bench" => {} // what `cargo bench` adds
@@ -109,13 +117,13 @@ fn arguments() -> Option<Arguments> {
         Plan { rounds: 6, slice: Duration::from_millis(1500), large: 20, progress: 20 }
     };
     let absolute = |path: Option<PathBuf>| path.and_then(|path| std::path::absolute(path).ok());
-    Some(Arguments { tollbridge: absolute(tollbridge)?, tiny: absolute(tiny)?, redis, plan, syscalls })
+    Some(Arguments { tollbridge: absolute(tollbridge)?, tiny: absolute(tiny)?, redis, image, plan, syscalls })
 }
 
 /// Everything in one run.
 fn measure(arguments: &Arguments) -> Result<Report, String> {
     let plan = &arguments.plan;
-    let setting = Setting::start(&arguments.tollbridge, &arguments.tiny, &arguments.redis)?;
+    let setting = Setting::start(&arguments.tollbridge, &arguments.tiny, &arguments.redis, arguments.image.as_deref())?;
     let direct = Direct::new(&arguments.tiny);
     let mut report = Report { idle: setting.memory(), ..Report::default() };
     for way in [Way::Direct, Way::Modern, Way::Legacy] {
@@ -144,7 +152,24 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
         report.progress_direct.extend(direct.progress(PROGRESS_STEPS)?);
         report.progress.extend(Client::modern(&setting)?.progress(PROGRESS_STEPS)?);
     }
+    if arguments.image.is_some() {
+        report.images = images(&setting, &direct, plan)?;
+    }
     Ok(report)
+}
+
+/// The same calls through the bridge, with the server as a child and in a container.
+fn images(setting: &Setting, direct: &Direct, plan: &Plan) -> Result<Vec<(usize, Figures, Figures)>, String> {
+    let mut compared = Vec::new();
+    for concurrency in IMAGE_CONCURRENCIES {
+        let (mut child, mut image) = (Figures::default(), Figures::default());
+        for _ in 0..plan.rounds {
+            child.add(slice(setting, direct, Way::Modern, concurrency, plan.slice)?);
+            image.add(slice(setting, direct, Way::Image, concurrency, 3 * plan.slice)?);
+        }
+        compared.push((concurrency, child, image));
+    }
+    Ok(compared)
 }
 
 /// Calls made one way, `concurrency` at a time, for a while.
@@ -157,6 +182,7 @@ fn slice(setting: &Setting, direct: &Direct, way: Way, concurrency: usize, time:
                     let client = match way {
                         Way::Direct => Ok(None),
                         Way::Modern => Client::modern(setting).map(Some),
+                        Way::Image => Client::of_image(setting).map(Some),
                         Way::Legacy => Client::legacy(setting).map(Some),
                     };
                     ready.wait();

@@ -31,7 +31,12 @@ struct Head {
 
 impl Client {
     pub(crate) fn modern(setting: &Setting) -> Result<Self, String> {
-        Self::connect(setting).map_err(|error| format!("cannot connect: {error}"))
+        Self::connect(setting, "tiny").map_err(|error| format!("cannot connect: {error}"))
+    }
+
+    /// A client of the server in a container.
+    pub(crate) fn of_image(setting: &Setting) -> Result<Self, String> {
+        Self::connect(setting, "image").map_err(|error| format!("cannot connect: {error}"))
     }
 
     /// A client with a session.
@@ -47,12 +52,12 @@ impl Client {
         Ok(client)
     }
 
-    fn connect(setting: &Setting) -> std::io::Result<Self> {
+    fn connect(setting: &Setting, server: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(setting.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let head = format!(
-            "POST /tiny/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            "POST /{server}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
              Accept: application/json, text/event-stream\r\n",
             setting.address, setting.bearer
         );

@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) large_stream: Vec<f64>,
     pub(crate) progress_direct: Vec<Duration>,
     pub(crate) progress: Vec<Duration>,
+    /// Concurrency, child, container.
+    pub(crate) images: Vec<(usize, Figures, Figures)>,
 }
 
 impl Report {
@@ -89,6 +91,15 @@ impl Display for Report {
         for (name, latencies) in [("direct", &self.progress_direct), ("bridge", &self.progress)] {
             let at = |share| milliseconds(latencies, share);
             writeln!(f, "{name:<20}{:>7.3}{:>8.3}{:>8.3}", at(0.5), at(0.95), at(0.99))?;
+        }
+        for (concurrency, child, image) in &self.images {
+            if *concurrency == 1 {
+                writeln!(f, "\nthrough the bridge  at once  calls/s    p50     p99   (ms)")?;
+            }
+            for (name, row) in [("child", child), ("container", image)] {
+                let at = |share| milliseconds(&row.latencies, share);
+                writeln!(f, "{name:<20}{concurrency:>7}{:>9.1}{:>8.1}{:>8.1}", row.per_second(), at(0.5), at(0.99))?;
+            }
         }
         let targets = self.targets();
         let parts: Vec<_> =

@@ -20,7 +20,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn start(tollbridge: &Path, tiny: &Path, redis: &Path) -> Result<Self, String> {
+    pub(crate) fn start(tollbridge: &Path, tiny: &Path, redis: &Path, image: Option<&str>) -> Result<Self, String> {
         let home = Directory(std::env::temp_dir().join(format!("tollbridge-bench-{}", std::process::id())));
         let directory = &home.0;
         std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -32,11 +32,15 @@ impl Setting {
         wait_until("redis-server answers", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
         let bearer = random_hex()?;
         let config = directory.join("tollbridge.json");
-        write(&config, &configuration(directory, tiny, port, &sha256(&bearer)?))?;
+        write(&config, &configuration(directory, tiny, port, &sha256(&bearer)?, image))?;
         let config = config.to_string_lossy().into_owned();
         run(tollbridge, &["keygen", "--out", &directory.join("k1.key").to_string_lossy()], "")?;
         let save = ["token", "set", "--config", &config, "--user", "alice", "--server", "tiny"];
         run(tollbridge, &save, &random_hex()?)?;
+        if image.is_some() {
+            let save = ["token", "set", "--config", &config, "--user", "alice", "--server", "image"];
+            run(tollbridge, &save, &random_hex()?)?;
+        }
         let (bridge, address) = serve(tollbridge, &config, directory)?;
         Ok(Self { _directory: home, redis: redis.keep(), bridge, address, bearer })
     }
@@ -114,9 +118,19 @@ impl Drop for Guard {
     }
 }
 
-fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str) -> String {
+fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str, image: Option<&str>) -> String {
     let (key, tiny) = (directory.join("k1.key"), tiny.display());
     let key = key.display();
+    let image = image.map_or_else(String::new, |image| {
+        format!(
+            r#",
+    "image": {{
+      "image": "{image}",
+      "env": {{ "TINY_TOKEN": {{ "$userToken": "<<token>>" }} }},
+      "requiresUserToken": true
+    }}"#
+        )
+    });
     format!(
         r#"{{
   "listen": "127.0.0.1:0",
@@ -129,7 +143,7 @@ fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str) -
       "env": {{ "TINY_TOKEN": {{ "$userToken": "<<token>>" }} }},
       "requiresUserToken": true,
       "line": "16MiB"
-    }}
+    }}{image}
   }}
 }}
 "#
