@@ -15,7 +15,7 @@ const ATTACH: Duration = Duration::from_secs(1);
 
 /// A table of system calls per request, made by one modern client.
 pub(crate) fn count(arguments: &Arguments) -> Result<String, String> {
-    let setting = Setting::start(&arguments.tollbridge, &arguments.tiny, &arguments.redis)?;
+    let setting = Setting::start(&arguments.tollbridge, &arguments.tiny, &arguments.redis, None)?;
     let mut client = Client::modern(&setting)?;
     for _ in 0..20 {
         client.call(TEXT)?; // warm
