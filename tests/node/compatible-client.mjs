@@ -106,12 +106,7 @@ seen.server = client.getServerVersion()?.name;
 seen.tools = (await client.listTools()).tools.map((tool) => tool.name);
 seen.echo = textOf(await call(named('echo')));
 const onprogress = ({ progress, total }) => seen.progress.push([progress, total]);
-// Its client for HTTP+SSE drops progress that it reads in one go with the answer, as it does when the machine is busy:
-// what arrived is seen when it is asked again.
-for (let tries = task.revision === '2024-11-05' ? 5 : 1; tries > 0 && seen.progress.length < 3; tries -= 1) {
-  seen.progress = [];
-  seen.steps = textOf(await call(named('steps'), { onprogress }));
-}
+seen.steps = textOf(await call(named('steps'), { onprogress }));
 
 const abort = new AbortController();
 const waiting = call(named('wait'), { signal: abort.signal }).then(
