@@ -176,3 +176,50 @@ fn a_client_that_leaves_in_any_way_is_noticed_and_leaves_no_process() {
         wait_until("the server is gone", || bridge.children().is_empty());
     }
 }
+
+/// The session id that an `initialize` of this revision brings.
+fn session(bridge: &Bridge, revision: &str) -> String {
+    let client = r#""capabilities":{},"clientInfo":{"name":"c","version":"1"}"#;
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{revision}",{client}}}}}"#
+    );
+    let answer = exchange(bridge, &post("/whoami/mcp", JSON, &body));
+    assert!(answer.contains(&format!(r#""protocolVersion":"{revision}""#)), "{answer}");
+    let line = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: "));
+    line.unwrap_or_else(|| panic!("no session: {answer}")).to_owned()
+}
+
+#[test]
+fn a_batch_is_answered_in_sessions_of_the_one_revision_that_has_them() {
+    let home = Home::new();
+    let bridge = home.serve(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": { "whoami": { "command": support::server("whoami") } },
+    }));
+    let add = |id: u32| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"add","arguments":{{"a":{id},"b":1}}}}}}"#
+        )
+    };
+    let batch = format!(r#"[{},{PING},{{"jsonrpc":"2.0","method":"notifications/x"}},{}]"#, add(40), add(70));
+    let ask = |revision: &str, body: &str| {
+        let headers = format!("{JSON}Mcp-Session-Id: {}\r\n", session(&bridge, revision));
+        exchange(&bridge, &post("/whoami/mcp", &headers, body))
+    };
+    let answer = ask("2025-03-26", &batch);
+    assert_eq!(status(&answer), "200", "{answer}");
+    let document = answer.split("\r\n\r\n").nth(1).unwrap();
+    let mut answers: Vec<serde_json::Value> = serde_json::from_str(document).unwrap();
+    answers.sort_by_key(|answer| answer["id"].to_string());
+    let ids: Vec<String> = answers.iter().map(|answer| answer["id"].to_string()).collect();
+    assert_eq!(ids, ["\"p\"", "40", "70"]);
+    assert_eq!(answers[0]["result"], json!({}));
+    assert_eq!(
+        (&answers[1]["result"]["content"][0]["text"], &answers[2]["result"]["content"][0]["text"]),
+        (&json!("41"), &json!("71"))
+    );
+    let notifications = r#"[{"jsonrpc":"2.0","method":"notifications/x"}]"#;
+    assert_eq!(status(&ask("2025-03-26", notifications)), "202");
+    assert_eq!(status(&ask("2025-06-18", &batch)), "400");
+    assert_eq!(status(&ask("2025-03-26", "[]")), "400");
+}
