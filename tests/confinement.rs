@@ -35,7 +35,7 @@ fn is_empty(directory: &Path) -> bool {
 #[tokio::test]
 async fn each_request_works_in_a_directory_of_its_own_which_is_gone_afterwards() {
     let home = Home::without_key();
-    let mut bridge = home.serve(config(&home, &["describe"], &json!({ "privateDirectory": true })));
+    let mut bridge = home.serve(config(&home, &["describe"], &json!({})));
     let (first, second) = (description(&bridge).await, description(&bridge).await);
     assert_ne!(first["directory"], second["directory"]);
     let directory = PathBuf::from(first["directory"].as_str().expect("a path"));
@@ -61,7 +61,7 @@ async fn a_server_with_a_working_directory_works_there() {
 #[tokio::test]
 async fn what_a_killed_bridge_leaves_in_the_file_system_the_next_one_removes() {
     let home = Home::without_key();
-    let bridge = home.serve(config(&home, &["describe"], &json!({ "privateDirectory": true })));
+    let bridge = home.serve(config(&home, &["describe"], &json!({})));
     let directory = description(&bridge).await["directory"].as_str().expect("a path").to_owned();
     let run = Path::new(&directory).parent().expect("that of the run").to_owned();
     let (worker, supervisor) = (bridge.worker(), bridge.supervisor());
@@ -72,10 +72,10 @@ async fn what_a_killed_bridge_leaves_in_the_file_system_the_next_one_removes() {
     procs::kill(worker, Signal::KILL);
     drop(bridge);
     assert!(run.exists(), "nobody was left to remove it");
-    let next = home.serve(config(&home, &["describe"], &json!({ "privateDirectory": true })));
+    let next = home.serve(config(&home, &["describe"], &json!({})));
     assert!(!run.exists());
     let own = description(&next).await["directory"].as_str().expect("a path").to_owned();
-    let _another = home.serve(config(&home, &["describe"], &json!({ "privateDirectory": true })));
+    let _another = home.serve(config(&home, &["describe"], &json!({})));
     assert!(Path::new(&own).parent().expect("that of the run").exists(), "that of a bridge which lives stays");
 }
 

@@ -95,7 +95,7 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
     let marker = format!("marker={}", home.marker());
     let one = |command: String, arguments: &[&str]| {
         let arguments = [arguments, &[marker.as_str()]].concat();
-        json!({ "command": command, "args": arguments, "privateDirectory": true,
+        json!({ "command": command, "args": arguments,
             "startTimeout": request_timeout, "requestTimeout": request_timeout, "line": "1MiB",
             "abandonedGrace": "0s", "eofGrace": "50ms", "termGrace": "50ms" })
     };

@@ -39,14 +39,12 @@ const MOST_CPUS: f64 = 8192.0;
 
 impl Loader<'_> {
     pub(super) fn confinement(&mut self, at: &Path, file: &file::Server) -> Confinement {
-        let run_as = file.run_as.as_deref().and_then(|text| self.run_as(&at.key("runAs"), text));
         Confinement {
             memory: file.memory.as_ref().and_then(|size| self.memory(&at.key("memory"), size)),
             cpus: file.cpus.and_then(|cpus| self.cpus(&at.key("cpus"), cpus)),
             pids: file.pids.and_then(|pids| self.pids(&at.key("pids"), pids)),
-            // Among processes of one user a directory keeps nobody out, and it costs a call 0.2 ms.
-            private_directory: file.private_directory.unwrap_or(run_as.is_some() && file.cwd.is_none()),
-            run_as,
+            run_as: file.run_as.as_deref().and_then(|text| self.run_as(&at.key("runAs"), text)),
+            private_directory: file.private_directory.unwrap_or(file.cwd.is_none()),
         }
     }
 
@@ -137,11 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_is_not_limited_and_the_directory_is_private_for_a_user_of_its_own() {
+    fn what_is_not_written_is_not_limited_and_the_directory_is_private_without_a_cwd() {
         let plain = confinement(&server(&json!({ "command": "/bin/cat" })));
-        assert_eq!(plain, Confinement::default());
-        assert!(confinement(&server(&json!({ "command": "/bin/cat", "runAs": "5" }))).private_directory);
-        assert!(!confinement(&server(&json!({ "command": "/bin/cat", "runAs": "5", "cwd": "/" }))).private_directory);
+        assert_eq!(plain, Confinement { private_directory: true, ..Confinement::default() });
+        assert!(!confinement(&server(&json!({ "command": "/bin/cat", "cwd": "/" }))).private_directory);
         let own = json!({ "command": "/bin/cat", "cwd": "/", "privateDirectory": true });
         assert!(confinement(&server(&own)).private_directory);
     }

@@ -311,7 +311,7 @@ pub struct Server {
     /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
     pub run_as: Option<String>,
     /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,
-    /// removed afterwards; it costs a call about 0.2 ms. On by itself with `runAs`, unless there is a `cwd`.
+    /// removed afterwards. Default: true unless there is a `cwd`.
     pub private_directory: Option<bool>,
     /// Checked, but neither looked up nor served. Default: false.
     pub disabled: Option<bool>,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
 use super::cgroup::{self, Cgroups, Leaf};
@@ -58,8 +59,8 @@ impl Places {
     }
 }
 
-/// The first of the usual places where a directory can be made: that of the service, that of the system for root, that
-/// of the user, the one for temporary files.
+/// In the best of the usual places where a directory can be made: that of the service, that of the system for root,
+/// that of the user, the one for shared memory, the one for temporary files. What runs have left in any is removed.
 fn begin_directory() -> io::Result<Held> {
     let named = |name| Environment::Process.read(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/run"));
@@ -67,18 +68,33 @@ fn begin_directory() -> io::Result<Held> {
     let of_user = of_root.is_none().then(|| named("XDG_RUNTIME_DIR")).flatten();
     // A service may have several; they are separated by colons.
     let of_service = named("RUNTIME_DIRECTORY").filter(|path| !path.as_os_str().as_bytes().contains(&b':'));
-    let candidates = [of_service, of_root, of_user, named("TMPDIR"), Some("/tmp".into())];
+    let usual = [of_root, of_user, Some("/dev/shm".into()), named("TMPDIR"), Some("/tmp".into())];
+    let mut candidates: Vec<PathBuf> = usual.into_iter().flatten().collect();
+    candidates.sort_by_key(|path| drawbacks(path));
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
-    for parent in candidates.into_iter().flatten() {
+    let mut made = None;
+    for parent in of_service.into_iter().chain(candidates) {
         instance::sweep(&parent, |path| {
             let _ = instance::remove_tree(path);
         });
-        match Held::make(&parent) {
-            Ok(held) => return Ok(held),
-            Err(error) => refused = error,
+        if made.is_none() {
+            match Held::make(&parent) {
+                Ok(held) => made = Some(held),
+                Err(error) => refused = error,
+            }
         }
     }
-    Err(refused)
+    made.ok_or(refused)
+}
+
+/// What speaks against making directories here, the worse first: no program can be run from it, as those do that unpack
+/// themselves; it is on a disk, where what is written of a token stays and where making a directory takes ten times as
+/// long.
+fn drawbacks(path: &Path) -> (bool, bool) {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    let runs_nothing = rustix::fs::statvfs(path).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    let in_memory = rustix::fs::statfs(path).is_ok_and(|it| u64::try_from(it.f_type) == Ok(TMPFS_MAGIC));
+    (runs_nothing, !in_memory)
 }
 
 /// Confines the processes of each request. The default confines nothing.
@@ -211,6 +227,23 @@ impl Drop for Directory {
         {
             let path = Arc::clone(&self.path);
             tidier.until_done(move || instance::remove_tree(&path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_memory_that_programs_may_run_from_is_preferred() {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        for place in ["/", "/proc", "/dev/shm"] {
+            let mount = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(place));
+            let mount: Vec<_> = mount.unwrap_or_default().split(' ').collect();
+            let [_, _, kind, options, ..] = *mount else { continue };
+            let expected = (options.split(',').any(|option| option == "noexec"), kind != "tmpfs");
+            assert_eq!(drawbacks(Path::new(place)), expected, "{place}");
         }
     }
 }
