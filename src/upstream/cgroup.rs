@@ -123,31 +123,43 @@ fn own_group() -> Result<PathBuf, Unavailable> {
     }
 }
 
-/// Lets the groups of requests have whatever limits there are. A group that hands limits down holds no process itself,
-/// so the bridge leaves the parent if it is all alone there.
+/// Lets the groups of requests have whatever limits there are.
+///
+/// A group that hands limits down holds no process itself, so the bridge leaves the parent if it is all alone there.
+/// With a process in it nothing may be handed down: the kernel would let it have `pids` and `cpu`, and in return let
+/// nothing be started in any group below it ("domain invalid").
 fn hand_down(parent: &Path, run: &Path) {
-    if !hand_down_from(parent) {
-        let procs = fs::read_to_string(parent.join("cgroup.procs")).unwrap_or_default();
-        let own = std::process::id().to_string();
-        if procs.lines().eq([own.as_str()]) {
-            let moved =
-                fs::create_dir(run.join("bridge")).and_then(|()| fs::write(run.join("bridge/cgroup.procs"), own));
-            if moved.is_ok() {
-                hand_down_from(parent);
-            }
-        }
+    if holds_no_process(parent) || left(parent, run) {
+        hand_down_from(parent);
     }
     hand_down_from(run);
     hand_down_from(&run.join("requests"));
 }
 
-/// Hands down each limit that is there, and returns whether that was possible.
-fn hand_down_from(group: &Path) -> bool {
+/// Whether limits can be handed down from it as it is. The root of all has no type, and may hold processes as well.
+fn holds_no_process(group: &Path) -> bool {
+    !fs::exists(group.join("cgroup.type")).unwrap_or(true) || processes(group).is_empty()
+}
+
+/// Moves the bridge from the parent to a group of its own, if it is all alone there.
+fn left(parent: &Path, run: &Path) -> bool {
+    let own = std::process::id().to_string();
+    let bridge = run.join("bridge");
+    processes(parent).lines().eq([own.as_str()])
+        && fs::create_dir(&bridge).and_then(|()| fs::write(bridge.join("cgroup.procs"), own)).is_ok()
+}
+
+fn processes(group: &Path) -> String {
+    fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default()
+}
+
+/// Hands down each limit that is there.
+fn hand_down_from(group: &Path) {
     let there = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-    let wanted = there.split_ascii_whitespace().filter(|name| matches!(*name, "memory" | "pids" | "cpu"));
-    let handed: Vec<_> =
-        wanted.map(|name| fs::write(group.join("cgroup.subtree_control"), format!("+{name}")).is_ok()).collect();
-    handed.into_iter().all(|done| done)
+    for name in there.split_ascii_whitespace().filter(|name| matches!(*name, "memory" | "pids" | "cpu")) {
+        // What is not handed down is missing in `Cgroups::limits`, which says so.
+        let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{name}"));
+    }
 }
 
 /// Ends whatever is in the group of a run, and removes it as far as that is possible. Blocks for up to a second.
@@ -308,7 +320,7 @@ mod tests {
     fn what_the_parent_has_of_the_limits_is_handed_down() {
         let parent = tempfile::tempdir().unwrap();
         fs::write(parent.path().join("cgroup.controllers"), "cpuset memory hugetlb").unwrap();
-        assert!(hand_down_from(parent.path()));
+        hand_down_from(parent.path());
         assert_eq!(fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap(), "+memory");
     }
 
