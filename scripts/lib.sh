@@ -28,27 +28,29 @@ need() {
     command -v "$command" >/dev/null || fail "still no $command after installing $*"
 }
 
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else
+        command -v sudo >/dev/null || fail "please run this as root: $*"
+        sudo "$@"
+    fi
+}
+
 apt_install() {
     command -v apt-get >/dev/null || fail "please install these yourself (no apt-get here): $*"
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || fail "please install these as root: apt-get install $*"
-        root=(sudo)
-    fi
     say "installing Debian packages: $*"
     # Services must not start by themselves: the tests start their own, on their own ports.
     local policy=/usr/sbin/policy-rc.d made=
     if [ ! -e $policy ]; then
         made=yes
-        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
-        "${root[@]}" chmod 755 $policy
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
     fi
     local status=0
     {
-        "${root[@]}" apt-get update -qq &&
-            "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+        as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
     } >/dev/null || status=$?
-    if [ -n "$made" ]; then "${root[@]}" rm -f $policy; fi
+    if [ -n "$made" ]; then as_root rm -f $policy; fi
     [ $status = 0 ] || fail "apt-get could not install: $*"
 }
 

@@ -38,8 +38,11 @@ impl Held {
     /// If it cannot be made or locked.
     pub fn make(parent: &Path) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
-        for attempt in 0..ATTEMPTS {
-            let path = parent.join(format!("{PREFIX}{}-{attempt}", std::process::id()));
+        for _ in 0..ATTEMPTS {
+            // Never a name again: whoever still removes the directory of a run that has ended must not meet this one.
+            let mut word = [0; 4];
+            aws_lc_rs::rand::fill(&mut word).map_err(|_| io::ErrorKind::Other)?;
+            let path = parent.join(format!("{PREFIX}{}-{:08x}", std::process::id(), u32::from_ne_bytes(word)));
             match fs::DirBuilder::new().mode(0o711).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made?,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::{Bridge, Client, Home, procs, server};
 
 /// How long after a request something of it may still be there.
-const SETTLED: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_secs(10);
 
 fn config(home: &Home, behaviour: &[&str], fields: &Value) -> Value {
     let marker = format!("marker={}", home.marker());

@@ -4,7 +4,7 @@
 //! ```text
 //! PARENT                    what was delegated to the bridge, or named by the operator
 //!  └ tollbridge-run-N-M     one run of the program; locked while it lives
-//!     ├ bridge              the bridge itself, if it had to leave the parent for limits to be possible
+//!     ├ bridge              the bridge itself, if it had to leave the parent for limits to be possible; it comes back
 //!     └ requests
 //!        └ N                one request
 //! ```
@@ -25,6 +25,9 @@ use crate::sys;
 
 /// Over how long `cpu.max` shares out a processor, microseconds: the kernel's own default.
 const CPU_PERIOD: f64 = 100_000.0;
+
+/// The controllers of what a request can be limited in.
+const HANDED_DOWN: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// How long the last of a killed group may take to be gone before it is left to the next run.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -97,7 +100,12 @@ pub fn begin(place: &Place) -> Result<Held, Unavailable> {
         return Err(why);
     }
     hand_down(&parent, run);
-    Ok(held)
+    let kind = fs::read_to_string(run.join("requests/cgroup.type")).unwrap_or_default();
+    if kind.trim_end() == "domain" {
+        return Ok(held);
+    }
+    end(run);
+    Err(Unavailable(format!("nothing can be started below {}, which is \"threaded\"", parent.display())))
 }
 
 /// The group that the bridge itself is in.
@@ -156,7 +164,7 @@ fn processes(group: &Path) -> String {
 /// Hands down each limit that is there.
 fn hand_down_from(group: &Path) {
     let there = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-    for name in there.split_ascii_whitespace().filter(|name| matches!(*name, "memory" | "pids" | "cpu")) {
+    for name in there.split_ascii_whitespace().filter(|name| HANDED_DOWN.contains(name)) {
         // What is not handed down is missing in `Cgroups::limits`, which says so.
         let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{name}"));
     }
@@ -175,10 +183,23 @@ pub fn end(run: &Path) {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    // The last may be there still, and so may we.
-    for group in ["requests", "bridge", ""] {
+    // The last may be there still.
+    let _ = fs::remove_dir(run.join("requests"));
+    come_back(run);
+    for group in ["bridge", ""] {
         let _ = fs::remove_dir(run.join(group));
     }
+}
+
+/// Undoes [`left`]: takes back what was handed down, and returns to the parent.
+fn come_back(run: &Path) {
+    let own = std::process::id().to_string();
+    let is_there = processes(&run.join("bridge")).lines().any(|pid| pid == own);
+    let Some(parent) = run.parent().filter(|_| is_there) else { return };
+    for (group, name) in [run, parent].into_iter().flat_map(|group| HANDED_DOWN.map(|name| (group, name))) {
+        let _ = fs::write(group.join("cgroup.subtree_control"), format!("-{name}"));
+    }
+    let _ = fs::write(parent.join("cgroup.procs"), own);
 }
 
 fn removed(group: &Path) -> bool {

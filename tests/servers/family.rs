@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,15 +13,16 @@ pub(crate) const LIFETIME: Duration = Duration::from_mins(2);
 const SAME_GROUP: &str = "member-of-group";
 const OWN_SESSION: &str = "member-own-session";
 const DOUBLE_FORK: &str = "member-double-fork";
+const EATER: &str = "member-eater";
 const MEMBERS: [&str; 3] = [SAME_GROUP, OWN_SESSION, DOUBLE_FORK];
 
 /// Whether a first argument makes this process a grandchild and not a server.
 pub(crate) fn is_member(argument: &str) -> bool {
-    MEMBERS.contains(&argument)
+    MEMBERS.contains(&argument) || argument == EATER
 }
 
-/// The life of a grandchild: says when it cannot be ended politely any more, then lingers.
-pub(crate) fn live(kind: &str, marker: &str) {
+/// The life of a grandchild: says when it cannot be ended politely any more, and holds its memory, then lingers.
+pub(crate) fn live(kind: &str, marker: &str, mib: u64) {
     if kind == DOUBLE_FORK {
         // The caller's pipe goes on to the second child; this process leaves at once, so that init inherits it.
         let _ = member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn();
@@ -31,8 +32,10 @@ pub(crate) fn live(kind: &str, marker: &str) {
         let _ = rustix::process::setsid();
     }
     ignore_signals();
+    let held: Vec<_> = (0..mib).map(|_| vec![1_u8; 1 << 20]).collect();
     let _ = std::io::stdout().write_all(b"ready\n");
     linger();
+    drop(held);
 }
 
 /// Starts one grandchild of each kind and waits until each has settled.
@@ -53,6 +56,16 @@ pub(crate) fn hold_stdout(marker: &str) -> bool {
     member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn().is_ok()
 }
 
+/// Starts that many grandchildren which take so much memory each, and tells how many of them got it.
+pub(crate) fn feed(count: u64, mib: u64, marker: &str) -> usize {
+    let eaters = (0..count).filter_map(|_| {
+        let mut command = member(EATER, marker);
+        command.arg(format!("mib={mib}")).stdout(Stdio::piped()).spawn().ok()?.stdout
+    });
+    let said = eaters.map(|stdout| BufReader::new(stdout).read_line(&mut String::new()));
+    said.filter(|read| matches!(read, Ok(1..))).count()
+}
+
 /// Outlasts SIGTERM, SIGHUP and SIGINT from here on.
 pub(crate) fn ignore_signals() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
@@ -68,6 +81,14 @@ pub(crate) fn ignore_signals() {
 /// Does nothing for a long time.
 pub(crate) fn linger() {
     std::thread::sleep(LIFETIME);
+}
+
+/// Computes for a long time.
+pub(crate) fn spin() {
+    let end = Instant::now() + LIFETIME;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
 }
 
 fn member(kind: &str, marker: &str) -> Command {

@@ -16,7 +16,8 @@
 //! | `twice` | answers each call twice |
 //! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
 //! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may |
-//! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may |
+//! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may; with `among=N` each of N children does |
+//! | `spin` | on a call, computes without end |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
@@ -97,7 +98,7 @@ impl Settings {
 fn main() {
     let settings = Settings::of_this_process();
     if family::is_member(&settings.behaviour) {
-        return family::live(&settings.behaviour, settings.text("marker"));
+        return family::live(&settings.behaviour, settings.text("marker"), settings.number("mib", 0));
     }
     let stubborn = settings.yes("stubborn") || settings.is("stubborn");
     if stubborn {
@@ -199,10 +200,15 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
                 (0..settings.number("count", 300)).take_while(|_| family::hold_stdout(settings.text("marker")));
             result(id, &text_result(&started.count().to_string()));
         }
+        "hog" if !settings.text("among").is_empty() => {
+            let fed = family::feed(settings.number("among", 0), settings.number("mib", 512), settings.text("marker"));
+            result(id, &text_result(&fed.to_string()));
+        }
         "hog" => {
             let held: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
             result(id, &text_result(&held.len().to_string()));
         }
+        "spin" => family::spin(),
         "twice" => {
             result(id, &text_result("first"));
             result(id, &text_result("second"));

@@ -17,7 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running bridge. Dropping it stops it at once and fails the test if any descendant is left.
 pub struct Bridge {
-    supervisor: Child,
+    started: Child,
+    supervisor: u32,
     address: SocketAddr,
     log: Arc<Mutex<Vec<u8>>>,
     marker: String,
@@ -40,7 +41,19 @@ impl Bridge {
 
     /// The same, with further arguments.
     pub fn start_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut supervisor = Command::new(TOLLBRIDGE)
+        Self::launch(home, &mut Command::new(TOLLBRIDGE), environment, arguments)
+    }
+
+    /// Starts it as the child of another program, which runs what its last arguments say and ends as that does.
+    pub fn start_under(home: &Home, launcher: &[&str], arguments: &[&str]) -> Self {
+        let (program, launcher) = launcher.split_first().expect("a program");
+        let mut bridge = Self::launch(home, Command::new(program).args(launcher).arg(TOLLBRIDGE), &[], arguments);
+        bridge.supervisor = procs::children(bridge.started.id()).first().expect("the launcher's child").pid;
+        bridge
+    }
+
+    fn launch(home: &Home, command: &mut Command, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut started = command
             .args(["serve", "--config"])
             .arg(home.config())
             .args(arguments)
@@ -52,19 +65,19 @@ impl Bridge {
             .spawn()
             .expect("tollbridge starts");
         let log = Arc::default();
-        collect(supervisor.stderr.take().expect("piped"), Arc::clone(&log));
-        let mut stdout = BufReader::new(supervisor.stdout.take().expect("piped"));
+        collect(started.stderr.take().expect("piped"), Arc::clone(&log));
+        let mut stdout = BufReader::new(started.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("stdout is readable");
         let Some(address) = first.trim().strip_prefix("listening on http://").and_then(|a| a.parse().ok()) else {
-            let _ = supervisor.kill();
-            let status = supervisor.wait();
+            let _ = started.kill();
+            let status = started.wait();
             let log = String::from_utf8_lossy(&log.lock().expect("no panic holds it")).into_owned();
             panic!("tollbridge does not listen: {first:?} {status:?}\n{log}");
         };
         // Whatever else it says must not fill the pipe.
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        Self { supervisor, address, log, marker: home.marker().to_owned(), own_home: None }
+        Self { supervisor: started.id(), started, address, log, marker: home.marker().to_owned(), own_home: None }
     }
 
     /// Where it listens.
@@ -77,9 +90,9 @@ impl Bridge {
         format!("http://{}/{server}/mcp", self.address)
     }
 
-    /// The process that was started: the supervisor.
+    /// The supervisor.
     pub fn supervisor(&self) -> u32 {
-        self.supervisor.id()
+        self.supervisor
     }
 
     /// The process that serves: the supervisor's child, started as `--worker`.
@@ -115,7 +128,7 @@ impl Bridge {
     /// Stops it without any grace: a second signal, sent again and again since signals that wait are one.
     pub fn stop_at_once(&mut self) -> Option<ExitStatus> {
         procs::wait_for(DEADLINE, || {
-            let ended = self.supervisor.try_wait().expect("our child");
+            let ended = self.started.try_wait().expect("our child");
             if ended.is_none() {
                 self.signal(Signal::TERM);
             }
@@ -125,7 +138,7 @@ impl Bridge {
 
     /// Waits until it has ended by whatever cause.
     pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
-        procs::wait_for(within, || self.supervisor.try_wait().expect("our child"))
+        procs::wait_for(within, || self.started.try_wait().expect("our child"))
     }
 }
 
@@ -133,8 +146,8 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         let below = procs::descendants(self.supervisor());
         if self.stop_at_once().is_none() {
-            let _ = self.supervisor.kill();
-            let _ = self.supervisor.wait();
+            let _ = self.started.kill();
+            let _ = self.started.wait();
         }
         let left = || {
             let known = below.iter().filter(|process| process.is_alive()).map(|process| process.pid);

@@ -1,0 +1,270 @@
+//! What holds where control groups are delegated to the bridge, with the controllers and the service manager of a real
+//! host. Run by `scripts/control-groups` on a machine of its own: the tests change the control groups and the services
+//! of the machine they run on.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::home::TOLLBRIDGE;
+use support::mcp::Era;
+use support::{Bridge, Client, Home, procs, server};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// How long something may take that ends by itself; this machine may be an emulated one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn config(marker: &str, behaviour: &[&str], fields: &Value) -> Value {
+    let marker = format!("marker={marker}");
+    let arguments = [behaviour, &[marker.as_str()]].concat();
+    let mut server = json!({ "command": server("hostile"), "args": arguments,
+        "startTimeout": "30s", "abandonedGrace": "0s", "eofGrace": "50ms", "termGrace": "50ms" });
+    server.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+    json!({ "listen": "127.0.0.1:0", "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": { "s": server } })
+}
+
+async fn act(client: &mut Client) -> support::mcp::Answer {
+    client.call("act", json!({})).await.expect("an answer")
+}
+
+/// A control group directly below the root of all, which hands every controller down.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new() -> Self {
+        let path = Path::new(ROOT).join(format!("tollbridge-test-{}", support::random_hex(8)));
+        fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory +pids +cpu").expect("controllers");
+        fs::create_dir(&path).expect("a control group");
+        Self(path)
+    }
+
+    fn below(path: &Path) -> Vec<PathBuf> {
+        let directories = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        directories.filter(|path| path.is_dir()).flat_map(|path| [Self::below(&path), vec![path]].concat()).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let left = Self::below(&self.0);
+        assert!(std::thread::panicking() || left.is_empty(), "groups are left: {left:?}");
+        fs::remove_dir(&self.0).expect("nothing is in it");
+    }
+}
+
+/// A bridge in front of one hostile server, with limits in control groups.
+fn limited(home: &Home, delegated: &Delegated, behaviour: &[&str], fields: &Value) -> Bridge {
+    home.write(config(home.marker(), behaviour, fields));
+    let bridge = Bridge::start_with(home, &[], &["--cgroup", &delegated.0.to_string_lossy()]);
+    let log = bridge.log();
+    for field in fields.as_object().expect("an object").keys() {
+        assert!(log.contains(&format!("`{field}` of s: kept by the control group of each request")), "{log}");
+    }
+    bridge
+}
+
+/// The control group that a process is in.
+fn group_of(pid: u32) -> PathBuf {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a process");
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).expect("version 2");
+    Path::new(ROOT).join(path)
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn the_memory_of_a_request_is_limited_however_many_processes_share_it() {
+    let (home, delegated) = (Home::without_key(), Delegated::new());
+    for (memory, fed) in [("400MiB", Some("4")), ("100MiB", None)] {
+        let fields = json!({ "memory": memory });
+        let mut bridge = limited(&home, &delegated, &["hog", "among=4", "mib=40"], &fields);
+        let answer = act(&mut Client::modern(&bridge, "s", None)).await;
+        match fed {
+            Some(fed) => assert_eq!(answer.text(), fed, "each alone and all together are below {memory}"),
+            None => assert_eq!(answer.error_code(), Some(-32603), "each is below {memory}, all together are not"),
+        }
+        bridge.stop();
+    }
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn the_processes_of_a_request_are_limited_without_a_user_of_its_own() {
+    let (home, delegated) = (Home::without_key(), Delegated::new());
+    let mut bridge = limited(&home, &delegated, &["bomb"], &json!({ "pids": 20 }));
+    let mut client = Client::modern(&bridge, "s", None);
+    for _ in 0..3 {
+        let started: u32 = act(&mut client).await.text().parse().expect("how many it could start");
+        assert!((10..20).contains(&started), "{started} of 300");
+    }
+    bridge.stop();
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn the_processor_time_of_a_request_is_limited() {
+    let (home, delegated) = (Home::without_key(), Delegated::new());
+    let mut bridge = limited(&home, &delegated, &["spin"], &json!({ "cpus": 0.25 }));
+    let mut client = Client::modern(&bridge, "s", None);
+    let connection = client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+    let running = || procs::with_marker(home.marker()).first().copied();
+    let group = group_of(procs::eventually(PATIENCE, running).await.expect("the server runs"));
+    assert_eq!(fs::read_to_string(group.join("cpu.max")).expect("a limit"), "25000 100000\n");
+    let throttled = || {
+        let stat = fs::read_to_string(group.join("cpu.stat")).ok()?;
+        let times = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "))?.parse::<u64>().ok()?;
+        (times > 0).then_some(())
+    };
+    procs::eventually(PATIENCE, throttled).await.expect("it is kept from using more");
+    drop(connection);
+    procs::eventually(PATIENCE, || (!group.exists()).then_some(())).await.expect("the group goes with its request");
+    bridge.stop();
+}
+
+/// In a container the bridge sees its own control group as the root of all.
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn the_first_process_of_a_container_limits_each_request() {
+    /// What a container runtime does: number 1 goes into the group, then to namespaces as they look from there.
+    const ENTER: &str = r#"echo $$ >"$0/cgroup.procs"
+        exec unshare --cgroup --mount sh -c 'umount /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"' "$@""#;
+    let (home, delegated) = (Home::without_key(), Delegated::new());
+    home.write(config(home.marker(), &["bomb"], &json!({ "pids": 20 })));
+    let group = delegated.0.to_string_lossy();
+    let launcher = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ENTER, &group];
+    let mut bridge = Bridge::start_under(&home, &launcher, &[]);
+    assert!(bridge.log().contains("`pids` of s: kept by the control group"), "{}", bridge.log());
+    let started: u32 = act(&mut Client::modern(&bridge, "s", None)).await.text().parse().expect("how many");
+    assert!((1..20).contains(&started), "{started} of 300");
+    bridge.stop();
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn a_bridge_that_is_not_alone_in_its_group_says_that_it_cannot_limit_and_ends_everything_all_the_same() {
+    let (home, delegated) = (Home::without_key(), Delegated::new());
+    home.write(config(home.marker(), &["stubborn", "family=yes"], &json!({ "cpus": 1 })));
+    let group = delegated.0.to_string_lossy();
+    let enter = r#"echo $$ >"$0/cgroup.procs"; "$@"; exit $?"#;
+    let mut bridge = Bridge::start_under(&home, &["sh", "-c", enter, &group], &[]);
+    let log = bridge.log();
+    assert!(log.contains("each request has a control group"), "{log}");
+    assert!(log.contains("`cpus` of s: not kept here"), "{log}");
+    assert_eq!(act(&mut Client::modern(&bridge, "s", None)).await.text(), "done");
+    procs::kill(bridge.supervisor(), Signal::TERM);
+    bridge.ended(PATIENCE).expect("it stops");
+    assert!(procs::with_marker(home.marker()).is_empty());
+}
+
+/// A service as README describes it, with the user, paths and configuration of this test.
+struct Service {
+    name: String,
+    directory: tempfile::TempDir,
+    client: Client,
+}
+
+impl Service {
+    fn start(marker: &str, behaviour: &[&str], fields: &Value) -> Self {
+        let name = format!("tollbridge-test-{}", support::random_hex(4));
+        // Not in /tmp, which is private to the service.
+        let directory = tempfile::Builder::new().prefix(&name).tempdir_in("/var/lib").expect("a directory");
+        let (config_file, log) = (directory.path().join("tollbridge.json"), directory.path().join("log"));
+        fs::write(&config_file, config(marker, behaviour, fields).to_string()).expect("a file");
+        fs::write(directory.path().join("environment"), "").expect("a file");
+        fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+        let readme = fs::read_to_string("README.md").expect("README.md");
+        let unit = readme.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit");
+        let unit = unit
+            .replace("/usr/local/bin/tollbridge", TOLLBRIDGE)
+            .replace("/etc/tollbridge/tollbridge.json", &config_file.to_string_lossy())
+            .replace("/etc/tollbridge/environment", &directory.path().join("environment").to_string_lossy())
+            .replace(
+                "[Service]",
+                &format!("[Service]\nStandardOutput=file:{0}\nStandardError=file:{0}", log.display()),
+            );
+        fs::write(format!("/run/systemd/system/{name}.service"), unit).expect("a unit");
+        systemctl(&["daemon-reload"]);
+        systemctl(&["start", &name]);
+        let listens = || {
+            let log = fs::read_to_string(&log).ok()?;
+            log.lines().find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
+        };
+        let address = procs::wait_for(PATIENCE, listens);
+        let address = address.unwrap_or_else(|| panic!("{}", fs::read_to_string(&log).unwrap_or_default()));
+        Self { name, client: Client::new(address, "s", None, Era::Modern), directory }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).expect("a log")
+    }
+
+    fn property(&self, name: &str) -> String {
+        systemctl(&["show", "--value", "--property", name, &self.name]).trim().to_owned()
+    }
+
+    fn supervisor(&self) -> u32 {
+        self.property("MainPID").parse().expect("a number")
+    }
+
+    fn group(&self) -> PathBuf {
+        Path::new(ROOT).join(self.property("ControlGroup").trim_start_matches('/'))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        systemctl(&["stop", &self.name]);
+        let _ = fs::remove_file(format!("/run/systemd/system/{}.service", self.name));
+    }
+}
+
+fn systemctl(arguments: &[&str]) -> String {
+    let output = Command::new("systemctl").args(arguments).output().expect("systemctl runs");
+    assert!(output.status.success(), "{arguments:?} {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn a_service_as_in_the_readme_limits_each_request_and_leaves_nothing_when_it_stops() {
+    let marker = support::random_hex(12);
+    let mut service = Service::start(&marker, &["bomb", "family=yes", "stubborn=yes"], &json!({ "pids": 20 }));
+    let log = service.log();
+    assert!(log.contains("each request has a control group"), "{log}");
+    assert!(log.contains("`pids` of s: kept by the control group"), "{log}");
+    let group = service.group();
+    assert!(group_of(service.supervisor()).starts_with(&group) && group_of(service.supervisor()).ends_with("bridge"));
+    let started: u32 = act(&mut service.client).await.text().parse().expect("how many it could start");
+    assert!((1..20).contains(&started), "{started} of 300");
+    let nothing = || procs::with_marker(&marker).is_empty().then_some(());
+    procs::eventually(PATIENCE, nothing).await.expect("nothing is left of the request");
+    systemctl(&["restart", &service.name]);
+    systemctl(&["stop", &service.name]);
+    assert_eq!(service.property("Result"), "success", "{}", service.log());
+    assert!(!group.exists());
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn a_service_whose_two_processes_are_killed_at_once_leaves_nothing() {
+    let marker = support::random_hex(12);
+    let behaviour = ["stubborn", "family=yes", "delay=100000"];
+    let mut service = Service::start(&marker, &behaviour, &json!({}));
+    let call = service.client.post("tools/call", json!({ "name": "act", "arguments": {} }));
+    let _connection = call.await.expect("accepted");
+    let there = || (procs::with_marker(&marker).len() == 4).then_some(());
+    procs::eventually(PATIENCE, there).await.expect("a server and its family");
+    let supervisor = service.supervisor();
+    let worker =
+        procs::children(supervisor).into_iter().find(|child| child.name == "tollbridge").expect("a worker").pid;
+    for signal in [Signal::STOP, Signal::KILL] {
+        procs::kill(supervisor, signal);
+        procs::kill(worker, signal);
+    }
+    let nothing = || procs::with_marker(&marker).is_empty().then_some(());
+    procs::eventually(PATIENCE, nothing).await.expect("the service manager ends what is left");
+}
