@@ -101,8 +101,13 @@ fn open(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
 /// However deep it is, two descriptors and no recursion do: a directory within another is first moved to the top.
 #[must_use]
 pub fn remove_tree(path: &Path) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    match empty_top(path, deadline) {
+    remove_tree_within(path, PATIENCE)
+}
+
+/// The same for at most that long; what is left then is smaller for the next time.
+#[must_use]
+pub fn remove_tree_within(path: &Path, patience: Duration) -> bool {
+    match empty_top(path, Instant::now() + patience) {
         Ok(()) => fs::remove_dir(path).is_ok(),
         Err(error) => error == Errno::NOENT,
     }

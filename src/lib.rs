@@ -45,6 +45,7 @@ pub mod instance;
 pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;
+pub mod own_groups;
 pub mod respond;
 pub mod secret;
 pub mod sys;

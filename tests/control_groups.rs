@@ -250,6 +250,21 @@ async fn a_service_as_in_the_readme_limits_each_request_and_leaves_nothing_when_
 
 #[tokio::test]
 #[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+async fn a_service_that_is_stopped_lets_a_running_request_finish() {
+    let marker = support::random_hex(12);
+    let mut service = Service::start(&marker, &["polite", "delay=3000"], &json!({}));
+    let name = service.name.clone();
+    let stop = async {
+        let running = || (!procs::with_marker(&marker).is_empty()).then_some(());
+        procs::eventually(PATIENCE, running).await.expect("the server runs");
+        systemctl(&["stop", "--no-block", &name]);
+    };
+    let (answer, ()) = tokio::join!(act(&mut service.client), stop);
+    assert_eq!(answer.text(), "done", "{}", service.log());
+}
+
+#[tokio::test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
 async fn a_service_whose_two_processes_are_killed_at_once_leaves_nothing() {
     let marker = support::random_hex(12);
     let behaviour = ["stubborn", "family=yes", "delay=100000"];

@@ -4,12 +4,15 @@
 //! It is looked at in the background, and only while requests come: on their path it is one atomic read.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
+
+use crate::own_groups::own_groups;
 
 /// How often to look at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -88,43 +91,32 @@ impl Pressure {
     }
 }
 
-/// The control groups that the bridge is in, with limits or without, version 1 or 2: files of what is used and of the
+/// The control groups that the bridge is in and those above them, version 1 or 2: files of what is used and of the
 /// most that may be.
 #[derive(Debug, Default)]
 struct OwnGroups {
-    memory: Vec<[String; 2]>,
-    processes: Vec<[String; 2]>,
+    memory: Vec<[PathBuf; 2]>,
+    processes: Vec<[PathBuf; 2]>,
 }
 
 impl OwnGroups {
     fn find() -> Self {
-        let mut groups = Self::default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        for line in own.lines() {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-            let path = path.trim_end_matches('/');
-            let pair = |base: &str, used: &str, most: &str| [used, most].map(|file| format!("{base}{path}/{file}"));
-            let has = |name| controllers.split(',').any(|controller| controller == name);
-            if controllers.is_empty() {
-                groups.memory.push(pair("/sys/fs/cgroup", "memory.current", "memory.max"));
-                groups.processes.push(pair("/sys/fs/cgroup", "pids.current", "pids.max"));
-            } else if has("memory") {
-                let files = ("memory.usage_in_bytes", "memory.limit_in_bytes");
-                groups.memory.push(pair("/sys/fs/cgroup/memory", files.0, files.1));
-            } else if has("pids") {
-                groups.processes.push(pair("/sys/fs/cgroup/pids", "pids.current", "pids.max"));
-            }
-        }
-        let there = |pair: &[String; 2]| pair.iter().all(|file| number(file).is_some());
-        groups.memory.retain(there);
-        groups.processes.retain(there);
-        groups
+        let with = |controller, used: &str, most: &str| {
+            let pairs = own_groups(controller).into_iter().map(|group| [group.join(used), group.join(most)]);
+            // The root of all has neither; and where nothing is handed down there is none.
+            pairs.filter(|pair| pair.iter().all(|file| number(file).is_some())).collect::<Vec<_>>()
+        };
+        let memory = [
+            with("", "memory.current", "memory.max"),
+            with("memory", "memory.usage_in_bytes", "memory.limit_in_bytes"),
+        ];
+        let processes = [with("", "pids.current", "pids.max"), with("pids", "pids.current", "pids.max")];
+        Self { memory: memory.concat(), processes: processes.concat() }
     }
 }
 
 /// What a file of one number says; "max" is the highest.
-fn number(path: &str) -> Option<u64> {
+fn number(path: &Path) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     if text.trim() == "max" { Some(u64::MAX) } else { text.trim().parse().ok() }
 }
@@ -133,7 +125,7 @@ fn is_full(used: u64, most: u64) -> bool {
     u128::from(used) * 100 >= u128::from(most) * u128::from(FULL)
 }
 
-fn any_full(pairs: &[[String; 2]]) -> bool {
+fn any_full(pairs: &[[PathBuf; 2]]) -> bool {
     pairs.iter().any(|[used, most]| number(used).zip(number(most)).is_some_and(|(used, most)| is_full(used, most)))
 }
 
@@ -158,9 +150,8 @@ fn group_memory(own: &OwnGroups) -> bool {
 }
 
 /// The part of what a group uses, as that file says, that is cache.
-fn cache(used: &str) -> Option<u64> {
-    let directory = used.rsplit_once('/')?.0;
-    let stat = fs::read_to_string(format!("{directory}/memory.stat")).ok()?;
+fn cache(used: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(used.with_file_name("memory.stat")).ok()?;
     let of = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok());
     let version_1 = || Some(of("total_inactive_file")? + of("total_active_file")?);
     version_1().or_else(|| Some(of("inactive_file")? + of("active_file")?))
@@ -196,7 +187,7 @@ fn open_files() -> u64 {
 fn machine_processes() -> Option<(u64, u64)> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let used = load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    Some((used, number("/proc/sys/kernel/threads-max")?.min(number("/proc/sys/kernel/pid_max")?)))
+    Some((used, number(Path::new("/proc/sys/kernel/threads-max"))?.min(number(Path::new("/proc/sys/kernel/pid_max"))?)))
 }
 
 #[cfg(test)]

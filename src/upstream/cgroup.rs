@@ -1,5 +1,5 @@
 //! Control groups, version 2: one for each request, joined before its server's first instruction, limited and killed as
-//! one. Nothing that a process does gets it out again.
+//! one. Nothing that a process does gets it out again, unless it is the bridge's own user, to whom the groups belong.
 //!
 //! ```text
 //! PARENT                    what was delegated to the bridge, or named by the operator
@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::config::Confinement;
 use crate::instance::{self, Held};
+use crate::own_groups::own_groups;
 use crate::sys;
 
 /// Over how long `cpu.max` shares out a processor, microseconds: the kernel's own default.
@@ -110,19 +111,9 @@ pub fn begin(place: &Place) -> Result<Held, Unavailable> {
 
 /// The group that the bridge itself is in.
 fn own_group() -> Result<PathBuf, Unavailable> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"));
-    let mount = mounts.lines().find_map(|line| {
-        let (fields, kind) = line.split_once(" - ")?;
-        let mut fields = fields.split(' ').skip(3);
-        let (root, at) = (fields.next()?, fields.next()?);
-        kind.starts_with("cgroup2 ").then(|| (root.to_owned(), at.to_owned()))
-    });
-    let none = || Unavailable("there is no file system of control groups of version 2".into());
-    let ((root, at), path) = mount.zip(path).ok_or_else(none)?;
-    let below = Path::new(path).strip_prefix(&root).map_err(|_| none())?;
-    let group = Path::new(&at).join(below);
+    let Some(group) = own_groups("").into_iter().next() else {
+        return Err(Unavailable("there is no file system of control groups of version 2".into()));
+    };
     // Only the root of the whole system has no type, and that is nobody's to use unasked.
     if fs::exists(group.join("cgroup.type")).unwrap_or(false) {
         Ok(group)

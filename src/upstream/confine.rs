@@ -24,6 +24,9 @@ use crate::lifecycle::Lifecycle;
 /// How long the processes of a killed control group may take to be gone before a request goes on without them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the removal of one request's files goes on before that of others has its turn.
+const TURN: Duration = Duration::from_millis(50);
+
 /// What this run of the program has on the host: a directory and a control group, or why not.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -226,7 +229,7 @@ impl Drop for Directory {
             && let Some(tidier) = &self.tidier
         {
             let path = Arc::clone(&self.path);
-            tidier.until_done(move || instance::remove_tree(&path));
+            tidier.until_done(move || instance::remove_tree_within(&path, TURN));
         }
     }
 }

@@ -63,7 +63,7 @@ fn trees(places: &Places) -> Finding {
             verdict: Verdict::Holds,
             text:
                 "process trees: each request has a control group, which its server joins before it starts and which is \
-                   killed as one; nothing can leave it"
+                   killed as one; whoever runs as another user (`runAs`) cannot leave it, and others are told by their mark if they do"
                     .into(),
         },
         Err(why) => Finding {
@@ -89,27 +89,35 @@ fn directories(places: &Places) -> Finding {
     }
 }
 
+/// Whether a server is to be limited in something.
+type Wanted = fn(&Confinement) -> bool;
+
 fn resources(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Finding> {
     let limits = limits.unwrap_or_default();
     let mut findings = Vec::new();
     let mut say = |names: Option<String>, verdict, name, text: &str| {
         findings.extend(names.map(|names| Finding { verdict, text: format!("`{name}` of {names}: {text}") }));
     };
-    let kept = "kept by the control group of each request";
-    let (verdict, text) = if limits.memory {
-        (Verdict::Holds, kept)
-    } else {
-        (Verdict::Weak, "limits the data of each process by itself, not of a request's together (RLIMIT_DATA)")
-    };
-    say(names(programs, |c| c.memory.is_some()), verdict, "memory", text);
-    let (verdict, text) = if limits.cpus {
-        (Verdict::Holds, kept)
-    } else {
-        (Verdict::Missing, "not kept here: only a control group can")
-    };
-    say(names(programs, |c| c.cpus.is_some()), verdict, "cpus", text);
+    let wants: [(_, _, Wanted); 3] = [
+        ("memory", limits.memory, |c| c.memory.is_some()),
+        ("cpus", limits.cpus, |c| c.cpus.is_some()),
+        ("pids", limits.pids, |c| c.pids.is_some()),
+    ];
+    for (name, _, wanted) in wants.into_iter().filter(|(_, has, _)| *has) {
+        let kept = "kept by the control group of each request";
+        say(names(programs, |c| wanted(c) && c.run_as.is_some()), Verdict::Holds, name, kept);
+        let text = format!("{kept}; the server is the bridge's own user, who may lift it: `runAs` mends that");
+        say(names(programs, |c| wanted(c) && c.run_as.is_none()), Verdict::Weak, name, &text);
+    }
+    if !limits.memory {
+        let text = "limits the data of each process by itself, not of a request's together (RLIMIT_DATA)";
+        say(names(programs, |c| c.memory.is_some()), Verdict::Weak, "memory", text);
+    }
+    if !limits.cpus {
+        let text = "not kept here: only a control group can";
+        say(names(programs, |c| c.cpus.is_some()), Verdict::Missing, "cpus", text);
+    }
     if limits.pids {
-        say(names(programs, |c| c.pids.is_some()), Verdict::Holds, "pids", kept);
         return findings;
     }
     let own = |c: &Confinement| c.run_as.is_some_and(|users| users.first != users.last);
@@ -177,8 +185,10 @@ mod tests {
 
     #[test]
     fn a_control_group_keeps_every_limit() {
-        use Verdict::Holds;
-        assert_eq!(verdicts(&resources(&asking(None), Some(EVERYTHING))), [Holds, Holds, Holds]);
+        use Verdict::{Holds, Weak};
+        let other = Some(RunAs { first: 9, last: 9, gid: None });
+        assert_eq!(verdicts(&resources(&asking(other), Some(EVERYTHING))), [Holds, Holds, Holds]);
+        assert_eq!(verdicts(&resources(&asking(None), Some(EVERYTHING))), [Weak, Weak, Weak], "who may lift them");
         assert!(resources(&[("s", Confinement::default())], Some(EVERYTHING)).is_empty(), "nothing was asked for");
     }
 
