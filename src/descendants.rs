@@ -127,6 +127,38 @@ fn scan_for_alive() -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
+/// Processes that are stopped before they are killed: what is stopped can neither fork nor start a replacement for what
+/// was killed.
+#[derive(Debug, Default)]
+pub struct Herd(HashMap<(Pid, u64), Process>);
+
+impl Herd {
+    /// Stops these and everything below them, and returns how many of them are new: none once nothing more can fork.
+    /// Each is stopped before its children are listed, so that no pid changes its meaning meanwhile.
+    pub fn stop(&mut self, roots: impl IntoIterator<Item = Process>) -> usize {
+        let before = self.0.len();
+        let mut next: Vec<_> = roots.into_iter().collect();
+        while let Some(process) = next.pop() {
+            if self.0.insert((process.pid, process.born), process).is_none() {
+                process.signal(Signal::STOP);
+            }
+            let own = process.pid.as_raw_pid();
+            let below = children_of(&own.to_string()).unwrap_or_default().into_iter().filter_map(Process::read);
+            next.extend(below.filter(|child| child.parent == own && !child.ended));
+        }
+        self.0.len() - before
+    }
+
+    /// Kills all of them, and returns how many they are.
+    #[must_use]
+    pub fn kill(self) -> usize {
+        for process in self.0.values() {
+            process.signal(Signal::KILL);
+        }
+        self.0.len()
+    }
+}
+
 /// Ends every process below this one and returns whether none is left; gives up at the deadline.
 ///
 /// All are stopped before any is killed, again and again until nothing new is seen: what is stopped can neither fork

@@ -155,6 +155,12 @@ async fn a_fork_bomb_and_a_memory_hog_are_held_to_their_limits() {
     assert!((1..20).contains(&started), "{started} of 300");
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing is left");
+    let growing = ["bomb", "grow=yes"];
+    let bridge = home.serve(config(&home, &growing, &json!({ "runAs": "61000-61009", "pids": 40 })));
+    for _ in 0..3 {
+        Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        procs::eventually(SETTLED, none).await.expect("nothing is left of what goes on forking");
+    }
     for run_as in [json!({}), json!({ "runAs": "61000-61009" })] {
         let mut fields = json!({ "memory": "64MiB" });
         fields.as_object_mut().expect("an object").extend(run_as.as_object().expect("an object").clone());

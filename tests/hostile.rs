@@ -29,6 +29,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Live requests when the bridge is killed, and how long after that something may still be there.
 const LIVE: usize = 100;
 const CLEARED: Duration = Duration::from_secs(2);
+/// The longest that any answer of the polite stream may take beside all that: as long as its server may.
+const POLITE: Duration = Duration::from_secs(2);
 /// What the bridge may hold more after thousands of requests than after hundreds, KiB.
 const FLAT: u64 = 24 << 10;
 
@@ -44,7 +46,7 @@ enum Right {
 }
 
 /// Servers by name, with their arguments and what is right of them; how often each is called follows from `weight`.
-const KINDS: [(&str, &[&str], Right, usize); 18] = [
+const KINDS: [(&str, &[&str], Right, usize); 20] = [
     ("polite", &["polite"], Right::Text("done"), 8),
     ("stubborn", &["stubborn", "family=yes"], Right::Text("done"), 4),
     ("silent", &["silent"], Right::Error, 1),
@@ -53,6 +55,7 @@ const KINDS: [(&str, &[&str], Right, usize); 18] = [
     ("much-garbage", &["garbage", "lines=2000"], Right::Error, 2),
     ("endless", &["endless"], Right::Error, 1),
     ("chatter", &["chatter"], Right::Text("done"), 2),
+    ("flood", &["flood", "mib=16"], Right::Text("done"), 1),
     ("exits-at-start", &["exits", "at=start", "code=3"], Right::Error, 4),
     ("exits-after-handshake", &["exits", "at=initialized", "hold=yes"], Right::Error, 4),
     ("exits-in-call", &["exits", "at=call", "signal=11", "family=yes"], Right::Error, 4),
@@ -62,10 +65,11 @@ const KINDS: [(&str, &[&str], Right, usize); 18] = [
     ("eager", &["eager"], Right::Text("done"), 4),
     ("long", &["long", "family=yes"], Right::Error, 1),
     ("bomb", &["bomb"], Right::Any, 1),
+    ("fork-bomb", &["bomb", "grow=yes"], Right::Any, 1),
     ("hog", &["hog"], Right::Any, 1),
 ];
 /// Those that need a host which can hold them.
-const BOUND: [&str; 2] = ["bomb", "hog"];
+const BOUND: [&str; 3] = ["bomb", "fork-bomb", "hog"];
 /// Servers that live until somebody ends them, as their arguments and how many processes they are.
 const LIVING: [(&str, &[&str], usize); 5] = [
     ("living-silent", &["silent"], 1),
@@ -105,6 +109,7 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
         kinds.map(|(name, arguments)| (name.to_owned(), one(server("hostile"), arguments))).collect();
     for (name, limits) in [
         ("bomb", json!({ "runAs": "63000-63099", "pids": 60 })),
+        ("fork-bomb", json!({ "runAs": "63000-63099", "pids": 60 })),
         ("hog", json!({ "runAs": "63000-63099", "memory": "128MiB" })),
     ] {
         let fields = servers[name].as_object_mut().expect("an object");
@@ -162,6 +167,7 @@ async fn thousands_of_requests_to_hostile_servers_leave_nothing_and_disturb_nobo
         after.descriptors, before.descriptors, after.resident, before.resident
     );
     assert!(seen.wrong.is_empty(), "{:#?}", &seen.wrong[..seen.wrong.len().min(10)]);
+    assert!(at(&latencies, 100) <= POLITE, "the polite stream stood still");
     assert!(after.resident <= before.resident + FLAT, "the bridge's memory grows");
     assert!(seen.left * LEAVER * 2 > requests, "clients do leave");
 }
@@ -185,6 +191,38 @@ async fn nothing_outlives_a_bridge_that_is_killed_with_a_hundred_live_requests()
         println!("round {round}: nothing left {:?} after the kill", began.elapsed());
         bridge.ended(CLEARED).expect("the supervisor ends too");
         drop(clients);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: scripts/hostile runs it"]
+async fn a_gibibyte_on_stderr_or_without_a_newline_on_stdout_takes_no_memory() {
+    let home = Home::without_key();
+    let one = |arguments: &[&str]| {
+        let marker = format!("marker={}", home.marker());
+        let arguments = [arguments, &[marker.as_str()]].concat();
+        json!({ "command": server("hostile"), "args": arguments, "line": "4MiB",
+            "abandonedGrace": "0s", "eofGrace": "50ms", "termGrace": "50ms" })
+    };
+    let bridge = home.serve(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": {
+        "polite": one(&["polite"]),
+        "lines": one(&["flood", "mib=1024"]),
+        "one-line": one(&["flood", "mib=1024", "newline=no"]),
+        "endless": one(&["endless"]),
+    } }));
+    let call = async |name| Client::modern(&bridge, name, None).call("act", json!({})).await.expect("an answer");
+    assert_eq!(call("polite").await.text(), "done");
+    let before = procs::resident(bridge.worker());
+    for name in ["lines", "one-line", "endless"] {
+        procs::reset_peak(bridge.worker());
+        let answer = call(name).await;
+        match name {
+            "endless" => assert!(answer.error_code().is_some(), "{answer:?}"),
+            _ => assert_eq!(answer.text(), "done"),
+        }
+        let peak = procs::peak_resident(bridge.worker());
+        println!("{name}: at most {peak} KiB resident (were {before})");
+        assert!(peak <= before + FLAT, "{name}: {peak} KiB");
     }
 }
 

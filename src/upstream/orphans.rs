@@ -23,12 +23,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, prlimit, waitid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, prlimit,
+    waitid,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
-use crate::descendants::{self, Process};
+use crate::descendants::{self, Herd, Process};
 use crate::lifecycle::Lifecycle;
 use crate::sys;
 
@@ -271,6 +272,10 @@ impl Candidate {
         Some(Self { pid, pinned, ended, mark: mark_of(pid), born })
     }
 
+    fn process(&self) -> Process {
+        Process { pid: self.pid, parent: getpid().as_raw_pid(), ended: self.ended, born: self.born }
+    }
+
     /// Reaps it if it has ended, and returns whether it is gone.
     fn reap(&self) -> bool {
         let reaped = waitid(WaitId::PidFd(self.pinned.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
@@ -303,16 +308,14 @@ enum Verdict {
 
 impl Family {
     fn look(&self) -> io::Result<Look> {
-        let mut children = descendants::children()?;
-        let leaders: HashSet<Pid> = self.table().groups.values().filter_map(|member| member.leader).collect();
-        children.retain(|child| !leaders.contains(child));
-
-        let mut look = Look::default();
+        let killed = self.kill()?;
+        self.orphans_ended.fetch_add(killed as u64, Relaxed);
+        let mut look = Look { killed, ..Look::default() };
         let mut waiting = 0;
-        for candidate in children.into_iter().filter_map(Candidate::pin) {
+        for candidate in self.candidates()? {
             let verdict = self.judge(&candidate);
             match verdict {
-                Verdict::End | Verdict::Bury => self.end(&candidate, &verdict, &mut look),
+                Verdict::End | Verdict::Bury => self.bury(&candidate, &mut look),
                 Verdict::Reap => drop(candidate.reap()),
                 Verdict::Wait => waiting += 1,
                 Verdict::Spare => {}
@@ -320,6 +323,28 @@ impl Family {
         }
         self.orphans.store(waiting, Relaxed);
         Ok(look)
+    }
+
+    /// Kills the orphans of requests that have ended, with everything below them; returns how many that were. All are
+    /// stopped before any is killed: a fork bomb at its limit would start another for each one that is killed.
+    fn kill(&self) -> io::Result<usize> {
+        const FREEZING_ROUNDS: u32 = 20;
+        let mut doomed = Herd::default();
+        for _ in 0..FREEZING_ROUNDS {
+            let orphans = self.candidates()?.filter(|child| !child.ended && self.judge(child) == Verdict::End);
+            if doomed.stop(orphans.map(|orphan| orphan.process())) == 0 {
+                break;
+            }
+        }
+        Ok(doomed.kill())
+    }
+
+    /// The children of this process that lead no running group.
+    fn candidates(&self) -> io::Result<impl Iterator<Item = Candidate>> {
+        let mut children = descendants::children()?;
+        let leaders: HashSet<Pid> = self.table().groups.values().filter_map(|member| member.leader).collect();
+        children.retain(|child| !leaders.contains(child));
+        Ok(children.into_iter().filter_map(Candidate::pin))
     }
 
     /// Judges a child whose mark was read before now.
@@ -345,12 +370,9 @@ impl Family {
         }
     }
 
-    fn end(&self, candidate: &Candidate, verdict: &Verdict, look: &mut Look) {
-        let killed = !candidate.ended && pidfd_send_signal(&candidate.pinned, Signal::KILL).is_ok();
-        if killed && *verdict == Verdict::End {
-            look.killed += 1;
-            self.orphans_ended.fetch_add(1, Relaxed);
-        }
+    /// Kills it if that has not been done, and reaps it if it has ended.
+    fn bury(&self, candidate: &Candidate, look: &mut Look) {
+        let _ = pidfd_send_signal(&candidate.pinned, Signal::KILL);
         if candidate.reap() {
             look.buried += 1;
             self.table().abandoned.remove(&candidate.pid);

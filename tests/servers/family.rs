@@ -14,11 +14,12 @@ const SAME_GROUP: &str = "member-of-group";
 const OWN_SESSION: &str = "member-own-session";
 const DOUBLE_FORK: &str = "member-double-fork";
 const EATER: &str = "member-eater";
+const BOMB: &str = "member-bomb";
 const MEMBERS: [&str; 3] = [SAME_GROUP, OWN_SESSION, DOUBLE_FORK];
 
 /// Whether a first argument makes this process a grandchild and not a server.
 pub(crate) fn is_member(argument: &str) -> bool {
-    MEMBERS.contains(&argument) || argument == EATER
+    MEMBERS.contains(&argument) || [EATER, BOMB].contains(&argument)
 }
 
 /// The life of a grandchild: says when it cannot be ended politely any more, and holds its memory, then lingers.
@@ -27,6 +28,9 @@ pub(crate) fn live(kind: &str, marker: &str, mib: u64) {
         // The caller's pipe goes on to the second child; this process leaves at once, so that init inherits it.
         let _ = member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn();
         return;
+    }
+    if kind == BOMB {
+        return explode(marker);
     }
     if kind == OWN_SESSION {
         let _ = rustix::process::setsid();
@@ -54,6 +58,23 @@ pub(crate) fn start(marker: &str) {
 /// Starts a grandchild that inherits stdout and so keeps the pipe open after its parent has gone; whether it could.
 pub(crate) fn hold_stdout(marker: &str) -> bool {
     member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn().is_ok()
+}
+
+/// Starts a fork bomb.
+pub(crate) fn start_bomb(marker: &str) {
+    let _ = member(BOMB, marker).stdout(Stdio::null()).spawn();
+}
+
+/// Starts others like itself for as long as it lives, out of reach of its group.
+fn explode(marker: &str) {
+    let _ = rustix::process::setsid();
+    let end = Instant::now() + LIFETIME;
+    while Instant::now() < end {
+        // What has ended is not waited for: zombies count as well.
+        if member(BOMB, marker).stdout(Stdio::null()).spawn().is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Starts that many grandchildren which take so much memory each, and tells how many of them got it.

@@ -10,12 +10,13 @@
 //! | `garbage` | `lines=N` lines that are no messages before each answer |
 //! | `endless` | bytes without a newline for as long as somebody takes them |
 //! | `chatter` | floods stderr until it ends |
+//! | `flood` | on a call, writes `mib=N` to stderr before it answers; with `newline=no` without one |
 //! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N`; with `hold=yes` a grandchild holds stdout; the moment goes to the file `stamp=PATH` |
 //! | `holder` | on a call, leaves behind a grandchild that holds stdout, and exits without an answer |
 //! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
 //! | `twice` | answers each call twice |
 //! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
-//! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may |
+//! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may; with `grow=yes` one that starts others like itself, as do they, without end |
 //! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may; with `among=N` each of N children does |
 //! | `spin` | on a call, computes without end |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
@@ -42,6 +43,8 @@ use serde_json::{Value, json};
 
 /// What `exact` answers when it is told nothing else: everything that a typed relay tends to change.
 const EXACT: &str = r#"{"jsonrpc":"2.0","x-top":{"b":1,"a":2},"id":@id@,"result":{"x-unknown":[1.0,-0,1e2,1e400],"big":18446744073709551616,"thirty":123456789012345678901234567890,"escapes":"\u00e9\/\t\ud83d\ude00","content":[{"type":"text","text":"exact","x-extra":null}],"b":0.7,"a":{}}}"#;
+/// How long a fork bomb grows before the call that started it is answered.
+const GROWTH: Duration = Duration::from_millis(100);
 /// The pause between two progress notifications of `long`.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(20);
 
@@ -195,6 +198,15 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
                 result(id, &text_result("done"));
             }
         }
+        "flood" => {
+            flood(settings.number("mib", 1), settings.text("newline") != "no");
+            result(id, &text_result("done"));
+        }
+        "bomb" if settings.yes("grow") => {
+            family::start_bomb(settings.text("marker"));
+            std::thread::sleep(GROWTH);
+            result(id, &text_result("done"));
+        }
         "bomb" => {
             let started =
                 (0..settings.number("count", 300)).take_while(|_| family::hold_stdout(settings.text("marker")));
@@ -271,6 +283,19 @@ fn garbage(count: u64, wanted: bool) {
 fn chatter() {
     let line = format!("\u{1b}[31mchatter\u{1b}[0m {}\n", "noise ".repeat(40));
     while std::io::stderr().write_all(line.as_bytes()).is_ok() {}
+}
+
+/// Writes so much to stderr, whoever reads it.
+fn flood(mib: u64, newlines: bool) {
+    let mut piece = vec![b'n'; 1 << 16];
+    if newlines {
+        piece.iter_mut().step_by(100).for_each(|byte| *byte = b'\n');
+    }
+    for _ in 0..mib << 4 {
+        if std::io::stderr().write_all(&piece).is_err() {
+            return;
+        }
+    }
 }
 
 /// What this process was given, as it found it at its start. (Rust's own start ignores SIGPIPE, signal 13; for
