@@ -134,6 +134,18 @@ impl Signals {
     }
 }
 
+/// How many of the ticks that `/proc` counts time in are a second.
+///
+/// From libc, which was told at the start: a look into `/proc/self/auxv` is refused to a process that is not dumpable.
+#[must_use]
+pub fn ticks_per_second() -> u64 {
+    /// What it is on every Linux.
+    const USUAL: u64 = 100;
+    // SAFETY: the call reads no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).ok().filter(|&ticks| ticks > 0).unwrap_or(USUAL)
+}
+
 /// Gives up, for this process and whatever it starts, every way to gain privilege by running a program.
 ///
 /// # Errors
@@ -212,5 +224,19 @@ pub fn close_fds_on_exec() {
     for fd in listed.filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok()).filter(|&fd| fd > 2) {
         // SAFETY: as above; a number that is no open descriptor is refused.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_counted_as_in_proc() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let ticks: u64 = stat[stat.rfind(')').unwrap()..].split(' ').nth(20).unwrap().parse().unwrap();
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec.unsigned_abs();
+        let born = ticks / ticks_per_second();
+        assert!(born <= now && now - born < 24 * 60 * 60, "born at {born} s, and it is {now} s");
     }
 }

@@ -117,7 +117,7 @@ impl Family {
             table: Mutex::default(),
             first_mark,
             strangers,
-            ticks_per_second: rustix::param::clock_ticks_per_second(),
+            ticks_per_second: sys::ticks_per_second(),
             group_ended: Notify::new(),
             begun: AtomicU64::new(0),
             done: watch::Sender::default(),
