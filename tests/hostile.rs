@@ -109,7 +109,8 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
         kinds.map(|(name, arguments)| (name.to_owned(), one(server("hostile"), arguments))).collect();
     for (name, limits) in [
         ("bomb", json!({ "runAs": "63000-63099", "pids": 60 })),
-        ("fork-bomb", json!({ "runAs": "63000-63099", "pids": 60 })),
+        // Each of them takes as much of the processors as it can.
+        ("fork-bomb", json!({ "runAs": "63000-63099", "pids": 12 })),
         ("hog", json!({ "runAs": "63000-63099", "memory": "128MiB" })),
     ] {
         let fields = servers[name].as_object_mut().expect("an object");
