@@ -73,7 +73,7 @@ impl Client {
     /// Removes containers by force, with the volumes that are theirs alone. One that is gone already is no failure.
     pub(super) async fn remove(&self, containers: &[String]) -> Result<(), CallError> {
         for some in containers.chunks(AT_ONCE) {
-            let mut arguments = vec!["rm", "--force", "--volumes"];
+            let mut arguments = self.engine.removal().to_vec();
             arguments.extend(some.iter().map(String::as_str));
             self.ask(&arguments, REMOVAL).await?;
         }
@@ -103,14 +103,13 @@ impl Client {
         };
         let (mut group, pipes) = self.spawner.spawn(&launch)?;
         drop(pipes.stdin);
-        // Dropped at the end of its time, the group is killed.
         let answer = timeout(limit, async {
             let (said, _) = tokio::join!(read(pipes.stdout), read(pipes.stderr));
             Answer { said, exit: group.exited().await }
         });
-        let answer = answer.await.map_err(|_| CallError::TimedOut)?;
+        let answer = answer.await.map_err(|_| CallError::TimedOut);
         group.close(Graces { eof: Duration::ZERO, term: Duration::ZERO }).await;
-        Ok(answer)
+        answer
     }
 }
 

@@ -6,9 +6,12 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use super::INSTANCE_LABEL;
 use super::client::AT_ONCE;
 use crate::config::Engine;
+use crate::upstream::orphans;
 
 /// How long one call of a client may take.
 const CALL: Duration = Duration::from_secs(5);
@@ -18,13 +21,22 @@ const LOOK: Duration = Duration::from_millis(5);
 const ROUND: Duration = Duration::from_millis(150);
 
 /// Removes every container of this run, and returns whether none is left: none was there in `looks` looks one after the
-/// other. Gives up at the deadline. An engine that hangs does not keep the others from being cleared.
+/// other, and no client is left that could make one. Gives up at the deadline. An engine that hangs does not keep the
+/// others from being cleared.
 #[must_use]
-pub fn remove_all(engines: &[Engine], instance: &str, looks: u32, deadline: Instant) -> bool {
+pub fn remove_all(
+    engines: &[Engine],
+    instance: &str,
+    looks: u32,
+    deadline: Instant,
+    mut clients_left: impl FnMut() -> bool,
+) -> bool {
     let mut waiting: Vec<(&Engine, u32)> = engines.iter().map(|engine| (engine, looks)).collect();
     loop {
+        let may_grow = clients_left();
         for (engine, left) in &mut waiting {
             match remove_some(engine, instance, deadline) {
+                Some(0) if may_grow => {}
                 Some(0) => *left -= 1,
                 Some(_) => *left = looks,
                 None => {}
@@ -45,7 +57,7 @@ fn remove_some(engine: &Engine, instance: &str, deadline: Instant) -> Option<usi
     let ids: Vec<&str> = ids.lines().collect();
     for some in ids.chunks(AT_ONCE) {
         // What could not be removed is there at the next look.
-        let _ = call(engine, &[&["rm", "--force", "--volumes"], some].concat(), deadline);
+        let _ = call(engine, &[engine.removal(), some].concat(), deadline);
     }
     Some(ids.len())
 }
@@ -57,6 +69,7 @@ fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Option<String
     command.args(&engine.args).args(arguments).env_clear();
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    orphans::mark_client(Pid::from_child(&client));
     loop {
         match client.try_wait() {
             Ok(Some(status)) if status.success() => break,
