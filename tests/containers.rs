@@ -97,6 +97,50 @@ async fn an_engine_that_hangs_delays_only_the_clean_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_container() {
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let servers = [
+        ("silent", image(&engine, "hostile", &["silent", "stubborn=yes"])),
+        ("polite", image(&engine, "hostile", &["polite"])),
+    ];
+    let (bridge, admin) = bridge(&engine, &home, &servers);
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut clients = live_containers(&engine, &bridge, "silent").await;
+        assert!(ready(admin).await);
+        let gone = engine.end(signal);
+        for client in &mut clients {
+            let messages = client.reply().await.expect("it is answered").messages().await.expect("to the end");
+            let last: Value = serde_json::from_slice(messages.last().expect("an answer")).expect("JSON");
+            assert_eq!(last["error"]["message"], "the server ended before it answered", "{last}");
+        }
+        let asked = Instant::now();
+        let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+        assert_eq!(answer.status, 502, "{answer:?}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
+
+        gone.come_back();
+        assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+        assert!(becomes_ready(admin, true, CLEARED).await);
+        let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+        assert_eq!(answer.text(), "done", "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_gone_for_good_does_not_keep_the_bridge_from_ending() {
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let (mut bridge, admin) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
+    let gone = engine.end(Signal::KILL);
+    let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(becomes_ready(admin, false, HUNG).await, "nobody can say that no container is left");
+    assert!(bridge.stop_at_once().expect("it ends").success());
+    assert!(bridge.log().contains("containers are left until the next start"), "{}", bridge.log());
+    gone.come_back();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let (engine, home) = (Engine::docker().await, Home::new());
     let alive = Instance::own().to_string();

@@ -48,17 +48,6 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// The command that removes containers by force at once, with the volumes that are theirs alone. Podman would first wait
-    /// ten seconds for each to end by itself.
-    #[must_use]
-    pub fn removal(&self) -> &'static [&'static str] {
-        if self.program.file_name().is_some_and(|name| name == "podman") {
-            &["rm", "--force", "--volumes", "--time=0"]
-        } else {
-            &["rm", "--force", "--volumes"]
-        }
-    }
-
     /// Whether the engine is on this machine, as far as its client's settings say: only then can what it knows of
     /// processes be compared with `/proc`.
     #[must_use]

@@ -3,14 +3,15 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::support::{procs, server};
+use super::support::procs::{self, Process};
+use super::support::server;
 
 /// The label of every container that a bridge starts.
 pub(crate) const INSTANCE: &str = "io.tollbridge.instance";
@@ -116,6 +117,41 @@ impl Engine {
         let hung = Hung(self.daemon());
         procs::kill(hung.0, Signal::STOP);
         hung
+    }
+
+    /// Ends the daemon by this signal, until it is told to come back; what watches over running containers is left.
+    pub(crate) fn end(&self, signal: Signal) -> Gone<'_> {
+        let daemon = Process::read(self.daemon()).expect("it runs");
+        let command = procs::command_line(daemon.pid);
+        procs::kill(daemon.pid, signal);
+        procs::wait_for(Duration::from_secs(30), || (!daemon.is_alive()).then_some(())).expect("it ends");
+        Gone { engine: self, command }
+    }
+}
+
+/// A daemon that has ended. It is started again at the latest when this is dropped.
+pub(crate) struct Gone<'a> {
+    engine: &'a Engine,
+    command: Vec<String>,
+}
+
+impl Gone<'_> {
+    /// Starts the daemon as it was, and waits until it answers.
+    pub(crate) fn come_back(self) {}
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let log =
+            std::fs::File::options().append(true).open(self.engine.directory().join("dockerd.log")).expect("its log");
+        let mut daemon = Command::new("setsid");
+        // An argument is ended by a NUL, so the last part is nothing.
+        daemon.arg("--fork").args(self.command.iter().filter(|argument| !argument.is_empty()));
+        daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        assert!(daemon.status().is_ok_and(|status| status.success()), "the daemon starts again");
+        let answers = || self.engine.output(&["version"]).status.success().then_some(());
+        let answers = procs::wait_for(Duration::from_secs(30), answers);
+        assert!(answers.is_some() || std::thread::panicking(), "the daemon answers again");
     }
 }
 

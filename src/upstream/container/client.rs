@@ -73,7 +73,7 @@ impl Client {
     /// Removes containers by force, with the volumes that are theirs alone. One that is gone already is no failure.
     pub(super) async fn remove(&self, containers: &[String]) -> Result<(), CallError> {
         for some in containers.chunks(AT_ONCE) {
-            let mut arguments = self.engine.removal().to_vec();
+            let mut arguments = vec!["rm", "--force", "--volumes"];
             arguments.extend(some.iter().map(String::as_str));
             self.ask(&arguments, REMOVAL).await?;
         }
