@@ -119,7 +119,7 @@ async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
 
-        gone.come_back();
+        drop(gone);
         assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
         assert!(becomes_ready(admin, true, CLEARED).await);
         let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
@@ -131,13 +131,12 @@ async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_
 async fn an_engine_that_is_gone_for_good_does_not_keep_the_bridge_from_ending() {
     let (engine, home) = (Engine::docker().await, Home::new());
     let (mut bridge, admin) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
-    let gone = engine.end(Signal::KILL);
+    let _gone = engine.end(Signal::KILL);
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.status, 502, "{answer:?}");
     assert!(becomes_ready(admin, false, HUNG).await, "nobody can say that no container is left");
     assert!(bridge.stop_at_once().expect("it ends").success());
     assert!(bridge.log().contains("containers are left until the next start"), "{}", bridge.log());
-    gone.come_back();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,7 +90,7 @@ impl Engine {
     /// Starts a container that lives for a while, as another bridge or somebody else would; answers its id.
     pub(crate) fn somebody_elses(&self, label: Option<&str>) -> String {
         let label = label.map(|label| format!("--label={INSTANCE}={label}"));
-        let arguments = ["run", "--detach", "--interactive", "--log-driver=none"].into_iter();
+        let arguments = ["run", "--detach", "--interactive", "--stop-timeout=0", "--log-driver=none"].into_iter();
         let image = ["tollbridge-test/hostile:1", "silent"];
         let arguments: Vec<&str> = arguments.chain(label.as_deref()).chain(image).collect();
         self.call(&arguments).trim().to_owned()
@@ -119,7 +119,7 @@ impl Engine {
         hung
     }
 
-    /// Ends the daemon by this signal, until it is told to come back; what watches over running containers is left.
+    /// Ends the daemon by this signal until the answer is dropped; what watches over running containers is left.
     pub(crate) fn end(&self, signal: Signal) -> Gone<'_> {
         let daemon = Process::read(self.daemon()).expect("it runs");
         let command = procs::command_line(daemon.pid);
@@ -129,15 +129,10 @@ impl Engine {
     }
 }
 
-/// A daemon that has ended. It is started again at the latest when this is dropped.
+/// A daemon that has ended. When this is dropped it is started as it was, and answers.
 pub(crate) struct Gone<'a> {
     engine: &'a Engine,
     command: Vec<String>,
-}
-
-impl Gone<'_> {
-    /// Starts the daemon as it was, and waits until it answers.
-    pub(crate) fn come_back(self) {}
 }
 
 impl Drop for Gone<'_> {

@@ -17,8 +17,8 @@ const QUESTION: Duration = Duration::from_secs(5);
 const REMOVAL: Duration = Duration::from_secs(15);
 /// The most that an answer may be, bytes.
 const ANSWER: u64 = 1 << 20;
-/// The most containers in one call.
-pub(super) const AT_ONCE: usize = 32;
+/// The most containers in one call: it takes some fifty of them at a time.
+pub(super) const AT_ONCE: usize = 128;
 
 /// Why the engine did not do as told.
 #[derive(Debug, thiserror::Error)]

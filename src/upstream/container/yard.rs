@@ -107,12 +107,20 @@ impl Yard {
         self.table().ended.values().any(|ended| ended.since.elapsed() > OVERDUE)
     }
 
-    /// Clears away until `lifecycle` is to stop and nothing is left; what a hard stop leaves is for the supervisor.
+    /// Clears away until `lifecycle` is to stop and nothing is left; what a hard stop leaves, having begun to remove it, is
+    /// for the supervisor.
     pub(super) async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let hard = lifecycle.hard.clone();
         tokio::select! {
             () = self.work(&lifecycle) => {}
-            () = hard.cancelled() => {}
+            () = hard.cancelled() => self.remove_all().await,
+        }
+    }
+
+    /// Removes what there is. Dropped, it goes on as far as the engine's client can.
+    async fn remove_all(&self) {
+        if let Ok(names) = self.client.own().await {
+            let _ = self.client.remove(&names).await;
         }
     }
 
