@@ -15,6 +15,8 @@ pub struct Process {
     pub pid: Pid,
     /// Its parent's id, 0 for none.
     pub parent: i32,
+    /// The id of its session.
+    pub session: i32,
     /// Whether it has ended and waits to be reaped.
     pub ended: bool,
     /// When it was started, in clock ticks since the system was.
@@ -32,11 +34,12 @@ impl Process {
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
-        let threads: u32 = fields.nth(15)?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let threads: u32 = fields.nth(13)?.parse().ok()?;
         let born = fields.nth(1)?.parse().ok()?;
         // A process whose first thread has ended looks dead while its other threads go on.
         let ended = matches!(state, "Z" | "X") && threads <= 1;
-        Some(Self { pid, parent, ended, born })
+        Some(Self { pid, parent, session, ended, born })
     }
 
     /// Sends it a signal, unless its id means another process by now.
@@ -92,18 +95,23 @@ fn parse_pid(text: &str) -> Option<Pid> {
     Pid::from_raw(text.parse().ok()?)
 }
 
-/// Every process below this one that has not ended: found from parent to child, which may miss some but costs no
-/// look at the whole system, and then, if none was found and there may be some, surely.
-fn alive() -> io::Result<Vec<Process>> {
-    let mut found: Vec<_> = children()?.into_iter().filter_map(Process::read).collect();
+/// Every process below this one that has not ended, except those that `spare` names and what is below them: found from
+/// parent to child, which may miss some but costs no look at the whole system, and then, if none was found and there may
+/// be some, surely.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn alive(spare: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
+    let read = |pid| Process::read(pid).filter(|process| !spare(process));
+    let mut found: Vec<_> = children()?.into_iter().filter_map(read).collect();
     let mut next = 0;
     while let Some(process) = found.get(next) {
         let below = children_of(&process.pid.as_raw_pid().to_string()).unwrap_or_default();
-        found.extend(below.into_iter().filter_map(Process::read));
+        found.extend(below.into_iter().filter_map(read));
         next += 1;
     }
     found.retain(|process| !process.ended);
-    if found.is_empty() && has_children() { scan_for_alive() } else { Ok(found) }
+    if found.is_empty() && has_children() { scan_for_alive(spare) } else { Ok(found) }
 }
 
 fn has_children() -> bool {
@@ -111,16 +119,20 @@ fn has_children() -> bool {
     !matches!(waitid(WaitId::All, only_look), Err(Errno::CHILD))
 }
 
-fn scan_for_alive() -> io::Result<Vec<Process>> {
+fn scan_for_alive(spare: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
     let mut by_parent: HashMap<i32, Vec<Process>> = HashMap::new();
     for process in everything()? {
         by_parent.entry(process.parent).or_default().push(process);
     }
-    let mut found = by_parent.remove(&getpid().as_raw_pid()).unwrap_or_default();
+    let mut below = |parent: i32| {
+        let children = by_parent.remove(&parent).unwrap_or_default();
+        children.into_iter().filter(|process| !spare(process)).collect::<Vec<_>>()
+    };
+    let mut found = below(getpid().as_raw_pid());
     let mut next = 0;
     while let Some(process) = found.get(next) {
-        let below = by_parent.remove(&process.pid.as_raw_pid());
-        found.extend(below.into_iter().flatten());
+        let children = below(process.pid.as_raw_pid());
+        found.extend(children);
         next += 1;
     }
     found.retain(|process| !process.ended);
@@ -159,18 +171,19 @@ impl Herd {
     }
 }
 
-/// Ends every process below this one and returns whether none is left; gives up at the deadline.
+/// Ends every process below this one, except those that `spare` names and what is below them, and returns whether no
+/// other is left; gives up at the deadline.
 ///
 /// All are stopped before any is killed, again and again until nothing new is seen: what is stopped can neither fork
 /// nor start a replacement for what was killed. Nothing is reaped here; `between` is called after each look, for
 /// those who want to. Only a subreaper finds what has lost its parents.
-pub fn end_all(deadline: Instant, mut between: impl FnMut()) -> bool {
+pub fn end_all(deadline: Instant, spare: impl Fn(&Process) -> bool, mut between: impl FnMut()) -> bool {
     const FREEZING_ROUNDS: u32 = 20;
     let mut pause = Duration::from_micros(500);
     let mut stopped = HashSet::new();
     for round in 0.. {
         between();
-        let Ok(alive) = alive() else { return false };
+        let Ok(alive) = alive(&spare) else { return false };
         if alive.is_empty() {
             return true;
         }

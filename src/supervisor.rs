@@ -1,6 +1,6 @@
 //! The parent of the worker: started first, it does nothing but hand on signals and, however the worker ends, clear
-//! away everything that the worker had started, processes first, then what its `will` names: containers, and files
-//! with tokens.
+//! away everything that the worker had started, processes first, then what its `will` names: containers with the clients
+//! of their engines, and files with tokens.
 //!
 //! ```text
 //! supervisor ── subreaper; one thread, no runtime; reaps whatever falls to it (as PID 1, everything)
@@ -30,6 +30,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::descendants;
 use crate::sys::{self, Signals};
+use crate::upstream::orphans;
 
 /// What is handed on to the worker.
 const HANDED_ON: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -93,11 +94,12 @@ fn watch(worker: Pid, way: OwnedFd, signals: &Signals) -> ExitCode {
             // It has not been reaped, so the pid is its own.
             let _ = kill_process(worker, signal);
         } else if let Some(status) = reap(Some(worker)) {
-            let _all_gone = descendants::end_all(Instant::now() + CLEARING, || {
+            let reap_all = || {
                 reap(None);
-            });
+            };
+            let _all_gone = descendants::end_all(Instant::now() + CLEARING, orphans::is_of_engine, reap_all);
             if let Some(will) = will::read(way) {
-                will.execute(status.exit_status() == Some(0));
+                will.execute(status.exit_status() == Some(0), reap_all);
             }
             return exit_code(status);
         }

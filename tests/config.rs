@@ -116,9 +116,9 @@ fn a_container_is_shown_with_what_it_was_completed_by() {
     let (summary, problems, code) = place.check(&[], &[("PATH", &path)]);
     assert_eq!((problems.as_str(), code), ("", Some(0)));
     for expected in [
-        "image      mcp/time:1\n  completed  --rm --interactive --init --pull=never --log-driver=none \
+        "image      mcp/time:1\n  completed  --rm --interactive --init --stop-timeout=0 --pull=never --log-driver=none \
          --security-opt=no-new-privileges --cap-drop=ALL --pids-limit=256 --memory=67108864b\n  arguments  1\n",
-        "image      mcp/time:2\n  completed  --rm --pull=never --log-driver=none --security-opt=no-new-privileges \
+        "image      mcp/time:2\n  completed  --rm --stop-timeout=0 --pull=never --log-driver=none --security-opt=no-new-privileges \
          --cap-drop=ALL --pids-limit=256 --memory=1073741824b\n  arguments  8\n",
         &format!("server gateway\n  program    {path}/docker\n  arguments  3\n"),
     ] {

@@ -3,16 +3,17 @@
 
 #[path = "containers/engine.rs"]
 mod engine;
+#[path = "containers/fixture.rs"]
+mod fixture;
 mod support;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use engine::Engine;
+use fixture::{CLEARED, becomes_ready, bridge, image, live_containers, ready};
 use rustix::process::Signal;
-use serde_json::{Map, Value, json};
-use support::http::Connection;
-use support::{Bridge, Client, Home, procs};
+use serde_json::{Value, json};
+use support::{Client, Home, procs};
 use tokio::task::JoinSet;
 use tollbridge::upstream::instance::Instance;
 
@@ -22,71 +23,18 @@ const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 300);
 const CLIENTS: usize = 6;
 /// One client in so many leaves.
 const LEAVER: usize = 10;
-/// How long after the last request, or after the bridge's end, something may still be there.
-const CLEARED: Duration = Duration::from_secs(5);
 /// How long the engine hangs.
 const HUNG: Duration = Duration::from_secs(10);
-/// Live containers when the bridge is killed.
-const LIVE: usize = 5;
-
-fn image(name: &str, arguments: &[&str]) -> Value {
-    json!({ "image": format!("tollbridge-test/{name}:1"), "args": arguments,
-        "abandonedGrace": "0s", "eofGrace": "100ms", "termGrace": "100ms" })
-}
-
-/// A bridge with these servers; its health is at the address.
-fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) -> (Bridge, SocketAddr) {
-    let admin = support::free_address();
-    let servers: Map<_, _> = servers.iter().map(|(name, server)| ((*name).to_owned(), server.clone())).collect();
-    let config = json!({
-        "identity": [{ "kind": "local", "user": "alice" }],
-        "limits": { "perUser": 100 },
-        "admin": { "listen": admin.to_string() },
-        "tokenStore": home.embedded(),
-        "mcpServers": Value::Object(servers),
-    });
-    (home.serve_with(config, &engine.environment()), admin)
-}
-
-async fn ready(admin: SocketAddr) -> bool {
-    let mut connection = Connection::open(admin).await.expect("the admin listener");
-    connection.send("GET", "/readyz", &[], b"").await.is_ok_and(|reply| reply.status == 200)
-}
-
-/// Waits until the bridge is, or is not, ready.
-async fn becomes_ready(admin: SocketAddr, expected: bool, within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    while ready(admin).await != expected {
-        if Instant::now() > deadline {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    true
-}
-
-/// Opens calls that are never answered, and waits until their containers run.
-async fn live_containers(engine: &Engine, bridge: &Bridge, server: &str) -> Vec<Connection> {
-    let mut connections = Vec::new();
-    for _ in 0..LIVE {
-        let mut client = Client::modern(bridge, server, None);
-        connections.push(client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted"));
-    }
-    let running = || engine.docker(&["ps", "--quiet", &format!("--filter=label={}", engine::INSTANCE)]).lines().count();
-    let there = procs::eventually(Duration::from_secs(30), || (running() == LIVE).then_some(())).await;
-    assert!(there.is_some(), "{} of {LIVE} containers\n{}", running(), bridge.log());
-    connections
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_container() {
     #[expect(clippy::disallowed_methods, reason = "said by whoever runs the test")]
     let requests = std::env::var(REQUESTS.0).ok().and_then(|count| count.parse().ok()).unwrap_or(REQUESTS.1);
-    let (engine, home) = (Engine::take().await, Home::new());
+    let (engine, home) = (Engine::docker().await, Home::new());
     let servers = [
-        ("everything", image("everything", &[])),
-        ("stubborn", image("hostile", &["stubborn", "family=yes"])),
-        ("slow", image("hostile", &["polite", "delay=300"])),
+        ("everything", image(&engine, "everything", &[])),
+        ("stubborn", image(&engine, "hostile", &["stubborn", "family=yes"])),
+        ("slow", image(&engine, "hostile", &["polite", "delay=300"])),
     ];
     let (bridge, admin) = bridge(&engine, &home, &servers);
     let mut clients = JoinSet::new();
@@ -127,10 +75,10 @@ async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_contai
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_hangs_delays_only_the_clean_up() {
-    let (engine, home) = (Engine::take().await, Home::new());
-    let mut impatient = image("hostile", &["polite"]);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let mut impatient = image(&engine, "hostile", &["polite"]);
     impatient["startTimeout"] = json!("700ms");
-    let servers = [("silent", image("hostile", &["silent", "stubborn=yes"])), ("impatient", impatient)];
+    let servers = [("silent", image(&engine, "hostile", &["silent", "stubborn=yes"])), ("impatient", impatient)];
     let (bridge, admin) = bridge(&engine, &home, &servers);
     let clients = live_containers(&engine, &bridge, "silent").await;
     assert!(ready(admin).await);
@@ -149,14 +97,57 @@ async fn an_engine_that_hangs_delays_only_the_clean_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_container() {
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let servers = [
+        ("silent", image(&engine, "hostile", &["silent", "stubborn=yes"])),
+        ("polite", image(&engine, "hostile", &["polite"])),
+    ];
+    let (bridge, admin) = bridge(&engine, &home, &servers);
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut clients = live_containers(&engine, &bridge, "silent").await;
+        assert!(ready(admin).await);
+        let gone = engine.end(signal);
+        for client in &mut clients {
+            let messages = client.reply().await.expect("it is answered").messages().await.expect("to the end");
+            let last: Value = serde_json::from_slice(messages.last().expect("an answer")).expect("JSON");
+            assert_eq!(last["error"]["message"], "the server ended before it answered", "{last}");
+        }
+        let asked = Instant::now();
+        let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+        assert_eq!(answer.status, 502, "{answer:?}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
+
+        drop(gone);
+        assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+        assert!(becomes_ready(admin, true, CLEARED).await);
+        let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+        assert_eq!(answer.text(), "done", "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_gone_for_good_does_not_keep_the_bridge_from_ending() {
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let (mut bridge, admin) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
+    let _gone = engine.end(Signal::KILL);
+    let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(becomes_ready(admin, false, HUNG).await, "nobody can say that no container is left");
+    assert!(bridge.stop_at_once().expect("it ends").success());
+    assert!(bridge.log().contains("containers are left until the next start"), "{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dead_bridges_left_is_removed_and_nothing_else() {
-    let (engine, home) = (Engine::take().await, Home::new());
+    let (engine, home) = (Engine::docker().await, Home::new());
     let alive = Instance::own().to_string();
     let (stem, _) = alive.rsplit_once('.').expect("four parts");
     let (dead, other_boot) = (format!("{stem}.1"), alive.replacen(|c: char| c.is_ascii_hexdigit(), "z", 1));
     let spared = [Some(alive.as_str()), Some("not-a-label"), None].map(|label| engine.somebody_elses(label));
     let swept = [&dead, &other_boot].map(|label| engine.somebody_elses(Some(label)));
-    let (mut bridge, _) = bridge(&engine, &home, &[("polite", image("hostile", &["polite"]))]);
+    let (mut bridge, _) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
     let gone = || swept.iter().all(|id| !engine.has(id)).then_some(());
     assert!(procs::eventually(CLEARED, gone).await.is_some(), "{}", bridge.log());
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
@@ -164,14 +155,14 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     assert!(bridge.stop().success());
     for id in &spared {
         assert!(engine.has(id), "a container of somebody else is gone");
-        engine.docker(&["rm", "--force", id]);
+        engine.call(&["rm", "--force", id]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_container_outlives_a_worker_that_is_killed() {
-    let (engine, home) = (Engine::take().await, Home::new());
-    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     procs::kill(bridge.worker(), Signal::KILL);
     assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
@@ -181,8 +172,8 @@ async fn no_container_outlives_a_worker_that_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_container_outlives_a_supervisor_that_is_killed() {
-    let (engine, home) = (Engine::take().await, Home::new());
-    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     bridge.signal(Signal::KILL);
     bridge.ended(CLEARED).expect("killed");
@@ -192,8 +183,8 @@ async fn no_container_outlives_a_supervisor_that_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_container_outlives_a_bridge_that_is_stopped_twice() {
-    let (engine, home) = (Engine::take().await, Home::new());
-    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image("hostile", &["silent", "stubborn=yes"]))]);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     assert!(bridge.stop_at_once().expect("the second signal is immediate").success());
     assert_eq!(engine.count(), 0, "the supervisor ends last");
@@ -203,12 +194,12 @@ async fn no_container_outlives_a_bridge_that_is_stopped_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_machine() {
     const TOKEN: &str = "tok-2f9c51ab";
-    let (engine, home) = (Engine::take().await, Home::new());
+    let (engine, home) = (Engine::docker().await, Home::new());
     let token = json!({ "$userToken": "<<token>>" });
     let file = json!({ "$userTokenFile": "<<token>>" });
-    let mut by_file = image("hostile", &["tells"]);
+    let mut by_file = image(&engine, "hostile", &["tells"]);
     by_file["env"] = json!({ "HOSTILE_TOKEN_FILE": file });
-    let mut by_variable = image("hostile", &["tells"]);
+    let mut by_variable = image(&engine, "hostile", &["tells"]);
     by_variable["env"] = json!({ "HOSTILE_TOKEN": token });
     let raw = json!({ "command": "docker", "env": { "HOSTILE_TOKEN_FILE": file },
         "args": ["run", "-e", { "$userToken": "HOSTILE_TOKEN=<<token>>" }, "tollbridge-test/hostile:1", "tells"] });
@@ -238,7 +229,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
 
     let clients = live_containers(&engine, &bridge, "silent").await;
     for id in engine.containers() {
-        let known = engine.docker(&["container", "inspect", &id]);
+        let known = engine.call(&["container", "inspect", &id]);
         assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(TOKEN), "{known}");
     }
     let shown: Vec<_> =
@@ -251,15 +242,15 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_is_confined_and_has_no_log_on_disk() {
-    let (engine, home) = (Engine::take().await, Home::new());
-    let mut silent = image("hostile", &["silent"]);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let mut silent = image(&engine, "hostile", &["silent"]);
     let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
         "mounts": [format!("{}:/data", home.path().display())] });
     silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     let (bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     let id = &engine.containers()[0];
-    let known: Value = serde_json::from_str(&engine.docker(&["container", "inspect", id])).expect("JSON");
+    let known: Value = serde_json::from_str(&engine.call(&["container", "inspect", id])).expect("JSON");
     let host = &known[0]["HostConfig"];
     assert_eq!(host["LogConfig"]["Type"], "none");
     assert_eq!(host["CapDrop"], json!(["ALL"]));

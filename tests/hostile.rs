@@ -3,6 +3,10 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are what the script is run for")]
 
+#[path = "containers/engine.rs"]
+mod engine;
+#[path = "containers/fixture.rs"]
+mod fixture;
 mod support;
 
 use std::collections::BTreeMap;
@@ -10,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use engine::Engine;
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use support::mcp::Answer;
@@ -31,6 +36,11 @@ const LIVE: usize = 100;
 const CLEARED: Duration = Duration::from_secs(2);
 /// The longest that any answer of the polite stream may take beside all that: as long as its server may.
 const POLITE: Duration = Duration::from_secs(2);
+/// The same with a container for each request, at a first look and else.
+const LIVE_CONTAINERS: (usize, usize) = (30, 100);
+const CONTAINERS_CLEARED: Duration = Duration::from_secs(5);
+/// How long they may take to be live.
+const CONTAINERS_LIVE: Duration = Duration::from_mins(1);
 /// What the bridge may hold more after thousands of requests than after hundreds, KiB.
 const FLAT: u64 = 24 << 10;
 
@@ -224,6 +234,37 @@ async fn a_gibibyte_on_stderr_or_without_a_newline_on_stdout_takes_no_memory() {
         let peak = procs::peak_resident(bridge.worker());
         println!("{name}: at most {peak} KiB resident (were {before})");
         assert!(peak <= before + FLAT, "{name}: {peak} KiB");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: scripts/hostile runs it"]
+async fn no_container_outlives_a_bridge_that_is_killed_with_many_live_requests() {
+    if !can_bind() {
+        println!("no containers: an engine of the tests' own needs root");
+        return;
+    }
+    let engine = Engine::docker().await;
+    let (rounds, count) = if is_quick() { (2, LIVE_CONTAINERS.0) } else { (20, LIVE_CONTAINERS.1) };
+    for round in 0..rounds {
+        let home = Home::new();
+        let mut stubborn = fixture::image(&engine, "hostile", &["stubborn", "delay=100000"]);
+        stubborn["startTimeout"] = json!("2m");
+        let (mut bridge, _) = fixture::bridge(&engine, &home, &[("stubborn", stubborn)]);
+        let began = Instant::now();
+        let clients = fixture::calls(&bridge, "stubborn", count).await;
+        let all = procs::eventually(CONTAINERS_LIVE, || (engine.running() == count).then_some(())).await;
+        assert!(all.is_some(), "{} of {count} containers\n{}", engine.running(), bridge.log());
+        let live = began.elapsed();
+        // By turns either half of the bridge.
+        let killed = if round % 2 == 0 { bridge.worker() } else { bridge.supervisor() };
+        procs::kill(killed, Signal::KILL);
+        let began = Instant::now();
+        assert!(engine.reaches(0, CONTAINERS_CLEARED).await, "{} are left\n{}", engine.count(), bridge.log());
+        let cleared = began.elapsed();
+        println!("round {round}: {count} containers live after {live:?}, none left {cleared:?} after the kill");
+        bridge.ended(CONTAINERS_CLEARED).expect("the supervisor ends too");
+        drop(clients);
     }
 }
 

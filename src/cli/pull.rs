@@ -6,7 +6,23 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use super::Stop;
-use crate::config::{self, Config, ContainerPlan, LoadOptions, Plan};
+use crate::config::{self, Config, ContainerPlan, Environment, LoadOptions, Plan};
+
+/// Variables of our own environment that say how to get to a registry. Podman's client does so itself; no container gets
+/// them, and so no client that starts one.
+const OF_REGISTRIES: [&str; 11] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "REGISTRY_AUTH_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +70,7 @@ fn pull_one(plan: &ContainerPlan, image: &str) -> io::Result<()> {
     let engine = &plan.engine;
     let mut command = Command::new(&engine.program);
     command.args(&engine.args).args(["pull", "--quiet", image]).env_clear();
+    command.envs(OF_REGISTRIES.iter().filter_map(|name| Some((name, Environment::Process.read(name)?))));
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("the engine ended with {status}"))) }

@@ -118,7 +118,7 @@ fn serve(config: Config, places: Places) -> ExitCode {
     let outcome = runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
-        will.execute(false);
+        will.execute(false, || ());
     }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

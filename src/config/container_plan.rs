@@ -111,10 +111,10 @@ impl Loader<'_> {
 
     pub(super) fn check_option(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
         let name = option.name;
-        let own = matches!(name, "--name" | "--cidfile" | "--replace" | "--label-file")
+        let own = matches!(name, "--name" | "--cidfile" | "--replace" | "--label-file" | "--stop-timeout")
             || (name == "--label" && option.value.is_some_and(|label| label.starts_with("io.tollbridge.")));
         if own {
-            let help = "take it out: every request has a container of its own, which the bridge names";
+            let help = "take it out: every request has a container of its own, which the bridge names and ends";
             self.report(at, format!("the bridge sets `{name}` itself"), help);
         } else if let Some(why) = hazards::hazard(name, option.value).filter(|_| !rules.allow(name)) {
             let help = format!("take `{name}` out, or add \"allowUnsafe\": [\"{name}\"]");
@@ -199,6 +199,8 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
         ("--rm".to_owned(), run.has("--rm")),
         ("--interactive".to_owned(), run.has("--interactive")),
         ("--init".to_owned(), run.has("--init")),
+        // Whoever removes it by force means it: podman would wait ten seconds, and so does a daemon that restarts.
+        ("--stop-timeout=0".to_owned(), run.has("--stop-timeout")),
         ("--pull=never".to_owned(), run.has("--pull")),
         ("--log-driver=none".to_owned(), run.has("--log-driver")),
         ("--security-opt=no-new-privileges".to_owned(), has_value("--security-opt", "no-new-privileges")),

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::config::{Config, Engine};
+use crate::descendants;
 use crate::upstream::container::last_resort;
 use crate::upstream::instance::Instance;
+use crate::upstream::orphans;
 use crate::upstream::token_files;
 
 /// The longest that it takes: an engine that does not answer by then leaves its containers to the next start.
@@ -17,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a container must not be there, if its client may have been killed while it was being made.
 const LOOKS: u32 = 3;
+
+/// How long what is left of the engines' clients may take to end.
+const CLIENTS: Duration = Duration::from_secs(1);
 
 /// What a worker leaves.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -51,13 +56,21 @@ impl Will {
         }
     }
 
-    /// Clears away. `in_order` is whether the worker has ended as it should, with nothing in the making.
-    pub fn execute(&self, in_order: bool) {
+    /// Clears away, the engines' clients too. `in_order` is whether the worker has ended as it should, with nothing in the
+    /// making. `reap` is called now and then, for what has ended.
+    pub fn execute(&self, in_order: bool, mut reap: impl FnMut()) {
         token_files::remove_all(&self.token_directories, &self.instance);
         let looks = if in_order { 1 } else { LOOKS };
-        if !last_resort::remove_all(&self.engines, &self.instance, looks, Instant::now() + LIMIT) {
+        // A client makes its container to the end; only then can the engine be asked to remove it.
+        let clients_left = || {
+            reap();
+            descendants::alive(orphans::is_daemon_of_engine).is_ok_and(|clients| !clients.is_empty())
+        };
+        let deadline = Instant::now() + LIMIT;
+        if !last_resort::remove_all(&self.engines, &self.instance, looks, deadline, clients_left) {
             tracing::error!("the container engine does not answer: containers are left until the next start");
         }
+        let _all_gone = descendants::end_all(Instant::now() + CLIENTS, orphans::is_daemon_of_engine, reap);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::cgroup::{self, Cgroups, Leaf};
 use super::group::SpawnError;
+use super::orphans::Kin;
 use super::tidy::Tidier;
 use super::users::{Lease, Users};
 use crate::config::{Confinement, Environment};
@@ -125,7 +126,8 @@ impl Confiner {
 
     /// Makes what one request's processes are confined to. Where the host does not offer what was asked for, they are
     /// confined less; `guarantee` says so at the start.
-    pub(super) fn cell(&self, confinement: &Confinement) -> Result<Cell, SpawnError> {
+    /// A client of a container engine has no control group: what it starts there would be killed with it.
+    pub(super) fn cell(&self, confinement: &Confinement, kin: Kin) -> Result<Cell, SpawnError> {
         let user = match confinement.run_as {
             Some(users) => Some(self.users.lease(users).ok_or(SpawnError::TooManyProcesses)?),
             None => None,
@@ -135,7 +137,8 @@ impl Confiner {
             Some(parent) if confinement.private_directory => Some(self.make_directory(parent, owner)?),
             _ => None,
         };
-        let leaf = self.cgroups.as_ref().map(|cgroups| cgroups.group(confinement)).transpose()?;
+        let cgroups = self.cgroups.as_ref().filter(|_| kin == Kin::Server);
+        let leaf = cgroups.map(|cgroups| cgroups.group(confinement)).transpose()?;
         let limits = self.cgroups.as_ref().map(Cgroups::limits).unwrap_or_default();
         let by_process = ByProcess {
             data: confinement.memory.filter(|_| !limits.memory),

@@ -1,8 +1,9 @@
 //! A container: its engine's client is the child that is talked to, and what the client does not end is ended by name.
 //!
 //! To end the client is not to end the container: a server that ignores EOF and SIGTERM goes on when its client has
-//! been killed, and one whose client was killed while it was being made appears later. So every container has a name
-//! and labels, and whoever ends one hands the name to its engine's `Yard`, which looks until nothing of it is left.
+//! been killed, and one whose client was killed while it was being made appears later, or half of it stays for ever. So
+//! every container has a name and labels, and whoever ends one hands the name to its engine's `Yard`, which looks until
+//! nothing of it is left; the client ends with its container, and is killed only if it does not.
 
 mod client;
 pub mod last_resort;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::UpstreamError;
 use super::group::{Exit, Graces, SpawnError, Spawner};
@@ -53,7 +54,7 @@ impl Containers {
     /// container.
     #[must_use]
     pub fn new(config: &Config, spawner: &Spawner, lifecycle: &Lifecycle) -> Arc<Self> {
-        let mut yards = Vec::new();
+        let (spawner, mut yards) = (spawner.for_clients(), Vec::new());
         for engine in config.engines() {
             let yard = Arc::new(Yard::new(Client::new(engine, spawner.clone())));
             lifecycle.spawn(Arc::clone(&yard).keep(lifecycle.clone()));
@@ -63,7 +64,7 @@ impl Containers {
         let mut word = [0; 8];
         aws_lc_rs::rand::fill(&mut word).expect("the system has randomness");
         let word = format!("{:012x}", u64::from_ne_bytes(word) >> 16);
-        Arc::new(Self { spawner: spawner.clone(), yards, word, started: AtomicU64::new(0) })
+        Arc::new(Self { spawner, yards, word, started: AtomicU64::new(0) })
     }
 
     /// Starts a container. `token` is what must not be seen in its log lines.
@@ -131,7 +132,7 @@ fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     });
 }
 
-/// A container in conversation. Dropping it kills the client at once and leaves the container to the yard.
+/// A container in conversation. Dropping it leaves the client to itself and the container to the yard.
 pub struct ContainerServer {
     /// The engine's client, through which it speaks.
     pub(super) client: StdioServer,
@@ -144,8 +145,13 @@ impl ContainerServer {
     /// for ever, if the engine does not answer.
     pub async fn close(self, graces: Graces) {
         let Self { client, mut name, _files } = self;
-        let exit = client.close(graces).await;
-        let _ = timeout(PATIENCE, name.end(exit)).await;
+        let until = Instant::now() + graces.eof + graces.term + PATIENCE;
+        let remove = async {
+            name.evict();
+            sleep_until(until).await;
+        };
+        let exit = client.close_client(graces, remove).await;
+        let _ = timeout_at(until, name.end(exit)).await;
     }
 }
 
@@ -166,6 +172,13 @@ impl Name {
     fn forget(&mut self) {
         if let Some(name) = self.name.take() {
             self.yard.forget(&name);
+        }
+    }
+
+    /// The client goes on, and the container must not.
+    fn evict(&self) {
+        if let Some(name) = &self.name {
+            self.yard.evict(name);
         }
     }
 

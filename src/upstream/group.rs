@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
@@ -27,10 +27,14 @@ use crate::lifecycle::Lifecycle;
 use crate::sys::{self, Program, Signals};
 use crate::upstream::command_line::CommandLine;
 use crate::upstream::confine::{Cell, Confiner};
-use crate::upstream::orphans::{self, Counts, Family, Place, Strangers};
+use crate::upstream::orphans::{self, Counts, Family, Kin, Place, Strangers};
 
 /// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the client of a container engine that nobody waits for may take to end: as long as it makes a container, it
+/// is not killed.
+const CLIENT_GRACE: Duration = Duration::from_secs(10);
 
 /// Starts servers. One per process; cloning it shares it.
 #[derive(Clone)]
@@ -42,6 +46,7 @@ pub struct Spawner {
     files: Option<Rlimit>,
     /// What its children are confined to.
     confiner: Arc<Confiner>,
+    kin: Kin,
 }
 
 /// Our ends of a server's stdin, stdout and stderr.
@@ -159,7 +164,15 @@ impl Spawner {
     pub fn new(lifecycle: &Lifecycle, strangers: Strangers, confiner: Confiner) -> io::Result<Self> {
         let family = Arc::new(Family::new(strangers)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
-        Ok(Self { family, ignored: Signals::ignored(), files: raise_file_limit(), confiner: Arc::new(confiner) })
+        let (files, confiner) = (raise_file_limit(), Arc::new(confiner));
+        Ok(Self { family, ignored: Signals::ignored(), files, confiner, kin: Kin::Server })
+    }
+
+    /// The same, for clients of container engines: what they leave behind in a session of its own is the engine's, and
+    /// none is killed by being dropped.
+    #[must_use]
+    pub fn for_clients(&self) -> Self {
+        Self { kin: Kin::Client, ..self.clone() }
     }
 
     /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.
@@ -180,7 +193,7 @@ impl Spawner {
     }
 
     fn start(&self, launch: &StdioLaunch, stdio: &[OwnedFd; 3]) -> Result<Group, SpawnError> {
-        let cell = self.confiner.cell(&launch.confinement)?;
+        let cell = self.confiner.cell(&launch.confinement, self.kin)?;
         let line = CommandLine::new(launch, &cell)?;
         if let Some(user) = &cell.user {
             // A server may open its pipes again by their names in /dev or /proc.
@@ -202,15 +215,16 @@ impl Spawner {
             None => sys::spawn(&program),
         };
         let leader = leader.inspect_err(|_| self.family.leave(place))?;
-        self.family.lead(place, leader);
+        self.family.lead(place, leader, self.kin);
         self.limit(leader, &cell);
         match watch(leader) {
             Ok(pidfd) => {
-                Ok(Group { leader, pidfd, exit: None, reaped: false, family: Arc::clone(&self.family), place, cell })
+                let (family, kin) = (Arc::clone(&self.family), self.kin);
+                Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell })
             }
             Err(error) => {
                 let _ = kill_process_group(leader, Signal::KILL);
-                self.family.abandon(place, leader);
+                self.family.abandon(place, leader, Instant::now());
                 Err(error.into())
             }
         }
@@ -227,8 +241,8 @@ impl Spawner {
         }
     }
 
-    /// Ends every process below this one, whoever started it, and returns whether none is left. Blocks for up to two
-    /// seconds. For the very end: nothing can be started any more.
+    /// Ends every process below this one, whoever started it, but those of container engines, and returns whether no other
+    /// is left. Blocks for up to two seconds. For the very end: nothing can be started any more.
     #[must_use]
     pub fn kill_everything(&self) -> bool {
         self.family.end_everything()
@@ -251,7 +265,8 @@ fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch(pidfd_open(leader, PidfdFlags::NONBLOCK)?)
 }
 
-/// A started server and its group. Dropping it kills them all, at once and without waiting.
+/// A started server and its group. Dropping it kills them all, at once and without waiting; the client of an engine is
+/// left to end by itself, for a while.
 pub struct Group {
     leader: Pid,
     pidfd: AsyncFd<OwnedFd>,
@@ -261,6 +276,7 @@ pub struct Group {
     reaped: bool,
     family: Arc<Family>,
     place: Place,
+    kin: Kin,
     cell: Cell,
 }
 
@@ -290,14 +306,44 @@ impl Group {
     /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
     /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Dropping the future is as dropping
     /// the group.
-    pub async fn close(mut self, graces: Graces) -> Exit {
-        if timeout(graces.eof, self.ended()).await.is_err() {
+    pub async fn close(self, graces: Graces) -> Exit {
+        if !self.ends_within(graces.eof).await {
             self.signal(Signal::TERM);
-            if timeout(graces.term, self.ended()).await.is_err() {
-                self.signal(Signal::KILL);
-                let _ = timeout(KILL_GRACE, self.ended()).await;
+            if !self.ends_within(graces.term).await {
+                self.kill().await;
             }
         }
+        self.bury().await
+    }
+
+    /// Ends the client of a container engine. One that is killed while it makes a container leaves half of it behind, of
+    /// which the engine itself may know nothing. So it gets SIGTERM, to be handed on, only if its container `runs`, and
+    /// SIGKILL only after `last`, which is to remove the container: that ends the client too.
+    pub async fn close_client(self, graces: Graces, runs: bool, last: impl Future<Output = ()>) -> Exit {
+        let mut has_ended = self.ends_within(graces.eof).await;
+        if !has_ended && runs {
+            self.signal(Signal::TERM);
+            has_ended = self.ends_within(graces.term).await;
+        }
+        if !has_ended {
+            tokio::select! {
+                () = self.ended() => {}
+                () = last => self.kill().await,
+            }
+        }
+        self.bury().await
+    }
+
+    async fn ends_within(&self, grace: Duration) -> bool {
+        timeout(grace, self.ended()).await.is_ok()
+    }
+
+    async fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.ends_within(KILL_GRACE).await;
+    }
+
+    async fn bury(mut self) -> Exit {
         let exit = self.finish();
         self.cell.emptied().await;
         self.family.looked_after().await;
@@ -326,15 +372,17 @@ impl Group {
             self.family.leave(self.place);
             return exit;
         }
-        self.family.abandon(self.place, self.leader);
+        self.family.abandon(self.place, self.leader, Instant::now());
         self.exit.unwrap_or(Exit::Unseen)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.finish();
+        match self.kin {
+            _ if self.reaped => {}
+            Kin::Server => drop(self.finish()),
+            Kin::Client => self.family.abandon(self.place, self.leader, Instant::now() + CLIENT_GRACE),
         }
     }
 }

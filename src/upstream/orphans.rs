@@ -10,10 +10,18 @@
 //! - Its **age**, if it has no mark of ours: it was forked before its server was marked (a moment after the start), or
 //!   somebody raised the limit. It is ended once every request that was alive when it was born has ended.
 //!
+//! What the client of a container engine leaves behind in a session of its own is the engine's: it watches over a
+//! container, or serves several. Clients have one mark for all, above those of requests, and such a process is spared:
+//! it ends with its container, and that is removed through the engine.
+//!
 //! Nothing here can hit the wrong process. A pid is pinned by a pidfd and shown to be our child before anything is
 //! asked of it, and a process that is not reaped keeps its pid. A server that is being started cannot be taken for an
 //! orphan: its request is on the list from before the fork, so it is not old enough, and it is marked only when its
 //! pid is on the list too.
+
+mod marks;
+
+pub use marks::{is_daemon_of_engine, is_of_engine, mark_client};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,16 +30,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, prlimit,
-    waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
 use crate::descendants::{self, Herd, Process};
 use crate::lifecycle::Lifecycle;
 use crate::sys;
+use marks::{FAMILY, first_mark, mark_of, mark_with, own_session};
 
 /// From the end of a request to the look for what it left behind: one look serves many ends.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -41,8 +47,6 @@ const ROUTINE: Duration = Duration::from_secs(5);
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 /// The longest `end_everything` takes.
 const LAST_EFFORT: Duration = Duration::from_secs(2);
-/// More groups than a process can start in its life; a mark further off is not of this family.
-const FAMILY: u64 = 1 << 48;
 
 /// What to do with children of this process that bear no mark of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,15 @@ pub enum Strangers {
     End,
     /// Leave them alone. For a process that has children of its own, such as a test.
     Spare,
+}
+
+/// What a group is, which decides what it may leave behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kin {
+    /// A server, with which everything ends that it has started.
+    Server,
+    /// The client of a container engine.
+    Client,
 }
 
 /// Numbers for metrics.
@@ -67,9 +80,11 @@ pub struct Counts {
 /// All running groups of this process.
 pub(super) struct Family {
     table: Mutex<Table>,
-    /// The n-th group is marked with this minus n. None if this process may not mark.
+    /// The n-th group, counted from 1, is marked with this minus n, and clients with this itself. None if this process
+    /// may not mark.
     first_mark: Option<u64>,
     strangers: Strangers,
+    session: i32,
     ticks_per_second: u64,
     group_ended: Notify,
     /// How many looks have begun; the last that is done, and the last that found nothing to do.
@@ -85,8 +100,8 @@ pub(super) struct Family {
 struct Table {
     next: u64,
     groups: HashMap<u64, Member>,
-    /// Leaders that were killed and not waited for; they are reaped with the orphans.
-    abandoned: HashSet<Pid>,
+    /// Leaders that are not waited for, and from when on they are killed; they are reaped with the orphans.
+    abandoned: HashMap<Pid, Instant>,
     /// No group may be started any more.
     closed: bool,
 }
@@ -105,18 +120,14 @@ pub(super) struct Place(u64);
 impl Family {
     /// Makes this process the one that orphans fall to.
     pub(super) fn new(strangers: Strangers) -> io::Result<Self> {
-        /// Far below "no limit", and far above any limit that somebody would set.
-        const HIGHEST: u64 = 1 << 62;
         static FAMILIES: AtomicU64 = AtomicU64::new(1);
 
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        // A bridge that is itself the server of another one has a mark, and marks below the range that it is in.
-        let highest = rustix::process::getrlimit(Resource::Locks).maximum.map_or(HIGHEST, |own| own.min(HIGHEST));
-        let first_mark = highest.checked_sub(FAMILY * FAMILIES.fetch_add(1, Relaxed)).filter(|&mark| mark > FAMILY);
         Ok(Self {
             table: Mutex::default(),
-            first_mark,
+            first_mark: first_mark(FAMILIES.fetch_add(1, Relaxed)),
             strangers,
+            session: own_session(),
             ticks_per_second: sys::ticks_per_second(),
             group_ended: Notify::new(),
             begun: AtomicU64::new(0),
@@ -138,21 +149,22 @@ impl Family {
         if table.closed {
             return None;
         }
-        let serial = table.next;
         table.next += 1;
+        let serial = table.next;
         table.groups.insert(serial, Member { born, leader: None });
         Some(Place(serial))
     }
 
     /// Says who leads the group, and marks it.
-    pub(super) fn lead(&self, place: Place, leader: Pid) {
+    pub(super) fn lead(&self, place: Place, leader: Pid, kin: Kin) {
         if let Some(member) = self.table().groups.get_mut(&place.0) {
             member.leader = Some(leader);
         }
-        if let Some(mark) = self.first_mark.map(|first| first - place.0) {
-            // If it is refused, or the leader has ended already, age tells whose its orphans are.
-            let _ = prlimit(Some(leader), Resource::Locks, Rlimit { current: Some(mark), maximum: Some(mark) });
-        }
+        let mark = match kin {
+            Kin::Server => self.first_mark.map(|first| first - place.0),
+            Kin::Client => self.first_mark,
+        };
+        mark_with(mark, leader);
     }
 
     /// Gives a place back: the leader has been reaped, or was never started.
@@ -161,11 +173,11 @@ impl Family {
         self.group_ended.notify_one();
     }
 
-    /// Gives a place back when the leader has been killed but could not be reaped yet.
-    pub(super) fn abandon(&self, place: Place, leader: Pid) {
+    /// Gives a place back when the leader could not be reaped yet: it is, and killed if it has not ended by then.
+    pub(super) fn abandon(&self, place: Place, leader: Pid, by: Instant) {
         let mut table = self.table();
         table.groups.remove(&place.0);
-        table.abandoned.insert(leader);
+        table.abandoned.insert(leader, by);
         drop(table);
         self.group_ended.notify_one();
     }
@@ -192,10 +204,17 @@ impl Family {
         let _ = tokio::time::timeout(PATIENCE.1, enough).await;
     }
 
-    /// Ends every process below this one and returns whether none is left. No group can be started any more.
+    /// Ends every process below this one but those of container engines, and returns whether no other is left. No group
+    /// can be started any more.
     pub(super) fn end_everything(&self) -> bool {
         self.table().closed = true;
-        descendants::end_all(Instant::now() + LAST_EFFORT, || ())
+        descendants::end_all(Instant::now() + LAST_EFFORT, is_of_engine, || ())
+    }
+
+    /// Whether there is something to look after.
+    fn is_busy(&self) -> bool {
+        let table = self.table();
+        !table.groups.is_empty() || !table.abandoned.is_empty()
     }
 
     fn now(&self) -> u64 {
@@ -210,7 +229,7 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
     let mut patience = PATIENCE.0;
     let mut restless = false;
     loop {
-        let running = family.counts().groups > 0;
+        let running = family.is_busy();
         let pause = if restless { patience } else { ROUTINE };
         tokio::select! {
             () = family.group_ended.notified() => tokio::time::sleep(DEBOUNCE).await,
@@ -259,6 +278,7 @@ struct Candidate {
     /// It has ended and can be reaped.
     ended: bool,
     mark: Option<u64>,
+    session: i32,
     born: u64,
 }
 
@@ -268,12 +288,18 @@ impl Candidate {
         let pinned = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let ended = waitid(WaitId::PidFd(pinned.as_fd()), only_look).ok()?.is_some();
-        let born = Process::read(pid)?.born;
-        Some(Self { pid, pinned, ended, mark: mark_of(pid), born })
+        let Process { session, born, .. } = Process::read(pid)?;
+        Some(Self { pid, pinned, ended, mark: mark_of(pid), session, born })
     }
 
     fn process(&self) -> Process {
-        Process { pid: self.pid, parent: getpid().as_raw_pid(), ended: self.ended, born: self.born }
+        Process {
+            pid: self.pid,
+            parent: getpid().as_raw_pid(),
+            session: self.session,
+            ended: self.ended,
+            born: self.born,
+        }
     }
 
     /// Reaps it if it has ended, and returns whether it is gone.
@@ -283,26 +309,17 @@ impl Candidate {
     }
 }
 
-/// The limit of a process on file locks. Of one that runs as another user the system tells it only in a file.
-fn mark_of(pid: Pid) -> Option<u64> {
-    sys::lock_limit(pid).ok().or_else(|| {
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_pid())).ok()?;
-        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
-        line.split_ascii_whitespace().next()?.parse().ok()
-    })
-}
-
 #[derive(PartialEq, Eq)]
 enum Verdict {
     /// An orphan whose request has ended.
     End,
-    /// A leader that was killed before.
+    /// A leader that was killed before, or should have ended by now.
     Bury,
     /// An orphan that has ended by itself, of a request that runs.
     Reap,
     /// An orphan whose request runs, or may.
     Wait,
-    /// The leader of a running group, or none of ours.
+    /// The leader of a running group, what belongs to a container engine, or none of ours.
     Spare,
 }
 
@@ -353,17 +370,19 @@ impl Family {
         if table.groups.values().any(|member| member.leader == Some(candidate.pid)) {
             return Verdict::Spare;
         }
-        if table.abandoned.contains(&candidate.pid) {
-            return Verdict::Bury;
+        if let Some(by) = table.abandoned.get(&candidate.pid) {
+            return if candidate.ended || Instant::now() >= *by { Verdict::Bury } else { Verdict::Wait };
         }
         let distance = self.first_mark.zip(candidate.mark).and_then(|(first, mark)| first.checked_sub(mark));
         match distance.filter(|&serial| serial < FAMILY) {
-            Some(serial) if !table.groups.contains_key(&serial) => Verdict::End,
+            Some(0) if candidate.ended => Verdict::Reap,
+            Some(0) if candidate.session != self.session => Verdict::Spare,
+            Some(serial) if serial > 0 && !table.groups.contains_key(&serial) => Verdict::End,
             // Its group was marked only when the leader was known, and it is not the leader.
-            Some(_) if candidate.ended => Verdict::Reap,
-            Some(_) => Verdict::Wait,
+            Some(1..) if candidate.ended => Verdict::Reap,
+            Some(1..) => Verdict::Wait,
             None if self.strangers == Strangers::Spare => Verdict::Spare,
-            None => match table.groups.values().map(|member| member.born).min() {
+            Some(0) | None => match table.groups.values().map(|member| member.born).min() {
                 Some(oldest) if candidate.born >= oldest => Verdict::Wait,
                 _ => Verdict::End,
             },

@@ -35,6 +35,8 @@ pub struct StdioServer {
     line_limit: usize,
     errors: ErrorLog,
     junk: Junk,
+    /// Whether it has written anything to stdout.
+    spoke: bool,
     /// Until when to read on, once the child has exited.
     drained: Option<Instant>,
     /// Last, so that they are there as long as the child is.
@@ -72,6 +74,7 @@ impl StdioServer {
             line_limit: limits.line,
             errors: ErrorLog::new(token),
             junk: Junk::default(),
+            spoke: false,
             drained: None,
             files,
         })
@@ -94,7 +97,7 @@ impl StdioServer {
                 Err(LineTooLong) => return Err(UpstreamError::LineTooLong(self.line_limit)),
             }
             match self.event().await {
-                Event::Stdout(Ok(n)) if n > 0 => {}
+                Event::Stdout(Ok(n)) if n > 0 => self.spoke = true,
                 Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or(UpstreamError::Ended),
                 Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
                 Event::Stderr(_) => self.stderr = None,
@@ -146,11 +149,21 @@ impl StdioServer {
     }
 
     /// Closes stdin, then ends the group; what it still writes is drained meanwhile, so that it can end in its own way.
-    pub async fn close(mut self, graces: Graces) -> Exit {
+    pub async fn close(self, graces: Graces) -> Exit {
+        self.end(|group| group.close(graces)).await
+    }
+
+    /// The same for the client of a container engine, whose container `last` removes.
+    pub async fn close_client(self, graces: Graces, last: impl Future<Output = ()>) -> Exit {
+        let runs = self.spoke;
+        self.end(|group| group.close_client(graces, runs, last)).await
+    }
+
+    async fn end<F: Future<Output = Exit>>(mut self, close: impl FnOnce(Group) -> F) -> Exit {
         self.close_stdin();
         let Self { group, stdout, mut stderr, mut errors, files: _files, .. } = self;
         let (mut stdout, mut ignored) = (Some(stdout), BytesMut::with_capacity(8 * 1024));
-        let mut closing = std::pin::pin!(group.close(graces));
+        let mut closing = std::pin::pin!(close(group));
         loop {
             tokio::select! {
                 exit = &mut closing => return exit,

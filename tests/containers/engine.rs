@@ -1,59 +1,85 @@
-//! The container engine of the tests, started by `scripts/engine`, and what it says is there.
+//! The container engines of the tests, started by `scripts/engine`, and what they say is there.
 
-use std::process::{Command, Output};
+#![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::support::{procs, server};
+use super::support::procs::{self, Process};
+use super::support::server;
 
 /// The label of every container that a bridge starts.
 pub(crate) const INSTANCE: &str = "io.tollbridge.instance";
 
-/// The engine, for one test at a time: some of them stop it.
+/// An engine, for one test at a time: some of them stop it.
 pub(crate) struct Engine {
-    host: &'static str,
+    /// Its client, and the word for it in the configuration.
+    pub(crate) kind: &'static str,
+    environment: &'static [(String, String)],
     _turn: MutexGuard<'static, ()>,
 }
 
+static TURN: Mutex<()> = Mutex::const_new(());
+
 impl Engine {
-    /// Waits for its turn; the first starts the engine.
-    pub(crate) async fn take() -> Self {
-        static HOST: OnceLock<String> = OnceLock::new();
-        static TURN: Mutex<()> = Mutex::const_new(());
+    /// Docker; waits for its turn, and the first starts it.
+    pub(crate) async fn docker() -> Self {
+        static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
         let turn = TURN.lock().await;
-        let engine = Self { host: HOST.get_or_init(start), _turn: turn };
+        Self::of("docker", ENVIRONMENT.get_or_init(|| script("start")), turn)
+    }
+
+    /// Podman; waits for its turn, and the first makes its images.
+    pub(crate) async fn podman() -> Self {
+        static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
+        let turn = TURN.lock().await;
+        Self::of("podman", ENVIRONMENT.get_or_init(|| script("podman")), turn)
+    }
+
+    fn of(kind: &'static str, environment: &'static [(String, String)], turn: MutexGuard<'static, ()>) -> Self {
+        let engine = Self { kind, environment, _turn: turn };
         assert_eq!(engine.count(), 0, "no container is left from before");
         engine
     }
 
     /// What the bridge must have in its environment to find it.
-    pub(crate) fn environment(&self) -> [(&'static str, &'static str); 1] {
-        [("DOCKER_HOST", self.host)]
+    pub(crate) fn environment(&self) -> Vec<(&'static str, &'static str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
     /// What a command of the engine's client prints.
-    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+    pub(crate) fn call(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
-        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {arguments:?}: {errors}", self.kind);
         String::from_utf8(output.stdout).expect("text")
     }
 
-    fn output(&self, arguments: &[&str]) -> Output {
-        Command::new("docker").args(arguments).env("DOCKER_HOST", self.host).output().expect("a docker client")
+    /// Everything about the end of such a command.
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(self.kind);
+        command.args(arguments).envs(self.environment()).output().expect("the engine's client")
     }
 
     /// The ids of the containers that bridges have started.
     pub(crate) fn containers(&self) -> Vec<String> {
-        let ids = self.docker(&["ps", "--all", "--quiet", &format!("--filter=label={INSTANCE}")]);
+        let ids = self.call(&["ps", "--all", "--quiet", &format!("--filter=label={INSTANCE}")]);
         ids.lines().map(str::to_owned).collect()
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.containers().len()
+    }
+
+    /// How many of them run.
+    pub(crate) fn running(&self) -> usize {
+        self.call(&["ps", "--quiet", &format!("--filter=label={INSTANCE}")]).lines().count()
     }
 
     /// Waits until there are that many and answers whether there were.
@@ -64,10 +90,10 @@ impl Engine {
     /// Starts a container that lives for a while, as another bridge or somebody else would; answers its id.
     pub(crate) fn somebody_elses(&self, label: Option<&str>) -> String {
         let label = label.map(|label| format!("--label={INSTANCE}={label}"));
-        let arguments = ["run", "--detach", "--interactive", "--log-driver=none"].into_iter();
+        let arguments = ["run", "--detach", "--interactive", "--stop-timeout=0", "--log-driver=none"].into_iter();
         let image = ["tollbridge-test/hostile:1", "silent"];
         let arguments: Vec<&str> = arguments.chain(label.as_deref()).chain(image).collect();
-        self.docker(&arguments).trim().to_owned()
+        self.call(&arguments).trim().to_owned()
     }
 
     /// Whether there is a container with this id.
@@ -75,13 +101,52 @@ impl Engine {
         self.output(&["container", "inspect", id]).status.success()
     }
 
+    /// Where `scripts/engine` keeps everything of this engine.
+    pub(crate) fn directory(&self) -> PathBuf {
+        let (_, place) = &self.environment[0];
+        PathBuf::from(place.trim_start_matches("unix://")).parent().expect("a file in it").to_owned()
+    }
+
+    fn daemon(&self) -> u32 {
+        let pid = std::fs::read_to_string(self.directory().join("dockerd.pid")).expect("it runs");
+        pid.trim().parse().expect("a process id")
+    }
+
     /// Stops the daemon in its tracks until the answer is dropped.
     pub(crate) fn hang(&self) -> Hung {
-        let directory = self.host.trim_start_matches("unix://").trim_end_matches("/docker.sock");
-        let pid = std::fs::read_to_string(format!("{directory}/dockerd.pid")).expect("it runs");
-        let hung = Hung(pid.trim().parse().expect("a process id"));
+        let hung = Hung(self.daemon());
         procs::kill(hung.0, Signal::STOP);
         hung
+    }
+
+    /// Ends the daemon by this signal until the answer is dropped; what watches over running containers is left.
+    pub(crate) fn end(&self, signal: Signal) -> Gone<'_> {
+        let daemon = Process::read(self.daemon()).expect("it runs");
+        let command = procs::command_line(daemon.pid);
+        procs::kill(daemon.pid, signal);
+        procs::wait_for(Duration::from_secs(30), || (!daemon.is_alive()).then_some(())).expect("it ends");
+        Gone { engine: self, command }
+    }
+}
+
+/// A daemon that has ended. When this is dropped it is started as it was, and answers.
+pub(crate) struct Gone<'a> {
+    engine: &'a Engine,
+    command: Vec<String>,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let log =
+            std::fs::File::options().append(true).open(self.engine.directory().join("dockerd.log")).expect("its log");
+        let mut daemon = Command::new("setsid");
+        // An argument is ended by a NUL, so the last part is nothing.
+        daemon.arg("--fork").args(self.command.iter().filter(|argument| !argument.is_empty()));
+        daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        assert!(daemon.status().is_ok_and(|status| status.success()), "the daemon starts again");
+        let answers = || self.engine.output(&["version"]).status.success().then_some(());
+        let answers = procs::wait_for(Duration::from_secs(30), answers);
+        assert!(answers.is_some() || std::thread::panicking(), "the daemon answers again");
     }
 }
 
@@ -103,16 +168,16 @@ impl Drop for Hung {
     }
 }
 
-fn start() -> String {
+/// What `scripts/engine` says is to be in the environment after this command.
+fn script(command: &str) -> Vec<(String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let hostile = server("hostile");
     let examples = std::path::Path::new(&hostile).parent().expect("a directory");
-    let output = Command::new(root.join("scripts/engine")).arg("start").arg(examples).output().expect("a script");
+    let output = Command::new(root.join("scripts/engine")).arg(command).arg(examples).output().expect("a script");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let host = said.lines().last().and_then(|line| line.strip_prefix("DOCKER_HOST="));
-    let Some(host) = host.filter(|_| output.status.success()) else {
-        let why = String::from_utf8_lossy(&output.stderr);
-        panic!("the tests need a container engine, and `scripts/engine start` does not start one:\n{said}{why}");
-    };
-    host.to_owned()
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the tests need a container engine; `scripts/engine {command}`:\n{said}{why}");
+    let variables = said.lines().filter_map(|line| line.split_once('='));
+    let variables = variables.filter(|(name, _)| ["DOCKER_", "CONTAINERS_"].iter().any(|of| name.starts_with(of)));
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -3,6 +3,7 @@
 //! - [`home`]: a directory with a key, a configuration and the commands that work on them
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
 //! - [`redis`]: a redis-server of one's own
+//! - [`registry`]: a registry of images of one's own
 //! - [`nginx`]: an nginx of one's own in front of several nodes
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
 //! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
@@ -26,12 +27,14 @@ pub mod mcp;
 pub mod nginx;
 pub mod procs;
 pub mod redis;
+pub mod registry;
 
 pub use bridge::Bridge;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
 pub use nginx::Nginx;
 pub use redis::{Redis, free_address};
+pub use registry::Registry;
 
 /// A gauge or counter of the admin listener, if it is there.
 pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {

@@ -6,9 +6,12 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use super::INSTANCE_LABEL;
 use super::client::AT_ONCE;
 use crate::config::Engine;
+use crate::upstream::orphans;
 
 /// How long one call of a client may take.
 const CALL: Duration = Duration::from_secs(5);
@@ -16,23 +19,46 @@ const CALL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 /// The pause between two rounds.
 const ROUND: Duration = Duration::from_millis(150);
+/// How long an engine may not answer before it is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// An engine whose containers are not known to be gone.
+struct Suspect<'a> {
+    engine: &'a Engine,
+    /// In how many looks none must be there.
+    looks: u32,
+    /// When it last answered.
+    heard: Instant,
+}
 
 /// Removes every container of this run, and returns whether none is left: none was there in `looks` looks one after the
-/// other. Gives up at the deadline. An engine that hangs does not keep the others from being cleared.
+/// other, and no client is left that could make one. Gives up at the deadline, or when no engine answers any more. An
+/// engine that hangs does not keep the others from being cleared.
 #[must_use]
-pub fn remove_all(engines: &[Engine], instance: &str, looks: u32, deadline: Instant) -> bool {
-    let mut waiting: Vec<(&Engine, u32)> = engines.iter().map(|engine| (engine, looks)).collect();
+pub fn remove_all(
+    engines: &[Engine],
+    instance: &str,
+    looks: u32,
+    deadline: Instant,
+    mut clients_left: impl FnMut() -> bool,
+) -> bool {
+    let heard = Instant::now();
+    let mut suspects: Vec<_> = engines.iter().map(|engine| Suspect { engine, looks, heard }).collect();
     loop {
-        for (engine, left) in &mut waiting {
-            match remove_some(engine, instance, deadline) {
-                Some(0) => *left -= 1,
-                Some(_) => *left = looks,
-                None => {}
+        let may_grow = clients_left();
+        for suspect in &mut suspects {
+            let Some(found) = remove_some(suspect.engine, instance, deadline) else { continue };
+            suspect.heard = Instant::now();
+            if found > 0 {
+                suspect.looks = looks;
+            } else if !may_grow {
+                suspect.looks -= 1;
             }
         }
-        waiting.retain(|(_, looks)| *looks > 0);
-        if waiting.is_empty() || Instant::now() >= deadline {
-            return waiting.is_empty();
+        suspects.retain(|suspect| suspect.looks > 0);
+        let is_silent = suspects.iter().all(|suspect| suspect.heard.elapsed() > SILENCE);
+        if is_silent || Instant::now() >= deadline {
+            return suspects.is_empty();
         }
         sleep(ROUND);
     }
@@ -57,6 +83,7 @@ fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Option<String
     command.args(&engine.args).args(arguments).env_clear();
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    orphans::mark_client(Pid::from_child(&client));
     loop {
         match client.try_wait() {
             Ok(Some(status)) if status.success() => break,

@@ -45,6 +45,8 @@ struct Table {
 /// A container that must not be there any more.
 struct Ended {
     since: Instant,
+    /// When its client ended, if it has.
+    client: Option<Instant>,
     looks: u8,
     killed: bool,
     gone: Option<oneshot::Sender<()>>,
@@ -75,14 +77,27 @@ impl Yard {
         self.changed.notify_one();
     }
 
+    /// It must not be there any longer, though its client goes on.
+    pub(super) fn evict(&self, name: &str) {
+        let mut table = self.table();
+        table.live.remove(name);
+        let ended = Ended { since: Instant::now(), client: None, looks: LOOKS, killed: true, gone: None };
+        table.ended.insert(name.to_owned(), ended);
+        drop(table);
+        self.changed.notify_one();
+    }
+
     /// Its client has ended in this way: it must not be there any longer. `gone` is told when it is not.
     pub(super) fn end(&self, name: String, exit: Exit, gone: Option<oneshot::Sender<()>>) {
         // A client that ends by itself has waited for its container to be removed, unless it says that the engine failed.
         let killed = !matches!(exit, Exit::Code(code) if code < 125);
-        let ended = Ended { since: Instant::now(), looks: if killed { LOOKS } else { 1 }, killed, gone };
+        let now = Instant::now();
         let mut table = self.table();
         table.live.remove(&name);
-        table.ended.insert(name, ended);
+        let since = table.ended.get(&name).map_or(now, |evicted| evicted.since);
+        table
+            .ended
+            .insert(name, Ended { since, client: Some(now), looks: if killed { LOOKS } else { 1 }, killed, gone });
         drop(table);
         self.changed.notify_one();
     }
@@ -92,12 +107,20 @@ impl Yard {
         self.table().ended.values().any(|ended| ended.since.elapsed() > OVERDUE)
     }
 
-    /// Clears away until `lifecycle` is to stop and nothing is left; what a hard stop leaves is for the supervisor.
+    /// Clears away until `lifecycle` is to stop and nothing is left; what a hard stop leaves, having begun to remove it, is
+    /// for the supervisor.
     pub(super) async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let hard = lifecycle.hard.clone();
         tokio::select! {
             () = self.work(&lifecycle) => {}
-            () = hard.cancelled() => {}
+            () = hard.cancelled() => self.remove_all().await,
+        }
+    }
+
+    /// Removes what there is. Dropped, it goes on as far as the engine's client can.
+    async fn remove_all(&self) {
+        if let Ok(names) = self.client.own().await {
+            let _ = self.client.remove(&names).await;
         }
     }
 
@@ -163,7 +186,7 @@ impl Table {
     /// Takes note of what was there when a look began, and tells what must be removed.
     fn judge(&mut self, names: &[String], began: Instant) -> Vec<String> {
         self.ended.retain(|name, ended| {
-            if ended.since >= began || names.contains(name) {
+            if ended.client.is_none_or(|at| at >= began) || names.contains(name) {
                 return true;
             }
             ended.looks -= 1;
@@ -218,7 +241,7 @@ mod tests {
     use super::*;
 
     fn ended(since: Instant, looks: u8) -> Ended {
-        Ended { since, looks, killed: looks > 1, gone: None }
+        Ended { since, client: Some(since), looks, killed: looks > 1, gone: None }
     }
 
     fn names(names: &[&str]) -> Vec<String> {

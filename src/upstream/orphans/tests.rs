@@ -7,7 +7,14 @@ fn family(strangers: Strangers) -> Family {
 /// A candidate that is in truth this process: judging looks only at what is written down.
 fn candidate(mark: Option<u64>, born: u64) -> Candidate {
     let pid = rustix::process::getpid();
-    Candidate { pid, pinned: pidfd_open(pid, PidfdFlags::empty()).unwrap(), ended: false, mark, born }
+    Candidate {
+        pid,
+        pinned: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+        ended: false,
+        mark,
+        session: own_session(),
+        born,
+    }
 }
 
 #[test]
@@ -49,8 +56,30 @@ fn leaders_and_strangers_are_spared() {
     let leader = candidate(None, 0);
     family.table().groups.get_mut(&place.0).unwrap().leader = Some(leader.pid);
     assert!(family.judge(&leader) == Verdict::Spare);
-    family.abandon(place, leader.pid);
+    family.abandon(place, leader.pid, Instant::now());
     assert!(family.judge(&leader) == Verdict::Bury);
+}
+
+#[test]
+fn what_an_engines_client_leaves_in_a_session_of_its_own_is_spared() {
+    let family = family(Strangers::End);
+    let client = candidate(family.first_mark, 0);
+    assert!(family.judge(&client) == Verdict::End, "it left nothing to itself: age tells");
+    let daemon = Candidate { session: own_session() + 1, ..client };
+    assert!(family.judge(&daemon) == Verdict::Spare);
+    assert!(family.judge(&Candidate { ended: true, ..daemon }) == Verdict::Reap);
+    let higher = family.first_mark.map(|first| first + 1);
+    assert!(family.judge(&Candidate { session: 0, ..candidate(higher, 0) }) == Verdict::End, "no client's mark");
+}
+
+#[test]
+fn a_client_that_is_left_to_itself_is_killed_only_when_its_time_is_over() {
+    let family = family(Strangers::End);
+    let (place, client) = (family.join().unwrap(), candidate(family.first_mark, 0));
+    family.abandon(place, client.pid, Instant::now() + Duration::from_mins(1));
+    assert!(family.judge(&client) == Verdict::Wait);
+    family.abandon(place, client.pid, Instant::now());
+    assert!(family.judge(&client) == Verdict::Bury);
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! Marks: the limit of a process on file locks, as the bridge sets it for what it starts.
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+use crate::descendants::Process;
+use crate::sys;
+
+/// More groups than a process can start in its life; a mark further off is not of this family.
+pub(super) const FAMILY: u64 = 1 << 48;
+
+/// The mark above those of all groups of a family, by the number of the family in this process.
+pub(super) fn first_mark(family: u64) -> Option<u64> {
+    /// Far below "no limit", and far above any limit that somebody would set.
+    const HIGHEST: u64 = 1 << 62;
+    // A bridge that is itself the server of another one has a mark, and marks below the range that it is in.
+    let highest = getrlimit(Resource::Locks).maximum.map_or(HIGHEST, |own| own.min(HIGHEST));
+    highest.checked_sub(FAMILY * family).filter(|&mark| mark > FAMILY)
+}
+
+pub(super) fn mark_with(mark: Option<u64>, process: Pid) {
+    if mark.is_some() {
+        // If it is refused, or the process has ended already, age tells whose its orphans are.
+        let _ = prlimit(Some(process), Resource::Locks, Rlimit { current: mark, maximum: mark });
+    }
+}
+
+pub(super) fn own_session() -> i32 {
+    rustix::process::getsid(None).map_or(0, Pid::as_raw_pid)
+}
+
+/// Marks a process as the client of a container engine, for who starts one outside of any family: the supervisor.
+pub fn mark_client(process: Pid) {
+    mark_with(first_mark(1), process);
+}
+
+/// Whether a process is the client of a container engine, or was started by one: also as the supervisor sees those of
+/// its worker.
+#[must_use]
+pub fn is_of_engine(process: &Process) -> bool {
+    mark_of(process.pid).is_some_and(|mark| first_mark(1) == Some(mark))
+}
+
+/// Whether it is what a client leaves behind on purpose.
+#[must_use]
+pub fn is_daemon_of_engine(process: &Process) -> bool {
+    process.session != own_session() && is_of_engine(process)
+}
+
+/// The limit of a process on file locks. Of one that runs as another user the system tells it only in a file.
+pub(super) fn mark_of(pid: Pid) -> Option<u64> {
+    sys::lock_limit(pid).ok().or_else(|| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_pid())).ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    })
+}

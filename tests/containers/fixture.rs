@@ -1,0 +1,73 @@
+//! Bridges in front of containers, and requests to them.
+
+#![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::engine::Engine;
+use super::support::http::Connection;
+use super::support::{self, Bridge, Client, Home, procs};
+
+/// How long after the last request, or after the bridge's end, something may still be there.
+pub(crate) const CLEARED: Duration = Duration::from_secs(5);
+/// Live containers when the bridge is killed.
+pub(crate) const LIVE: usize = 5;
+
+/// A server of that image.
+pub(crate) fn image(engine: &Engine, name: &str, arguments: &[&str]) -> Value {
+    json!({ "image": format!("tollbridge-test/{name}:1"), "engine": engine.kind, "args": arguments,
+        "abandonedGrace": "0s", "eofGrace": "100ms", "termGrace": "100ms" })
+}
+
+/// A bridge with these servers; its health is at the address.
+pub(crate) fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) -> (Bridge, SocketAddr) {
+    let admin = support::free_address();
+    let servers: Map<_, _> = servers.iter().map(|(name, server)| ((*name).to_owned(), server.clone())).collect();
+    let config = json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "limits": { "perUser": 500, "perServer": 500, "total": 500 },
+        "admin": { "listen": admin.to_string() },
+        "tokenStore": home.embedded(),
+        "mcpServers": Value::Object(servers),
+    });
+    (home.serve_with(config, &engine.environment()), admin)
+}
+
+pub(crate) async fn ready(admin: SocketAddr) -> bool {
+    let mut connection = Connection::open(admin).await.expect("the admin listener");
+    connection.send("GET", "/readyz", &[], b"").await.is_ok_and(|reply| reply.status == 200)
+}
+
+/// Waits until the bridge is, or is not, ready.
+pub(crate) async fn becomes_ready(admin: SocketAddr, expected: bool, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    while ready(admin).await != expected {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
+/// Opens that many calls, which are never answered.
+pub(crate) async fn calls(bridge: &Bridge, server: &str, count: usize) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut client = Client::modern(bridge, server, None);
+        connections.push(client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted"));
+    }
+    connections
+}
+
+/// Opens calls that are never answered, and waits until their containers run.
+pub(crate) async fn live_containers(engine: &Engine, bridge: &Bridge, server: &str) -> Vec<Connection> {
+    let connections = calls(bridge, server, LIVE).await;
+    let there = || (engine.running() == LIVE).then_some(());
+    let there = procs::eventually(Duration::from_secs(30), there).await;
+    assert!(there.is_some(), "{} of {LIVE} containers\n{}", engine.running(), bridge.log());
+    connections
+}

@@ -1,0 +1,196 @@
+//! Servers in containers of podman, which has no daemon: what watches over a container is a descendant of the bridge.
+
+#[path = "containers/engine.rs"]
+mod engine;
+#[path = "containers/fixture.rs"]
+mod fixture;
+mod support;
+
+use std::time::Duration;
+
+use engine::Engine;
+use fixture::{CLEARED, becomes_ready, bridge, calls, image, live_containers, ready};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::{Client, Home, procs};
+use tokio::task::JoinSet;
+use tollbridge::upstream::instance::Instance;
+
+/// Requests of the long test, and clients at once.
+const REQUESTS: usize = 60;
+const CLIENTS: usize = 6;
+/// How long a request takes during which many others end.
+const LONG: Duration = Duration::from_secs(3);
+/// Bridges that are killed while their containers are being made.
+const ROUNDS: usize = 4;
+
+/// What podman knows of, also half of a container, and what runs, is mounted or is written down without its knowledge.
+fn left(engine: &Engine) -> Vec<String> {
+    let known = engine.call(&["ps", "--all", "--external", "--format={{.Names}} {{.Status}}"]);
+    let place = engine.directory();
+    let place = place.to_string_lossy();
+    let processes = procs::all().into_iter().map(|process| procs::command_line(process.pid).join(" "));
+    let processes = processes.filter(|line| line.contains("conmon") && line.contains(&*place));
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("this is Linux");
+    // The one that podman makes for its storage stays.
+    let mounts = mounts.lines().filter(|line| line.contains(&*place) && !line.contains("/data/overlay "));
+    known.lines().chain(mounts).map(str::to_owned).chain(processes).collect()
+}
+
+async fn nothing_is_left(engine: &Engine, within: Duration) -> bool {
+    procs::eventually(within, || left(engine).is_empty().then_some(())).await.is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others() {
+    let (engine, home) = (Engine::podman().await, Home::new());
+    let raw = json!({ "command": "podman", "args": ["run", "tollbridge-test/hostile:1", "polite"] });
+    let long = LONG.as_millis().to_string();
+    let servers = [
+        ("polite", image(&engine, "hostile", &["polite"])),
+        ("stubborn", image(&engine, "hostile", &["stubborn", "family=yes"])),
+        ("raw", raw),
+        ("long", image(&engine, "hostile", &["polite", &format!("delay={long}")])),
+    ];
+    let (bridge, admin) = bridge(&engine, &home, &servers);
+    let mut clients = JoinSet::new();
+    for number in 0..REQUESTS {
+        if clients.len() == CLIENTS {
+            clients.join_next().await.expect("some run").expect("no client panics");
+        }
+        let name = if number % 20 == 0 { "long" } else { servers[number % 3].0 };
+        let mut client = Client::modern(&bridge, name, None);
+        clients.spawn(async move {
+            let params = json!({ "name": "act", "arguments": {} });
+            if number % 3 == 2 {
+                let connection = client.post("tools/call", params).await.expect("it is accepted");
+                // Also while its container is being made.
+                tokio::time::sleep(Duration::from_millis(number as u64 * 37 % 300)).await;
+                drop(connection);
+            } else {
+                let answer = client.request("tools/call", params).await.expect("every request is answered");
+                assert_eq!(answer.text(), "done", "{name}: {answer:?}");
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("no client panics");
+    }
+    assert!(nothing_is_left(&engine, CLEARED).await, "{:#?}\n{}", left(&engine), bridge.log());
+    assert!(becomes_ready(admin, true, CLEARED).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice() {
+    let (engine, home) = (Engine::podman().await, Home::new());
+    for end in ["worker", "supervisor", "both signals"] {
+        let servers = [("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))];
+        let (mut bridge, admin) = bridge(&engine, &home, &servers);
+        let clients = live_containers(&engine, &bridge, "silent").await;
+        assert!(ready(admin).await);
+        match end {
+            "worker" => procs::kill(bridge.worker(), Signal::KILL),
+            "supervisor" => bridge.signal(Signal::KILL),
+            _ => drop(bridge.stop_at_once().expect("the second signal is immediate")),
+        }
+        assert!(nothing_is_left(&engine, CLEARED).await, "{end}: {:#?}\n{}", left(&engine), bridge.log());
+        bridge.ended(CLEARED).expect("it ends");
+        drop(clients);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_half_made_outlives_a_bridge_that_is_killed() {
+    let (engine, home) = (Engine::podman().await, Home::new());
+    for round in 0..ROUNDS {
+        let servers = [("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))];
+        let (mut bridge, _) = bridge(&engine, &home, &servers);
+        let clients = calls(&bridge, "silent", fixture::LIVE).await;
+        // Some are made by now, some are being made.
+        tokio::time::sleep(Duration::from_millis(60) * u32::try_from(round).expect("few")).await;
+        let killed = if round % 2 == 0 { bridge.worker() } else { bridge.supervisor() };
+        procs::kill(killed, Signal::KILL);
+        assert!(nothing_is_left(&engine, CLEARED).await, "{round}: {:#?}\n{}", left(&engine), bridge.log());
+        bridge.ended(CLEARED).expect("it ends");
+        drop(clients);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_dead_bridges_left_is_removed_and_nothing_else() {
+    let (engine, home) = (Engine::podman().await, Home::new());
+    let alive = Instance::own().to_string();
+    let (stem, _) = alive.rsplit_once('.').expect("four parts");
+    let dead = format!("{stem}.1");
+    let spared = [Some(alive.as_str()), None].map(|label| engine.somebody_elses(label));
+    let swept = engine.somebody_elses(Some(&dead));
+    let (mut bridge, _) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
+    let gone = || (!engine.has(&swept)).then_some(());
+    assert!(procs::eventually(CLEARED, gone).await.is_some(), "{}", bridge.log());
+    assert!(bridge.stop().success());
+    for id in &spared {
+        assert!(engine.has(id), "a container of somebody else is gone");
+        engine.call(&["rm", "--force", "--time=0", id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
+    const TOKEN: &str = "tok-83d0e6c1";
+    let (engine, home) = (Engine::podman().await, Home::new());
+    let file = json!({ "$userTokenFile": "<<token>>" });
+    let mut by_file = image(&engine, "hostile", &["tells"]);
+    by_file["env"] = json!({ "HOSTILE_TOKEN_FILE": file });
+    let mut by_variable = image(&engine, "hostile", &["tells"]);
+    by_variable["env"] = json!({ "HOSTILE_TOKEN": { "$userToken": "<<token>>" } });
+    let raw = json!({ "command": "podman", "env": { "HOSTILE_TOKEN_FILE": file },
+        "args": ["run", "-e", { "$userToken": "HOSTILE_TOKEN=<<token>>" }, "tollbridge-test/hostile:1", "tells"] });
+    let mut silent = by_file.clone();
+    silent["args"] = json!(["silent"]);
+    let servers = [("file", by_file), ("variable", by_variable), ("raw", raw), ("silent", silent)];
+    let (bridge, _) = bridge(&engine, &home, &servers);
+    for (server, _) in &servers {
+        home.set_token("alice", server, TOKEN);
+    }
+    for (server, by_file, by_variable) in [("file", TOKEN, ""), ("variable", "", TOKEN), ("raw", TOKEN, TOKEN)] {
+        let answer = Client::modern(&bridge, server, None).call("act", json!({})).await.expect("it is answered");
+        let told: Value = serde_json::from_str(&answer.text()).expect("JSON");
+        assert_eq!((&told["file"], &told["variable"]), (&json!(by_file), &json!(by_variable)), "{server}");
+    }
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    for id in engine.containers() {
+        let known = engine.call(&["container", "inspect", &id]);
+        assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(TOKEN), "{known}");
+    }
+    let shown: Vec<_> =
+        procs::all().into_iter().filter(|p| procs::command_line(p.pid).join(" ").contains(TOKEN)).collect();
+    assert_eq!(shown, [], "ps shows the token");
+    drop(clients);
+    assert!(nothing_is_left(&engine, CLEARED).await, "{:#?}", left(&engine));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_is_confined_and_has_no_log_on_disk() {
+    let (engine, home) = (Engine::podman().await, Home::new());
+    let mut silent = image(&engine, "hostile", &["silent"]);
+    let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
+        "mounts": [format!("{}:/data", home.path().display())] });
+    silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    let (bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
+    let clients = live_containers(&engine, &bridge, "silent").await;
+    let known: Value =
+        serde_json::from_str(&engine.call(&["container", "inspect", &engine.containers()[0]])).expect("JSON");
+    let host = &known[0]["HostConfig"];
+    assert_eq!(host["LogConfig"]["Type"], "none");
+    assert_eq!(known[0]["EffectiveCaps"].as_array().map_or(0, Vec::len), 0, "{}", known[0]["EffectiveCaps"]);
+    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!((&host["AutoRemove"], &host["ReadonlyRootfs"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&host["Memory"], &host["PidsLimit"], &host["NanoCpus"]),
+        (&json!(64 << 20), &json!(32), &json!(500_000_000))
+    );
+    assert_eq!((&known[0]["Config"]["User"], &host["NetworkMode"]), (&json!("4711:4711"), &json!("none")));
+    assert_eq!(known[0]["Mounts"][0]["RW"], false);
+    drop(clients);
+    assert!(nothing_is_left(&engine, CLEARED).await, "{:#?}", left(&engine));
+}
