@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::sync::{Mutex, MutexGuard};
@@ -15,6 +15,9 @@ use super::support::server;
 
 /// The label of every container that a bridge starts.
 pub(crate) const INSTANCE: &str = "io.tollbridge.instance";
+
+/// The pause between two looks of a wait.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An engine, for one test at a time: some of them stop it.
 pub(crate) struct Engine {
@@ -84,7 +87,15 @@ impl Engine {
 
     /// Waits until there are that many and answers whether there were.
     pub(crate) async fn reaches(&self, count: usize, within: Duration) -> bool {
-        procs::eventually(within, || (self.count() == count).then_some(())).await.is_some()
+        let deadline = Instant::now() + within;
+        while self.count() != count {
+            if Instant::now() > deadline {
+                return false;
+            }
+            // Each look is work for the engine, which has enough to do.
+            tokio::time::sleep(LOOK).await;
+        }
+        true
     }
 
     /// Starts a container that lives for a while, as another bridge or somebody else would; answers its id.
