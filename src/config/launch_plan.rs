@@ -60,7 +60,7 @@ impl Loader<'_> {
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
         let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
         let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
-        let run = if engine { container::read(&words) } else { None };
+        let run = if engine { self.run_of(&drafts, container::read(&words)) } else { None };
         let roles = run.as_ref().map(|run| run.roles(words.len()));
         let allowed = file.allow_token_in_args == Some(true);
         let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
