@@ -77,15 +77,35 @@ impl Loader<'_> {
         }
     }
 
-    /// The `run` of an engine's client, if that is what it is told.
-    pub(super) fn run_of<'a>(&mut self, drafts: &[Draft], invocation: Invocation<'a>) -> Option<Run<'a>> {
+    /// The `run` of an engine's client, if that is what it is told. Any other command is refused.
+    pub(super) fn run_of<'a>(
+        &mut self,
+        drafts: &[Draft],
+        invocation: Invocation<'a>,
+        rules: &Rules,
+    ) -> Option<Run<'a>> {
         for option in invocation.before.iter().filter(|option| !option.is_known && option.value.is_none()) {
             let help = "write --name=value (or =true), so that it cannot be taken for two";
             self.report(&drafts[option.at].at, "this option of the engine is not known here", help);
         }
         match invocation.command {
-            Command::Run(run) => Some(run),
-            Command::Other(_) | Command::Nothing => None,
+            Command::Run(run) => return Some(run),
+            Command::Other(at) => self.check_command(&drafts[at], rules),
+            Command::Nothing => self.refuse_rules(rules),
+        }
+        None
+    }
+
+    /// A command that is not `run`: what it starts is not a child of the client, nor known by a name of the bridge.
+    fn check_command(&mut self, command: &Draft, rules: &Rules) {
+        // One that comes from a variable that is not set here has been reported, or may be missing.
+        let Some(name) = command.text.as_ref().map(|text| text.as_str()) else { return };
+        self.check_allowed(rules, |allowed| allowed == name, "name the command, as it stands in `args`");
+        if !rules.allow(name) {
+            let help = "write `docker run -i --rm IMAGE`, or \"image\", which gives each request a container of its own; \
+                or name the command in `allowUnsafe`";
+            let message = "only `run` is ended with its request: what another command of the engine starts goes on";
+            self.report(&command.at, message, help);
         }
     }
 
@@ -98,7 +118,7 @@ impl Loader<'_> {
         limits: &Confinement,
     ) -> Option<Completed> {
         let unknown = run.options.iter().filter(|option| !option.is_known).map(|option| option.name);
-        self.check_rules(rules, &[hazards::NAMES, &unknown.collect::<Vec<_>>()].concat());
+        self.check_rules(rules, &unknown.collect::<Vec<_>>());
         for option in &run.options {
             self.check_option(&drafts[option.at].at, option, rules);
         }
@@ -113,13 +133,18 @@ impl Loader<'_> {
         Some(Completed { image, added: missing(run, limits), arguments: drafts.len() })
     }
 
-    /// Checks that `allowUnsafe` names only what would be refused.
-    pub(super) fn check_rules(&mut self, rules: &Rules, refused: &[&str]) {
+    /// Checks that `allowUnsafe` names only options that would be refused; some of this `run` are not known here.
+    pub(super) fn check_rules(&mut self, rules: &Rules, unknown: &[&str]) {
+        let is_refused = |name: &str| hazards::NAMES.contains(&name) || unknown.contains(&name);
+        let help = format!("take it out; what is refused is: {}", hazards::NAMES.join(", "));
+        self.check_allowed(rules, is_refused, &help);
+    }
+
+    fn check_allowed(&mut self, rules: &Rules, is_refused: impl Fn(&str) -> bool, help: &str) {
         for (index, name) in rules.allowed.iter().flatten().enumerate() {
-            if name.as_deref().is_some_and(|name| !refused.contains(&canonical(name))) {
+            if name.as_deref().is_some_and(|name| !is_refused(canonical(name))) {
                 let at = rules.at.key("allowUnsafe").index(index);
-                let help = format!("take it out; what is refused is: {}", refused.join(", "));
-                self.report(&at, "this is not the name of an option that would be refused", help);
+                self.report(&at, "this is not the name of something that would be refused", help);
             }
         }
     }

@@ -36,7 +36,8 @@ fn containers() {
         "the token cannot be part of a variable's name",
     );
     refused("", r#"["run", "i", "-e", { "$userToken": "K=<<token>>" }]"#, "args[3].$userToken", visible);
-    refused("", r#"["exec", "-e", { "$userToken": "K=<<token>>" }, "c"]"#, "args[2].$userToken", visible);
+    let exec = "\"allowUnsafe\": [\"exec\"],";
+    refused(exec, r#"["exec", "-e", { "$userToken": "K=<<token>>" }, "c"]"#, "args[2].$userToken", visible);
     refused(
         allow,
         r#"["run", "--label", { "$userToken": "K=<<token>>" }, "i"]"#,
@@ -120,7 +121,7 @@ fn what_a_container_is_not_given() {
     let allowed = |unsafe_option: &str| {
         format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
     };
-    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this is not the name of an option that would be refused");
+    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this is not the name of something that would be refused");
     server_refused(
         r#"{ "command": "sh", "allowUnsafe": ["-t"] }"#,
         "allowUnsafe",
@@ -236,6 +237,30 @@ fn no_option_of_an_installed_client_hides_the_one_behind_it() {
 }
 
 #[test]
+fn what_does_not_end_with_its_client_is_not_started() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["docker", "podman"] {
+        let client = directory.path().join(name);
+        std::os::unix::fs::symlink("/bin/sh", &client).unwrap();
+        for (args, at) in [
+            (r#"["exec", "-i", "c", "server"]"#, 0),
+            (r#"["start", "-ai", "c"]"#, 0),
+            (r#"["container", "exec", "-i", "c", "server"]"#, 1),
+            (r#"["--context", "c", "compose", "-f", "x.yaml", "run", "s"]"#, 2),
+            (r#"["-DH", "x", "attach", "c"]"#, 2),
+            (r#"["kube", "play", "x.yaml"]"#, 0),
+        ] {
+            let fields = format!("{{ \"command\": {client:?}, \"args\": {args} }}");
+            let sentence = "only `run` is ended with its request: what another command of the engine starts goes on";
+            server_refused(&fields, &format!("args[{at}]"), sentence);
+        }
+        let other =
+            format!("{{ \"command\": {client:?}, \"args\": [\"exec\", \"c\"], \"allowUnsafe\": [\"exec\", \"run\"] }}");
+        server_refused(&other, "allowUnsafe[1]", "this is not the name of something that would be refused");
+    }
+}
+
+#[test]
 fn what_is_allowed_by_name_passes() {
     let check = |args: Value, allowed: Value| {
         let server = json!({ "command": "docker", "args": args, "allowUnsafe": allowed });
@@ -249,4 +274,6 @@ fn what_is_allowed_by_name_passes() {
     );
     assert!(completed.contains("--security-opt=no-new-privileges"), "{completed}");
     assert!(!completed.contains(" --init"), "{completed}");
+    check(json!(["--log-level", "error", "container", "exec", "-i", "c", "server"]), json!(["exec"]));
+    check(json!(["compose", "run", "s"]), json!(["compose"]));
 }
