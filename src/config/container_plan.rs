@@ -109,6 +109,17 @@ impl Loader<'_> {
         }
     }
 
+    /// Refuses to run an engine's client as somebody else: what clears away would look for the container at another engine,
+    /// if each user has one of their own.
+    pub(super) fn refuse_run_as(&mut self, at: &Path) {
+        let at = at.key("runAs");
+        if self.document.kind(&at) != "nothing" {
+            let help =
+                "take it out; who runs in the container is said by `user` beside `image`, or by `--user` behind `run`";
+            self.report_key(&at, "the client of a container engine runs as the bridge does", help);
+        }
+    }
+
     /// Checks a `run` as it was written, and tells what it lacks.
     pub(super) fn complete(
         &mut self,
@@ -275,9 +286,9 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
 }
 
 /// What the engine's client is confined to: the limits are the container's.
-pub(super) fn of_client(written: &Confinement, private_directory: Option<bool>) -> Confinement {
+pub(super) fn of_client(private_directory: Option<bool>) -> Confinement {
     let private_directory = private_directory == Some(true);
-    Confinement { memory: None, cpus: None, pids: None, run_as: written.run_as, private_directory }
+    Confinement { private_directory, ..Confinement::default() }
 }
 
 /// The engine that `client` calls, with what stands before its argument `run` (or `container run`).

@@ -43,7 +43,7 @@ impl Loader<'_> {
         let command = file.engine.unwrap_or_default().command();
         let program = if resolve { Some(self.program(&at.key("engine"), command)?) } else { None };
         let program = program.unwrap_or_default();
-        let confinement = of_client(&confinement, None);
+        let confinement = of_client(None);
         let client = StdioPlan { program, args, env, token_files, cwd: None, confinement };
         let plan = self.container(client, 0, Completed { image, added, arguments: drafts.len() });
         self.check_client(&at.key("env"), &plan.client);

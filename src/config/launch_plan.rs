@@ -78,8 +78,9 @@ impl Loader<'_> {
             self.check_token_files(at, &client);
             return has_program.then_some(Plan::Stdio(client));
         };
+        self.refuse_run_as(at);
         let completed = self.complete(&drafts, &run, &permitted, &confinement)?;
-        let client = StdioPlan { confinement: of_client(&confinement, file.private_directory), ..client };
+        let client = StdioPlan { confinement: of_client(file.private_directory), ..client };
         let plan = self.container(client, run.command, completed);
         self.check_client(&at.key("env"), &plan.client);
         has_program.then_some(Plan::Container(plan))

@@ -84,7 +84,7 @@ pub(super) fn volume(value: &str) -> Option<&'static str> {
 
 /// What a mount written as `type=bind,source=…,target=…[,readonly]` gives away.
 pub(super) fn mount(value: &str) -> Option<&'static str> {
-    let mut mount = Mount { kind: "volume".to_owned(), source: None, is_read_only: false };
+    let mut mount = Mount { kind: "volume", source: None, is_read_only: false };
     let mut seen = Vec::new();
     for field in value.split(',') {
         let (name, value) = field.split_once('=').map_or((field, None), |(name, value)| (name, Some(value)));
@@ -94,8 +94,8 @@ pub(super) fn mount(value: &str) -> Option<&'static str> {
         }
         seen.push(name);
     }
-    let of_files = || mount.source.as_deref().and_then(shared).or((!mount.is_read_only).then_some(WRITTEN));
-    match mount.kind.as_str() {
+    let of_files = || mount.source.and_then(shared).or((!mount.is_read_only).then_some(WRITTEN));
+    match mount.kind {
         // What they hold is the container's own.
         "tmpfs" | "ramfs" | "devpts" | "image" => None,
         "volume" if mount.source.is_none() => None,
@@ -105,26 +105,26 @@ pub(super) fn mount(value: &str) -> Option<&'static str> {
 }
 
 /// What is told of a mount, as far as it matters.
-struct Mount {
-    kind: String,
-    source: Option<String>,
+struct Mount<'a> {
+    kind: &'a str,
+    source: Option<&'a str>,
     is_read_only: bool,
 }
 
-impl Mount {
+impl<'a> Mount<'a> {
     /// Takes a field up, and tells whether it is one that can be judged.
-    fn takes(&mut self, name: &str, value: Option<&str>) -> bool {
+    fn takes(&mut self, name: &str, value: Option<&'a str>) -> bool {
         let text = value.unwrap_or_default();
         // In quotes the engine reads other fields than we do here.
         let is_plain = !text.contains(|c: char| c == '"' || c.is_control());
         is_plain
             && match name {
                 "type" => {
-                    self.kind = text.to_owned();
+                    self.kind = text;
                     true
                 }
                 "source" => {
-                    self.source = Some(text.to_owned());
+                    self.source = Some(text);
                     true
                 }
                 "readonly" => {

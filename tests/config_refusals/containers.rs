@@ -57,6 +57,8 @@ fn containers() {
         "the engine's own client reads `DOCKER_HOST`",
     );
     refused("", r#"["run", "-i"]"#, "args", "`run` names no image");
+    let run_as = "the client of a container engine runs as the bridge does";
+    refused("\"runAs\": \"1000\",", r#"["run", "i"]"#, "runAs", run_as);
     refused(
         r#""env": { "K": "1" },"#,
         r#"["run", { "$userToken": "-eK=<<token>>" }, "i"]"#,
@@ -118,6 +120,13 @@ fn what_a_container_is_not_given() {
         let args = format!("[\"run\", {option:?}, {value_too}\"i\"]");
         refused(&args, 1 + usize::from(value.is_some()), sentence);
     }
+}
+
+#[test]
+fn what_is_said_of_a_container_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
     let allowed = |unsafe_option: &str| {
         format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
     };
@@ -152,7 +161,7 @@ fn images() {
     refused("\"memory\": \"much\"", "memory", "this is not a size");
     refused("\"memory\": \"0B\"", "memory", "no server starts in so little memory");
     refused("\"cpus\": 0", "cpus", "this is not a number of processors");
-    refused("\"runAs\": \"1000\"", "runAs", "`runAs` belongs to a server with `command`");
+    refused("\"runAs\": \"1000\"", "runAs", "the client of a container engine runs as the bridge does");
     refused("\"pids\": 0", "pids", "zero makes no sense here");
     refused("\"mounts\": [\"/srv\"]", "mounts[0]", "this is not a mount");
     refused("\"mounts\": [\"a:b\"]", "mounts[0]", "this is not a mount");
