@@ -30,6 +30,8 @@ mod engine;
 mod hazards;
 mod image_plan;
 mod launch_plan;
+mod mounts;
+mod options;
 mod plan;
 mod program;
 

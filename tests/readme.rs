@@ -112,6 +112,23 @@ fn every_json_sample_is_a_configuration() {
     }
 }
 
+#[test]
+fn every_option_that_is_refused_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("tollbridge.json");
+    fs::write(&path, r#"{ "mcpServers": { "s": { "image": "i", "allowUnsafe": ["--no-such"], "disabled": true } } }"#)
+        .unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_tollbridge"));
+    let output = check.args(["check", "--config"]).arg(&path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (_, names) = said.split_once("what is refused is: ").unwrap_or_else(|| panic!("{said}"));
+    let names: Vec<&str> = names.lines().next().unwrap().split(", ").collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        assert!(section("#### Containers").contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 /// One of each error that the bridge tells a client, except [`BridgeError::State`].
 fn errors() -> Vec<BridgeError> {
     use BridgeError as E;

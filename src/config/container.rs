@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::options::{GLOBAL, RUN, Syntax};
+
 /// What an argument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -17,61 +19,23 @@ pub(super) enum Role {
     Program,
 }
 
-/// Options of `run` that take no value.
-const FLAGS: &[&str] = &[
-    "--detach",
-    "--disable-content-trust",
-    "--help",
-    "--init",
-    "--interactive",
-    "--no-healthcheck",
-    "--no-hostname",
-    "--no-hosts",
-    "--oom-kill-disable",
-    "--privileged",
-    "--publish-all",
-    "--quiet",
-    "--read-only",
-    "--replace",
-    "--rm",
-    "--rmi",
-    "--sig-proxy",
-    "--tls-verify",
-    "--tty",
-    "--use-api-socket",
-];
+/// What an engine's client is told.
+pub(super) struct Invocation<'a> {
+    /// Options of the engine, before the command.
+    pub before: Vec<RunOption<'a>>,
+    /// What it is to do.
+    pub command: Command<'a>,
+}
 
-/// The short ones.
-const SHORT_FLAGS: &str = "diqtP";
-
-/// Options before the command that take no value.
-const GLOBAL_FLAGS: &[&str] =
-    &["--debug", "--help", "--noout", "--remote", "--syslog", "--tls", "--tlsverify", "--transient-store", "--version"];
-
-/// The short ones; the others take a value.
-const GLOBAL_SHORT_FLAGS: &str = "Drv";
-
-/// The long names of short options that take a value.
-const SHORT: &[(char, &str)] = &[
-    ('a', "--attach"),
-    ('c', "--cpu-shares"),
-    ('e', "--env"),
-    ('h', "--hostname"),
-    ('l', "--label"),
-    ('m', "--memory"),
-    ('p', "--publish"),
-    ('u', "--user"),
-    ('v', "--volume"),
-    ('w', "--workdir"),
-    ('d', "--detach"),
-    ('i', "--interactive"),
-    ('q', "--quiet"),
-    ('t', "--tty"),
-    ('P', "--publish-all"),
-];
-
-/// Names that are one option.
-const SYNONYMS: &[(&str, &str)] = &[("--net", "--network"), ("--dns-opt", "--dns-option")];
+/// What an engine's client is to do.
+pub(super) enum Command<'a> {
+    /// `run`, or `container run`.
+    Run(Run<'a>),
+    /// Anything else, by the argument that says what.
+    Other(usize),
+    /// Nothing.
+    Nothing,
+}
 
 /// What `run` is told.
 pub(super) struct Run<'a> {
@@ -83,10 +47,10 @@ pub(super) struct Run<'a> {
     pub image: Option<usize>,
 }
 
-/// One option of `run`.
+/// One option.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RunOption<'a> {
-    /// Its long name, as in `--volume`.
+    /// Its long name, as in `--volume`; one that is not known, as it is written.
     pub name: &'a str,
     /// Its value; a flag without one has none.
     pub value: Option<&'a str>,
@@ -94,6 +58,8 @@ pub(super) struct RunOption<'a> {
     pub at: usize,
     /// Where in that argument the value starts.
     pub from: usize,
+    /// Whether there is such an option, as far as is known here.
+    pub is_known: bool,
 }
 
 /// Whether `command` is a container engine's command line.
@@ -102,84 +68,97 @@ pub(super) fn is_engine(command: &str) -> bool {
     matches!(name, Some("docker" | "podman"))
 }
 
-/// The one name of an option that may be written in several ways.
+/// The one name of an option of `run` that may be written in several ways.
 pub(super) fn canonical(name: &str) -> &str {
-    let mut letters = name.chars().skip(1);
-    if let (Some(letter), None) = (letters.next(), letters.next()) {
-        return SHORT.iter().find(|(short, _)| *short == letter).map_or(name, |(_, long)| long);
-    }
-    SYNONYMS.iter().find(|(other, _)| *other == name).map_or(name, |(_, name)| name)
+    RUN.canonical(name)
 }
 
-/// What `args` tell an engine's `run`, or `container run`, if that is the command.
-pub(super) fn read<'a>(args: &[&'a str]) -> Option<Run<'a>> {
-    let mut run = Run { command: find_run(args)?, options: Vec::new(), image: None };
-    let mut next = run.command + 1;
-    while let Some(&arg) = args.get(next) {
-        if arg == "--" || !arg.starts_with('-') || arg.len() == 1 {
-            run.image = Some(next + usize::from(arg == "--")).filter(|&image| image < args.len());
-            break;
-        }
-        next = if arg.starts_with("--") { run.long(args, next) } else { run.bundle(args, next) };
-    }
-    Some(run)
+/// What `args` tell an engine's client.
+pub(super) fn read<'a>(args: &[&'a str]) -> Invocation<'a> {
+    let mut before = Vec::new();
+    let mut at = options(&GLOBAL, args, 0, &mut before);
+    // Every command for containers has a longer name, too.
+    at += usize::from(args.get(at) == Some(&"container") && at + 1 < args.len());
+    let command = match args.get(at) {
+        Some(&"run") => Command::Run(run(args, at)),
+        Some(_) => Command::Other(at),
+        None => Command::Nothing,
+    };
+    Invocation { before, command }
 }
 
-/// Where `run` stands: behind options of the engine, and perhaps behind `container`.
-fn find_run(args: &[&str]) -> Option<usize> {
-    let mut at = 0;
-    while let Some(arg) = args.get(at).filter(|arg| arg.starts_with('-')) {
-        let short = arg.strip_prefix('-').filter(|rest| rest.len() == 1);
-        let is_flag = arg.contains('=')
-            || GLOBAL_FLAGS.contains(arg)
-            || (!arg.starts_with("--") && short.is_none_or(|letter| GLOBAL_SHORT_FLAGS.contains(letter)));
-        at += if is_flag { 1 } else { 2 };
-    }
-    at += usize::from(args.get(at) == Some(&"container"));
-    (args.get(at) == Some(&"run")).then_some(at)
+fn run<'a>(args: &[&'a str], command: usize) -> Run<'a> {
+    let mut run = Run { command, options: Vec::new(), image: None };
+    let mut end = options(&RUN, args, command + 1, &mut run.options);
+    end += usize::from(args.get(end) == Some(&"--"));
+    run.image = Some(end).filter(|&image| image < args.len());
+    run
 }
 
-impl<'a> Run<'a> {
-    /// Takes up the long option at `at`, and tells where the next one stands.
-    fn long(&mut self, args: &[&'a str], at: usize) -> usize {
-        let arg = args[at];
-        if let Some((name, value)) = arg.split_once('=') {
-            self.option(canonical(name), Some(value), at, name.len() + 1);
+/// Reads options from one place on, and tells where the first argument stands that is none.
+fn options<'a>(syntax: &Syntax, args: &[&'a str], mut at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+    while let Some(&arg) = args.get(at) {
+        at = match arg {
+            "-" | "--" => return at,
+            long if long.starts_with("--") => read_long(syntax, args, at, options),
+            short if short.starts_with('-') => read_bundle(syntax, args, at, options),
+            _ => return at,
+        };
+    }
+    at
+}
+
+/// Reads the long option at `at`, and tells where the next one stands.
+fn read_long<'a>(syntax: &Syntax, args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+    let arg = args[at];
+    if let Some((name, value)) = arg.split_once('=') {
+        let from = name.len() + 1;
+        let name = syntax.canonical(name);
+        let is_known = syntax.takes_value(name).is_some();
+        options.push(RunOption { name, value: Some(value), at, from, is_known });
+        return at + 1;
+    }
+    let name = syntax.canonical(arg);
+    match syntax.takes_value(name) {
+        Some(true) => options.push(with_next(name, args, at)),
+        known => options.push(RunOption { name, value: None, at, from: 0, is_known: known.is_some() }),
+    }
+    at + 1 + usize::from(syntax.takes_value(name) == Some(true))
+}
+
+/// The same for a bundle of short options: the first that takes a value takes all the rest, or the next argument.
+fn read_bundle<'a>(syntax: &Syntax, args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+    let arg = args[at];
+    for (place, letter) in arg.char_indices().skip(1) {
+        let from = place + letter.len_utf8();
+        let Some(name) = syntax.long(letter) else {
+            options.push(RunOption { name: arg, value: None, at, from: 0, is_known: false });
             return at + 1;
-        }
-        if FLAGS.contains(&arg) {
-            self.option(canonical(arg), None, at, 0);
+        };
+        let is_flag = syntax.takes_value(name) == Some(false);
+        let rest = &arg[from..];
+        if let Some(value) = rest.strip_prefix('=').filter(|value| !value.is_empty()) {
+            options.push(RunOption { name, value: Some(value), at, from: from + 1, is_known: true });
             return at + 1;
-        }
-        self.option(canonical(arg), args.get(at + 1).copied(), (at + 1).min(args.len() - 1), 0);
-        at + 2
-    }
-
-    /// Takes up a bundle of short options: the first that takes a value takes all the rest, or the next argument.
-    fn bundle(&mut self, args: &[&'a str], at: usize) -> usize {
-        let arg = args[at];
-        for (place, letter) in arg.char_indices().skip(1) {
-            let name = SHORT.iter().find(|(short, _)| *short == letter).map_or("-?", |(_, name)| name);
-            if SHORT_FLAGS.contains(letter) {
-                self.option(name, None, at, 0);
-                continue;
-            }
-            let from = place + letter.len_utf8();
-            if from < arg.len() {
-                let value = arg[from..].strip_prefix('=').unwrap_or(&arg[from..]);
-                self.option(name, Some(value), at, arg.len() - value.len());
-                return at + 1;
-            }
-            self.option(name, args.get(at + 1).copied(), (at + 1).min(args.len() - 1), 0);
+        } else if is_flag {
+            options.push(RunOption { name, value: None, at, from: 0, is_known: true });
+        } else if rest.is_empty() {
+            options.push(with_next(name, args, at));
             return at + 2;
+        } else {
+            options.push(RunOption { name, value: Some(rest), at, from, is_known: true });
+            return at + 1;
         }
-        at + 1
     }
+    at + 1
+}
 
-    fn option(&mut self, name: &'a str, value: Option<&'a str>, at: usize, from: usize) {
-        self.options.push(RunOption { name, value, at, from });
-    }
+/// An option whose value is the argument behind it.
+fn with_next<'a>(name: &'a str, args: &[&'a str], at: usize) -> RunOption<'a> {
+    RunOption { name, value: args.get(at + 1).copied(), at: (at + 1).min(args.len() - 1), from: 0, is_known: true }
+}
 
+impl Run<'_> {
     /// Whether there is an option with this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.options.iter().any(|option| option.name == name)
@@ -215,8 +194,15 @@ mod tests {
 
     use Role::{Env, EnvFile, Image, Option, Program};
 
+    fn run_of<'a>(args: &[&'a str]) -> std::option::Option<Run<'a>> {
+        match read(args).command {
+            Command::Run(run) => Some(run),
+            Command::Other(_) | Command::Nothing => None,
+        }
+    }
+
     fn roles(args: &[&str]) -> Vec<Role> {
-        read(args).unwrap().roles(args.len())
+        run_of(args).unwrap().roles(args.len())
     }
 
     #[test]
@@ -238,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_form_of_an_option_is_known_by_its_long_name() {
-        let run = read(&["run", "-it", "-v/a:/b", "--net=host", "--rm=false", "-m", "1g", "i"]).unwrap();
+        let run = run_of(&["run", "-it", "-v/a:/b", "--net=host", "--rm=false", "-m", "1g", "-qt=false", "i"]).unwrap();
         let names: Vec<_> = run.options.iter().map(|option| (option.name, option.value)).collect();
         let expected = [
             ("--interactive", None),
@@ -247,21 +233,42 @@ mod tests {
             ("--network", Some("host")),
             ("--rm", Some("false")),
             ("--memory", Some("1g")),
+            ("--quiet", None),
+            ("--tty", Some("false")),
         ];
         assert_eq!(names, expected);
-        assert_eq!(run.image, Some(7));
+        assert_eq!(run.image, Some(8));
     }
 
     #[test]
-    fn only_run_is_read() {
-        for args in
-            [&["exec", "-e", "K=V", "c"][..], &["mcp", "gateway", "run"], &["compose", "run", "x"], &[], &["-D"]]
-        {
-            assert!(read(args).is_none(), "{args:?}");
+    fn an_option_that_is_not_known_hides_none() {
+        for unknown in ["--new", "-z", "-iz", "-i="] {
+            let run = run_of(&["run", unknown, "--privileged", "i"]).unwrap();
+            let last: Vec<_> = run.options.iter().rev().map(|option| (option.name, option.is_known)).take(2).collect();
+            assert_eq!(last, [("--privileged", true), (unknown, false)]);
         }
-        assert!(read(&["-D", "-H", "run", "--tls", "--context=c", "run"]).is_some_and(|run| run.command == 5));
+        let read = read(&["--new", "run", "i"]);
+        assert!(!read.before[0].is_known && matches!(read.command, Command::Run(_)));
+    }
+
+    #[test]
+    fn only_run_is_run() {
+        for (args, at) in [
+            (&["exec", "-e", "K=V", "c"][..], 0),
+            (&["container", "exec", "c"], 1),
+            (&["-DH", "x", "compose", "run", "x"], 2),
+            (&["mcp", "gateway", "run"], 0),
+            (&["--", "run"], 0),
+        ] {
+            assert!(matches!(read(args).command, Command::Other(other) if other == at), "{args:?}");
+        }
+        for args in [&[][..], &["-D"]] {
+            assert!(matches!(read(args).command, Command::Nothing), "{args:?}");
+        }
+        assert!(run_of(&["-D", "-H", "run", "--tls", "--context=c", "run"]).is_some_and(|run| run.command == 5));
+        assert!(run_of(&["-DH", "run", "container", "run"]).is_some_and(|run| run.command == 3));
         assert!(is_engine("/usr/bin/docker") && is_engine("podman") && !is_engine("docker-mcp"));
         assert_eq!(roles(&["run", "--env-file", "f", "--env-file=f"])[2..], [EnvFile; 2]);
-        assert!(read(&["run", "-v"]).is_some_and(|run| run.image.is_none()));
+        assert!(run_of(&["run", "-v"]).is_some_and(|run| run.image.is_none()));
     }
 }

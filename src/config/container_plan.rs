@@ -4,9 +4,10 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use super::container::{Run, RunOption, canonical};
+use super::container::{Command, Invocation, Run, RunOption, canonical};
 use super::hazards;
 use super::load::Loader;
+use super::options;
 use super::path::Path;
 use super::template::{Source, Template};
 use super::value::Draft;
@@ -76,6 +77,49 @@ impl Loader<'_> {
         }
     }
 
+    /// The `run` of an engine's client, if that is what it is told. Any other command is refused.
+    pub(super) fn run_of<'a>(
+        &mut self,
+        drafts: &[Draft],
+        invocation: Invocation<'a>,
+        rules: &Rules,
+    ) -> Option<Run<'a>> {
+        for option in invocation.before.iter().filter(|option| !option.is_known && option.value.is_none()) {
+            let help = "write --name=value (or =true), so that it cannot be taken for two";
+            self.report(&drafts[option.at].at, "this option of the engine is not known here", help);
+        }
+        match invocation.command {
+            Command::Run(run) => return Some(run),
+            Command::Other(at) => self.check_command(&drafts[at], rules),
+            Command::Nothing => self.refuse_rules(rules),
+        }
+        None
+    }
+
+    /// A command that is not `run`: what it starts is not a child of the client, nor known by a name of the bridge.
+    fn check_command(&mut self, command: &Draft, rules: &Rules) {
+        // One that comes from a variable that is not set here has been reported, or may be missing.
+        let Some(name) = command.text.as_ref().map(|text| text.as_str()) else { return };
+        self.check_allowed(rules, |allowed| allowed == name, "name the command, as it stands in `args`");
+        if !rules.allow(name) {
+            let help = "write `docker run -i --rm IMAGE`, or \"image\", which gives each request a container of its own; \
+                or name the command in `allowUnsafe`";
+            let message = "only `run` is ended with its request: what another command of the engine starts goes on";
+            self.report(&command.at, message, help);
+        }
+    }
+
+    /// Refuses to run an engine's client as somebody else: what clears away would look for the container at another engine,
+    /// if each user has one of their own.
+    pub(super) fn refuse_run_as(&mut self, at: &Path) {
+        let at = at.key("runAs");
+        if self.document.kind(&at) != "nothing" {
+            let help =
+                "take it out; who runs in the container is said by `user` beside `image`, or by `--user` behind `run`";
+            self.report_key(&at, "the client of a container engine runs as the bridge does", help);
+        }
+    }
+
     /// Checks a `run` as it was written, and tells what it lacks.
     pub(super) fn complete(
         &mut self,
@@ -84,7 +128,8 @@ impl Loader<'_> {
         rules: &Rules,
         limits: &Confinement,
     ) -> Option<Completed> {
-        self.check_rules(rules);
+        let unknown = run.options.iter().filter(|option| !option.is_known).map(|option| option.name);
+        self.check_rules(rules, &unknown.collect::<Vec<_>>());
         for option in &run.options {
             self.check_option(&drafts[option.at].at, option, rules);
         }
@@ -99,12 +144,18 @@ impl Loader<'_> {
         Some(Completed { image, added: missing(run, limits), arguments: drafts.len() })
     }
 
-    pub(super) fn check_rules(&mut self, rules: &Rules) {
+    /// Checks that `allowUnsafe` names only options that would be refused; some of this `run` are not known here.
+    pub(super) fn check_rules(&mut self, rules: &Rules, unknown: &[&str]) {
+        let is_refused = |name: &str| hazards::NAMES.contains(&name) || unknown.contains(&name);
+        let help = format!("take it out; what is refused is: {}", hazards::NAMES.join(", "));
+        self.check_allowed(rules, is_refused, &help);
+    }
+
+    fn check_allowed(&mut self, rules: &Rules, is_refused: impl Fn(&str) -> bool, help: &str) {
         for (index, name) in rules.allowed.iter().flatten().enumerate() {
-            if name.as_deref().is_some_and(|name| !hazards::NAMES.contains(&canonical(name))) {
+            if name.as_deref().is_some_and(|name| !is_refused(canonical(name))) {
                 let at = rules.at.key("allowUnsafe").index(index);
-                let help = format!("take it out; what is refused is: {}", hazards::NAMES.join(", "));
-                self.report(&at, "this is not the name of an option that would be refused", help);
+                self.report(&at, "this is not the name of something that would be refused", help);
             }
         }
     }
@@ -112,13 +163,34 @@ impl Loader<'_> {
     pub(super) fn check_option(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
         let name = option.name;
         let own = matches!(name, "--name" | "--cidfile" | "--replace" | "--label-file" | "--stop-timeout")
-            || (name == "--label" && option.value.is_some_and(|label| label.starts_with("io.tollbridge.")));
-        if own {
-            let help = "take it out: every request has a container of its own, which the bridge names and ends";
+            || (name == "--label" && option.value.is_some_and(|label| label.starts_with("io.tollbridge.")))
+            || (name == "--interactive" && !hazards::is_on(option.value));
+        if !option.is_known {
+            self.check_unknown(at, option, rules);
+        } else if own {
+            let help =
+                "take it out: every request has a container of its own, which the bridge names, talks to and ends";
             self.report(at, format!("the bridge sets `{name}` itself"), help);
         } else if let Some(why) = hazards::hazard(name, option.value).filter(|_| !rules.allow(name)) {
             let help = format!("take `{name}` out, or add \"allowUnsafe\": [\"{name}\"]");
             self.report(at, why, help);
+        }
+    }
+
+    /// An option of which it is not known what it gives away, nor whether the next argument is its value.
+    fn check_unknown(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
+        if options::GLOBAL.takes_value(option.name).is_some() {
+            let help = "write it before `run`: what clears away must call the same engine";
+            self.report(at, "this option is the engine's", help);
+        } else if !option.name.starts_with("--") {
+            self.report(at, "there is no such option of `run`", "write the option's long name");
+        } else if option.value.is_none() {
+            let help =
+                "write --name=value (or =true), so that it cannot be taken for two, and name it in `allowUnsafe`";
+            self.report(at, "this option of `run` is not known here", help);
+        } else if !rules.allow(option.name) {
+            let help = "take it out, or name it in `allowUnsafe`, without its value";
+            self.report(at, "this option of `run` is not known here", help);
         }
     }
 
@@ -191,10 +263,11 @@ impl Loader<'_> {
 
 /// Options without which a container would be larger than it must be, or could not be ended, and that `run` lacks.
 pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
-    let has_value = |name: &str, part: &str| {
-        let named = run.options.iter().filter(|option| option.name == name);
-        named.filter_map(|option| option.value).any(|value| value.to_ascii_lowercase().contains(part))
+    let values = |name: &'static str| {
+        let named = run.options.iter().filter(move |option| option.name == name);
+        named.filter_map(|option| option.value)
     };
+    let drops_all = |dropped: &str| dropped.split(',').any(|one| one.eq_ignore_ascii_case("all"));
     let options = [
         ("--rm".to_owned(), run.has("--rm")),
         ("--interactive".to_owned(), run.has("--interactive")),
@@ -203,8 +276,8 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
         ("--stop-timeout=0".to_owned(), run.has("--stop-timeout")),
         ("--pull=never".to_owned(), run.has("--pull")),
         ("--log-driver=none".to_owned(), run.has("--log-driver")),
-        ("--security-opt=no-new-privileges".to_owned(), has_value("--security-opt", "no-new-privileges")),
-        ("--cap-drop=ALL".to_owned(), has_value("--cap-drop", "all")),
+        ("--security-opt=no-new-privileges".to_owned(), values("--security-opt").any(hazards::is_of_privileges)),
+        ("--cap-drop=ALL".to_owned(), values("--cap-drop").any(drops_all)),
         (format!("--pids-limit={}", limits.pids.unwrap_or(PIDS)), run.has("--pids-limit")),
         (format!("--memory={}b", limits.memory.unwrap_or(MEMORY)), run.has("--memory")),
         (
@@ -216,9 +289,9 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
 }
 
 /// What the engine's client is confined to: the limits are the container's.
-pub(super) fn of_client(written: &Confinement, private_directory: Option<bool>) -> Confinement {
+pub(super) fn of_client(private_directory: Option<bool>) -> Confinement {
     let private_directory = private_directory == Some(true);
-    Confinement { memory: None, cpus: None, pids: None, run_as: written.run_as, private_directory }
+    Confinement { private_directory, ..Confinement::default() }
 }
 
 /// The engine that `client` calls, with what stands before its argument `run` (or `container run`).

@@ -1,26 +1,48 @@
-//! Options of a container engine that give a container more than an MCP server needs: refused unless `allowUnsafe`
-//! names them.
+//! Options of a container engine that give a container more than an MCP server needs, or let it outlive its request:
+//! refused unless `allowUnsafe` names them.
 
-use std::path::{Component, Path, PathBuf};
+use super::mounts;
 
 /// Options that `allowUnsafe` may name.
 pub(super) const NAMES: &[&str] = &[
     "--cap-add",
+    "--cgroup-conf",
     "--cgroup-parent",
     "--cgroupns",
+    "--cgroups",
+    "--conmon-pidfile",
+    "--cpus",
     "--detach",
+    "--detach-keys",
     "--device",
     "--device-cgroup-rule",
+    "--env-host",
+    "--gpus",
+    "--group-add",
+    "--health-on-failure",
+    "--init",
     "--ipc",
     "--log-driver",
+    "--memory",
+    "--memory-swap",
     "--mount",
     "--network",
     "--oom-kill-disable",
+    "--oom-score-adj",
     "--pid",
+    "--pidfile",
+    "--pids-limit",
+    "--pod",
+    "--pod-id-file",
     "--privileged",
     "--pull",
+    "--requires",
     "--restart",
     "--rm",
+    "--rmi",
+    "--rootfs",
+    "--runtime",
+    "--seccomp-policy",
     "--security-opt",
     "--tty",
     "--use-api-socket",
@@ -30,94 +52,126 @@ pub(super) const NAMES: &[&str] = &[
     "--volumes-from",
 ];
 
-/// Sockets by which an engine is commanded.
-const ENGINE_SOCKETS: &[&str] = &["docker.sock", "podman.sock", "containerd.sock", "crio.sock"];
-
-/// Directories that are, or lead to, the host itself.
-const HOST_DIRECTORIES: &[&str] =
-    &["/", "/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/usr", "/var", "/var/lib", "/var/run"];
+/// A container that shares something with others.
+const SHARED: &str = "the container would share this with the machine or with another container";
+/// A container that may do something to the machine.
+const RIGHTS: &str = "this gives the container rights over the machine";
+/// A container without one of the engine's protections.
+const UNPROTECTED: &str = "this takes a protection of the machine away";
 
 /// What an option with this long name and this value gives away, as a sentence; `None` if nothing.
 pub(super) fn hazard(name: &str, value: Option<&str>) -> Option<&'static str> {
+    let is_on = is_on(value);
     let value = value.unwrap_or_default();
-    let is_on = !matches!(value, "false" | "0" | "f" | "F" | "False" | "FALSE");
     match name {
-        "--privileged" if is_on => Some("a privileged container is root on this machine"),
-        "--use-api-socket" if is_on => Some("who commands the engine is root on this machine"),
-        "--tty" if is_on => Some("a terminal changes the bytes of messages"),
-        "--detach" if is_on => Some("a detached container says nothing and is never missed"),
-        "--oom-kill-disable" if is_on => Some("without it the container may take all memory of the machine"),
-        "--rm" if !is_on => Some("a container that is kept outlives its request"),
-        "--restart" if value != "no" => Some("a container that is started again outlives its request"),
-        "--pull" if value != "never" => Some("an image is pulled ahead, by `tollbridge pull`, never during a request"),
-        "--log-driver" if value != "none" => Some("the engine would write every answer to disk"),
-        "--cap-add" | "--device" | "--device-cgroup-rule" | "--cgroup-parent" => {
-            Some("this gives the container rights over the machine")
+        "--cap-add" | "--cgroup-conf" | "--cgroup-parent" | "--device" | "--device-cgroup-rule" | "--gpus" => {
+            Some(RIGHTS)
         }
-        "--network" | "--pid" | "--ipc" | "--uts" | "--userns" | "--cgroupns" => namespace(value),
-        "--security-opt" => protection(value),
-        "--volumes-from" => Some("what one user's server writes, another's would read"),
-        "--volume" => volume(value),
-        "--mount" => mount(value),
+        "--cgroupns" | "--ipc" | "--network" | "--pid" | "--userns" | "--uts" => is_shared(value).then_some(SHARED),
+        "--pod" | "--pod-id-file" => Some(SHARED),
+        "--runtime" => Some(UNPROTECTED),
+        "--seccomp-policy" => (value != "default").then_some(UNPROTECTED),
+        "--security-opt" => (!is_protection(value)).then_some(UNPROTECTED),
+        "--volume" => mounts::volume(value),
+        "--mount" => mounts::mount(value),
+        "--volumes-from" => Some(mounts::WRITTEN),
+        "--cpus" | "--memory" | "--memory-swap" | "--oom-score-adj" | "--pids-limit" => limit(name, value),
+        _ => flag(name, is_on).or_else(|| life(name, value)),
+    }
+}
+
+/// Whether an option that needs no value is on.
+pub(super) fn is_on(value: Option<&str>) -> bool {
+    !matches!(value, Some("false" | "0" | "f" | "F" | "False" | "FALSE"))
+}
+
+/// Whether this is `no-new-privileges`, on or off.
+pub(super) fn is_of_privileges(security: &str) -> bool {
+    security.split(['=', ':']).next() == Some("no-new-privileges")
+}
+
+/// What is given away by an option that is on or off.
+fn flag(name: &str, is_on: bool) -> Option<&'static str> {
+    match (name, is_on) {
+        ("--detach", true) => Some("a detached container says nothing and is never missed"),
+        ("--env-host", true) => Some("this gives the variables of the engine's client to the container"),
+        ("--init", false) => Some("without it nothing in the container hands on signals and reaps processes"),
+        ("--oom-kill-disable", true) => Some("without it the container may take all memory of the machine"),
+        ("--privileged", true) => Some("a privileged container is root on this machine"),
+        ("--rm", false) => Some("a container that is kept outlives its request"),
+        ("--rmi", true) => Some("without the image no other request can be served"),
+        ("--rootfs", true) => Some(mounts::HOST),
+        ("--tty", true) => Some("a terminal changes the bytes of messages"),
+        ("--use-api-socket", true) => Some(mounts::COMMANDS),
         _ => None,
     }
 }
 
-/// A namespace that is not the container's own.
-fn namespace(value: &str) -> Option<&'static str> {
-    let shared = value == "host" || value.starts_with("container:") || value.starts_with("ns:");
-    shared.then_some("the container would share this with the machine or with another container")
-}
-
-/// A protection that is switched off.
-fn protection(value: &str) -> Option<&'static str> {
-    let off = ["unconfined", "=disable", ":disable", "no-new-privileges=false", "no-new-privileges:false", "unmask"];
-    off.iter().any(|off| value.contains(off)).then_some("this takes a protection of the machine away")
-}
-
-/// `source:target[:options]`; a volume without a source is new and belongs to its container.
-fn volume(value: &str) -> Option<&'static str> {
-    let mut parts = value.split(':');
-    let (source, _target) = (parts.next()?, parts.next()?);
-    let read_only = parts.next().is_some_and(|options| options.split(',').any(|option| option == "ro"));
-    shared(source, read_only)
-}
-
-/// `type=bind,source=…,target=…[,readonly]`.
-fn mount(value: &str) -> Option<&'static str> {
-    let fields = || value.split(',').map(|field| field.split_once('=').unwrap_or((field, "true")));
-    let field = |names: &[&str]| fields().find(|(name, _)| names.contains(name)).map(|(_, value)| value);
-    let source = field(&["source", "src"])?;
-    let read_only = field(&["readonly", "ro"]).is_some_and(|value| !matches!(value, "false" | "0"));
-    shared(source, read_only)
-}
-
-/// What a mount of this source gives away.
-fn shared(source: &str, read_only: bool) -> Option<&'static str> {
-    let source = normalised(source);
-    let is_socket = source.file_name().is_some_and(|name| ENGINE_SOCKETS.iter().any(|socket| name == *socket));
-    if is_socket {
-        Some("who commands the engine is root on this machine")
-    } else if HOST_DIRECTORIES.iter().any(|directory| source == Path::new(directory)) {
-        Some("this gives the machine's own files to the container")
-    } else if !read_only {
-        Some("what one user's server writes, another's would read")
-    } else {
-        None
-    }
-}
-
-/// The path without `.`, `..` and doubled slashes.
-fn normalised(source: &str) -> PathBuf {
-    let mut path = PathBuf::new();
-    for component in Path::new(source).components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => drop(path.pop()),
-            other => path.push(other),
+/// What lets something outlive the request, or makes the bridge lose it.
+fn life(name: &str, value: &str) -> Option<&'static str> {
+    match name {
+        "--cgroups" if value != "enabled" => Some("without control groups nothing limits the container"),
+        "--conmon-pidfile" | "--pidfile" => Some("this writes a file that outlives the request"),
+        "--detach-keys" if !value.is_empty() => Some("these bytes in a message would detach its container"),
+        "--group-add" if value.split(',').any(|group| group.trim() == "keep-groups") => Some(RIGHTS),
+        "--health-on-failure" if !matches!(value, "none" | "kill" | "stop") => {
+            Some("a container that is started again outlives its request")
         }
+        "--log-driver" if value != "none" => Some("the engine would write every answer to disk"),
+        "--pull" if value != "never" => Some("an image is pulled ahead, by `tollbridge pull`, never during a request"),
+        "--requires" => Some("this starts containers that outlive the request"),
+        "--restart" if value != "no" => Some("a container that is started again outlives its request"),
+        _ => None,
     }
-    path
+}
+
+/// A namespace that is not the container's own, or a network from which the machine's own is reached.
+fn is_shared(value: &str) -> bool {
+    let mut words = value.split([',', ':', '=', '"']).map(|word| word.trim().to_ascii_lowercase());
+    let is_open = |word: &str| matches!(word, "host" | "container" | "ns" | "pod" | "allow_host_loopback");
+    words.any(|word| is_open(&word)) || value.starts_with("pasta:")
+}
+
+/// What keeps the container smaller, whatever it is set to.
+fn is_protection(value: &str) -> bool {
+    match value.split_once(['=', ':']) {
+        None => value == "no-new-privileges",
+        Some(("no-new-privileges", value)) => matches!(value, "true" | "1" | "t" | "T" | "True" | "TRUE"),
+        Some(("label", value)) => value.starts_with("level:"),
+        Some(("seccomp", value)) => value == "builtin",
+        Some((name, _)) => name == "mask",
+    }
+}
+
+/// A limit that is none.
+fn limit(name: &str, value: &str) -> Option<&'static str> {
+    let (number, unit) = value.split_at(value.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(value.len()));
+    let number = number.trim().parse::<f64>().ok();
+    let is_some = number.is_some_and(|number| match name {
+        "--memory" => number * unit_of(unit) >= 1.0,
+        "--memory-swap" | "--oom-score-adj" => number >= 0.0,
+        "--pids-limit" => number >= 1.0,
+        _ => number > 0.0,
+    });
+    let why = if name == "--oom-score-adj" {
+        "the machine would end others before the container that takes its memory"
+    } else {
+        "without a limit the container may take all that the machine has"
+    };
+    (!is_some).then_some(why)
+}
+
+/// How many bytes a unit of memory is.
+fn unit_of(unit: &str) -> f64 {
+    let power = match unit.chars().next().map(|letter| letter.to_ascii_lowercase()) {
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        Some('p') => 5,
+        _ => 0,
+    };
+    1024_f64.powi(power)
 }
 
 /// Whether the engine's own client reads this variable: what stands in it decides what the client does.
@@ -147,28 +201,72 @@ mod tests {
 
     #[test]
     fn what_reaches_the_host_or_another_user_is_a_hazard() {
-        for (name, value) in [
-            ("--privileged", ""),
-            ("--tty", "true"),
-            ("--rm", "false"),
-            ("--restart", "always"),
-            ("--pull", "always"),
-            ("--network", "host"),
-            ("--network", "container:x"),
-            ("--pid", "host"),
-            ("--cap-add", "SYS_ADMIN"),
-            ("--security-opt", "seccomp=unconfined"),
-            ("--volume", "/srv:/srv"),
-            ("--volume", "cache:/cache:rw"),
-            ("--volume", "/:/host:ro"),
-            ("--volume", "/srv/../..:/host:ro"),
-            ("--volume", "/var/run/docker.sock:/s:ro"),
-            ("--mount", "type=bind,src=/srv,dst=/srv"),
-            ("--mount", "type=volume,source=v,target=/v,readonly=false"),
-            ("--mount", "type=bind,readonly,source=//run/,target=/x"),
+        for (name, values) in [
+            ("--cap-add", &["SYS_ADMIN"][..]),
+            ("--cgroup-conf", &["memory.max=max"]),
+            ("--cgroup-parent", &["/"]),
+            ("--cgroupns", &["host"]),
+            ("--device", &["/dev/sda"]),
+            ("--device-cgroup-rule", &["a *:* rwm"]),
+            ("--gpus", &["all"]),
+            ("--group-add", &["keep-groups", "audio,keep-groups"]),
+            ("--ipc", &["host", "container:x"]),
+            ("--network", &["host", "name=host", "alias=x,Name=host", "\"name=host\"", "container:x", "ns:/x"]),
+            ("--network", &["slirp4netns:allow_host_loopback=true", "pasta:-T,auto"]),
+            ("--pid", &["host", "container:x"]),
+            ("--pod", &["x", "new:x"]),
+            ("--pod-id-file", &["x"]),
+            ("--privileged", &["", "true", "1"]),
+            ("--rootfs", &["", "true"]),
+            ("--runtime", &["runc"]),
+            ("--seccomp-policy", &["image"]),
+            ("--security-opt", &["seccomp=unconfined", "seccomp=profile.json", "apparmor=unconfined", "label=disable"]),
+            ("--security-opt", &["no-new-privileges=0", "no-new-privileges:false", "label=type:spc_t", "unmask=ALL"]),
+            ("--security-opt", &["systempaths=unconfined", "writable-cgroups=true", "No-New-Privileges", ""]),
+            ("--use-api-socket", &[""]),
+            ("--userns", &["host"]),
+            ("--uts", &["host"]),
+            ("--volume", &["/srv:/srv"]),
+            ("--volumes-from", &["x"]),
+            ("--mount", &["type=bind,src=/srv,dst=/srv"]),
         ] {
+            every(name, values);
+        }
+    }
+
+    #[test]
+    fn what_outlives_the_request_or_has_no_limit_is_a_hazard() {
+        for (name, values) in [
+            ("--cgroups", &["disabled", "no-conmon", "split"][..]),
+            ("--conmon-pidfile", &["/x"]),
+            ("--cpus", &["0", "0.0", "-1"]),
+            ("--detach", &["", "true"]),
+            ("--detach-keys", &["a"]),
+            ("--env-host", &["", "true"]),
+            ("--health-on-failure", &["restart"]),
+            ("--init", &["false", "0"]),
+            ("--log-driver", &["json-file"]),
+            ("--memory", &["0", "0g", "-1", "0.5", "0.0001k", "", "x"]),
+            ("--memory-swap", &["-1"]),
+            ("--oom-kill-disable", &[""]),
+            ("--oom-score-adj", &["-500"]),
+            ("--pidfile", &["/x"]),
+            ("--pids-limit", &["0", "-1", "", "x"]),
+            ("--pull", &["always", "missing"]),
+            ("--requires", &["x"]),
+            ("--restart", &["always"]),
+            ("--rm", &["false"]),
+            ("--rmi", &[""]),
+            ("--tty", &["", "true"]),
+        ] {
+            every(name, values);
+        }
+    }
+
+    fn every(name: &str, values: &[&str]) {
+        assert!(NAMES.contains(&name), "{name} can be allowed");
+        for value in values {
             assert!(hazard(name, Some(value)).is_some(), "{name} {value}");
-            assert!(NAMES.contains(&name), "{name} can be allowed");
         }
     }
 
@@ -176,16 +274,24 @@ mod tests {
     fn what_a_server_needs_is_none() {
         for (name, value) in [
             ("--privileged", "false"),
+            ("--tty", "false"),
             ("--rm", "true"),
+            ("--init", "true"),
             ("--restart", "no"),
             ("--pull", "never"),
             ("--network", "none"),
             ("--network", "backend"),
+            ("--network", "name=backend,alias=hosts"),
+            ("--userns", "keep-id:uid=1"),
             ("--security-opt", "no-new-privileges"),
-            ("--volume", "/cache"),
+            ("--security-opt", "no-new-privileges=true"),
+            ("--security-opt", "label=level:s0:c1"),
+            ("--memory", "0.5g"),
+            ("--memory", "6291456"),
+            ("--memory-swap", "2GB"),
+            ("--pids-limit", "64"),
+            ("--cpus", "0.5"),
             ("--volume", "/srv:/srv:ro"),
-            ("--volume", "data:/data:ro,z"),
-            ("--mount", "type=tmpfs,target=/tmp"),
             ("--mount", "type=bind,src=/srv,dst=/srv,ro"),
             ("--publish", "80:80"),
         ] {

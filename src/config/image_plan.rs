@@ -1,6 +1,6 @@
 //! A container that is described by `image` and the fields beside it.
 
-use super::container::{self, RunOption};
+use super::container::{self, Command, RunOption};
 use super::container_plan::{self, Completed, Rules, of_client};
 use super::file::{self, Value};
 use super::hazards;
@@ -16,18 +16,21 @@ impl Loader<'_> {
     pub(super) fn image_plan(&mut self, at: &Path, mut file: file::Server) -> Option<ContainerPlan> {
         let resolve = file.disabled != Some(true);
         let rules = Rules::new(at, file.allow_unsafe.take(), file.require_digest);
-        self.check_rules(&rules);
+        self.check_rules(&rules, &[]);
         let confinement = self.confinement(at, &file);
         let image = self.image(&at.key("image"), file.image.take(), resolve, &rules);
         let mut options = vec!["run".to_owned()];
         for (at, option) in self.image_options(at, &file) {
             let parts = option.split_once('=');
             let (name, value) = parts.map_or((option.as_str(), None), |(name, value)| (name, Some(value)));
-            self.check_option(&at, &RunOption { name, value, at: 0, from: 0 }, &rules);
+            self.check_option(&at, &RunOption { name, value, at: 0, from: 0, is_known: true }, &rules);
             options.push(option);
         }
         let words: Vec<&str> = options.iter().map(String::as_str).collect();
-        let added = container::read(&words).map(|run| container_plan::missing(&run, &confinement)).unwrap_or_default();
+        let added = match container::read(&words).command {
+            Command::Run(run) => container_plan::missing(&run, &confinement),
+            Command::Other(_) | Command::Nothing => Vec::new(),
+        };
         let Variables { mut env, token_files } = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
         options.extend(handed_over(&mut env));
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
@@ -40,7 +43,7 @@ impl Loader<'_> {
         let command = file.engine.unwrap_or_default().command();
         let program = if resolve { Some(self.program(&at.key("engine"), command)?) } else { None };
         let program = program.unwrap_or_default();
-        let confinement = of_client(&confinement, None);
+        let confinement = of_client(None);
         let client = StdioPlan { program, args, env, token_files, cwd: None, confinement };
         let plan = self.container(client, 0, Completed { image, added, arguments: drafts.len() });
         self.check_client(&at.key("env"), &plan.client);

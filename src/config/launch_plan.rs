@@ -60,24 +60,27 @@ impl Loader<'_> {
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
         let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
         let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
-        let run = if engine { container::read(&words) } else { None };
+        let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
+        let run = if engine { self.run_of(&drafts, container::read(&words), &permitted) } else { None };
         let roles = run.as_ref().map(|run| run.roles(words.len()));
         let allowed = file.allow_token_in_args == Some(true);
         let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
         self.inherit(&mut variables.env, run.is_none() && confinement.private_directory);
-        let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
         let Variables { env, token_files } = variables;
         let client =
             StdioPlan { program: program.flatten().unwrap_or_default(), args, env, token_files, cwd, confinement };
         let has_program = !client.program.as_os_str().is_empty();
         let Some(run) = run else {
-            self.refuse_rules(&permitted);
+            if !engine {
+                self.refuse_rules(&permitted);
+            }
             self.check_token_files(at, &client);
             return has_program.then_some(Plan::Stdio(client));
         };
+        self.refuse_run_as(at);
         let completed = self.complete(&drafts, &run, &permitted, &confinement)?;
-        let client = StdioPlan { confinement: of_client(&confinement, file.private_directory), ..client };
+        let client = StdioPlan { confinement: of_client(file.private_directory), ..client };
         let plan = self.container(client, run.command, completed);
         self.check_client(&at.key("env"), &plan.client);
         has_program.then_some(Plan::Container(plan))

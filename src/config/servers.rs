@@ -142,7 +142,8 @@ impl Loader<'_> {
             self.refuse_fields(at, &["allowUnsafe", "requireDigest"], "image");
             self.http_plan(at, file).map(Plan::Http)
         } else if image {
-            self.refuse_fields(at, &["cwd", "runAs", "privateDirectory"], "command");
+            self.refuse_fields(at, &["cwd", "privateDirectory"], "command");
+            self.refuse_run_as(at);
             self.image_plan(at, file).map(Plan::Container)
         } else {
             self.program_plan(at, file)

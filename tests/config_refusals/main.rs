@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod containers;
 mod servers;
 
 use std::fs;
@@ -13,7 +14,7 @@ fn check(text: &str) -> Output {
     check_with_path(text, Path::new("/usr/bin"))
 }
 
-/// The same, with programs in this directory and in `/bin`.
+/// The same, with programs in this directory alone.
 fn check_with_path(text: &str, programs: &Path) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tollbridge.json");
@@ -23,7 +24,7 @@ fn check_with_path(text: &str, programs: &Path) -> Output {
         .args(["check", "--config"])
         .arg(file)
         .env_clear()
-        .env("PATH", format!("{}:/bin", programs.display()))
+        .env("PATH", programs)
         .envs([("EMPTY", ""), ("SECRET", "sk-secret-of-the-environment")])
         .env("NEWLINE", "sk-1\nsk-2")
         .output()

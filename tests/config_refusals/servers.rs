@@ -5,12 +5,12 @@ use std::path::Path;
 use super::{check, refused, refused_with_path};
 
 /// A file with one problem, in the fields of the server `s`, in a file that has a token store; the path starts at the server.
-fn server_refused(fields: &str, path: &str, sentence: &str) {
+pub(super) fn server_refused(fields: &str, path: &str, sentence: &str) {
     refused_where(fields, path, sentence, Path::new("/usr/bin"));
 }
 
 /// The same, with programs in this directory.
-fn refused_where(fields: &str, path: &str, sentence: &str, programs: &Path) {
+pub(super) fn refused_where(fields: &str, path: &str, sentence: &str, programs: &Path) {
     let store = r#"{ "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] }"#;
     let text = format!("{{ \"tokenStore\": {store},\n \"mcpServers\": {{ \"s\": {fields} }} }}");
     let dot = if path.is_empty() { "" } else { "." };
@@ -163,181 +163,6 @@ fn arguments() {
         format!("{{ \"command\": \"sh\", \"allowTokenInArgs\": true, \"args\": [{{ \"$userToken\": \"{arg}\" }}] }}")
     };
     server_refused(&allowed("<<token>>"), "args[0].$userToken", "an argument cannot begin with the token");
-}
-
-#[test]
-fn containers() {
-    let directory = tempfile::tempdir().unwrap();
-    let docker = directory.path().join("docker");
-    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
-    let refused = |more: &str, args: &str, path: &str, sentence: &str| {
-        server_refused(&format!("{{ \"command\": {docker:?}, {more} \"args\": {args} }}"), path, sentence);
-    };
-    let visible = "arguments are visible in ps to every user of this machine";
-    let allow = "\"allowTokenInArgs\": true,";
-    refused(
-        allow,
-        r#"["run", "--rm", { "$userToken": "x/<<token>>" }]"#,
-        "args[2].$userToken",
-        "the token cannot choose an image",
-    );
-    refused(
-        "",
-        r#"["run", { "$userToken": "--env-file=<<token>>" }, "i"]"#,
-        "args[1].$userToken",
-        "the token cannot choose a file",
-    );
-    refused(
-        "",
-        r#"["run", "-e", { "$userToken": "<<token>>=1" }, "i"]"#,
-        "args[2].$userToken",
-        "the token cannot be part of a variable's name",
-    );
-    refused("", r#"["run", "i", "-e", { "$userToken": "K=<<token>>" }]"#, "args[3].$userToken", visible);
-    refused("", r#"["exec", "-e", { "$userToken": "K=<<token>>" }, "c"]"#, "args[2].$userToken", visible);
-    refused(
-        allow,
-        r#"["run", "--label", { "$userToken": "K=<<token>>" }, "i"]"#,
-        "args[2].$userToken",
-        "the token cannot decide how a container is started",
-    );
-    refused(
-        allow,
-        r#"["--context", { "$userToken": "c<<token>>" }, "run", "i"]"#,
-        "args[1].$userToken",
-        "the token cannot decide how a container is started",
-    );
-    refused(
-        "",
-        r#"["run", "-e", { "$userToken": "DOCKER_HOST=<<token>>" }, "i"]"#,
-        "env",
-        "the engine's own client reads `DOCKER_HOST`",
-    );
-    refused("", r#"["run", "-i"]"#, "args", "`run` names no image");
-    refused(
-        r#""env": { "K": "1" },"#,
-        r#"["run", { "$userToken": "-eK=<<token>>" }, "i"]"#,
-        "args[1].$userToken",
-        "`K` is declared elsewhere, too",
-    );
-}
-
-#[test]
-fn what_a_container_is_not_given() {
-    let directory = tempfile::tempdir().unwrap();
-    let docker = directory.path().join("docker");
-    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
-    let refused = |args: &str, index: usize, sentence: &str| {
-        let fields = format!("{{ \"command\": {docker:?}, \"args\": {args} }}");
-        server_refused(&fields, &format!("args[{index}]"), sentence);
-    };
-    let rights = "this gives the container rights over the machine";
-    let shared = "the container would share this with the machine";
-    let written = "what one user's server writes, another's would read";
-    let commands = "who commands the engine is root on this machine";
-    for (option, value, sentence) in [
-        ("--privileged", None, "a privileged container is root on this machine"),
-        ("-t", None, "a terminal changes the bytes of messages"),
-        ("-d", None, "a detached container says nothing"),
-        ("--use-api-socket", None, commands),
-        ("--rm=false", None, "a container that is kept outlives its request"),
-        ("--restart", Some("always"), "a container that is started again outlives its request"),
-        ("--pull=always", None, "an image is pulled ahead"),
-        ("--log-driver", Some("json-file"), "the engine would write every answer to disk"),
-        ("--net", Some("host"), shared),
-        ("--network=container:x", None, shared),
-        ("--pid", Some("host"), shared),
-        ("--ipc", Some("host"), shared),
-        ("--uts=host", None, shared),
-        ("--userns=host", None, shared),
-        ("--cap-add", Some("SYS_ADMIN"), rights),
-        ("--device=/dev/kvm", None, rights),
-        ("--security-opt", Some("seccomp=unconfined"), "this takes a protection of the machine away"),
-        ("-v", Some("/var/run/docker.sock:/s:ro"), commands),
-        ("--volume=/:/host:ro", None, "this gives the machine's own files to the container"),
-        ("-v/srv:/srv", None, written),
-        ("--mount", Some("type=bind,src=/srv,dst=/srv"), written),
-        ("--volumes-from", Some("x"), written),
-        ("--name", Some("x"), "the bridge sets `--name` itself"),
-        ("--cidfile=x", None, "the bridge sets `--cidfile` itself"),
-        ("-l", Some("io.tollbridge.instance=x"), "the bridge sets `--label` itself"),
-    ] {
-        let value_too = value.map_or(String::new(), |value| format!("{value:?}, "));
-        let args = format!("[\"run\", {option:?}, {value_too}\"i\"]");
-        refused(&args, 1 + usize::from(value.is_some()), sentence);
-    }
-    let allowed = |unsafe_option: &str| {
-        format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
-    };
-    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this is not the name of an option that would be refused");
-    server_refused(
-        r#"{ "command": "sh", "allowUnsafe": ["-t"] }"#,
-        "allowUnsafe",
-        "`allowUnsafe` belongs to a server with `image`",
-    );
-    let digest = format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i:latest\"], \"requireDigest\": true }}");
-    server_refused(&digest, "args[1]", "this image is not named by its digest");
-}
-
-#[test]
-fn images() {
-    let directory = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink("/bin/sh", directory.path().join("docker")).unwrap();
-    let refused = |fields: &str, path: &str, sentence: &str| {
-        let fields = format!("{{ \"image\": \"mcp/x\", {fields} }}");
-        refused_where(&fields, path, sentence, directory.path());
-    };
-    refused("\"command\": \"sh\"", "", "this server is both a program and a container");
-    refused("\"url\": \"https://a\"", "", "this server is both a container and elsewhere");
-    refused("\"cwd\": \"x\"", "cwd", "`cwd` belongs to a server with `command`");
-    refused("\"type\": \"http\"", "type", "a server with `image` is of type stdio");
-    refused("\"engine\": \"lxc\"", "engine", "this may only be \"docker\" or \"podman\"");
-    refused("\"engine\": \"podman\"", "engine", "no program of this name is in PATH");
-    refused("\"network\": \"host\"", "network", "the container would share this with the machine");
-    refused("\"network\": \"a b\"", "network", "this is not one word");
-    refused("\"memory\": \"much\"", "memory", "this is not a size");
-    refused("\"memory\": \"0B\"", "memory", "no server starts in so little memory");
-    refused("\"cpus\": 0", "cpus", "this is not a number of processors");
-    refused("\"runAs\": \"1000\"", "runAs", "`runAs` belongs to a server with `command`");
-    refused("\"pids\": 0", "pids", "zero makes no sense here");
-    refused("\"mounts\": [\"/srv\"]", "mounts[0]", "this is not a mount");
-    refused("\"mounts\": [\"a:b\"]", "mounts[0]", "this is not a mount");
-    refused("\"mounts\": [\"/srv:/srv\", \"./x:/x:rw\"]", "mounts[1]", "what one user's server writes");
-    refused("\"mounts\": [\"/var/run/docker.sock:/s\"]", "mounts[0]", "who commands the engine is root");
-    refused("\"requireDigest\": true", "image", "this image is not named by its digest");
-    refused("\"args\": [{ \"$userToken\": \"-k=<<token>>\" }]", "args[0].$userToken", "arguments are visible in ps");
-    let secret = "\"env\": { \"HOME\": { \"$userToken\": \"<<token>>\" } }";
-    refused(secret, "env.HOME", "the engine's own client reads `HOME`: no token can be in it");
-    for name in ["-x", "a b", ""] {
-        refused_where(
-            &format!("{{ \"image\": {name:?} }}"),
-            "image",
-            "this is not the name of an image",
-            directory.path(),
-        );
-    }
-    let token = r#"{ "image": { "$userToken": "<<token>>" } }"#;
-    refused_where(token, "image", "the token cannot choose an image", directory.path());
-    server_refused(
-        r#"{ "command": "sh", "network": "none" }"#,
-        "network",
-        "`network` belongs to a server with `image`",
-    );
-    server_refused(
-        r#"{ "command": "sh", "runAs": "1000", "env": { "F": { "$userTokenFile": "<<token>>" } } }"#,
-        "env.F",
-        "a program that runs as another user could not read this file",
-    );
-    server_refused(
-        r#"{ "command": "sh", "args": ["-c", { "$userTokenFile": "<<token>>" }] }"#,
-        "args[1]",
-        "only a variable can hold the path of a file",
-    );
-    server_refused(
-        r#"{ "command": "sh", "env": { "F": { "$userTokenFile": "sk-1" } } }"#,
-        "env.F.$userTokenFile",
-        "`$userToken` without <<token>>",
-    );
 }
 
 #[test]

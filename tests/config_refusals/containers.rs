@@ -1,0 +1,288 @@
+//! The mistakes of a server in a container.
+
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+use super::check;
+use super::servers::{refused_where, server_refused};
+
+#[test]
+fn containers() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
+    let refused = |more: &str, args: &str, path: &str, sentence: &str| {
+        server_refused(&format!("{{ \"command\": {docker:?}, {more} \"args\": {args} }}"), path, sentence);
+    };
+    let visible = "arguments are visible in ps to every user of this machine";
+    let allow = "\"allowTokenInArgs\": true,";
+    refused(
+        allow,
+        r#"["run", "--rm", { "$userToken": "x/<<token>>" }]"#,
+        "args[2].$userToken",
+        "the token cannot choose an image",
+    );
+    refused(
+        "",
+        r#"["run", { "$userToken": "--env-file=<<token>>" }, "i"]"#,
+        "args[1].$userToken",
+        "the token cannot choose a file",
+    );
+    refused(
+        "",
+        r#"["run", "-e", { "$userToken": "<<token>>=1" }, "i"]"#,
+        "args[2].$userToken",
+        "the token cannot be part of a variable's name",
+    );
+    refused("", r#"["run", "i", "-e", { "$userToken": "K=<<token>>" }]"#, "args[3].$userToken", visible);
+    let exec = "\"allowUnsafe\": [\"exec\"],";
+    refused(exec, r#"["exec", "-e", { "$userToken": "K=<<token>>" }, "c"]"#, "args[2].$userToken", visible);
+    refused(
+        allow,
+        r#"["run", "--label", { "$userToken": "K=<<token>>" }, "i"]"#,
+        "args[2].$userToken",
+        "the token cannot decide how a container is started",
+    );
+    refused(
+        allow,
+        r#"["--context", { "$userToken": "c<<token>>" }, "run", "i"]"#,
+        "args[1].$userToken",
+        "the token cannot decide how a container is started",
+    );
+    refused(
+        "",
+        r#"["run", "-e", { "$userToken": "DOCKER_HOST=<<token>>" }, "i"]"#,
+        "env",
+        "the engine's own client reads `DOCKER_HOST`",
+    );
+    refused("", r#"["run", "-i"]"#, "args", "`run` names no image");
+    let run_as = "the client of a container engine runs as the bridge does";
+    refused("\"runAs\": \"1000\",", r#"["run", "i"]"#, "runAs", run_as);
+    refused(
+        r#""env": { "K": "1" },"#,
+        r#"["run", { "$userToken": "-eK=<<token>>" }, "i"]"#,
+        "args[1].$userToken",
+        "`K` is declared elsewhere, too",
+    );
+}
+
+#[test]
+fn what_a_container_is_not_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
+    let refused = |args: &str, index: usize, sentence: &str| {
+        let fields = format!("{{ \"command\": {docker:?}, \"args\": {args} }}");
+        server_refused(&fields, &format!("args[{index}]"), sentence);
+    };
+    let rights = "this gives the container rights over the machine";
+    let shared = "the container would share this with the machine";
+    let written = "what one user's server writes, another's would read";
+    let commands = "who commands the engine is root on this machine";
+    for (option, value, sentence) in [
+        ("--privileged", None, "a privileged container is root on this machine"),
+        ("-t", None, "a terminal changes the bytes of messages"),
+        ("-d", None, "a detached container says nothing"),
+        ("--use-api-socket", None, commands),
+        ("--rm=false", None, "a container that is kept outlives its request"),
+        ("--restart", Some("always"), "a container that is started again outlives its request"),
+        ("--pull=always", None, "an image is pulled ahead"),
+        ("--log-driver", Some("json-file"), "the engine would write every answer to disk"),
+        ("--net", Some("host"), shared),
+        ("--network=container:x", None, shared),
+        ("--pid", Some("host"), shared),
+        ("--ipc", Some("host"), shared),
+        ("--uts=host", None, shared),
+        ("--userns=host", None, shared),
+        ("--cap-add", Some("SYS_ADMIN"), rights),
+        ("--device=/dev/kvm", None, rights),
+        ("--security-opt", Some("seccomp=unconfined"), "this takes a protection of the machine away"),
+        ("-v", Some("/var/run/docker.sock:/s:ro"), commands),
+        ("--volume=/:/host:ro", None, "this gives the machine's own files to the container"),
+        ("-v/srv:/srv", None, written),
+        ("--mount", Some("type=bind,src=/srv,dst=/srv"), written),
+        ("--mount=type=bind,Source=/run/x,dst=/x,ro", None, "this gives the machine's own files to the container"),
+        ("--volumes-from", Some("x"), written),
+        ("--name", Some("x"), "the bridge sets `--name` itself"),
+        ("--init=false", None, "without it nothing in the container hands on signals"),
+        ("--memory=0", None, "without a limit the container may take all that the machine has"),
+        ("--security-opt=no-new-privileges=0", None, "this takes a protection of the machine away"),
+        ("-i=false", None, "the bridge sets `--interactive` itself"),
+        ("--root=/x", None, "this option is the engine's"),
+        ("--new", None, "this option of `run` is not known here"),
+        ("--new=true", None, "this option of `run` is not known here"),
+        ("-z", None, "there is no such option of `run`"),
+        ("--cidfile=x", None, "the bridge sets `--cidfile` itself"),
+        ("-l", Some("io.tollbridge.instance=x"), "the bridge sets `--label` itself"),
+    ] {
+        let value_too = value.map_or(String::new(), |value| format!("{value:?}, "));
+        let args = format!("[\"run\", {option:?}, {value_too}\"i\"]");
+        refused(&args, 1 + usize::from(value.is_some()), sentence);
+    }
+}
+
+#[test]
+fn what_is_said_of_a_container_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
+    let allowed = |unsafe_option: &str| {
+        format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
+    };
+    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this is not the name of something that would be refused");
+    server_refused(
+        r#"{ "command": "sh", "allowUnsafe": ["-t"] }"#,
+        "allowUnsafe",
+        "`allowUnsafe` belongs to a server with `image`",
+    );
+    let unknown = format!("{{ \"command\": {docker:?}, \"args\": [\"--new\", \"run\", \"i\"] }}");
+    server_refused(&unknown, "args[0]", "this option of the engine is not known here");
+    let digest = format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i:latest\"], \"requireDigest\": true }}");
+    server_refused(&digest, "args[1]", "this image is not named by its digest");
+}
+
+#[test]
+fn images() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/sh", directory.path().join("docker")).unwrap();
+    let refused = |fields: &str, path: &str, sentence: &str| {
+        let fields = format!("{{ \"image\": \"mcp/x\", {fields} }}");
+        refused_where(&fields, path, sentence, directory.path());
+    };
+    refused("\"command\": \"sh\"", "", "this server is both a program and a container");
+    refused("\"url\": \"https://a\"", "", "this server is both a container and elsewhere");
+    refused("\"cwd\": \"x\"", "cwd", "`cwd` belongs to a server with `command`");
+    refused("\"type\": \"http\"", "type", "a server with `image` is of type stdio");
+    refused("\"engine\": \"lxc\"", "engine", "this may only be \"docker\" or \"podman\"");
+    refused("\"engine\": \"podman\"", "engine", "no program of this name is in PATH");
+    refused("\"network\": \"host\"", "network", "the container would share this with the machine");
+    refused("\"network\": \"a b\"", "network", "this is not one word");
+    refused("\"memory\": \"much\"", "memory", "this is not a size");
+    refused("\"memory\": \"0B\"", "memory", "no server starts in so little memory");
+    refused("\"cpus\": 0", "cpus", "this is not a number of processors");
+    refused("\"runAs\": \"1000\"", "runAs", "the client of a container engine runs as the bridge does");
+    refused("\"pids\": 0", "pids", "zero makes no sense here");
+    refused("\"mounts\": [\"/srv\"]", "mounts[0]", "this is not a mount");
+    refused("\"mounts\": [\"a:b\"]", "mounts[0]", "this is not a mount");
+    refused("\"mounts\": [\"/srv:/srv\", \"./x:/x:rw\"]", "mounts[1]", "what one user's server writes");
+    refused("\"mounts\": [\"/var/run/docker.sock:/s\"]", "mounts[0]", "who commands the engine is root");
+    refused("\"requireDigest\": true", "image", "this image is not named by its digest");
+    refused("\"args\": [{ \"$userToken\": \"-k=<<token>>\" }]", "args[0].$userToken", "arguments are visible in ps");
+    let secret = "\"env\": { \"HOME\": { \"$userToken\": \"<<token>>\" } }";
+    refused(secret, "env.HOME", "the engine's own client reads `HOME`: no token can be in it");
+    for name in ["-x", "a b", ""] {
+        refused_where(
+            &format!("{{ \"image\": {name:?} }}"),
+            "image",
+            "this is not the name of an image",
+            directory.path(),
+        );
+    }
+    let token = r#"{ "image": { "$userToken": "<<token>>" } }"#;
+    refused_where(token, "image", "the token cannot choose an image", directory.path());
+    server_refused(
+        r#"{ "command": "sh", "network": "none" }"#,
+        "network",
+        "`network` belongs to a server with `image`",
+    );
+    server_refused(
+        r#"{ "command": "sh", "runAs": "1000", "env": { "F": { "$userTokenFile": "<<token>>" } } }"#,
+        "env.F",
+        "a program that runs as another user could not read this file",
+    );
+    server_refused(
+        r#"{ "command": "sh", "args": ["-c", { "$userTokenFile": "<<token>>" }] }"#,
+        "args[1]",
+        "only a variable can hold the path of a file",
+    );
+    server_refused(
+        r#"{ "command": "sh", "env": { "F": { "$userTokenFile": "sk-1" } } }"#,
+        "env.F.$userTokenFile",
+        "`$userToken` without <<token>>",
+    );
+}
+
+/// The options of `run` that an installed client tells of, each with whether it takes a value.
+fn options(client: &str) -> Vec<(String, bool)> {
+    let help = Command::new(client).args(["run", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut options = Vec::new();
+    for line in help.lines().filter(|line| line.trim_start().starts_with('-')) {
+        let Some(start) = line.find("--") else { continue };
+        let (name, rest) = line[start..].split_once(' ').unwrap_or((&line[start..], " "));
+        options.push((name.to_owned(), !rest.starts_with(' ') && !rest.is_empty()));
+    }
+    assert!(options.len() > 90, "{help}");
+    options
+}
+
+/// What `check` says of `run` with each of these lists of options, told apart by the names of their servers.
+fn said_of(client: &str, servers: impl Iterator<Item = (String, Vec<String>)>) -> String {
+    let servers: Map<String, Value> = servers
+        .map(|(name, options)| {
+            let args = [vec!["run".to_owned()], options, vec!["img".to_owned()]].concat();
+            (name, json!({ "command": client, "args": args }))
+        })
+        .collect();
+    let output = check(&json!({ "mcpServers": servers }).to_string());
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[test]
+fn no_option_of_an_installed_client_hides_the_one_behind_it() {
+    for client in ["docker", "podman"] {
+        let options = options(client);
+        let servers = options.iter().enumerate();
+        let servers =
+            servers.map(|(n, (option, _))| (format!("s{n}"), vec![option.clone(), "--privileged".to_owned()]));
+        let said = said_of(client, servers);
+        assert!(!said.contains("is not known here"), "{client}: {said}");
+        for (n, (option, takes_value)) in options.iter().enumerate() {
+            let is_seen = said.contains(&format!("mcpServers.s{n}.args[2]: a privileged container"));
+            assert_eq!(is_seen, !takes_value, "{client} {option}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_end_with_its_client_is_not_started() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["docker", "podman"] {
+        let client = directory.path().join(name);
+        std::os::unix::fs::symlink("/bin/sh", &client).unwrap();
+        for (args, at) in [
+            (r#"["exec", "-i", "c", "server"]"#, 0),
+            (r#"["start", "-ai", "c"]"#, 0),
+            (r#"["container", "exec", "-i", "c", "server"]"#, 1),
+            (r#"["--context", "c", "compose", "-f", "x.yaml", "run", "s"]"#, 2),
+            (r#"["-DH", "x", "attach", "c"]"#, 2),
+            (r#"["kube", "play", "x.yaml"]"#, 0),
+        ] {
+            let fields = format!("{{ \"command\": {client:?}, \"args\": {args} }}");
+            let sentence = "only `run` is ended with its request: what another command of the engine starts goes on";
+            server_refused(&fields, &format!("args[{at}]"), sentence);
+        }
+        let other =
+            format!("{{ \"command\": {client:?}, \"args\": [\"exec\", \"c\"], \"allowUnsafe\": [\"exec\", \"run\"] }}");
+        server_refused(&other, "allowUnsafe[1]", "this is not the name of something that would be refused");
+    }
+}
+
+#[test]
+fn what_is_allowed_by_name_passes() {
+    let check = |args: Value, allowed: Value| {
+        let server = json!({ "command": "docker", "args": args, "allowUnsafe": allowed });
+        let output = check(&json!({ "mcpServers": { "s": server } }).to_string());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let completed = check(
+        json!(["run", "--init=false", "-t", "--new=1", "--security-opt=seccomp=no-new-privileges", "i"]),
+        json!(["--init", "-t", "--new", "--security-opt"]),
+    );
+    assert!(completed.contains("--security-opt=no-new-privileges"), "{completed}");
+    assert!(!completed.contains(" --init"), "{completed}");
+    check(json!(["--log-level", "error", "container", "exec", "-i", "c", "server"]), json!(["exec"]));
+    check(json!(["compose", "run", "s"]), json!(["compose"]));
+}
