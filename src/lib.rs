@@ -47,6 +47,9 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod respond;
 pub mod secret;
-pub mod sys;
 pub mod telemetry;
 pub mod user;
+
+// layer: the system
+pub mod privilege;
+pub mod sys;

@@ -80,6 +80,31 @@ async fn what_a_killed_bridge_leaves_in_the_file_system_the_next_one_removes() {
 }
 
 #[tokio::test]
+async fn a_server_that_nests_directories_beside_its_token_file_leaves_none_and_harms_nobody() {
+    let home = Home::new();
+    let mut config =
+        config(&home, &["nests"], &json!({ "env": { "HOSTILE_TOKEN_FILE": { "$userTokenFile": "<<token>>" } } }));
+    config["tokenStore"] = home.embedded();
+    config["mcpServers"]["tells"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["tells"]["args"] = json!(["tells"]);
+    home.write(config);
+    home.set_token("alice", "s", "tok-1");
+    home.set_token("alice", "tells", "tok-2");
+    let bridge = Bridge::start_in(&home, &[]);
+    for _ in 0..2 {
+        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.text(), "15000");
+    }
+    let told = Client::modern(&bridge, "tells", None).call("act", json!({})).await.expect("the bridge goes on");
+    let told: Value = serde_json::from_str(&told.text()).expect("JSON");
+    assert_eq!(told["file"], "tok-2");
+    let run = Path::new(told["path"].as_str().expect("a path")).ancestors().nth(2).expect("that of the run").to_owned();
+    procs::eventually(Duration::from_secs(20), || is_empty(&run).then_some(())).await.expect("nothing is left");
+    drop(bridge);
+    assert!(!run.exists());
+}
+
+#[tokio::test]
 async fn a_server_that_runs_as_another_can_read_nothing_of_the_bridge() {
     if !rustix::process::geteuid().is_root() {
         return; // Only root can start others as another user.

@@ -21,7 +21,7 @@ const LOOKS: u32 = 3;
 /// What a worker leaves.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Will {
-    /// The worker's run: what its containers and directories are known by.
+    /// The worker's run: what its containers are known by.
     instance: String,
     engines: Vec<Engine>,
     token_directories: Vec<PathBuf>,
@@ -53,7 +53,8 @@ impl Will {
 
     /// Clears away. `in_order` is whether the worker has ended as it should, with nothing in the making.
     pub fn execute(&self, in_order: bool) {
-        token_files::remove_all(&self.token_directories, &self.instance);
+        // The worker's lock has ended with it.
+        token_files::sweep(&self.token_directories);
         let looks = if in_order { 1 } else { LOOKS };
         if !last_resort::remove_all(&self.engines, &self.instance, looks, Instant::now() + LIMIT) {
             tracing::error!("the container engine does not answer: containers are left until the next start");

@@ -120,6 +120,11 @@ impl Confiner {
         }
     }
 
+    /// What removes in the background.
+    pub(super) fn tidier(&self) -> Option<Tidier> {
+        self.tidier.clone()
+    }
+
     /// Makes what one request's processes are confined to. Where the host does not offer what was asked for, they are
     /// confined less; `guarantee` says so at the start.
     pub(super) fn cell(&self, confinement: &Confinement) -> Result<Cell, SpawnError> {

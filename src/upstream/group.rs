@@ -28,6 +28,7 @@ use crate::sys::{self, Program, Signals};
 use crate::upstream::command_line::CommandLine;
 use crate::upstream::confine::{Cell, Confiner};
 use crate::upstream::orphans::{self, Counts, Family, Place, Strangers};
+use crate::upstream::token_files::Cabinet;
 
 /// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ pub struct Spawner {
     files: Option<Rlimit>,
     /// What its children are confined to.
     confiner: Arc<Confiner>,
+    token_files: Cabinet,
 }
 
 /// Our ends of a server's stdin, stdout and stderr.
@@ -159,7 +161,15 @@ impl Spawner {
     pub fn new(lifecycle: &Lifecycle, strangers: Strangers, confiner: Confiner) -> io::Result<Self> {
         let family = Arc::new(Family::new(strangers)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
-        Ok(Self { family, ignored: Signals::ignored(), files: raise_file_limit(), confiner: Arc::new(confiner) })
+        let token_files = Cabinet::new(confiner.tidier());
+        let (ignored, files) = (Signals::ignored(), raise_file_limit());
+        Ok(Self { family, ignored, files, confiner: Arc::new(confiner), token_files })
+    }
+
+    /// Where the token files of what is started are made.
+    #[must_use]
+    pub fn token_files(&self) -> &Cabinet {
+        &self.token_files
     }
 
     /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.

@@ -60,7 +60,7 @@ impl StdioServer {
         limits: &ProcessLimits,
         token: Option<Arc<Secret>>,
     ) -> Result<Self, UpstreamError> {
-        let files = TokenFiles::write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
+        let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
         let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(&launch)?;
         Ok(Self {
             group,
