@@ -5,15 +5,19 @@
 //! is, is told by one of two things:
 //!
 //! - Its **mark**. Each server is given its own value as limit on file locks, which the kernel has not enforced since
-//!   2003 but hands down to every descendant, and which only privilege can raise again. Marks go down, so a process
-//!   that lowers its own names a request that has not begun, and is ended. No variable, file or namespace is needed.
+//!   2003 but hands down to every descendant, and which only privilege can raise again. Marks go down: a process that
+//!   lowers its own names a request that has not begun, or one that began after it, and is ended. No variable, file or
+//!   namespace is needed. A server that becomes another user is marked before it does.
 //! - Its **age**, if it has no mark of ours: it was forked before its server was marked (a moment after the start), or
 //!   somebody raised the limit. It is ended once every request that was alive when it was born has ended.
 //!
+//! What still evades, without control groups: a process that goes on as a new child with the mark of a request which runs
+//! at that moment, again and again. It lives as long as it finds such requests, and is ended in the first pause.
+//!
 //! Nothing here can hit the wrong process. A pid is pinned by a pidfd and shown to be our child before anything is
 //! asked of it, and a process that is not reaped keeps its pid. A server that is being started cannot be taken for an
-//! orphan: its request is on the list from before the fork, so it is not old enough, and it is marked only when its
-//! pid is on the list too.
+//! orphan: its request is on the list from before the fork, and of what is not older nothing is ended before that
+//! request, nor reaped before its leader is known.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -97,6 +101,14 @@ struct Member {
     leader: Option<Pid>,
 }
 
+impl Member {
+    /// Judges one that bears the mark of this group, and is young enough to.
+    fn judge(&self, candidate: &Candidate) -> Verdict {
+        // A leader that becomes another user is marked before it is known.
+        if candidate.ended && self.leader.is_some() { Verdict::Reap } else { Verdict::Wait }
+    }
+}
+
 /// A group's place in the family.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place(u64);
@@ -143,12 +155,17 @@ impl Family {
         Some(Place(serial))
     }
 
+    /// What a group's processes are marked with.
+    pub(super) fn mark(&self, place: Place) -> Option<u64> {
+        self.first_mark.map(|first| first - place.0)
+    }
+
     /// Says who leads the group, and marks it.
     pub(super) fn lead(&self, place: Place, leader: Pid) {
         if let Some(member) = self.table().groups.get_mut(&place.0) {
             member.leader = Some(leader);
         }
-        if let Some(mark) = self.first_mark.map(|first| first - place.0) {
+        if let Some(mark) = self.mark(place) {
             // If it is refused, or the leader has ended already, age tells whose its orphans are.
             let _ = prlimit(Some(leader), Resource::Locks, Rlimit { current: Some(mark), maximum: Some(mark) });
         }
@@ -333,10 +350,11 @@ impl Family {
         }
         let distance = self.first_mark.zip(candidate.mark).and_then(|(first, mark)| first.checked_sub(mark));
         match distance.filter(|&serial| serial < FAMILY) {
-            Some(serial) if !table.groups.contains_key(&serial) => Verdict::End,
-            // Its group was marked only when the leader was known, and it is not the leader.
-            Some(_) if candidate.ended => Verdict::Reap,
-            Some(_) => Verdict::Wait,
+            Some(serial) => match table.groups.get(&serial) {
+                // What is older than the request that it names has lowered its mark.
+                Some(member) if candidate.born >= member.born => member.judge(candidate),
+                _ => Verdict::End,
+            },
             None if self.strangers == Strangers::Spare => Verdict::Spare,
             None => match table.groups.values().map(|member| member.born).min() {
                 Some(oldest) if candidate.born >= oldest => Verdict::Wait,
