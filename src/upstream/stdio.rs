@@ -95,7 +95,7 @@ impl StdioServer {
             }
             match self.event().await {
                 Event::Stdout(Ok(n)) if n > 0 => {}
-                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or(UpstreamError::Ended),
+                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or_else(|| self.ended()),
                 Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
                 Event::Stderr(_) => self.stderr = None,
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
@@ -104,6 +104,11 @@ impl StdioServer {
                 Event::Exited => self.drained = Some(Instant::now() + DRAIN),
             }
         }
+    }
+
+    /// Why nothing more comes.
+    fn ended(&self) -> UpstreamError {
+        self.group.refusal().map_or(UpstreamError::Ended, UpstreamError::Spawn)
     }
 
     async fn event(&mut self) -> Event {

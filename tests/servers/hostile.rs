@@ -17,12 +17,12 @@
 //! | `long` | progress until `notifications/cancelled`, which it records in the file `file=PATH` |
 //! | `bomb` | on a call, starts `count=N` (300) processes in sessions of their own, or as many as it may |
 //! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may |
-//! | `nests` | on a call, makes `count=N` (15000) directories, each in the one before and closed to writing, beside its token file, else in `TMPDIR` |
+//! | `nests` | on a call, makes `count=N` (15000) directories, each in the one before and closed to writing, beside its token file, else in `TMPDIR`; with `then=wait` it answers nothing then |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
 //! | `tells` | a call answers with the variable `HOSTILE_TOKEN` and what is in the file that `HOSTILE_TOKEN_FILE` names |
-//! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, and which of the files `open=PATH,PATH…` it can read; it leaves a file in `TMPDIR` |
+//! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, capabilities, and which of the files `open=PATH,PATH…` it can read and of the directories `list=PATH,PATH…` it can list; it leaves a file in `TMPDIR` |
 //!
 //! With any of them: `family=yes` starts grandchildren (same group, own session, double fork) that ignore SIGTERM and
 //! SIGHUP; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
@@ -205,7 +205,13 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
             let held: Vec<_> = (0..settings.number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect();
             result(id, &text_result(&held.len().to_string()));
         }
-        "nests" => result(id, &text_result(&nest(settings.number("count", 15_000)).unwrap_or_default().to_string())),
+        "nests" => {
+            let made = nest(settings.number("count", 15_000)).unwrap_or_default();
+            if settings.text("then") == "wait" {
+                family::linger();
+            }
+            result(id, &text_result(&made.to_string()));
+        }
         "twice" => {
             result(id, &text_result("first"));
             result(id, &text_result("second"));
@@ -298,10 +304,15 @@ fn describe() -> Value {
         (!own).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
     });
     let ids = status.lines().filter_map(|line| line.split_once(":\t"));
-    let ids = ids.filter(|(name, _)| matches!(*name, "Uid" | "Gid" | "Groups" | "NoNewPrivs" | "CapEff" | "Umask"));
+    let ids = ids.filter(|(name, _)| {
+        name.starts_with("Cap") || matches!(*name, "Uid" | "Gid" | "Groups" | "NoNewPrivs" | "Umask")
+    });
     let temporary = std::env::vars_os().find(|(name, _)| name == "TMPDIR").map(|(_, path)| path);
-    let wanted = std::env::args().find_map(|argument| argument.strip_prefix("open=").map(str::to_owned));
-    let readable: Vec<_> = wanted.iter().flat_map(|paths| paths.split(',')).filter(|path| can_read(path)).collect();
+    let named = |prefix: &str| -> Vec<String> {
+        let list = std::env::args().find_map(|argument| argument.strip_prefix(prefix).map(str::to_owned));
+        list.iter().flat_map(|paths| paths.split(',')).map(str::to_owned).collect()
+    };
+    let readable: Vec<_> = named("open=").into_iter().filter(|path| can_read(path)).collect();
     let mut names: Vec<_> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     names.sort();
     json!({
@@ -315,6 +326,7 @@ fn describe() -> Value {
         "temporary": temporary.as_ref().map(|path| path.to_string_lossy()),
         "wrote": temporary.as_ref().is_some_and(|path| std::fs::write(std::path::Path::new(path).join("left"), "x").is_ok()),
         "readable": readable,
+        "listable": named("list=").iter().filter(|path| std::fs::read_dir(path).is_ok()).collect::<Vec<_>>(),
         "arguments": std::env::args().collect::<Vec<_>>(),
     })
 }

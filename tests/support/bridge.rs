@@ -40,11 +40,16 @@ impl Bridge {
 
     /// The same, with further arguments.
     pub fn start_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut supervisor = Command::new(TOLLBRIDGE)
+        let mut command = Command::new(TOLLBRIDGE);
+        Self::start_as(home, command.envs(environment.iter().copied()), arguments)
+    }
+
+    /// The same, by a command to which the arguments of `serve` are added.
+    pub fn start_as(home: &Home, command: &mut Command, arguments: &[&str]) -> Self {
+        let mut supervisor = command
             .args(["serve", "--config"])
             .arg(home.config())
             .args(arguments)
-            .envs(environment.iter().copied())
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

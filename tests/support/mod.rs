@@ -4,6 +4,7 @@
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
 //! - [`redis`]: a redis-server of one's own
 //! - [`nginx`]: an nginx of one's own in front of several nodes
+//! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
 //! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
 //! - [`mcp`]: a legacy or a modern MCP client over that
@@ -26,12 +27,14 @@ pub mod mcp;
 pub mod nginx;
 pub mod procs;
 pub mod redis;
+pub mod unprivileged;
 
 pub use bridge::Bridge;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
 pub use nginx::Nginx;
 pub use redis::{Redis, free_address};
+pub use unprivileged::Unprivileged;
 
 /// A gauge or counter of the admin listener, if it is there.
 pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
