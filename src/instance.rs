@@ -14,9 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, fchmod, flock, openat, renameat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, chmodat, fchmod, flock, fstat, openat, renameat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::sys::FileUser;
 
 /// What the names of such directories start with.
 const PREFIX: &str = "tollbridge-run-";
@@ -37,15 +40,27 @@ impl Held {
     /// # Errors
     /// If it cannot be made or locked.
     pub fn make(parent: &Path) -> io::Result<Self> {
+        Self::make_with(parent, 0o711)
+    }
+
+    /// The same, and others may not even pass through it.
+    ///
+    /// # Errors
+    /// If it cannot be made or locked.
+    pub fn make_private(parent: &Path) -> io::Result<Self> {
+        Self::make_with(parent, 0o700)
+    }
+
+    fn make_with(parent: &Path, mode: u32) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
         for _ in 0..ATTEMPTS {
             // Never a name again: whoever still removes the directory of a run that has ended must not meet this one.
             let mut word = [0; 4];
             aws_lc_rs::rand::fill(&mut word).map_err(|_| io::ErrorKind::Other)?;
             let path = parent.join(format!("{PREFIX}{}-{:08x}", std::process::id(), u32::from_ne_bytes(word)));
-            match fs::DirBuilder::new().mode(0o711).create(&path) {
+            match fs::DirBuilder::new().mode(mode).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                made => made?,
+                done => done?,
             }
             // A sweep that came in between has taken it away again.
             match lock(&path) {
@@ -88,7 +103,7 @@ fn lock(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Whether the directory that was opened is still the one at `path`.
 fn is_at(directory: &OwnedFd, path: &Path) -> bool {
-    let opened = rustix::fs::fstat(directory);
+    let opened = fstat(directory);
     fs::symlink_metadata(path).is_ok_and(|now| opened.is_ok_and(|then| then.st_ino == now.ino()))
 }
 
@@ -98,7 +113,8 @@ fn open(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
 
 /// Removes a directory and everything in it, follows no link out of it, and returns whether it is gone.
 ///
-/// However deep it is, two descriptors and no recursion do: a directory within another is first moved to the top.
+/// However deep it is, two descriptors and no recursion do: a directory within another is first moved to the top. What
+/// belongs to others, and is closed to us, is removed as whom it belongs to, if we may be them.
 #[must_use]
 pub fn remove_tree(path: &Path) -> bool {
     remove_tree_within(path, PATIENCE)
@@ -119,21 +135,37 @@ fn empty_top(path: &Path, deadline: Instant) -> Result<(), Errno> {
     while let Some(inner) = empty(top.as_fd(), top.as_fd(), &mut moved, deadline)? {
         let directory = open_whatever(top.as_fd(), &inner)?;
         empty(directory.as_fd(), top.as_fd(), &mut moved, deadline)?;
+        let _owner = as_owner(&fstat(&top)?);
         unlinkat(&top, &inner, AtFlags::REMOVEDIR)?;
     }
     Ok(())
 }
 
-/// Opens a directory of which whoever made it may have taken away our right to look into it.
+/// Acts as the owner of a file. Root may do everything as it is, and nobody else acts as root.
+fn as_owner(file: &Stat) -> Option<FileUser> {
+    let may = !rustix::process::geteuid().is_root() && file.st_uid != 0;
+    may.then(|| FileUser::become_one(file.st_uid)).flatten()
+}
+
+/// What a directory that is being removed may be used for, and by whom: things of several users may be in it.
+fn open_to_all(owner: u32) -> Mode {
+    let own = owner == rustix::process::geteuid().as_raw();
+    if own { Mode::RWXU } else { Mode::RWXU | Mode::RWXG | Mode::RWXO }
+}
+
+/// Opens a directory of which whoever made it may have taken away the right to look into it.
 fn open_whatever(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let _owner = as_owner(&found);
+    let mode = open_to_all(found.st_uid);
     match open(at, name) {
         Err(Errno::ACCESS) => {
-            chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+            chmodat(at, name, mode, AtFlags::empty())?;
             open(at, name)
         }
         Ok(directory) => {
-            // It may be only ours to read.
-            let _ = fchmod(&directory, Mode::RWXU);
+            // It may be only theirs to read.
+            let _ = fchmod(&directory, mode);
             Ok(directory)
         }
         refused => refused,
@@ -149,6 +181,7 @@ fn empty(
     deadline: Instant,
 ) -> Result<Option<std::ffi::OsString>, Errno> {
     let is_top = same(directory, top)?;
+    let _owner = as_owner(&fstat(directory)?);
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name: &CStr = entry.file_name();
@@ -173,15 +206,23 @@ fn empty(
 }
 
 fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstat(one)?.st_ino == rustix::fs::fstat(other)?.st_ino)
+    Ok(fstat(one)?.st_ino == fstat(other)?.st_ino)
 }
 
 /// Moves a directory to the top under a name that is free there.
 fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
+    let found = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let _owner = as_owner(&found);
+    let mut opened = false;
     loop {
         *moved += 1;
         match renameat(from, name, top, moved.to_string()) {
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+            // A directory learns of its new parent, so it must be one that can be written to.
+            Err(Errno::ACCESS) if !opened => {
+                chmodat(from, name, open_to_all(found.st_uid), AtFlags::empty())?;
+                opened = true;
+            }
             done => return done,
         }
     }

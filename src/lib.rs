@@ -48,6 +48,9 @@ pub mod metrics;
 pub mod own_groups;
 pub mod respond;
 pub mod secret;
-pub mod sys;
 pub mod telemetry;
 pub mod user;
+
+// layer: the system
+pub mod privilege;
+pub mod sys;

@@ -29,6 +29,7 @@ use rustix::thread::set_name;
 use tokio::io::unix::AsyncFd;
 
 use crate::descendants;
+use crate::privilege;
 use crate::sys::{self, Signals};
 use crate::upstream::orphans;
 
@@ -63,10 +64,11 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// What must hold before anything is started or read, in the supervisor and again in the worker: no file descriptor
-/// above 2 goes to a new program, no signal is ignored or blocked, memory can neither be dumped nor be read by others
-/// of this user.
+/// above 2 and no capability goes to a new program, no signal is ignored or blocked, memory can neither be dumped nor be
+/// read by others of this user.
 pub fn harden() {
     sys::close_fds_on_exec();
+    privilege::keep();
     sys::reset_ignored_signals();
     Signals::none().block_only();
     // Neither can be refused: both take something away.
@@ -84,7 +86,7 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
     command.arg0(name).args(args).env(SUPERVISOR, getpid().as_raw_pid().to_string()).process_group(0);
     let (way, theirs) = will::way()?;
     command.stdin(Stdio::from(theirs));
-    Ok((Pid::from_child(&command.spawn()?), way))
+    Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), way))
 }
 
 fn watch(worker: Pid, way: OwnedFd, signals: &Signals) -> ExitCode {

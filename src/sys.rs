@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "calls into libc; each has a SAFETY line, and no other module has any")]
 
 mod clone;
+mod run;
 mod spawn;
+mod user;
 
 use std::ffi::{c_char, c_int};
 use std::io;
@@ -18,7 +20,9 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
 pub use clone::{can_spawn_into, spawn_into};
+pub use run::{duplicate, run};
 pub use spawn::{Program, spawn};
+pub use user::{FileUser, become_user};
 
 /// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.
 pub struct CStrings {
@@ -153,21 +157,6 @@ pub fn ticks_per_second() -> u64 {
 pub fn no_new_privileges() -> io::Result<()> {
     // SAFETY: the call reads no memory of ours.
     let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
-    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Becomes another user and group for good, in no other group, with a file mask that gives nothing to others.
-///
-/// # Errors
-/// `EPERM` without the privilege to do so.
-pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: the calls read no memory of ours: the list of groups is empty.
-    let done = unsafe {
-        libc::umask(0o077);
-        libc::setgroups(0, ptr::null()) == 0
-            && libc::setresgid(gid, gid, gid) == 0
-            && libc::setresuid(uid, uid, uid) == 0
-    };
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -5,6 +5,7 @@ pub mod cgroup;
 mod command_line;
 pub mod confine;
 pub mod container;
+pub mod exec_as;
 pub mod group;
 pub mod guarantee;
 pub mod http;
@@ -17,8 +18,6 @@ pub mod stdio;
 mod tidy;
 pub mod token_files;
 mod users;
-
-pub use command_line::EXEC_AS;
 
 use std::time::Duration;
 

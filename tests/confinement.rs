@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Bridge, Client, Home, procs, server};
+use support::unprivileged::{FOR_RUN_AS, USER};
+use support::{Bridge, Client, Home, Unprivileged, procs, server};
 
 /// How long after a request something of it may still be there.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -80,6 +81,31 @@ async fn what_a_killed_bridge_leaves_in_the_file_system_the_next_one_removes() {
 }
 
 #[tokio::test]
+async fn a_server_that_nests_directories_beside_its_token_file_leaves_none_and_harms_nobody() {
+    let home = Home::new();
+    let mut config =
+        config(&home, &["nests"], &json!({ "env": { "HOSTILE_TOKEN_FILE": { "$userTokenFile": "<<token>>" } } }));
+    config["tokenStore"] = home.embedded();
+    config["mcpServers"]["tells"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["tells"]["args"] = json!(["tells"]);
+    home.write(config);
+    home.set_token("alice", "s", "tok-1");
+    home.set_token("alice", "tells", "tok-2");
+    let bridge = Bridge::start_in(&home, &[]);
+    for _ in 0..2 {
+        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.text(), "15000");
+    }
+    let told = Client::modern(&bridge, "tells", None).call("act", json!({})).await.expect("the bridge goes on");
+    let told: Value = serde_json::from_str(&told.text()).expect("JSON");
+    assert_eq!(told["file"], "tok-2");
+    let run = Path::new(told["path"].as_str().expect("a path")).ancestors().nth(2).expect("that of the run").to_owned();
+    procs::eventually(Duration::from_secs(20), || is_empty(&run).then_some(())).await.expect("nothing is left");
+    drop(bridge);
+    assert!(!run.exists());
+}
+
+#[tokio::test]
 async fn a_server_that_runs_as_another_can_read_nothing_of_the_bridge() {
     if !rustix::process::geteuid().is_root() {
         return; // Only root can start others as another user.
@@ -106,9 +132,84 @@ async fn a_server_that_runs_as_another_can_read_nothing_of_the_bridge() {
     assert!((61000..=61999).contains(&uid), "{ids}");
     assert_eq!(ids["Uid"], ids["Gid"]);
     assert_eq!((&ids["Groups"], &ids["NoNewPrivs"], &ids["Umask"]), (&json!(""), &json!("1"), &json!("0077")));
-    assert_eq!(ids["CapEff"], "0000000000000000");
+    assert_eq!(capabilities(ids), NO_CAPABILITY);
+    assert_eq!(ids["CapBnd"], NO_CAPABILITY[0], "root can see to it that no file gives any either");
     assert_eq!(described["wrote"], true, "its directory is its own");
     assert_ne!(description(&bridge).await["ids"]["Uid"], ids["Uid"], "no two requests in a row are the same user");
+}
+
+const NO_CAPABILITY: [&str; 4] = ["0000000000000000"; 4];
+
+/// What a process has of capabilities, as the kernel writes it.
+fn capabilities(ids: &Value) -> [&str; 4] {
+    ["CapEff", "CapPrm", "CapInh", "CapAmb"].map(|set| ids[set].as_str().expect("a set"))
+}
+
+#[tokio::test]
+async fn no_capability_of_a_bridge_that_is_not_root_reaches_a_server() {
+    let Some(home) = Unprivileged::new() else { return };
+    let mut config = config(&home.0, &["describe"], &json!({ "command": home.hostile() }));
+    config["mcpServers"]["other"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["other"]["runAs"] = json!("61000-61999");
+    let bridge = home.serve(config, FOR_RUN_AS);
+    // By turns: what was handed on for one is not there for the next.
+    for server in ["s", "other", "s", "other", "s"] {
+        let answer = Client::modern(&bridge, server, None).call("act", json!({})).await.expect("an answer");
+        let described: Value = serde_json::from_str(&answer.text()).expect("a description");
+        let ids = &described["ids"];
+        assert_eq!(capabilities(ids), NO_CAPABILITY, "{server}");
+        assert_eq!(ids["NoNewPrivs"], if server == "s" { "0" } else { "1" }, "{server}");
+        let own = format!("{USER}\t{USER}\t{USER}\t{USER}");
+        assert_eq!(ids["Uid"] == own, server == "s", "{server}: {ids}");
+        assert_eq!(described["wrote"], true, "{server}: its directory is its own");
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", bridge.worker())).expect("it runs");
+    assert!(status.contains("CapEff:\t00000000000000e1"), "the bridge itself keeps what it needs: {status}");
+}
+
+#[tokio::test]
+async fn what_others_left_in_their_directories_is_removed_by_a_bridge_that_is_not_root() {
+    let Some(home) = Unprivileged::new() else { return };
+    let fields = json!({ "command": home.hostile(), "runAs": "61000-61999" });
+    let mut config = config(&home.0, &["nests", "count=200"], &fields);
+    config["mcpServers"]["describe"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["describe"]["args"] = json!(["describe"]);
+    config["mcpServers"]["slow"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["slow"]["args"] = json!(["nests", "then=wait", home.0.marker()]);
+    let mut bridge = home.serve(config, FOR_RUN_AS);
+    let answer = Client::modern(&bridge, "describe", None).call("act", json!({})).await.expect("an answer");
+    let described: Value = serde_json::from_str(&answer.text()).expect("a description");
+    let run = Path::new(described["directory"].as_str().expect("a path")).parent().expect("that of the run").to_owned();
+    for _ in 0..3 {
+        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.text(), "200");
+    }
+    procs::eventually(SETTLED, || is_empty(&run).then_some(())).await.expect("each is removed");
+    let mut client = Client::modern(&bridge, "slow", None);
+    let _connection = client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+    let there = || (!is_empty(&run) && !procs::with_marker(home.0.marker()).is_empty()).then_some(());
+    procs::eventually(SETTLED, there).await.expect("one is being filled");
+    bridge.stop_at_once();
+    assert!(!run.exists(), "and that of the run with the bridge");
+}
+
+#[tokio::test]
+async fn a_server_reads_nothing_of_a_bridge_of_its_own_user() {
+    let Some(home) = Unprivileged::new() else { return };
+    let mut config = config(&home.0, &[], &json!({ "command": home.hostile() }));
+    let asked = home.serve(config.clone(), "");
+    let bridges = [asked.worker(), asked.supervisor()];
+    let names = ["environ", "mem", "maps", "fd/0", "auxv"];
+    let files = bridges.iter().flat_map(|pid| names.map(|name| format!("/proc/{pid}/{name}")));
+    let open = files.chain(["/proc/self/environ".to_owned()]).collect::<Vec<_>>().join(",");
+    let lists = bridges.map(|pid| format!("/proc/{pid}/fd")).join(",");
+    config["mcpServers"]["s"]["args"] =
+        json!(["describe", format!("open={open}"), format!("list={lists}"), home.0.marker()]);
+    let bridge = home.serve(config, "");
+    let described = description(&bridge).await;
+    assert_eq!(described["ids"]["Uid"], format!("{USER}\t{USER}\t{USER}\t{USER}"), "it is the same user");
+    assert_eq!(described["readable"], json!(["/proc/self/environ"]));
+    assert_eq!(described["listable"], json!([]), "what files it has open");
 }
 
 #[tokio::test]

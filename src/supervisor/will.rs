@@ -26,7 +26,7 @@ const CLIENTS: Duration = Duration::from_secs(1);
 /// What a worker leaves.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Will {
-    /// The worker's run: what its containers and directories are known by.
+    /// The worker's run: what its containers are known by.
     instance: String,
     engines: Vec<Engine>,
     token_directories: Vec<PathBuf>,
@@ -59,7 +59,8 @@ impl Will {
     /// Clears away, the engines' clients too. `in_order` is whether the worker has ended as it should, with nothing in the
     /// making. `reap` is called now and then, for what has ended.
     pub fn execute(&self, in_order: bool, mut reap: impl FnMut()) {
-        token_files::remove_all(&self.token_directories, &self.instance);
+        // The worker's lock has ended with it.
+        token_files::sweep(&self.token_directories);
         let looks = if in_order { 1 } else { LOOKS };
         // A client makes its container to the end; only then can the engine be asked to remove it.
         let clients_left = || {

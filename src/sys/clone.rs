@@ -108,8 +108,11 @@ fn prepare_and_run(child: &Child<'_>) -> c_int {
         if libc::setpgid(0, 0) == -1 {
             return errno();
         }
-        for (target, fd) in (0..).zip(program.stdio) {
-            if libc::dup2(fd.as_raw_fd(), target) == -1 {
+        for (target, fd) in (0..).zip(program.files) {
+            let fd = fd.as_raw_fd();
+            // What is in its place already would be closed there.
+            let done = if fd == target { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, target) };
+            if done == -1 {
                 return errno();
             }
         }

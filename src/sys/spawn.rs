@@ -19,8 +19,8 @@ pub struct Program<'a> {
     pub env: &'a CStrings,
     /// Its working directory; ours if none.
     pub cwd: Option<&'a CStr>,
-    /// What it gets as stdin, stdout and stderr; none of them may itself be one of 0, 1, 2.
-    pub stdio: [BorrowedFd<'a>; 3],
+    /// What it gets as stdin, stdout, stderr and so on; none of them may itself be one of 0, 1, 2.
+    pub files: &'a [BorrowedFd<'a>],
     /// The signals to set to their default.
     pub defaults: &'a Signals,
 }
@@ -34,7 +34,7 @@ pub struct Program<'a> {
 /// What the system says: of the program, of the directory or of our own limits.
 pub fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
     let attributes = Attributes::new(program.defaults)?;
-    let actions = Actions::new(program.stdio, program.cwd)?;
+    let actions = Actions::new(program.files, program.cwd)?;
     let (args, env) = (program.args.pointers(), program.env.pointers());
     let mut pid = 0;
     // SAFETY: every pointer outlives the call; both arrays end with a null pointer and hold NUL-terminated strings,
@@ -87,13 +87,13 @@ impl Drop for Attributes {
 struct Actions(libc::posix_spawn_file_actions_t);
 
 impl Actions {
-    fn new(stdio: [BorrowedFd<'_>; 3], cwd: Option<&CStr>) -> Result<Self, Errno> {
+    fn new(files: &[BorrowedFd<'_>], cwd: Option<&CStr>) -> Result<Self, Errno> {
         let mut actions = MaybeUninit::uninit();
         // SAFETY: init fills the actions in before anything else uses them; libc copies the path.
         unsafe {
             check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
             let mut actions = Self(actions.assume_init());
-            for (target, fd) in (0..).zip(stdio) {
+            for (target, fd) in (0..).zip(files) {
                 check(libc::posix_spawn_file_actions_adddup2(&raw mut actions.0, fd.as_raw_fd(), target))?;
             }
             if let Some(cwd) = cwd {

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::confine::Cell;
+use super::exec_as::Change;
 use super::group::SpawnError;
 use crate::config::StdioLaunch;
 use crate::sys::CStrings;
@@ -17,35 +18,25 @@ pub(super) struct CommandLine {
     pub(super) cwd: Option<CString>,
 }
 
-/// The hidden command of this program that becomes another user and then runs a program.
-pub const EXEC_AS: &str = "exec-as";
-
 impl CommandLine {
-    pub(super) fn new(launch: &StdioLaunch, cell: &Cell) -> Result<Self, SpawnError> {
+    /// What is run is this very program, started anew, if there is something to change before `launch`.
+    pub(super) fn new(launch: &StdioLaunch, cell: &Cell, change: Option<&Change>) -> Result<Self, SpawnError> {
         let program = launch.program.as_os_str().as_bytes();
-        let before = before(cell);
-        let mut args: Vec<&[u8]> = before.iter().map(String::as_bytes).collect();
+        let before = change.map(Change::arguments).unwrap_or_default();
+        let mut args: Vec<&[u8]> = before.iter().map(|argument| argument.as_bytes()).collect();
         args.push(program);
         args.extend(launch.args.iter().map(|arg| arg.as_bytes()));
-        let path = if before.is_empty() { c_path(&launch.program)? } else { c"/proc/self/exe".to_owned() };
-        let cwd = launch.cwd.as_deref().or(cell.directory());
-        Ok(Self { path, args: strings(&args)?, env: environment(launch, cell)?, cwd: cwd.map(c_path).transpose()? })
+        let (path, cwd) = match change {
+            None => (c_path(&launch.program)?, directory(launch, cell).map(c_path).transpose()?),
+            Some(_) => (c"/proc/self/exe".to_owned(), None),
+        };
+        Ok(Self { path, args: strings(&args)?, env: environment(launch, cell)?, cwd })
     }
 }
 
-/// What stands before the program and its arguments: nothing, unless it runs as another user. Changing the user is
-/// left to this program itself, started anew, so that no process shares our memory while it is somebody else's.
-fn before(cell: &Cell) -> Vec<String> {
-    let Some(user) = &cell.user else { return Vec::new() };
-    let limit = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
-    vec![
-        "tollbridge".to_owned(),
-        EXEC_AS.to_owned(),
-        user.uid.to_string(),
-        user.gid.to_string(),
-        limit(cell.by_process.data),
-        limit(cell.by_process.processes),
-    ]
+/// Where the program works, if not where we do.
+pub(super) fn directory<'a>(launch: &'a StdioLaunch, cell: &'a Cell) -> Option<&'a Path> {
+    launch.cwd.as_deref().or(cell.directory())
 }
 
 fn c_path(path: &Path) -> Result<CString, SpawnError> {

@@ -4,13 +4,14 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
+use rustix::thread::CapabilitySet;
 use tokio::time::Instant;
 
 use super::cgroup::{self, Cgroups, Leaf};
@@ -21,6 +22,7 @@ use super::users::{Lease, Users};
 use crate::config::{Confinement, Environment};
 use crate::instance::{self, Held};
 use crate::lifecycle::Lifecycle;
+use crate::privilege;
 
 /// How long the processes of a killed control group may take to be gone before a request goes on without them.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,17 +60,26 @@ impl Places {
             cgroup::end(cgroup);
         }
         if let Ok(directory) = &self.directory {
-            let _ = instance::remove_tree(directory);
+            remove_run(directory);
         }
     }
 }
 
+/// Removes the directory of a run: each request's by itself first, since what is in it may be somebody else's, who gets
+/// no further up.
+fn remove_run(run: &Path) {
+    for request in fs::read_dir(run).into_iter().flatten().flatten() {
+        let _ = instance::remove_tree(&request.path());
+    }
+    let _ = instance::remove_tree(run);
+}
+
 /// In the best of the usual places where a directory can be made: that of the service, that of the system for root,
-/// that of the user, the one for shared memory, the one for temporary files. What runs have left in any is removed.
+/// that of the user, the one for shared memory, the one for temporary files; last those that are closed to the users
+/// whom servers may be run as. What runs have left in any is removed.
 fn begin_directory() -> io::Result<Held> {
     let named = |name| Environment::Process.read(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/run"));
-    // A user's own directory is closed to the users that root runs servers as.
     let of_user = of_root.is_none().then(|| named("XDG_RUNTIME_DIR")).flatten();
     // A service may have several; they are separated by colons.
     let of_service = named("RUNTIME_DIRECTORY").filter(|path| !path.as_os_str().as_bytes().contains(&b':'));
@@ -77,10 +88,12 @@ fn begin_directory() -> io::Result<Held> {
     candidates.sort_by_key(|path| drawbacks(path));
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
     let mut made = None;
-    for parent in of_service.into_iter().chain(candidates) {
-        instance::sweep(&parent, |path| {
-            let _ = instance::remove_tree(path);
-        });
+    let mut candidates: Vec<_> = of_service.into_iter().chain(candidates).collect();
+    if privilege::has(CapabilitySet::SETUID) {
+        candidates.sort_by_key(|path| !others_pass(path));
+    }
+    for parent in candidates {
+        instance::sweep(&parent, remove_run);
         if made.is_none() {
             match Held::make(&parent) {
                 Ok(held) => made = Some(held),
@@ -89,6 +102,12 @@ fn begin_directory() -> io::Result<Held> {
         }
     }
     made.ok_or(refused)
+}
+
+/// Whether every user gets there.
+fn others_pass(path: &Path) -> bool {
+    const OTHERS_PASS: u32 = 0o001;
+    path.ancestors().all(|above| fs::metadata(above).is_ok_and(|it| it.mode() & OTHERS_PASS != 0))
 }
 
 /// What speaks against making directories here, the worse first: no program can be run from it, as those do that unpack
@@ -124,17 +143,21 @@ impl Confiner {
         }
     }
 
+    /// What removes in the background.
+    pub(super) fn tidier(&self) -> Option<Tidier> {
+        self.tidier.clone()
+    }
+
     /// Makes what one request's processes are confined to. Where the host does not offer what was asked for, they are
     /// confined less; `guarantee` says so at the start.
     /// A client of a container engine has no control group: what it starts there would be killed with it.
     pub(super) fn cell(&self, confinement: &Confinement, kin: Kin) -> Result<Cell, SpawnError> {
         let user = match confinement.run_as {
-            Some(users) => Some(self.users.lease(users).ok_or(SpawnError::TooManyProcesses)?),
+            Some(users) => Some(Arc::new(self.users.lease(users).ok_or(SpawnError::TooManyProcesses)?)),
             None => None,
         };
-        let owner = user.as_ref().map(|user| (user.uid, user.gid));
         let directory = match &self.directory {
-            Some(parent) if confinement.private_directory => Some(self.make_directory(parent, owner)?),
+            Some(parent) if confinement.private_directory => Some(self.make_directory(parent, user.clone())?),
             _ => None,
         };
         let cgroups = self.cgroups.as_ref().filter(|_| kin == Kin::Server);
@@ -148,10 +171,11 @@ impl Confiner {
         Ok(Cell { leaf, directory, user, by_process, tidier: self.tidier.clone() })
     }
 
-    fn make_directory(&self, parent: &Path, owner: Option<(u32, u32)>) -> io::Result<Directory> {
+    fn make_directory(&self, parent: &Path, user: Option<Arc<Lease>>) -> io::Result<Directory> {
         let path = parent.join(self.next.fetch_add(1, Relaxed).to_string());
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let made = Directory { path: Arc::from(path), tidier: self.tidier.clone() };
+        let owner = user.as_ref().map(|user| (user.uid, user.gid));
+        let made = Directory { path: Arc::from(path), user, tidier: self.tidier.clone() };
         if let Some((uid, gid)) = owner {
             std::os::unix::fs::lchown(&made.path, Some(uid), Some(gid))?;
         }
@@ -174,7 +198,7 @@ pub(super) struct ByProcess {
 pub(super) struct Cell {
     pub(super) leaf: Option<Leaf>,
     directory: Option<Directory>,
-    pub(super) user: Option<Lease>,
+    pub(super) user: Option<Arc<Lease>>,
     pub(super) by_process: ByProcess,
     tidier: Option<Tidier>,
 }
@@ -223,6 +247,8 @@ impl Drop for Cell {
 #[derive(Debug)]
 struct Directory {
     path: Arc<Path>,
+    /// Nobody else is this user as long as the directory is there.
+    user: Option<Arc<Lease>>,
     tidier: Option<Tidier>,
 }
 
@@ -231,8 +257,11 @@ impl Drop for Directory {
         if fs::remove_dir(&self.path).is_err()
             && let Some(tidier) = &self.tidier
         {
-            let path = Arc::clone(&self.path);
-            tidier.until_done(move || instance::remove_tree_within(&path, TURN));
+            let (path, user) = (Arc::clone(&self.path), self.user.take());
+            tidier.until_done(move || {
+                let _still_taken = &user;
+                instance::remove_tree_within(&path, TURN)
+            });
         }
     }
 }

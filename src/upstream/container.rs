@@ -79,7 +79,7 @@ impl Containers {
     ) -> Result<ContainerServer, UpstreamError> {
         let ContainerLaunch { engine, mut client, options_at } = launch;
         let request = format!("{}-{}", self.word, self.started.fetch_add(1, Relaxed));
-        let files = TokenFiles::write(&mut client, Reader::Container).map_err(SpawnError::from)?;
+        let files = self.spawner.token_files().write(&mut client, Reader::Container).map_err(SpawnError::from)?;
         client.args.splice(options_at..options_at, options(&request, &files));
         let mut name = Name::new(self.yard(&engine), &request);
         let client = StdioServer::start(&self.spawner, client, limits, token).inspect_err(|_| name.forget())?;
@@ -123,7 +123,8 @@ fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     let soft = lifecycle.soft.clone();
     lifecycle.spawn(async move {
         loop {
-            token_files::sweep(&directories);
+            let swept = directories.clone();
+            let _ = tokio::task::spawn_blocking(move || token_files::sweep(&swept)).await;
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => {}
                 () = soft.cancelled() => return,

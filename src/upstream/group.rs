@@ -6,12 +6,11 @@
 //! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -24,10 +23,13 @@ use tokio::time::timeout;
 
 use crate::config::StdioLaunch;
 use crate::lifecycle::Lifecycle;
+use crate::privilege;
 use crate::sys::{self, Program, Signals};
-use crate::upstream::command_line::CommandLine;
+use crate::upstream::command_line::{self, CommandLine};
 use crate::upstream::confine::{Cell, Confiner};
+use crate::upstream::exec_as::{self, Change, Report};
 use crate::upstream::orphans::{self, Counts, Family, Kin, Place, Strangers};
+use crate::upstream::token_files::Cabinet;
 
 /// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -47,6 +49,7 @@ pub struct Spawner {
     /// What its children are confined to.
     confiner: Arc<Confiner>,
     kin: Kin,
+    token_files: Cabinet,
 }
 
 /// Our ends of a server's stdin, stdout and stderr.
@@ -164,8 +167,9 @@ impl Spawner {
     pub fn new(lifecycle: &Lifecycle, strangers: Strangers, confiner: Confiner) -> io::Result<Self> {
         let family = Arc::new(Family::new(strangers)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
-        let (files, confiner) = (raise_file_limit(), Arc::new(confiner));
-        Ok(Self { family, ignored: Signals::ignored(), files, confiner, kin: Kin::Server })
+        let (ignored, files) = (Signals::ignored(), raise_file_limit());
+        let token_files = Cabinet::new(confiner.tidier());
+        Ok(Self { family, ignored, files, confiner: Arc::new(confiner), kin: Kin::Server, token_files })
     }
 
     /// The same, for clients of container engines: what they leave behind in a session of its own is the engine's, and
@@ -173,6 +177,12 @@ impl Spawner {
     #[must_use]
     pub fn for_clients(&self) -> Self {
         Self { kin: Kin::Client, ..self.clone() }
+    }
+
+    /// Where the token files of what is started are made.
+    #[must_use]
+    pub fn token_files(&self) -> &Cabinet {
+        &self.token_files
     }
 
     /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.
@@ -194,33 +204,16 @@ impl Spawner {
 
     fn start(&self, launch: &StdioLaunch, stdio: &[OwnedFd; 3]) -> Result<Group, SpawnError> {
         let cell = self.confiner.cell(&launch.confinement, self.kin)?;
-        let line = CommandLine::new(launch, &cell)?;
-        if let Some(user) = &cell.user {
-            // A server may open its pipes again by their names in /dev or /proc.
-            for pipe in stdio {
-                fchown(pipe, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
-            }
-        }
-        let program = Program {
-            path: &line.path,
-            args: &line.args,
-            env: &line.env,
-            cwd: line.cwd.as_deref(),
-            stdio: stdio.each_ref().map(OwnedFd::as_fd),
-            defaults: &self.ignored,
-        };
         let place = self.family.join().ok_or(SpawnError::Stopping)?;
-        let leader = match &cell.leaf {
-            Some(leaf) => sys::spawn_into(&program, leaf.directory()),
-            None => sys::spawn(&program),
-        };
-        let leader = leader.inspect_err(|_| self.family.leave(place))?;
+        let (leader, report) = self.run(launch, stdio, &cell, place).inspect_err(|_| self.family.leave(place))?;
         self.family.lead(place, leader, self.kin);
-        self.limit(leader, &cell);
+        if cell.user.is_none() {
+            self.limit(leader, &cell);
+        }
         match watch(leader) {
             Ok(pidfd) => {
                 let (family, kin) = (Arc::clone(&self.family), self.kin);
-                Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell })
+                Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell, report })
             }
             Err(error) => {
                 let _ = kill_process_group(leader, Signal::KILL);
@@ -230,12 +223,40 @@ impl Spawner {
         }
     }
 
-    /// Limits a process that runs already, but takes longer to its first instruction than we do to get here.
+    fn run(
+        &self,
+        launch: &StdioLaunch,
+        stdio: &[OwnedFd; 3],
+        cell: &Cell,
+        place: Place,
+    ) -> Result<(Pid, Option<Report>), SpawnError> {
+        let mark = self.family.mark(place);
+        let change = Change::of(cell, mark, self.files, command_line::directory(launch, cell));
+        let line = CommandLine::new(launch, cell, change.as_ref())?;
+        let mut files: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
+        let Some(user) = &cell.user else { return Ok((self.spawn_in(cell, &line, &files)?, None)) };
+        exec_as::give(stdio, (user.uid, user.gid))?;
+        let (report, theirs) = Report::open()?;
+        files.push(theirs.as_fd());
+        let start = || self.spawn_in(cell, &line, &files);
+        Ok((privilege::handing_on(privilege::TO_BECOME_ANOTHER, start)?, Some(report)))
+    }
+
+    fn spawn_in(&self, cell: &Cell, line: &CommandLine, files: &[BorrowedFd<'_>]) -> Result<Pid, Errno> {
+        let (path, cwd) = (line.path.as_c_str(), line.cwd.as_deref());
+        let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored };
+        match &cell.leaf {
+            Some(leaf) => sys::spawn_into(&program, leaf.directory()),
+            None => sys::spawn(&program),
+        }
+    }
+
+    /// Limits a process that runs already, but takes longer to its first instruction than we do to get here. (One that
+    /// becomes another user limits itself.)
     fn limit(&self, leader: Pid, cell: &Cell) {
         let data = cell.by_process.data.map(|data| Rlimit { current: Some(data), maximum: Some(data) });
         for (resource, limit) in [(Resource::Nofile, self.files), (Resource::Data, data)] {
-            // One that is to become another user takes its limits along by itself.
-            if let Some(limit) = limit.filter(|_| cell.user.is_none() || resource == Resource::Nofile) {
+            if let Some(limit) = limit {
                 let _ = prlimit(Some(leader), resource, limit);
             }
         }
@@ -278,6 +299,8 @@ pub struct Group {
     place: Place,
     kin: Kin,
     cell: Cell,
+    /// Where a process that becomes another user says why it cannot run the program.
+    report: Option<Report>,
 }
 
 impl Group {
@@ -285,6 +308,12 @@ impl Group {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.leader.as_raw_pid().unsigned_abs()
+    }
+
+    /// Why the program was never run, if that is known only now: once the server's stdout has ended.
+    #[must_use]
+    pub fn refusal(&self) -> Option<SpawnError> {
+        self.report.as_ref().and_then(Report::read)
     }
 
     /// Waits until the server itself has ended; others of its group may go on. The future may be dropped, and the

@@ -5,19 +5,22 @@
 //! is, is told by one of two things:
 //!
 //! - Its **mark**. Each server is given its own value as limit on file locks, which the kernel has not enforced since
-//!   2003 but hands down to every descendant, and which only privilege can raise again. Marks go down, so a process
-//!   that lowers its own names a request that has not begun, and is ended. No variable, file or namespace is needed.
+//!   2003 but hands down to every descendant, and which only privilege can raise again. Marks go down: a process that
+//!   lowers its own names a request that has not begun, or one that began after it, and is ended. No variable, file or
+//!   namespace is needed. A server that becomes another user is marked before it does.
 //! - Its **age**, if it has no mark of ours: it was forked before its server was marked (a moment after the start), or
 //!   somebody raised the limit. It is ended once every request that was alive when it was born has ended.
 //!
 //! What the client of a container engine leaves behind in a session of its own is the engine's: it watches over a
 //! container, or serves several. Clients have one mark for all, above those of requests, and such a process is spared:
 //! it ends with its container, and that is removed through the engine.
+//! What still evades, without control groups: a process that goes on as a new child with the mark of a request which runs
+//! at that moment, again and again. It lives as long as it finds such requests, and is ended in the first pause.
 //!
 //! Nothing here can hit the wrong process. A pid is pinned by a pidfd and shown to be our child before anything is
 //! asked of it, and a process that is not reaped keeps its pid. A server that is being started cannot be taken for an
-//! orphan: its request is on the list from before the fork, so it is not old enough, and it is marked only when its
-//! pid is on the list too.
+//! orphan: its request is on the list from before the fork, and of what is not older nothing is ended before that
+//! request, nor reaped before its leader is known.
 
 mod marks;
 
@@ -113,6 +116,14 @@ struct Member {
     leader: Option<Pid>,
 }
 
+impl Member {
+    /// Judges one that bears the mark of this group, and is young enough to.
+    fn judge(&self, candidate: &Candidate) -> Verdict {
+        // A leader that becomes another user is marked before it is known.
+        if candidate.ended && self.leader.is_some() { Verdict::Reap } else { Verdict::Wait }
+    }
+}
+
 /// A group's place in the family.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place(u64);
@@ -155,13 +166,18 @@ impl Family {
         Some(Place(serial))
     }
 
+    /// What a group's processes are marked with.
+    pub(super) fn mark(&self, place: Place) -> Option<u64> {
+        self.first_mark.map(|first| first - place.0)
+    }
+
     /// Says who leads the group, and marks it.
     pub(super) fn lead(&self, place: Place, leader: Pid, kin: Kin) {
         if let Some(member) = self.table().groups.get_mut(&place.0) {
             member.leader = Some(leader);
         }
         let mark = match kin {
-            Kin::Server => self.first_mark.map(|first| first - place.0),
+            Kin::Server => self.mark(place),
             Kin::Client => self.first_mark,
         };
         mark_with(mark, leader);
@@ -377,10 +393,11 @@ impl Family {
         match distance.filter(|&serial| serial < FAMILY) {
             Some(0) if candidate.ended => Verdict::Reap,
             Some(0) if candidate.session != self.session => Verdict::Spare,
-            Some(serial) if serial > 0 && !table.groups.contains_key(&serial) => Verdict::End,
-            // Its group was marked only when the leader was known, and it is not the leader.
-            Some(1..) if candidate.ended => Verdict::Reap,
-            Some(1..) => Verdict::Wait,
+            Some(serial @ 1..) => match table.groups.get(&serial) {
+                // What is older than the request that it names has lowered its mark.
+                Some(member) if candidate.born >= member.born => member.judge(candidate),
+                _ => Verdict::End,
+            },
             None if self.strangers == Strangers::Spare => Verdict::Spare,
             Some(0) | None => match table.groups.values().map(|member| member.born).min() {
                 Some(oldest) if candidate.born >= oldest => Verdict::Wait,

@@ -62,7 +62,7 @@ impl StdioServer {
         limits: &ProcessLimits,
         token: Option<Arc<Secret>>,
     ) -> Result<Self, UpstreamError> {
-        let files = TokenFiles::write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
+        let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
         let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(&launch)?;
         Ok(Self {
             group,
@@ -98,7 +98,7 @@ impl StdioServer {
             }
             match self.event().await {
                 Event::Stdout(Ok(n)) if n > 0 => self.spoke = true,
-                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or(UpstreamError::Ended),
+                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or_else(|| self.ended()),
                 Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
                 Event::Stderr(_) => self.stderr = None,
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
@@ -107,6 +107,11 @@ impl StdioServer {
                 Event::Exited => self.drained = Some(Instant::now() + DRAIN),
             }
         }
+    }
+
+    /// Why nothing more comes.
+    fn ended(&self) -> UpstreamError {
+        self.group.refusal().map_or(UpstreamError::Ended, UpstreamError::Spawn)
     }
 
     async fn event(&mut self) -> Event {

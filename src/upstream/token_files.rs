@@ -1,22 +1,22 @@
 //! Files with a user's token for one request: in memory, readable by its server alone, gone when the request is.
 //!
 //! ```text
-//! /dev/shm/tollbridge-INSTANCE/   0700: no other user gets past this
+//! /dev/shm/tollbridge-run-…/      0700: no other user gets past this; locked for as long as the bridge lives
 //!   └ RANDOM/                     one request
 //!       └ VARIABLE                one file
 //! ```
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::instance::{Fate, Instance};
+use super::tidy::Tidier;
 use crate::config::StdioLaunch;
+use crate::instance::{self, Held};
 use crate::secret::Secret;
-
-/// What the directories of all runs start with.
-const PREFIX: &str = "tollbridge-";
 
 /// Who reads the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,29 +27,43 @@ pub enum Reader {
     Container,
 }
 
-/// The files of one request. Dropping it removes them.
-#[derive(Debug)]
-pub struct TokenFiles(Option<PathBuf>);
+/// Where a container finds its files.
+pub const IN_CONTAINER: &str = "/run/tollbridge";
 
-impl TokenFiles {
+/// Where files are made: in a directory of this run, within each that a configuration names. Cloning it shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Cabinet {
+    runs: Arc<Mutex<HashMap<PathBuf, Held>>>,
+    tidier: Option<Tidier>,
+}
+
+impl Cabinet {
+    /// What cannot be removed at once is removed by `tidier`.
+    pub(super) fn new(tidier: Option<Tidier>) -> Self {
+        Self { runs: Arc::default(), tidier }
+    }
+
     /// Makes the files that `launch` names, and takes them out of it. What a program reads has its path put into the
     /// environment; for a container that is left to the mount.
     ///
     /// # Errors
     /// If they cannot be written; nothing is left then.
-    pub fn write(launch: &mut StdioLaunch, reader: Reader) -> io::Result<Self> {
-        let Some(base) = launch.token_files.first().map(|file| file.directory.clone()) else { return Ok(Self(None)) };
+    pub fn write(&self, launch: &mut StdioLaunch, reader: Reader) -> io::Result<TokenFiles> {
+        let mut files = TokenFiles { directory: None, files: Vec::new(), tidier: self.tidier.clone() };
+        let Some(base) = launch.token_files.first().map(|file| file.directory.clone()) else { return Ok(files) };
         let (mode, directory_mode) = match reader {
             Reader::OurUser => (0o600, 0o700),
             Reader::Container => (0o444, 0o755),
         };
-        let files = Self(Some(directory_of_request(&base, directory_mode)?));
-        let directory = files.directory().expect("it has just been made");
+        let directory = self.directory_of_request(&base)?;
+        files.directory = Some(directory.clone());
+        // Whatever the umask is, here and below.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(directory_mode))?;
         for file in std::mem::take(&mut launch.token_files) {
             let path = directory.join(&file.variable);
             let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            files.files.push(path.clone());
             open.write_all(file.content.expose().as_bytes())?;
-            // Whatever the umask is.
             open.set_permissions(fs::Permissions::from_mode(mode))?;
             let seen = match reader {
                 Reader::OurUser => path,
@@ -60,73 +74,79 @@ impl TokenFiles {
         Ok(files)
     }
 
-    /// The directory that holds them, if there are any.
-    #[must_use]
-    pub fn directory(&self) -> Option<&Path> {
-        self.0.as_deref()
+    fn directory_of_request(&self, base: &Path) -> io::Result<PathBuf> {
+        let mut name = [0; 16];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_| io::ErrorKind::Other)?;
+        let directory = self.directory_of_run(base)?.join(format!("{:032x}", u128::from_ne_bytes(name)));
+        fs::create_dir(&directory)?;
+        Ok(directory)
+    }
+
+    /// Made when it is first needed, by nobody but us, so that nobody else can have prepared it.
+    fn directory_of_run(&self, base: &Path) -> io::Result<PathBuf> {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = runs.get(base) {
+            return Ok(run.path().to_owned());
+        }
+        let run = Held::make_private(base)?;
+        let path = run.path().to_owned();
+        runs.insert(base.to_owned(), run);
+        Ok(path)
     }
 }
 
-/// Where a container finds its files.
-pub const IN_CONTAINER: &str = "/run/tollbridge";
+/// The files of one request. Dropping it removes them at once, and then their directory with whatever a server has
+/// added to it.
+#[derive(Debug)]
+pub struct TokenFiles {
+    directory: Option<PathBuf>,
+    files: Vec<PathBuf>,
+    tidier: Option<Tidier>,
+}
+
+impl TokenFiles {
+    /// The directory that holds them, if there are any.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+}
 
 impl Drop for TokenFiles {
     fn drop(&mut self) {
-        if let Some(directory) = &self.0
-            && let Err(error) = fs::remove_dir_all(directory)
-        {
-            tracing::error!(%error, "a file with a user's token cannot be removed");
+        let Some(directory) = self.directory.take() else { return };
+        for file in &self.files {
+            // A server may have removed it, or have closed or moved its directory, which is removed with all in it below.
+            let _ = fs::remove_file(file);
+        }
+        if fs::remove_dir(&directory).is_ok() {
+            return;
+        }
+        match &self.tidier {
+            Some(tidier) => tidier.until_done(move || instance::remove_tree(&directory)),
+            None => {
+                let _ = instance::remove_tree(&directory);
+            }
         }
     }
 }
 
-fn directory_of_request(base: &Path, mode: u32) -> io::Result<PathBuf> {
-    let own = directory_of(base, &Instance::own().to_string());
-    match DirBuilder::new().mode(0o700).create(&own) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    // Everybody may write to /dev/shm: what is there under our name may be somebody else's.
-    let found = fs::symlink_metadata(&own)?;
-    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let mut name = [0; 16];
-    aws_lc_rs::rand::fill(&mut name).map_err(|_| io::ErrorKind::Other)?;
-    let directory = own.join(format!("{:032x}", u128::from_ne_bytes(name)));
-    fs::create_dir(&directory)?;
-    fs::set_permissions(&directory, fs::Permissions::from_mode(mode))?;
-    Ok(directory)
-}
-
-fn directory_of(base: &Path, instance: &str) -> PathBuf {
-    base.join(format!("{PREFIX}{instance}"))
-}
-
-/// Removes all that one run has made in these directories.
-pub fn remove_all<'a>(bases: impl IntoIterator<Item = &'a PathBuf>, instance: &str) {
-    for base in bases {
-        // There may be none, or not of this user.
-        let _ = fs::remove_dir_all(directory_of(base, instance));
-    }
-}
-
-/// Removes what dead runs have made in these directories. The memory of another boot is gone with it.
+/// Removes what dead runs have made in these directories.
 pub fn sweep(bases: &[PathBuf]) {
     for base in bases {
-        for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let instance = name.to_str().and_then(|name| Instance::parse(name.strip_prefix(PREFIX)?));
-            if instance.is_some_and(|instance| instance.fate() == Fate::Dead) {
-                tracing::info!("removed the token files of a bridge that has died");
-                let _ = fs::remove_dir_all(entry.path());
-            }
+        let removed = instance::sweep(base, |run| {
+            let _ = instance::remove_tree(run);
+        });
+        if removed > 0 {
+            tracing::info!(removed, "removed what a bridge that has died had left");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
     use crate::config::{Confinement, TokenFile};
 
@@ -151,7 +171,7 @@ mod tests {
     fn a_file_is_private_and_goes_with_its_request() {
         let base = tempfile::tempdir().unwrap();
         let mut launch = launch(base.path());
-        let files = TokenFiles::write(&mut launch, Reader::OurUser).unwrap();
+        let files = Cabinet::default().write(&mut launch, Reader::OurUser).unwrap();
         let (name, path) = &launch.env[0];
         let path = PathBuf::from(path.expose());
         assert_eq!((name.as_str(), fs::read_to_string(&path).unwrap().as_str()), ("TOKEN_FILE", "a token"));
@@ -164,7 +184,7 @@ mod tests {
     fn only_a_container_gets_past_the_private_directory() {
         let base = tempfile::tempdir().unwrap();
         let mut launch = launch(base.path());
-        let files = TokenFiles::write(&mut launch, Reader::Container).unwrap();
+        let files = Cabinet::default().write(&mut launch, Reader::Container).unwrap();
         let directory = files.directory().unwrap();
         assert_eq!(launch.env[0].1.expose(), "/run/tollbridge/TOKEN_FILE");
         assert_eq!((mode(&directory.join("TOKEN_FILE")), mode(directory)), (0o444, 0o755));
@@ -172,24 +192,45 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_somebody_else_prepared_is_not_used() {
-        let base = tempfile::tempdir().unwrap();
-        let own = directory_of(base.path(), &Instance::own().to_string());
-        fs::create_dir(&own).unwrap();
-        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(TokenFiles::write(&mut launch(base.path()), Reader::OurUser).is_err());
+    fn however_deep_a_server_nests_directories_beside_its_token_all_of_it_goes() {
+        const DEPTH: u32 = 15_000;
+        let base = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut launch = launch(base.path());
+        let cabinet = Cabinet::default();
+        let files = cabinet.write(&mut launch, Reader::OurUser).unwrap();
+        let directory = files.directory().unwrap().to_owned();
+        nest(&directory, DEPTH);
+        drop(files);
+        assert!(!directory.exists());
+        let left = Cabinet::default().write(&mut self::launch(base.path()), Reader::OurUser).unwrap();
+        nest(left.directory().unwrap(), DEPTH);
+        // As if it had died.
+        std::mem::forget(left);
+        sweep(&[base.path().to_owned()]);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "what is left is that of the run that lives");
+    }
+
+    fn nest(directory: &Path, depth: u32) {
+        use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+        let mut at = open(directory, OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..depth {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
+        }
     }
 
     #[test]
     fn only_what_dead_runs_left_is_swept() {
         let base = tempfile::tempdir().unwrap();
-        let own = Instance::own().to_string();
-        let (stem, _) = own.rsplit_once('.').unwrap();
-        let names = [&own, &format!("{stem}.1"), "other", "a.1.1.1"].map(|name| directory_of(base.path(), name));
-        for name in &names {
-            fs::create_dir(name).unwrap();
-        }
+        let (alive, dead) = (Cabinet::default(), Cabinet::default());
+        let kept = alive.write(&mut launch(base.path()), Reader::OurUser).unwrap();
+        let left = dead.write(&mut launch(base.path()), Reader::OurUser).unwrap();
+        let left_at = left.directory().unwrap().to_owned();
+        std::mem::forget(left);
+        drop(dead);
+        fs::create_dir(base.path().join("other")).unwrap();
         sweep(&[base.path().to_owned()]);
-        assert_eq!(names.map(|name| name.exists()), [true, false, true, true]);
+        assert!(kept.directory().unwrap().exists() && base.path().join("other").exists());
+        assert!(!left_at.parent().unwrap().exists());
     }
 }

@@ -41,23 +41,23 @@ impl Bridge {
 
     /// The same, with further arguments.
     pub fn start_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        Self::launch(home, &mut Command::new(TOLLBRIDGE), environment, arguments)
+        Self::start_as(home, Command::new(TOLLBRIDGE).envs(environment.iter().copied()), arguments)
     }
 
     /// Starts it as the child of another program, which runs what its last arguments say and ends as that does.
     pub fn start_under(home: &Home, launcher: &[&str], arguments: &[&str]) -> Self {
         let (program, launcher) = launcher.split_first().expect("a program");
-        let mut bridge = Self::launch(home, Command::new(program).args(launcher).arg(TOLLBRIDGE), &[], arguments);
+        let mut bridge = Self::start_as(home, Command::new(program).args(launcher).arg(TOLLBRIDGE), arguments);
         bridge.supervisor = procs::children(bridge.started.id()).first().expect("the launcher's child").pid;
         bridge
     }
 
-    fn launch(home: &Home, command: &mut Command, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+    /// The same, by a command to which the arguments of `serve` are added.
+    pub fn start_as(home: &Home, command: &mut Command, arguments: &[&str]) -> Self {
         let mut started = command
             .args(["serve", "--config"])
             .arg(home.config())
             .args(arguments)
-            .envs(environment.iter().copied())
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -5,6 +5,7 @@
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
 //! - [`nginx`]: an nginx of one's own in front of several nodes
+//! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
 //! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
 //! - [`mcp`]: a legacy or a modern MCP client over that
@@ -28,6 +29,7 @@ pub mod nginx;
 pub mod procs;
 pub mod redis;
 pub mod registry;
+pub mod unprivileged;
 
 pub use bridge::Bridge;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
@@ -35,6 +37,7 @@ pub use mcp::Client;
 pub use nginx::Nginx;
 pub use redis::{Redis, free_address};
 pub use registry::Registry;
+pub use unprivileged::Unprivileged;
 
 /// A gauge or counter of the admin listener, if it is there.
 pub async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {

@@ -1,6 +1,6 @@
 //! Marks: the limit of a process on file locks, as the bridge sets it for what it starts.
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getpid, getrlimit, prlimit};
 
 use crate::descendants::Process;
 use crate::sys;
@@ -24,8 +24,9 @@ pub(super) fn mark_with(mark: Option<u64>, process: Pid) {
     }
 }
 
+/// As `/proc` tells it: 0 if it belongs to a process outside of this namespace, which `getsid` of rustix cannot say.
 pub(super) fn own_session() -> i32 {
-    rustix::process::getsid(None).map_or(0, Pid::as_raw_pid)
+    Process::read(getpid()).map_or(0, |own| own.session)
 }
 
 /// Marks a process as the client of a container engine, for who starts one outside of any family: the supervisor.

@@ -18,18 +18,36 @@ fn candidate(mark: Option<u64>, born: u64) -> Candidate {
 }
 
 #[test]
-fn a_mark_tells_whose_an_orphan_is_whatever_its_age() {
+fn a_mark_tells_whose_an_orphan_is() {
     let family = family(Strangers::End);
-    let first = family.first_mark.unwrap();
     let [ended, running] = [(); 2].map(|()| family.join().unwrap());
+    let [of_ended, of_running] = [ended, running].map(|place| family.mark(place));
     family.leave(ended);
-    for born in [0, u64::MAX] {
-        assert!(family.judge(&candidate(Some(first - ended.0), born)) == Verdict::End);
-        assert!(family.judge(&candidate(Some(first - running.0), born)) == Verdict::Wait);
+    let begun = family.table().groups[&running.0].born;
+    for born in [begun, u64::MAX] {
+        assert!(family.judge(&candidate(of_ended, born)) == Verdict::End);
+        assert!(family.judge(&candidate(of_running, born)) == Verdict::Wait);
         // A lower mark, which any process can take, is of no request that runs.
-        assert!(family.judge(&candidate(Some(first - running.0 - 1), born)) == Verdict::End);
+        assert!(family.judge(&candidate(of_running.map(|mark| mark - 1), born)) == Verdict::End);
     }
-    let ended = Candidate { ended: true, ..candidate(Some(first - running.0), 0) };
+}
+
+#[test]
+fn a_mark_of_a_request_that_began_later_spares_nobody() {
+    let family = family(Strangers::End);
+    let running = family.join().unwrap();
+    let begun = family.table().groups[&running.0].born;
+    assert!(family.judge(&candidate(family.mark(running), begun - 1)) == Verdict::End);
+}
+
+#[test]
+fn an_orphan_that_has_ended_is_reaped_once_it_is_surely_not_the_leader() {
+    let family = family(Strangers::End);
+    let place = family.join().unwrap();
+    let ended = Candidate { ended: true, ..candidate(family.mark(place), u64::MAX) };
+    assert!(family.judge(&ended) == Verdict::Wait, "a leader may bear the mark before it is known");
+    let init = Pid::from_raw(1);
+    family.table().groups.get_mut(&place.0).unwrap().leader = init;
     assert!(family.judge(&ended) == Verdict::Reap);
 }
 

@@ -1,0 +1,36 @@
+//! Becoming another program, and what was left open for that.
+
+use std::ffi::{CStr, c_int};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::CStrings;
+
+/// Becomes this program, with the environment that this one was given; a file without a `#!` line is not taken for a
+/// script. Returns only if that is refused.
+#[must_use]
+pub fn run(path: &CStr, args: &CStrings) -> io::Error {
+    let args = args.pointers();
+    // SAFETY: the path and the strings are NUL-terminated, the array ends with a null pointer, and all outlive the
+    // call. SIGPIPE, which the start of a Rust program ignores, is as it was before.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execv(path.as_ptr(), args.as_ptr().cast());
+    }
+    io::Error::last_os_error()
+}
+
+/// A copy, of one's own, of the descriptor with this number.
+///
+/// # Errors
+/// `EBADF` if there is none.
+pub fn duplicate(number: c_int) -> io::Result<OwnedFd> {
+    const ABOVE_STDIO: c_int = 3;
+    // SAFETY: the call makes a new descriptor, whichever number it is given, and nobody else knows it.
+    unsafe {
+        match libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO) {
+            -1 => Err(io::Error::last_os_error()),
+            copy => Ok(OwnedFd::from_raw_fd(copy)),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A server as another user: started as this very program, which becomes that user and then the server.
+//!
+//! So no process that shares our memory is ever somebody else's. What is set before the user changes, the user cannot
+//! undo, and nothing has to be done from outside to a process that we may not touch any more:
+//!
+//! ```text
+//! tollbridge exec-as UID GID LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
+//! ```
+//!
+//! A limit is `SOFT:HARD` or `-` for the one that is there; without a directory it stays where it is. The error of a
+//! program that cannot be run goes to a pipe that is closed by running it.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::confine::Cell;
+use super::group::SpawnError;
+use crate::privilege;
+use crate::sys::{self, CStrings};
+
+/// The hidden command of this program.
+pub const EXEC_AS: &str = "exec-as";
+
+/// The descriptor, after stdin, stdout and stderr, on which it is told why the program cannot be run.
+const REPORT: i32 = 3;
+
+/// The limits that are set, in their order among the arguments.
+const LIMITS: [Resource; 4] = [Resource::Locks, Resource::Nofile, Resource::Data, Resource::Nproc];
+
+/// What is done before the program is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The user and group to become.
+    user: (u32, u32),
+    /// Of [`LIMITS`], those to set.
+    limits: [Option<Rlimit>; LIMITS.len()],
+    /// Where the program works.
+    directory: Option<PathBuf>,
+}
+
+/// Why nothing was run.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The arguments are not as they should be.
+    #[error("the arguments are not those of the bridge")]
+    Arguments,
+    /// A step before the last ones was refused.
+    #[error("{0} is refused: {1}")]
+    Before(&'static str, io::Error),
+    /// The directory or the program cannot be used. It has been reported, if somebody listens.
+    #[error("{0}")]
+    Program(io::Error),
+}
+
+impl Change {
+    /// What becomes of a process in this cell; none if it runs as our own user.
+    pub(super) fn of(cell: &Cell, mark: Option<u64>, files: Option<Rlimit>, directory: Option<&Path>) -> Option<Self> {
+        let user = cell.user.as_ref()?;
+        let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
+        let limits = [mark.map(both), files, cell.by_process.data.map(both), cell.by_process.processes.map(both)];
+        Some(Self { user: (user.uid, user.gid), limits, directory: directory.map(Path::to_owned) })
+    }
+
+    /// What stands before the program among the arguments.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let (uid, gid) = self.user;
+        let mut arguments: Vec<OsString> =
+            vec!["tollbridge".into(), EXEC_AS.into(), uid.to_string().into(), gid.to_string().into()];
+        arguments.extend(self.limits.iter().map(|limit| written(limit.as_ref()).into()));
+        arguments.push(self.directory.clone().unwrap_or_default().into());
+        arguments
+    }
+
+    /// Reads what [`Change::arguments`] has written, after the command; what follows is the program and its arguments.
+    fn read(arguments: &mut impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut text = || arguments.next()?.into_string().ok();
+        let user = (text()?.parse().ok()?, text()?.parse().ok()?);
+        let mut limits = [None; LIMITS.len()];
+        for limit in &mut limits {
+            *limit = read(&text()?)?;
+        }
+        let directory = Some(PathBuf::from(arguments.next()?)).filter(|path| !path.as_os_str().is_empty());
+        Some(Self { user, limits, directory })
+    }
+}
+
+fn written(limit: Option<&Rlimit>) -> String {
+    let bound = |bound: Option<u64>| bound.map_or_else(String::new, |bound| bound.to_string());
+    limit.map_or_else(|| "-".to_owned(), |limit| format!("{}:{}", bound(limit.current), bound(limit.maximum)))
+}
+
+/// The inner none is a limit that stays as it is, the outer one no limit at all.
+#[expect(clippy::option_option, reason = "what is not there is told from what is not understood")]
+fn read(text: &str) -> Option<Option<Rlimit>> {
+    let bound = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    match text.split_once(':') {
+        None => (text == "-").then_some(None),
+        Some((current, maximum)) => Some(Some(Rlimit { current: bound(current)?, maximum: bound(maximum)? })),
+    }
+}
+
+/// Does what the arguments of the hidden command say. Returns only if the program cannot be run.
+#[must_use]
+pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Stopped {
+    let report = sys::duplicate(REPORT);
+    sys::close_fds_on_exec();
+    let Some((change, command)) = Change::read(&mut arguments).zip(Command::read(arguments)) else {
+        return Stopped::Arguments;
+    };
+    let stopped = become_program(&change, &command);
+    if let (Stopped::Program(error), Ok(report)) = (&stopped, report) {
+        let errno = error.raw_os_error().unwrap_or_default().to_ne_bytes();
+        let _ = rustix::io::write(report, &errno);
+    }
+    stopped
+}
+
+struct Command {
+    path: CString,
+    args: CStrings,
+}
+
+impl Command {
+    fn read(arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let all: Vec<Vec<u8>> = arguments.map(OsStringExt::into_vec).collect();
+        let mut args = CStrings::with_capacity(all.len(), all.iter().map(Vec::len).sum());
+        for arg in &all {
+            args.push(&[arg]).ok()?;
+        }
+        Some(Self { path: CString::new(all.into_iter().next()?).ok()?, args })
+    }
+}
+
+fn become_program(change: &Change, command: &Command) -> Stopped {
+    for (resource, limit) in LIMITS.into_iter().zip(change.limits) {
+        if let Some(limit) = limit
+            && let Err(refused) = setrlimit(resource, limit)
+        {
+            return Stopped::Before("a limit", refused.into());
+        }
+    }
+    privilege::close_bounding_set();
+    let (uid, gid) = change.user;
+    match sys::become_user(uid, gid) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Stopped::Program(error),
+        Err(error) => return Stopped::Before("to become the user", error),
+        Ok(()) => {}
+    }
+    let without = privilege::give_up().map_err(Into::into).and_then(|()| sys::no_new_privileges());
+    if let Err(refused) = without {
+        return Stopped::Before("to give up privilege", refused);
+    }
+    // As the user, whose directory may be closed to us.
+    match change.directory.as_ref().map_or(Ok(()), std::env::set_current_dir) {
+        Err(error) => Stopped::Program(error),
+        Ok(()) => Stopped::Program(sys::run(&command.path, &command.args)),
+    }
+}
+
+/// Where it is told, before a server's program runs, why it cannot.
+#[derive(Debug)]
+pub(super) struct Report(OwnedFd);
+
+impl Report {
+    /// The reading end, and the one that is the process's fourth descriptor.
+    pub(super) fn open() -> Result<(Self, OwnedFd), Errno> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// What was told, once the process has ended.
+    pub(super) fn read(&self) -> Option<SpawnError> {
+        let mut errno = [0; size_of::<i32>()];
+        match rustix::io::read(&self.0, &mut errno) {
+            Ok(length) if length == errno.len() => Some(Errno::from_raw_os_error(i32::from_ne_bytes(errno)).into()),
+            _ => None,
+        }
+    }
+}
+
+/// Gives pipes to that user: a server may open its own again by their names in /dev or /proc.
+pub(super) fn give(pipes: &[OwnedFd], (uid, gid): (u32, u32)) -> Result<(), Errno> {
+    pipes.iter().try_for_each(|pipe| fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_reads_back_as_it_is_written() {
+        let all = Some(Rlimit { current: Some(7), maximum: Some(u64::MAX - 1) });
+        let endless = Some(Rlimit { current: Some(0), maximum: None });
+        for (limits, directory) in
+            [([all, None, endless, None], None), ([None, endless, None, all], Some(PathBuf::from("/a b")))]
+        {
+            let change = Change { user: (61_000, 7), limits, directory };
+            let mut arguments = change.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
+            assert_eq!(Change::read(&mut arguments), Some(change));
+            assert_eq!(arguments.next(), Some("/bin/true".into()));
+        }
+    }
+
+    #[test]
+    fn what_the_bridge_would_not_write_is_refused() {
+        for line in
+            ["", "1", "1 1", "x 1 - - - - /", "1 1 - - - -", "1 1 - 1 - - /", "1 1 - a:b - - /", "1 1 - - - - /"]
+        {
+            let stopped = run(line.split(' ').map(OsString::from));
+            assert!(matches!(stopped, Stopped::Arguments), "{line}");
+        }
+    }
+}

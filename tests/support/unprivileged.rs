@@ -1,0 +1,55 @@
+//! A bridge that is not root, and has what capabilities it is given.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::home::TOLLBRIDGE;
+use super::{Bridge, Home, server};
+
+/// The user whom the bridge runs as; nothing else on the machine does.
+pub const USER: u32 = 61_500;
+
+/// What `runAs` needs.
+pub const FOR_RUN_AS: &str = "+setuid,+setgid,+kill,+chown";
+
+/// A home of that user, with copies of the programs: the originals may be where nobody else gets.
+pub struct Unprivileged(pub Home);
+
+impl Unprivileged {
+    /// None where only root could make one.
+    pub fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let home = Home::without_key();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+        fs::copy(TOLLBRIDGE, home.path().join("tollbridge")).expect("a copy");
+        fs::copy(server("hostile"), home.path().join("hostile")).expect("a copy");
+        chown(home.path(), Some(USER), Some(USER)).expect("root may");
+        Some(Self(home))
+    }
+
+    /// The server that misbehaves.
+    pub fn hostile(&self) -> PathBuf {
+        self.0.path().join("hostile")
+    }
+
+    /// Starts a bridge with these capabilities, as setpriv writes them, ambient as a service manager makes them.
+    pub fn serve(&self, config: Value, capabilities: &str) -> Bridge {
+        let path = self.0.write(config);
+        chown(&path, Some(USER), Some(USER)).expect("root may");
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
+        if !capabilities.is_empty() {
+            command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+        }
+        command.arg("--").arg(self.0.path().join("tollbridge"));
+        // Directories are made where other users get to.
+        command.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR");
+        Bridge::start_as(&self.0, &mut command, &["--cgroup", "off"])
+    }
+}
