@@ -164,8 +164,8 @@ impl Drop for Gone<'_> {
 impl Drop for Engine {
     fn drop(&mut self) {
         // A failed test leaves nothing to the next one.
-        for id in self.containers() {
-            let _ = self.output(&["rm", "--force", &id]);
+        for id in self.call(&["ps", "--all", "--quiet"]).lines() {
+            let _ = self.output(&["rm", "--force", id]);
         }
     }
 }
