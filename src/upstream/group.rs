@@ -105,6 +105,9 @@ pub enum SpawnError {
     /// ENOMEM.
     #[error("there is not enough memory")]
     OutOfMemory,
+    /// ENOSPC, EDQUOT: of a file system, or of the kernel's own tables.
+    #[error("there is no space for its files")]
+    NoSpace,
     /// Everything is being ended.
     #[error("the bridge is stopping")]
     Stopping,
@@ -118,7 +121,7 @@ impl SpawnError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::TooManyProcesses | Self::TooManyFiles | Self::OutOfMemory | Self::Stopping => true,
+            Self::TooManyProcesses | Self::TooManyFiles | Self::OutOfMemory | Self::NoSpace | Self::Stopping => true,
             Self::NotFound | Self::NotPermitted | Self::NotExecutable | Self::TooLarge | Self::Nul | Self::Other(_) => {
                 false
             }
@@ -136,6 +139,7 @@ impl From<Errno> for SpawnError {
             Errno::AGAIN => Self::TooManyProcesses,
             Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
             Errno::NOMEM => Self::OutOfMemory,
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
             other => Self::Other(other.raw_os_error()),
         }
     }
@@ -381,5 +385,36 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unseen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Confinement;
+
+    #[test]
+    fn a_kernel_without_memory_leaves_nothing_half_made() {
+        let launch = StdioLaunch {
+            program: "/bin/true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            token_files: Vec::new(),
+            confinement: Confinement::default(),
+        };
+        sys::testing::where_nothing_can_be_started(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (lifecycle, confiner) = (Lifecycle::default(), Confiner::default());
+                let spawner = Spawner::new(&lifecycle, Strangers::Spare, confiner).unwrap();
+                let before = sys::testing::descriptors();
+                for _ in 0..3 {
+                    assert_eq!(spawner.spawn(&launch).map(|_| ()), Err(SpawnError::OutOfMemory));
+                }
+                assert_eq!(sys::testing::descriptors(), before);
+                assert_eq!(spawner.counts().groups, 0);
+            });
+        });
     }
 }
