@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::unprivileged::{FOR_RUN_AS, USER};
 use support::{Bridge, Client, Home, Unprivileged, procs, server};
+use tokio::task::JoinSet;
 
 /// How long after a request something of it may still be there.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -224,6 +225,77 @@ async fn nothing_stays_of_a_family_that_runs_as_another() {
     }
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing is left");
+}
+
+#[tokio::test]
+async fn what_leaves_its_group_as_another_user_ends_with_its_own_request_not_with_an_older_one() {
+    const CALLS: usize = 120;
+    // Without privilege to change the limits of another user's process.
+    let Some(home) = Unprivileged::new() else { return };
+    let marker = format!("many={}", home.0.marker());
+    let fields = json!({ "command": home.hostile(), "runAs": "61000-61999", "privateDirectory": false });
+    let mut config = config(&home.0, &["polite", "family=yes", &marker], &fields);
+    config["mcpServers"]["s"]["args"] = json!(["polite", "family=yes", format!("marker={marker}")]);
+    config["mcpServers"]["older"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["older"]["args"] = json!(["silent", format!("older={}", home.0.marker())]);
+    let bridge = home.serve(config, FOR_RUN_AS);
+    let mut older = Client::modern(&bridge, "older", None);
+    let _connection = older.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+    let running = format!("older={}", home.0.marker());
+    let there = || (!procs::with_marker(&running).is_empty()).then_some(());
+    procs::eventually(SETTLED, there).await.expect("an older request runs");
+    let mut calls = JoinSet::new();
+    for number in 0..CALLS {
+        if number >= 24 {
+            calls.join_next().await.expect("some are running").expect("no client panics");
+        }
+        let mut client = Client::modern(&bridge, "s", None);
+        calls.spawn(async move {
+            assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
+        });
+    }
+    calls.join_all().await;
+    let none = || procs::with_marker(&marker).is_empty().then_some(());
+    let gone = procs::eventually(SETTLED, none).await;
+    assert!(gone.is_some(), "{} are left", procs::with_marker(&marker).len());
+    assert!(there().is_some(), "the older request goes on");
+}
+
+#[tokio::test]
+async fn a_daemon_that_takes_the_mark_of_the_next_request_ends_with_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return; // As another user it is marked before it runs.
+    }
+    let home = Home::without_key();
+    let (daemon, next) = (format!("daemon={}", home.marker()), format!("next={}", home.marker()));
+    let script = format!(
+        "(ulimit -x $(($(ulimit -x) - 1)) && exec setsid bash -c 'sleep 100; :' {daemon} <&- >&- 2>&-) & exec {} silent",
+        server("hostile")
+    );
+    let mut config = config(&home, &[], &json!({ "command": "bash", "runAs": "62200-62209" }));
+    config["mcpServers"]["s"]["args"] = json!(["-c", script]);
+    config["mcpServers"]["next"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["next"]["command"] = json!(server("hostile"));
+    config["mcpServers"]["next"]["args"] = json!(["silent", next]);
+    let bridge = home.serve(config);
+    let call = json!({ "name": "act", "arguments": {} });
+    let own = Client::modern(&bridge, "s", None).post("tools/call", call.clone()).await.expect("accepted");
+    // Its own clock must have gone on, too.
+    let settled = || {
+        let pid = *procs::with_marker(&daemon).iter().find(|&&pid| procs::command_line(pid).contains(&daemon))?;
+        let born = procs::Process::read(pid)?.started;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let ticks = now.tv_sec.unsigned_abs() * 100 + now.tv_nsec.unsigned_abs() / 10_000_000;
+        (ticks > born).then_some(pid)
+    };
+    procs::eventually(SETTLED, settled).await.expect("it has left its group");
+    let _next = Client::modern(&bridge, "next", None).post("tools/call", call).await.expect("accepted");
+    let there = || (!procs::with_marker(&next).is_empty()).then_some(());
+    procs::eventually(SETTLED, there).await.expect("the next request runs");
+    drop(own);
+    let gone = || procs::with_marker(&daemon).is_empty().then_some(());
+    procs::eventually(SETTLED, gone).await.expect("it ends with its own request");
+    assert!(there().is_some(), "which is not the next one");
 }
 
 #[tokio::test]
