@@ -51,11 +51,11 @@ impl Held {
         Self::make_with(parent, 0o700)
     }
 
-    fn make_with(parent: &Path, mode: u32) -> io::Result<Self> {
+    fn make_with(parent: &Path, permissions: u32) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
         for attempt in 0..ATTEMPTS {
             let path = parent.join(format!("{PREFIX}{}-{attempt}", std::process::id()));
-            match fs::DirBuilder::new().mode(mode).create(&path) {
+            match fs::DirBuilder::new().mode(permissions).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made?,
             }

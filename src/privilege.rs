@@ -62,10 +62,9 @@ fn inherit(inheritable: CapabilitySet) {
 /// be given any, once [`crate::sys::no_new_privileges`] holds.
 pub fn close_bounding_set() {
     for capability in single(CapabilitySet::from_bits_retain(u64::MAX)) {
-        match remove_capability_from_bounding_set(capability) {
-            // There are no more, or it is not ours to do.
-            Err(Errno::INVAL | Errno::PERM) => return,
-            _ => {}
+        // After the last one, or at once if it is not ours to do.
+        if let Err(Errno::INVAL | Errno::PERM) = remove_capability_from_bounding_set(capability) {
+            return;
         }
     }
 }
