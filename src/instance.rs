@@ -51,14 +51,14 @@ impl Held {
         Self::make_with(parent, 0o700)
     }
 
-    fn make_with(parent: &Path, mode: u32) -> io::Result<Self> {
+    fn make_with(parent: &Path, permissions: u32) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
         for _ in 0..ATTEMPTS {
             // Never a name again: whoever still removes the directory of a run that has ended must not meet this one.
             let mut word = [0; 4];
             aws_lc_rs::rand::fill(&mut word).map_err(|_| io::ErrorKind::Other)?;
             let path = parent.join(format!("{PREFIX}{}-{:08x}", std::process::id(), u32::from_ne_bytes(word)));
-            match fs::DirBuilder::new().mode(mode).create(&path) {
+            match fs::DirBuilder::new().mode(permissions).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 done => done?,
             }

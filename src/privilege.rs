@@ -59,11 +59,12 @@ fn inherit(inheritable: CapabilitySet) {
 }
 
 /// Sees to it that no program run from here on is given a capability by its file. Whoever may not do that may also not
-/// be given any, once [`crate::sys::no_new_privileges`] holds.
+/// be given any, once it has no new privileges.
 pub fn close_bounding_set() {
     for capability in single(CapabilitySet::from_bits_retain(u64::MAX)) {
+        // After the last one, or at once if it is not ours to do.
         if let Err(Errno::INVAL | Errno::PERM) = remove_capability_from_bounding_set(capability) {
-            return; // There are no more, or it is not ours to do.
+            return;
         }
     }
 }

@@ -6,6 +6,8 @@
 mod clone;
 mod run;
 mod spawn;
+#[cfg(test)]
+pub(crate) mod testing;
 mod user;
 
 use std::ffi::{c_char, c_int};

@@ -1,5 +1,8 @@
 //! What a request's processes are confined to: a directory, a user, a control group.
 
+mod confinement {
+    mod without_root;
+}
 mod support;
 
 use std::fs;
@@ -8,8 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::unprivileged::{FOR_RUN_AS, USER};
-use support::{Bridge, Client, Home, Unprivileged, procs, server};
+use support::{Bridge, Client, Home, procs, server};
 
 /// How long after a request something of it may still be there.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -146,73 +148,6 @@ fn capabilities(ids: &Value) -> [&str; 4] {
 }
 
 #[tokio::test]
-async fn no_capability_of_a_bridge_that_is_not_root_reaches_a_server() {
-    let Some(home) = Unprivileged::new() else { return };
-    let mut config = config(&home.0, &["describe"], &json!({ "command": home.hostile() }));
-    config["mcpServers"]["other"] = config["mcpServers"]["s"].clone();
-    config["mcpServers"]["other"]["runAs"] = json!("61000-61999");
-    let bridge = home.serve(config, FOR_RUN_AS);
-    // By turns: what was handed on for one is not there for the next.
-    for server in ["s", "other", "s", "other", "s"] {
-        let answer = Client::modern(&bridge, server, None).call("act", json!({})).await.expect("an answer");
-        let described: Value = serde_json::from_str(&answer.text()).expect("a description");
-        let ids = &described["ids"];
-        assert_eq!(capabilities(ids), NO_CAPABILITY, "{server}");
-        assert_eq!(ids["NoNewPrivs"], if server == "s" { "0" } else { "1" }, "{server}");
-        let own = format!("{USER}\t{USER}\t{USER}\t{USER}");
-        assert_eq!(ids["Uid"] == own, server == "s", "{server}: {ids}");
-        assert_eq!(described["wrote"], true, "{server}: its directory is its own");
-    }
-    let status = fs::read_to_string(format!("/proc/{}/status", bridge.worker())).expect("it runs");
-    assert!(status.contains("CapEff:\t00000000000000e1"), "the bridge itself keeps what it needs: {status}");
-}
-
-#[tokio::test]
-async fn what_others_left_in_their_directories_is_removed_by_a_bridge_that_is_not_root() {
-    let Some(home) = Unprivileged::new() else { return };
-    let fields = json!({ "command": home.hostile(), "runAs": "61000-61999" });
-    let mut config = config(&home.0, &["nests", "count=200"], &fields);
-    config["mcpServers"]["describe"] = config["mcpServers"]["s"].clone();
-    config["mcpServers"]["describe"]["args"] = json!(["describe"]);
-    config["mcpServers"]["slow"] = config["mcpServers"]["s"].clone();
-    config["mcpServers"]["slow"]["args"] = json!(["nests", "then=wait", home.0.marker()]);
-    let mut bridge = home.serve(config, FOR_RUN_AS);
-    let answer = Client::modern(&bridge, "describe", None).call("act", json!({})).await.expect("an answer");
-    let described: Value = serde_json::from_str(&answer.text()).expect("a description");
-    let run = Path::new(described["directory"].as_str().expect("a path")).parent().expect("that of the run").to_owned();
-    for _ in 0..3 {
-        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
-        assert_eq!(answer.text(), "200");
-    }
-    procs::eventually(SETTLED, || is_empty(&run).then_some(())).await.expect("each is removed");
-    let mut client = Client::modern(&bridge, "slow", None);
-    let _connection = client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
-    let there = || (!is_empty(&run) && !procs::with_marker(home.0.marker()).is_empty()).then_some(());
-    procs::eventually(SETTLED, there).await.expect("one is being filled");
-    bridge.stop_at_once();
-    assert!(!run.exists(), "and that of the run with the bridge");
-}
-
-#[tokio::test]
-async fn a_server_reads_nothing_of_a_bridge_of_its_own_user() {
-    let Some(home) = Unprivileged::new() else { return };
-    let mut config = config(&home.0, &[], &json!({ "command": home.hostile() }));
-    let asked = home.serve(config.clone(), "");
-    let bridges = [asked.worker(), asked.supervisor()];
-    let names = ["environ", "mem", "maps", "fd/0", "auxv"];
-    let files = bridges.iter().flat_map(|pid| names.map(|name| format!("/proc/{pid}/{name}")));
-    let open = files.chain(["/proc/self/environ".to_owned()]).collect::<Vec<_>>().join(",");
-    let lists = bridges.map(|pid| format!("/proc/{pid}/fd")).join(",");
-    config["mcpServers"]["s"]["args"] =
-        json!(["describe", format!("open={open}"), format!("list={lists}"), home.0.marker()]);
-    let bridge = home.serve(config, "");
-    let described = description(&bridge).await;
-    assert_eq!(described["ids"]["Uid"], format!("{USER}\t{USER}\t{USER}\t{USER}"), "it is the same user");
-    assert_eq!(described["readable"], json!(["/proc/self/environ"]));
-    assert_eq!(described["listable"], json!([]), "what files it has open");
-}
-
-#[tokio::test]
 async fn nothing_stays_of_a_family_that_runs_as_another() {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -224,6 +159,43 @@ async fn nothing_stays_of_a_family_that_runs_as_another() {
     }
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing is left");
+}
+
+#[tokio::test]
+async fn a_daemon_that_takes_the_mark_of_the_next_request_ends_with_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return; // As another user it is marked before it runs.
+    }
+    let home = Home::without_key();
+    let (daemon, next) = (format!("daemon={}", home.marker()), format!("next={}", home.marker()));
+    let script = format!(
+        "(ulimit -x $(($(ulimit -x) - 1)) && exec setsid bash -c 'sleep 100; :' {daemon} <&- >&- 2>&-) & exec {} silent",
+        server("hostile")
+    );
+    let mut config = config(&home, &[], &json!({ "command": "bash", "runAs": "62200-62209" }));
+    config["mcpServers"]["s"]["args"] = json!(["-c", script]);
+    config["mcpServers"]["next"] = config["mcpServers"]["s"].clone();
+    config["mcpServers"]["next"]["command"] = json!(server("hostile"));
+    config["mcpServers"]["next"]["args"] = json!(["silent", next]);
+    let bridge = home.serve(config);
+    let call = json!({ "name": "act", "arguments": {} });
+    let own = Client::modern(&bridge, "s", None).post("tools/call", call.clone()).await.expect("accepted");
+    // Its own clock must have gone on, too.
+    let settled = || {
+        let pid = *procs::with_marker(&daemon).iter().find(|&&pid| procs::command_line(pid).contains(&daemon))?;
+        let born = procs::Process::read(pid)?.started;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let ticks = now.tv_sec.unsigned_abs() * 100 + now.tv_nsec.unsigned_abs() / 10_000_000;
+        (ticks > born).then_some(pid)
+    };
+    procs::eventually(SETTLED, settled).await.expect("it has left its group");
+    let _next = Client::modern(&bridge, "next", None).post("tools/call", call).await.expect("accepted");
+    let there = || (!procs::with_marker(&next).is_empty()).then_some(());
+    procs::eventually(SETTLED, there).await.expect("the next request runs");
+    drop(own);
+    let gone = || procs::with_marker(&daemon).is_empty().then_some(());
+    procs::eventually(SETTLED, gone).await.expect("it ends with its own request");
+    assert!(there().is_some(), "which is not the next one");
 }
 
 #[tokio::test]

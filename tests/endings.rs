@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -86,18 +87,47 @@ fn refused(answer: &Answer, status: u16, says: &str) {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_started_is_a_502_that_says_why() {
+async fn what_a_server_says_of_its_end_is_in_the_log() {
+    const FAILURES: usize = 40;
     let home = Home::without_key();
+    let one = one("/bin/sh", &["-c", "echo the-reason >&2; exit 3", home.marker()]);
+    let bridge = serve(&home, &[("s".to_owned(), one)].into_iter().collect());
+    let mut calls = JoinSet::new();
+    for number in 0..FAILURES {
+        if number >= 4 {
+            calls.join_next().await.expect("some are running").expect("no client panics");
+        }
+        let mut client = Client::modern(&bridge, "s", None);
+        calls.spawn(async move {
+            let answer = client.call("act", json!({})).await.expect("an answer");
+            refused(&answer, 502, "ended before it answered");
+        });
+    }
+    calls.join_all().await;
+    let told = || (bridge.log().matches("the-reason").count() == FAILURES).then_some(());
+    let all = procs::eventually(SETTLED, told).await;
+    assert!(all.is_some(), "{} of {FAILURES}", bridge.log().matches("the-reason").count());
+}
+
+/// Programs that cannot be run, each in its own way, by a name and what the client is told.
+async fn cannot_be_started(as_another: &Value) {
+    let home = Home::without_key();
+    // Another user gets to the programs, too.
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("ours");
     let [gone, closed, garbage, large] = ["gone", "closed", "garbage", "large"].map(|name| program(&home, name));
     let paths = [("gone", &gone), ("closed", &closed), ("garbage", &garbage), ("large", &large)];
     let mut servers: Map<_, _> =
         paths.iter().map(|(name, path)| ((*name).to_owned(), one(&path.to_string_lossy(), &[]))).collect();
     let long = "x".repeat(100_000);
     servers["large"]["env"] = json!({ "A": long, "B": long, "C": long });
+    for server in servers.values_mut() {
+        server.as_object_mut().expect("an object").extend(as_another.as_object().expect("an object").clone());
+    }
     let bridge = serve(&home, &servers);
     fs::remove_file(&gone).expect("ours");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("ours");
-    fs::write(&garbage, "neither ELF nor script").expect("ours");
+    // What a shell would run is no program either: no shell is involved.
+    fs::write(&garbage, format!("echo ran > {}", home.path().join("ran").display())).expect("ours");
     // The system takes a quarter of the stack's limit for arguments and environment, and 128 KiB at least.
     limit(bridge.worker(), Resource::Stack, 512 << 10);
     let expected = [
@@ -110,7 +140,120 @@ async fn a_program_that_cannot_be_started_is_a_502_that_says_why() {
         let answer = Client::modern(&bridge, name, None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 502, says);
     }
-    assert!(bridge.children().is_empty(), "nothing half-made remains");
+    assert!(!home.path().join("ran").exists());
+    let none = || bridge.children().is_empty().then_some(());
+    procs::eventually(SETTLED, none).await.expect("nothing half-made remains");
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_is_a_502_that_says_why() {
+    cannot_be_started(&json!({})).await;
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_as_another_user_is_told_alike() {
+    if rustix::process::geteuid().is_root() {
+        cannot_be_started(&json!({ "runAs": "62100-62109" })).await;
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_has_too_many_processes_is_a_503() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = Home::without_key();
+    let marker = format!("marker={}", home.marker());
+    let mut servers = Map::new();
+    for (name, behaviour) in [("busy", "silent"), ("tight", "polite")] {
+        servers.insert(name.to_owned(), one(&server("hostile"), &[behaviour, &marker]));
+        servers[name]["runAs"] = json!("62110");
+    }
+    servers["tight"]["pids"] = json!(1);
+    let bridge = serve(&home, &servers);
+    let mut busy = Client::modern(&bridge, "busy", None);
+    let _connection = busy.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+    let threads =
+        || procs::with_marker(home.marker()).first().is_some_and(|&pid| procs::threads(pid) > 1).then_some(());
+    procs::eventually(SETTLED, threads).await.expect("it runs as that user, twice");
+    let answer = Client::modern(&bridge, "tight", None).call("act", json!({})).await.expect("an answer");
+    refused(&answer, 503, "the limit on processes is reached");
+}
+
+/// A file system in memory for so many files.
+struct FewFiles(std::path::PathBuf);
+
+impl FewFiles {
+    fn at(path: std::path::PathBuf, files: u32) -> Option<Self> {
+        fs::create_dir(&path).ok()?;
+        let few = Self(path);
+        few.mount(&format!("nr_inodes={files},mode=755")).then_some(few)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tollbridge-test"]).arg(&self.0).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for FewFiles {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).stderr(Stdio::null()).status();
+    }
+}
+
+#[tokio::test]
+async fn without_space_for_a_directory_new_work_is_turned_away_and_let_in_again() {
+    let home = Home::without_key();
+    // The root, the run's, and one request's.
+    let Some(few) = FewFiles::at(home.path().join("few"), 3) else { return };
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+    let mut servers = Map::new();
+    for (name, delay) in [("slow", "delay=100000"), ("quick", "delay=0")] {
+        let marker = format!("{name}={}", home.marker());
+        servers.insert(name.to_owned(), one(&server("hostile"), &["polite", delay, &marker]));
+    }
+    home.write(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers }));
+    let bridge = Bridge::start_in(&home, &[("RUNTIME_DIRECTORY", &few.0.to_string_lossy())]);
+    assert_eq!(Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer").text(), "done");
+    let run = fs::read_dir(&few.0).expect("ours").next().expect("that of the run").expect("ours").path();
+    let empty = || fs::read_dir(&run).is_ok_and(|mut left| left.next().is_none()).then_some(());
+    procs::eventually(SETTLED, empty).await.expect("the first request's is gone");
+    let mut slow = Client::modern(&bridge, "slow", None);
+    let connection = slow.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+    let marker = format!("slow={}", home.marker());
+    let started = || (!procs::with_marker(&marker).is_empty()).then_some(());
+    procs::eventually(SETTLED, started).await.expect("it has the last directory");
+    for _ in 0..3 {
+        let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+        refused(&answer, 503, "there is no space for its files");
+    }
+    drop(connection);
+    let again = async {
+        while Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer").status != 200 {}
+    };
+    tokio::time::timeout(SETTLED, again).await.expect("it is let in again");
+}
+
+#[tokio::test]
+async fn without_memory_for_a_process_new_work_is_turned_away_and_let_in_again() {
+    let home = Home::without_key();
+    let marker = format!("marker={}", home.marker());
+    let servers = [("quick".to_owned(), one(&server("hostile"), &["polite", &marker]))];
+    let bridge = serve(&home, &servers.into_iter().collect());
+    let mut client = Client::modern(&bridge, "quick", None);
+    for _ in 0..3 {
+        assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
+    }
+    // What it has already is enough for all but the stack of a child.
+    limit(bridge.worker(), Resource::As, procs::virtual_size(bridge.worker()) << 10);
+    for _ in 0..3 {
+        let answer = client.call("act", json!({})).await.expect("an answer");
+        refused(&answer, 503, "there is not enough memory");
+    }
+    limit(bridge.worker(), Resource::As, getrlimit(Resource::As).maximum.unwrap_or(u64::MAX));
+    assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
 }
 
 fn limit(process: u32, resource: Resource, to: u64) {
@@ -139,6 +282,8 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
     let before = getrlimit(Resource::Nofile).maximum.unwrap_or(20_000);
     // One more connection can be accepted, and no server's pipes be made.
     limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 4);
+    let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+    refused(&answer, 503, "the limit on open files is reached");
     for _ in 0..3 {
         let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 503, "");
@@ -197,6 +342,8 @@ async fn without_processes_new_work_is_turned_away_and_let_in_again() {
     let servers = [("quick".to_owned(), one(&server("hostile"), &["polite", &marker]))];
     let bridge = serve(&home, &servers.into_iter().collect());
     let Some(few) = FewProcesses::of(bridge.worker()) else { return };
+    let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+    refused(&answer, 503, "the limit on processes is reached");
     for _ in 0..3 {
         let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 503, "processes");
@@ -210,7 +357,7 @@ async fn without_processes_new_work_is_turned_away_and_let_in_again() {
 
 #[test]
 fn what_may_pass_is_told_from_what_will_not() {
-    for passes in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+    for passes in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::DQUOT] {
         assert!(SpawnError::from(passes).may_pass(), "{passes}");
     }
     for stays in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::TOOBIG, Errno::IO] {

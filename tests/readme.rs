@@ -245,6 +245,7 @@ fn upstream_errors() -> Vec<UpstreamError> {
         SpawnError::TooManyProcesses,
         SpawnError::TooManyFiles,
         SpawnError::OutOfMemory,
+        SpawnError::NoSpace,
         SpawnError::Stopping,
         SpawnError::Other(i32::try_from(NUMBER).unwrap()),
     ];

@@ -4,7 +4,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr;
 
-use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
+use rustix::process::{dumpable_behavior, set_dumpable_behavior};
 
 /// Becomes another user and group for good, in no other group, with a file mask that gives nothing to others.
 ///
@@ -52,8 +52,8 @@ fn set(uid: u32) -> u32 {
     let dumpable = dumpable_behavior();
     // SAFETY: the call reads no memory of ours. libc makes it for the calling thread alone.
     let before = unsafe { libc::setfsuid(uid) }.cast_unsigned();
-    if let Ok(DumpableBehavior::NotDumpable) = dumpable {
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Ok(dumpable) = dumpable {
+        let _ = set_dumpable_behavior(dumpable);
     }
     before
 }

@@ -5,6 +5,8 @@
 //!
 //! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
 
+mod error;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
@@ -30,6 +32,8 @@ use crate::upstream::confine::{Cell, Confiner};
 use crate::upstream::exec_as::{self, Change, Report};
 use crate::upstream::orphans::{self, Counts, Family, Kin, Place, Strangers};
 use crate::upstream::token_files::Cabinet;
+
+pub use error::SpawnError;
 
 /// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -81,81 +85,6 @@ pub enum Exit {
     Signal(i32),
     /// Nobody saw: it hangs in the kernel, or the runtime is going away.
     Unseen,
-}
-
-/// Why a server could not be started. Says nothing of the program or its arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SpawnError {
-    /// ENOENT, ENOTDIR.
-    #[error("the program, its interpreter or its working directory does not exist")]
-    NotFound,
-    /// EACCES, EPERM.
-    #[error("the program or its working directory may not be used by this user")]
-    NotPermitted,
-    /// ENOEXEC.
-    #[error("the program is neither an executable for this machine nor a script with a #! line")]
-    NotExecutable,
-    /// E2BIG.
-    #[error("the arguments and the environment are larger than the system allows")]
-    TooLarge,
-    /// No string of the system can hold a NUL.
-    #[error("an argument, a variable or a path holds a NUL")]
-    Nul,
-    /// EAGAIN.
-    #[error("the limit on processes is reached")]
-    TooManyProcesses,
-    /// EMFILE, ENFILE.
-    #[error("the limit on open files is reached")]
-    TooManyFiles,
-    /// ENOMEM.
-    #[error("there is not enough memory")]
-    OutOfMemory,
-    /// Everything is being ended.
-    #[error("the bridge is stopping")]
-    Stopping,
-    /// Anything else, by its errno.
-    #[error("the system refused (errno {0})")]
-    Other(i32),
-}
-
-impl SpawnError {
-    /// Whether it may go better a little later, without anybody mending anything.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::TooManyProcesses | Self::TooManyFiles | Self::OutOfMemory | Self::Stopping => true,
-            Self::NotFound | Self::NotPermitted | Self::NotExecutable | Self::TooLarge | Self::Nul | Self::Other(_) => {
-                false
-            }
-        }
-    }
-}
-
-impl From<Errno> for SpawnError {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::NOENT | Errno::NOTDIR => Self::NotFound,
-            Errno::ACCESS | Errno::PERM => Self::NotPermitted,
-            Errno::NOEXEC => Self::NotExecutable,
-            Errno::TOOBIG => Self::TooLarge,
-            Errno::AGAIN => Self::TooManyProcesses,
-            Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
-            Errno::NOMEM => Self::OutOfMemory,
-            other => Self::Other(other.raw_os_error()),
-        }
-    }
-}
-
-impl From<io::Error> for SpawnError {
-    fn from(error: io::Error) -> Self {
-        error.raw_os_error().map_or(Self::Other(0), |code| Errno::from_raw_os_error(code).into())
-    }
-}
-
-impl From<sys::Nul> for SpawnError {
-    fn from(_: sys::Nul) -> Self {
-        Self::Nul
-    }
 }
 
 impl Spawner {
@@ -427,5 +356,36 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unseen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Confinement;
+
+    #[test]
+    fn a_kernel_without_memory_leaves_nothing_half_made() {
+        let launch = StdioLaunch {
+            program: "/bin/true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            token_files: Vec::new(),
+            confinement: Confinement::default(),
+        };
+        sys::testing::where_nothing_can_be_started(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (lifecycle, confiner) = (Lifecycle::default(), Confiner::default());
+                let spawner = Spawner::new(&lifecycle, Strangers::Spare, confiner).unwrap();
+                let before = sys::testing::descriptors();
+                for _ in 0..3 {
+                    assert_eq!(spawner.spawn(&launch).map(|_| ()), Err(SpawnError::OutOfMemory));
+                }
+                assert_eq!(sys::testing::descriptors(), before);
+                assert_eq!(spawner.counts().groups, 0);
+            });
+        });
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
 use super::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
@@ -98,13 +98,34 @@ impl StdioServer {
             }
             match self.event().await {
                 Event::Stdout(Ok(n)) if n > 0 => self.spoke = true,
-                Event::Stdout(_) | Event::Drained => return self.lines.rest().ok_or_else(|| self.ended()),
+                Event::Stdout(_) | Event::Drained => {
+                    if let Some(rest) = self.lines.rest() {
+                        return Ok(rest);
+                    }
+                    self.last_words().await;
+                    return Err(self.ended());
+                }
                 Event::Stderr(Ok(n)) if n > 0 => self.errors.note(),
                 Event::Stderr(_) => self.stderr = None,
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
                 // The child no longer reads; what it has to say may still come.
                 Event::Stdin(_) => self.close_stdin(),
                 Event::Exited => self.drained = Some(Instant::now() + DRAIN),
+            }
+        }
+    }
+
+    /// Reads what the child has said of its end, which it may have said before it closed stdout. Cancel safe.
+    async fn last_words(&mut self) {
+        let until = *self.drained.get_or_insert_with(|| Instant::now() + DRAIN);
+        while self.stderr.is_some() {
+            match timeout_at(until, read(&mut self.stderr, self.errors.space())).await {
+                Ok(Ok(n)) if n > 0 => self.errors.note(),
+                Ok(_) => self.stderr = None,
+                Err(_) => return,
+            }
+            if Instant::now() > until {
+                return;
             }
         }
     }

@@ -342,11 +342,11 @@ fn describe() -> Value {
         name.starts_with("Cap") || matches!(*name, "Uid" | "Gid" | "Groups" | "NoNewPrivs" | "Umask")
     });
     let temporary = std::env::vars_os().find(|(name, _)| name == "TMPDIR").map(|(_, path)| path);
-    let listed = |prefix: &str| -> Vec<String> {
+    let asked = |prefix: &str| -> Vec<String> {
         let list = std::env::args().find_map(|argument| argument.strip_prefix(prefix).map(str::to_owned));
         list.iter().flat_map(|paths| paths.split(',')).map(str::to_owned).collect()
     };
-    let readable: Vec<_> = listed("open=").into_iter().filter(|path| can_read(path)).collect();
+    let readable: Vec<_> = asked("open=").into_iter().filter(|path| can_read(path)).collect();
     let mut names: Vec<_> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     names.sort();
     json!({
@@ -360,7 +360,7 @@ fn describe() -> Value {
         "temporary": temporary.as_ref().map(|path| path.to_string_lossy()),
         "wrote": temporary.as_ref().is_some_and(|path| std::fs::write(std::path::Path::new(path).join("left"), "x").is_ok()),
         "readable": readable,
-        "listable": listed("list=").iter().filter(|path| std::fs::read_dir(path).is_ok()).collect::<Vec<_>>(),
+        "listable": asked("list=").iter().filter(|path| std::fs::read_dir(path).is_ok()).collect::<Vec<_>>(),
         "arguments": std::env::args().collect::<Vec<_>>(),
     })
 }

@@ -107,6 +107,11 @@ pub fn resident(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
+/// How much a process has mapped, in KiB.
+pub fn virtual_size(pid: u32) -> u64 {
+    status(pid, "VmSize:")
+}
+
 /// The most resident memory a process ever had, in KiB.
 pub fn peak_resident(pid: u32) -> u64 {
     status(pid, "VmHWM:")
