@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::unprivileged::{FOR_RUN_AS, USER};
-use crate::support::{Client, Unprivileged, procs};
+use crate::support::{Bridge, Client, Unprivileged, procs};
 use crate::{NO_CAPABILITY, SETTLED, capabilities, config, description, is_empty};
 
 #[tokio::test]
@@ -56,6 +57,27 @@ async fn what_others_left_in_their_directories_is_removed_by_a_bridge_that_is_no
     procs::eventually(SETTLED, there).await.expect("one is being filled");
     bridge.stop_at_once();
     assert!(!run.exists(), "and that of the run with the bridge");
+}
+
+#[tokio::test]
+async fn nothing_of_other_users_outlives_a_bridge_that_is_not_root_and_is_killed() {
+    let Some(home) = Unprivileged::new() else { return };
+    let fields = json!({ "command": home.hostile(), "runAs": "61000-61999" });
+    let config = config(&home.0, &["stubborn", "family=yes", "delay=100000"], &fields);
+    for half in [Bridge::worker, Bridge::supervisor] {
+        let mut bridge = home.serve(config.clone(), FOR_RUN_AS);
+        let mut client = Client::modern(&bridge, "s", None);
+        let _connection = client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+        let there = || (procs::with_marker(home.0.marker()).len() == 4).then_some(());
+        procs::eventually(SETTLED, there).await.expect("a server and its family");
+        let server = procs::with_marker(home.0.marker())[0];
+        let run = fs::read_link(format!("/proc/{server}/cwd")).expect("root sees it");
+        let run = run.parent().expect("that of the run").to_owned();
+        procs::kill(half(&bridge), Signal::KILL);
+        let none = || (procs::with_marker(home.0.marker()).is_empty() && !run.exists()).then_some(());
+        procs::eventually(SETTLED, none).await.expect("neither processes nor directories");
+        bridge.ended(SETTLED).expect("the other half ends too");
+    }
 }
 
 #[tokio::test]
