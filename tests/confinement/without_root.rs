@@ -132,3 +132,30 @@ async fn what_leaves_its_group_as_another_user_ends_with_its_own_request_not_wit
     assert!(gone.is_some(), "{} are left", procs::with_marker(&marker).len());
     assert!(there().is_some(), "the older request goes on");
 }
+
+/// Becomes its arguments as on a kernel before 6.4: with a filter of system calls that refuses `PR_GET_AUXV` as unknown.
+const OLDER_KERNEL: &str = r#"
+import ctypes, os, platform, struct, sys
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_GET_AUXV = 38, 22, 0x41555856
+PRCTL = {"x86_64": 157, "aarch64": 167}[platform.machine()]
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+code = [(LOAD, 0, 0, 0), (EQUAL, 0, 3, PRCTL), (LOAD, 0, 0, 16), (EQUAL, 0, 1, PR_GET_AUXV),
+        (RETURN, 0, 0, 0x50000 | 22), (RETURN, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+filter = Filter(6, ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(filter), 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"#;
+
+#[tokio::test]
+async fn a_bridge_that_is_not_root_serves_on_a_kernel_that_does_not_tell_what_only_root_may_read() {
+    let Some(home) = Unprivileged::new() else { return };
+    let config = config(&home.0, &["polite"], &json!({ "command": home.hostile() }));
+    let bridge = home.serve_through(config, "", &["python3", "-c", OLDER_KERNEL]);
+    let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+    assert_eq!(answer.text(), "done");
+}
