@@ -123,7 +123,9 @@ async fn cannot_be_started(as_another: &Value) {
     for server in servers.values_mut() {
         server.as_object_mut().expect("an object").extend(as_another.as_object().expect("an object").clone());
     }
-    let bridge = serve(&home, &servers);
+    let admin = support::free_address();
+    let bridge = home.serve(json!({ "identity": [{ "kind": "local", "user": "alice" }],
+        "admin": { "listen": admin.to_string() }, "mcpServers": servers }));
     fs::remove_file(&gone).expect("ours");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("ours");
     // What a shell would run is no program either: no shell is involved.
@@ -141,6 +143,7 @@ async fn cannot_be_started(as_another: &Value) {
         refused(&answer, 502, says);
     }
     assert!(!home.path().join("ran").exists());
+    assert_eq!(support::metric(admin, "tollbridge_spawn_failures_total").await, Some(4.0));
     let none = || bridge.children().is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing half-made remains");
 }

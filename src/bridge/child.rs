@@ -51,12 +51,19 @@ impl Child {
     /// The next line that is UTF-8 and not empty. Cancel safe.
     pub(super) async fn line(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
-            let line = self.upstream.receive().await?;
+            let line = self.upstream.receive().await.inspect_err(|error| self.count(error))?;
             if std::str::from_utf8(&line).is_err() {
                 self.junk(&line)?;
             } else if !line.trim_ascii().is_empty() {
                 return Ok(line);
             }
+        }
+    }
+
+    /// A program that becomes another user first is known only now not to have been started.
+    fn count(&self, error: &UpstreamError) {
+        if matches!(error, UpstreamError::Spawn(_)) {
+            self.bridge.spawn_failed();
         }
     }
 

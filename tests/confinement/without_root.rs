@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::unprivileged::{FOR_RUN_AS, USER};
-use crate::support::{Client, Unprivileged, procs};
+use crate::support::{Bridge, Client, Unprivileged, procs};
 use crate::{NO_CAPABILITY, SETTLED, capabilities, config, description, is_empty};
 
 #[tokio::test]
@@ -56,6 +57,27 @@ async fn what_others_left_in_their_directories_is_removed_by_a_bridge_that_is_no
     procs::eventually(SETTLED, there).await.expect("one is being filled");
     bridge.stop_at_once();
     assert!(!run.exists(), "and that of the run with the bridge");
+}
+
+#[tokio::test]
+async fn nothing_of_other_users_outlives_a_bridge_that_is_not_root_and_is_killed() {
+    let Some(home) = Unprivileged::new() else { return };
+    let fields = json!({ "command": home.hostile(), "runAs": "61000-61999" });
+    let config = config(&home.0, &["stubborn", "family=yes", "delay=100000"], &fields);
+    for half in [Bridge::worker, Bridge::supervisor] {
+        let mut bridge = home.serve(config.clone(), FOR_RUN_AS);
+        let mut client = Client::modern(&bridge, "s", None);
+        let _connection = client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");
+        let there = || (procs::with_marker(home.0.marker()).len() == 4).then_some(());
+        procs::eventually(SETTLED, there).await.expect("a server and its family");
+        let server = procs::with_marker(home.0.marker())[0];
+        let run = fs::read_link(format!("/proc/{server}/cwd")).expect("root sees it");
+        let run = run.parent().expect("that of the run").to_owned();
+        procs::kill(half(&bridge), Signal::KILL);
+        let none = || (procs::with_marker(home.0.marker()).is_empty() && !run.exists()).then_some(());
+        procs::eventually(SETTLED, none).await.expect("neither processes nor directories");
+        bridge.ended(SETTLED).expect("the other half ends too");
+    }
 }
 
 #[tokio::test]
@@ -109,4 +131,31 @@ async fn what_leaves_its_group_as_another_user_ends_with_its_own_request_not_wit
     let gone = procs::eventually(SETTLED, none).await;
     assert!(gone.is_some(), "{} are left", procs::with_marker(&marker).len());
     assert!(there().is_some(), "the older request goes on");
+}
+
+/// Becomes its arguments as on a kernel before 6.4: with a filter of system calls that refuses `PR_GET_AUXV` as unknown.
+const OLDER_KERNEL: &str = r#"
+import ctypes, os, platform, struct, sys
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_GET_AUXV = 38, 22, 0x41555856
+PRCTL = {"x86_64": 157, "aarch64": 167}[platform.machine()]
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+code = [(LOAD, 0, 0, 0), (EQUAL, 0, 3, PRCTL), (LOAD, 0, 0, 16), (EQUAL, 0, 1, PR_GET_AUXV),
+        (RETURN, 0, 0, 0x50000 | 22), (RETURN, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+filter = Filter(6, ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(filter), 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"#;
+
+#[tokio::test]
+async fn a_bridge_that_is_not_root_serves_on_a_kernel_that_does_not_tell_what_only_root_may_read() {
+    let Some(home) = Unprivileged::new() else { return };
+    let config = config(&home.0, &["polite"], &json!({ "command": home.hostile() }));
+    let bridge = home.serve_through(config, "", &["python3", "-c", OLDER_KERNEL]);
+    let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+    assert_eq!(answer.text(), "done");
 }

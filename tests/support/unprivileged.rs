@@ -40,9 +40,16 @@ impl Unprivileged {
 
     /// Starts a bridge with these capabilities, as setpriv writes them, ambient as a service manager makes them.
     pub fn serve(&self, config: Value, capabilities: &str) -> Bridge {
+        self.serve_through(config, capabilities, &[])
+    }
+
+    /// The same through a program that, still as root, becomes the one which its arguments name.
+    pub fn serve_through(&self, config: Value, capabilities: &str, through: &[&str]) -> Bridge {
         let path = self.0.write(config);
         chown(&path, Some(USER), Some(USER)).expect("root may");
-        let mut command = Command::new("setpriv");
+        let (first, others) = through.split_first().unwrap_or((&"env", &[]));
+        let mut command = Command::new(first);
+        command.args(others).arg("setpriv");
         command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
         if !capabilities.is_empty() {
             command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
