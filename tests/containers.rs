@@ -145,7 +145,11 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let alive = Instance::own().to_string();
     let (stem, _) = alive.rsplit_once('.').expect("four parts");
     let (dead, other_boot) = (format!("{stem}.1"), alive.replacen(|c: char| c.is_ascii_hexdigit(), "z", 1));
-    let spared = [Some(alive.as_str()), Some("not-a-label"), None].map(|label| engine.somebody_elses(label));
+    let mut parts: Vec<&str> = alive.split('.').collect();
+    parts[1] = "1";
+    let unseen = parts.join(".");
+    let spared = [Some(alive.as_str()), Some("not-a-label"), Some(&unseen), None];
+    let spared = spared.map(|label| engine.somebody_elses(label));
     let swept = [&dead, &other_boot].map(|label| engine.somebody_elses(Some(label)));
     let (mut bridge, _) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
     let gone = || swept.iter().all(|id| !engine.has(id)).then_some(());
@@ -153,6 +157,8 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.text(), "done");
     assert!(bridge.stop().success());
+    let advice = format!("ps -aq --filter label=io.tollbridge.instance={unseen})");
+    assert_eq!(bridge.log().matches(&advice).count(), 1, "{}", bridge.log());
     for id in &spared {
         assert!(engine.has(id), "a container of somebody else is gone");
         engine.call(&["rm", "--force", id]);
