@@ -81,9 +81,8 @@ impl Instance {
     fn fate_of(&self, seen: Option<&Process>, is_there: bool) -> Fate {
         match seen {
             Some(process) if process.born == self.born && !process.ended => Fate::Alive,
-            Some(_) => Fate::Dead,
             None if is_there => Fate::Unseen,
-            None => Fate::Dead,
+            Some(_) | None => Fate::Dead,
         }
     }
 }
