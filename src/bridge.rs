@@ -29,6 +29,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::auth::{Authenticator, PeerAddr};
@@ -271,10 +272,12 @@ impl Bridge {
         self.metrics.spawn_failures.inc();
     }
 
-    /// Ends a server that its call no longer needs.
-    fn close_in_background(&self, upstream: Upstream, server: &Server) {
+    /// Ends a server that its call no longer needs; `closing` knows when that is done.
+    fn close_in_background(&self, upstream: Upstream, server: &Server, closing: &TaskTracker) {
         let (graces, hard) = (Graces::from(&server.process), self.lifecycle.hard.clone());
+        let closed = closing.token();
         self.lifecycle.spawn(async move {
+            let _closed = closed;
             tokio::select! {
                 () = upstream.close(graces) => {}
                 () = until_forced(&hard) => {}

@@ -55,7 +55,7 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
-        Ok((worker, way)) => watch(worker, way, &waited_for),
+        Ok((worker, place)) => watch(worker, place, &waited_for),
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
             ExitCode::FAILURE
@@ -84,12 +84,12 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
     let name = std::env::args_os().next().unwrap_or_else(|| "tollbridge".into());
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name).args(args).env(SUPERVISOR, getpid().as_raw_pid().to_string()).process_group(0);
-    let (way, theirs) = will::way()?;
+    let (place, theirs) = will::place()?;
     command.stdin(Stdio::from(theirs));
-    Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), way))
+    Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), place))
 }
 
-fn watch(worker: Pid, way: OwnedFd, signals: &Signals) -> ExitCode {
+fn watch(worker: Pid, place: OwnedFd, signals: &Signals) -> ExitCode {
     loop {
         let number = signals.wait();
         if let Some(&signal) = HANDED_ON.iter().find(|signal| signal.as_raw() == number) {
@@ -100,7 +100,7 @@ fn watch(worker: Pid, way: OwnedFd, signals: &Signals) -> ExitCode {
                 reap(None);
             };
             let _all_gone = descendants::end_all(Instant::now() + CLEARING, orphans::is_of_engine, reap_all);
-            if let Some(will) = will::read(way) {
+            if let Some(will) = will::read(place) {
                 will.execute(status.exit_status() == Some(0), reap_all);
             }
             return exit_code(status);

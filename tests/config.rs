@@ -109,7 +109,7 @@ fn a_container_is_shown_with_what_it_was_completed_by() {
         "image": { "image": "mcp/time:1", "args": ["sk-1"], "env": { "A": "sk-2", "HOME": "sk-3" }, "memory": "64MiB" },
         "raw": { "command": "docker", "args": ["-H", "sk-4", "run", "-i", "--init", "-v", "sk-5:/x", "mcp/time:2"],
                  "allowUnsafe": ["-v"] },
-        "gateway": { "command": "docker", "args": ["mcp", "gateway", "run"] } } }"#;
+        "gateway": { "command": "docker", "args": ["mcp", "gateway", "run"], "allowUnsafe": ["mcp"] } } }"#;
     let place = Place::new(text);
     symlink("/bin/sh", place.path().join("docker")).unwrap();
     let path = place.path().display().to_string();

@@ -140,12 +140,49 @@ async fn an_engine_that_is_gone_for_good_does_not_keep_the_bridge_from_ending() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_an_engine_hangs_what_it_has_not_ended_counts_against_the_limits() {
+    /// Longer than anything is waited for when a container is ended.
+    const LONG: Duration = Duration::from_secs(14);
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let mut impatient = image(&engine, "hostile", &["polite"]);
+    impatient["startTimeout"] = json!("700ms");
+    let config = json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "limits": { "perUser": 2, "queue": "100ms" },
+        "tokenStore": home.embedded(),
+        "mcpServers": { "impatient": impatient, "polite": image(&engine, "hostile", &["polite"]) },
+    });
+    let bridge = home.serve_with(config, &engine.environment());
+    let status = async |server: &str| {
+        let answer = Client::modern(&bridge, server, None).call("act", json!({})).await;
+        answer.expect("it is answered").status
+    };
+    let (hung, since) = (engine.hang(), Instant::now());
+    assert_eq!((status("impatient").await, status("impatient").await), (504, 504));
+    while since.elapsed() < LONG {
+        let asked = Instant::now();
+        assert_eq!(status("polite").await, 429, "after {:?}\n{}", since.elapsed(), bridge.log());
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    drop(hung);
+    let answered = Instant::now();
+    while status("polite").await != 200 {
+        assert!(answered.elapsed() < 2 * CLEARED, "the permits come back\n{}", bridge.log());
+    }
+    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let (engine, home) = (Engine::docker().await, Home::new());
     let alive = Instance::own().to_string();
     let (stem, _) = alive.rsplit_once('.').expect("four parts");
     let (dead, other_boot) = (format!("{stem}.1"), alive.replacen(|c: char| c.is_ascii_hexdigit(), "z", 1));
-    let spared = [Some(alive.as_str()), Some("not-a-label"), None].map(|label| engine.somebody_elses(label));
+    let mut parts: Vec<&str> = alive.split('.').collect();
+    parts[1] = "1";
+    let unseen = parts.join(".");
+    let spared = [Some(alive.as_str()), Some("not-a-label"), Some(&unseen), None];
+    let spared = spared.map(|label| engine.somebody_elses(label));
     let swept = [&dead, &other_boot].map(|label| engine.somebody_elses(Some(label)));
     let (mut bridge, _) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
     let gone = || swept.iter().all(|id| !engine.has(id)).then_some(());
@@ -153,6 +190,8 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.text(), "done");
     assert!(bridge.stop().success());
+    let advice = format!("ps -aq --filter label=io.tollbridge.instance={unseen})");
+    assert_eq!(bridge.log().matches(&advice).count(), 1, "{}", bridge.log());
     for id in &spared {
         assert!(engine.has(id), "a container of somebody else is gone");
         engine.call(&["rm", "--force", id]);

@@ -115,7 +115,7 @@ impl Talk {
         self.waits.store(false, Ordering::Relaxed);
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
         let before = std::mem::replace(&mut self.child.upstream, fresh);
-        self.bridge.close_in_background(before, &self.server);
+        self.bridge.close_in_background(before, &self.server, &self.closing);
         self.mirror().await?;
         let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
         self.child.upstream.send(&required.retry_of(&text, answers));

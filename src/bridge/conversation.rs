@@ -154,7 +154,7 @@ impl Conversation {
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End) {
         let Self { talk, hard, permit, .. } = self;
-        let Talk { call, server, child, outbox, mailbox, cancelled, asked, .. } = talk;
+        let Talk { call, server, child, outbox, mailbox, cancelled, asked, closing, .. } = talk;
         let mut upstream = child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
@@ -169,8 +169,9 @@ impl Conversation {
         if matches!(end, End::UpstreamLeft | End::DeadlinePassed) {
             upstream.explain();
         }
+        closing.close();
         tokio::select! {
-            () = upstream.close(Graces::from(&server.process)) => {}
+            _ = async { tokio::join!(upstream.close(Graces::from(&server.process)), closing.wait()) } => {}
             // Dropping a server is killing it.
             () = until_forced(&hard) => {}
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio_util::task::TaskTracker;
 
 use super::answer::Answered;
 use super::call::{Call, Purpose};
@@ -69,6 +70,8 @@ pub(super) struct Talk {
     pub(super) parked: Option<Parked>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
+    /// Servers before this one that are being ended.
+    pub(super) closing: TaskTracker,
 }
 
 /// How far the work has come.
@@ -119,6 +122,7 @@ impl Talk {
             required: None,
             parked: None,
             settled: None,
+            closing: TaskTracker::new(),
         }
     }
 

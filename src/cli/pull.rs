@@ -49,8 +49,9 @@ fn pull(config: &Config) -> Result<(), Stop> {
     for server in config.servers.values() {
         let Plan::Container(plan) = &server.plan else { continue };
         let image = plan.image.fixed_text().unwrap_or_default();
-        if !seen.insert((plan.engine.program.clone(), plan.engine.args.clone(), plan.engine.env.clone(), image.clone()))
-        {
+        let engine = &plan.engine;
+        let how = (engine.program.clone(), engine.args.clone(), engine.env.clone(), plan.pull.clone());
+        if !seen.insert((how, image.clone())) {
             continue;
         }
         let outcome = match pull_one(plan, &image) {
@@ -69,7 +70,7 @@ fn pull(config: &Config) -> Result<(), Stop> {
 fn pull_one(plan: &ContainerPlan, image: &str) -> io::Result<()> {
     let engine = &plan.engine;
     let mut command = Command::new(&engine.program);
-    command.args(&engine.args).args(["pull", "--quiet", image]).env_clear();
+    command.args(&engine.args).args(["pull", "--quiet"]).args(&plan.pull).arg(image).env_clear();
     command.envs(OF_REGISTRIES.iter().filter_map(|name| Some((name, Environment::Process.read(name)?))));
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;

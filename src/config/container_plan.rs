@@ -63,6 +63,8 @@ pub(super) struct Completed {
     pub image: Template,
     /// What it lacked.
     pub added: Vec<String>,
+    /// What a pull must be told, too.
+    pub pull: Vec<String>,
     /// How many arguments were written.
     pub arguments: usize,
 }
@@ -141,7 +143,7 @@ impl Loader<'_> {
         let text = draft.text.as_ref().map(|text| text.as_str());
         self.check_image(&draft.at, text, rules);
         let image = Template::fixed(draft.source.clone(), text.unwrap_or_default());
-        Some(Completed { image, added: missing(run, limits), arguments: drafts.len() })
+        Some(Completed { image, added: missing(run, limits), pull: of_pull(run), arguments: drafts.len() })
     }
 
     /// Checks that `allowUnsafe` names only options that would be refused; some of this `run` are not known here.
@@ -218,14 +220,14 @@ impl Loader<'_> {
 
     /// The plan of a container that `client` starts with its argument `run` at this place.
     pub(super) fn container(&self, mut client: StdioPlan, run: usize, completed: Completed) -> ContainerPlan {
-        let Completed { image, mut added, arguments } = completed;
+        let Completed { image, mut added, pull, arguments } = completed;
         self.inherit_of_clients(&mut client.env);
         added.extend(client.token_files.iter().map(|file| format!("--env={}", file.variable)));
         let options = added.iter().map(|option| Template::fixed(Source::Bridge, option));
         let options_at = (run + 1).min(client.args.len());
         client.args.splice(options_at..options_at, options);
         let engine = Arc::new(engine(&client, run));
-        ContainerPlan { engine, image, client, options_at, added, arguments }
+        ContainerPlan { engine, image, client, options_at, added, pull, arguments }
     }
 
     fn inherit_of_clients(&self, env: &mut Vec<(String, Template)>) {
@@ -286,6 +288,16 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
         ),
     ];
     options.into_iter().filter(|(_, written)| !written).map(|(option, _)| option).collect()
+}
+
+/// The options by which an image is chosen and got, in a form that `pull` takes.
+fn of_pull(run: &Run<'_>) -> Vec<String> {
+    const OF_IMAGES: [&str; 7] =
+        ["--arch", "--authfile", "--disable-content-trust", "--os", "--platform", "--tls-verify", "--variant"];
+    let options = run.options.iter().filter(|option| OF_IMAGES.contains(&option.name));
+    options
+        .map(|option| option.value.map_or(option.name.to_owned(), |value| format!("{}={value}", option.name)))
+        .collect()
 }
 
 /// What the engine's client is confined to: the limits are the container's.

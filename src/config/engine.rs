@@ -85,6 +85,8 @@ pub struct ContainerPlan {
     pub options_at: usize,
     /// The options that the bridge added to those that were written.
     pub added: Vec<String>,
+    /// The options that say of which machine the image is, and how it is got: `pull` must be told the same.
+    pub pull: Vec<String>,
     /// How many arguments were written: those of the program in the container, or those of the client.
     pub arguments: usize,
 }

@@ -45,7 +45,7 @@ impl Loader<'_> {
         let program = program.unwrap_or_default();
         let confinement = of_client(None);
         let client = StdioPlan { program, args, env, token_files, cwd: None, confinement };
-        let plan = self.container(client, 0, Completed { image, added, arguments: drafts.len() });
+        let plan = self.container(client, 0, Completed { image, added, pull: Vec::new(), arguments: drafts.len() });
         self.check_client(&at.key("env"), &plan.client);
         Some(plan)
     }

@@ -1,11 +1,12 @@
 //! What a worker leaves to its supervisor: what to clear away, outside its own processes, if it cannot do so itself.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Config, Engine};
 use crate::descendants;
@@ -43,17 +44,16 @@ impl Will {
         }
     }
 
-    /// Hands it to the supervisor, which has made our stdin the way to it.
+    /// Hands it to the supervisor, which has made our stdin the place for it.
     ///
     /// # Errors
-    /// If there is no way, or it is too long.
+    /// If there is no such place, or no memory for it.
     pub fn leave(&self) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        match rustix::io::write(rustix::stdio::stdin(), &text)? {
-            written if written == text.len() => Ok(()),
-            _ => Err(io::ErrorKind::WriteZero.into()),
-        }
+        let place = rustix::io::dup(rustix::stdio::stdin())?;
+        // At its start, whatever else has been written: there is one will.
+        std::fs::File::from(place).write_all_at(&text, 0)
     }
 
     /// Clears away, the engines' clients too. `in_order` is whether the worker has ended as it should, with nothing in the
@@ -75,15 +75,40 @@ impl Will {
     }
 }
 
-/// The way of a will: our end, and the worker's.
-pub(super) fn way() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
+/// A place for a will: a file in memory, our end and the worker's. However long the will is, the worker waits for nobody.
+pub(super) fn place() -> io::Result<(OwnedFd, OwnedFd)> {
+    // Some kernels make no other file in memory than one that nobody can run, and older ones do not know of such.
+    let make = |more| memfd_create("tollbridge-will", MemfdFlags::CLOEXEC | more);
+    let place = make(MemfdFlags::NOEXEC_SEAL).or_else(|_| make(MemfdFlags::empty()))?;
+    let theirs = place.try_clone()?;
+    Ok((place, theirs))
 }
 
-/// The will that has come on this way, if there is one.
-pub(super) fn read(way: OwnedFd) -> Option<Will> {
+/// The will that has been left in this place, if there is one and it is whole.
+pub(super) fn read(place: OwnedFd) -> Option<Will> {
     let mut text = Vec::new();
-    // It ends where nothing more is there, even if something that the worker started holds the other end.
-    let _ = std::fs::File::from(way).read_to_end(&mut text);
+    let mut place = std::fs::File::from(place);
+    place.rewind().ok()?;
+    place.read_to_end(&mut text).ok()?;
     serde_json::from_slice(text.strip_suffix(b"\n")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_will_is_read_whole_however_long_it_is_and_not_at_all_if_it_is_not_whole() {
+        let directories: Vec<PathBuf> = (0..50_000).map(|n| format!("/somewhere/{n}").into()).collect();
+        let will = Will { instance: "a.1.1.1".to_owned(), engines: Vec::new(), token_directories: directories };
+        let mut text = serde_json::to_vec(&will).unwrap();
+        text.push(b'\n');
+        let (ours, theirs) = place().unwrap();
+        std::fs::File::from(theirs).write_all_at(&text, 0).unwrap();
+        assert_eq!(read(ours).unwrap().token_directories, will.token_directories);
+
+        let (ours, theirs) = place().unwrap();
+        std::fs::File::from(theirs).write_all_at(&text[..text.len() - 1], 0).unwrap();
+        assert!(read(ours).is_none());
+    }
 }

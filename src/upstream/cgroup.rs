@@ -286,6 +286,12 @@ impl Leaf {
         let _ = self.write("cgroup.kill", "1");
     }
 
+    /// Whether there are processes in it, or in a group within it; one that cannot be read has none.
+    pub(super) fn is_populated(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "populated 1")
+    }
+
     /// Removes it, and returns whether it is gone: not while something in it is.
     pub(super) fn remove(&self) -> bool {
         removed(&self.path)

@@ -24,8 +24,12 @@ use crate::instance::{self, Held};
 use crate::lifecycle::Lifecycle;
 use crate::privilege;
 
-/// How long the processes of a killed control group may take to be gone before a request goes on without them.
+/// How long the processes of a killed control group usually take to be gone at most.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often to look whether they are: until then, and after it.
+const OFTEN: Duration = Duration::from_millis(20);
+const RARELY: Duration = Duration::from_millis(500);
 
 /// How long the removal of one request's files goes on before that of others has its turn.
 const TURN: Duration = Duration::from_millis(50);
@@ -216,17 +220,19 @@ impl Cell {
         }
     }
 
-    /// Waits until nothing is in the control group, which was killed, and removes it.
+    /// Waits until nothing is in the control group, which was killed, and removes it. What is empty and cannot be removed,
+    /// because there are groups in it, is left to be tidied.
     pub(super) async fn emptied(&mut self) {
-        let (deadline, mut pause) = (Instant::now() + PATIENCE, Duration::from_micros(500));
+        let (began, mut pause) = (Instant::now(), Duration::from_micros(500));
         while let Some(leaf) = &self.leaf {
             if leaf.remove() {
                 self.leaf = None;
-            } else if Instant::now() > deadline {
+            } else if began.elapsed() > PATIENCE && !leaf.is_populated() {
                 return;
             } else {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(20));
+                let longest = if began.elapsed() > PATIENCE { RARELY } else { OFTEN };
+                pause = (pause * 2).min(longest);
             }
         }
     }

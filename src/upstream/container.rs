@@ -11,6 +11,7 @@ mod yard;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub const INSTANCE_LABEL: &str = "io.tollbridge.instance";
 /// Says which request of that run.
 pub const REQUEST_LABEL: &str = "io.tollbridge.request";
 
-/// How long the end of a request waits for its container to be gone; after that only the yard does.
+/// How long a container usually takes to be gone at most; after that its client is killed, and its token taken away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often token files of dead runs are looked for.
@@ -83,7 +84,7 @@ impl Containers {
         client.args.splice(options_at..options_at, options(&request, &files));
         let mut name = Name::new(self.yard(&engine), &request);
         let client = StdioServer::start(&self.spawner, client, limits, token).inspect_err(|_| name.forget())?;
-        Ok(ContainerServer { client, name, _files: files })
+        Ok(ContainerServer { client, name, files })
     }
 
     fn yard(&self, engine: &Arc<Engine>) -> &Arc<Yard> {
@@ -138,21 +139,26 @@ pub struct ContainerServer {
     /// The engine's client, through which it speaks.
     pub(super) client: StdioServer,
     name: Name,
-    _files: TokenFiles,
+    files: TokenFiles,
 }
 
 impl ContainerServer {
-    /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more; not
-    /// for ever, if the engine does not answer.
+    /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more, however
+    /// long the engine takes.
     pub async fn close(self, graces: Graces) {
-        let Self { client, mut name, _files } = self;
+        let Self { client, mut name, files } = self;
         let until = Instant::now() + graces.eof + graces.term + PATIENCE;
         let remove = async {
             name.evict();
             sleep_until(until).await;
         };
         let exit = client.close_client(graces, remove).await;
-        let _ = timeout_at(until, name.end(exit)).await;
+        let mut end = pin!(name.end(exit));
+        if timeout_at(until, &mut end).await.is_err() {
+            // The engine may never answer again; a token does not wait for that.
+            drop(files);
+            end.await;
+        }
     }
 }
 

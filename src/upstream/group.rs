@@ -35,9 +35,6 @@ use crate::upstream::token_files::Cabinet;
 
 pub use error::SpawnError;
 
-/// How long to wait for a process that SIGKILL was sent to; then it hangs in the kernel and is left to the sweep.
-const KILL_GRACE: Duration = Duration::from_secs(5);
-
 /// How long the client of a container engine that nobody waits for may take to end: as long as it makes a container, it
 /// is not killed.
 const CLIENT_GRACE: Duration = Duration::from_secs(10);
@@ -262,8 +259,8 @@ impl Group {
     }
 
     /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
-    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Dropping the future is as dropping
-    /// the group.
+    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Resolves when nothing
+    /// of it is left, however long that takes. Dropping the future is as dropping the group.
     pub async fn close(self, graces: Graces) -> Exit {
         if !self.ends_within(graces.eof).await {
             self.signal(Signal::TERM);
@@ -296,15 +293,16 @@ impl Group {
         timeout(grace, self.ended()).await.is_ok()
     }
 
+    /// As long as it hangs in the kernel it has not ended.
     async fn kill(&self) {
         self.signal(Signal::KILL);
-        self.ends_within(KILL_GRACE).await;
+        self.ended().await;
     }
 
     async fn bury(mut self) -> Exit {
         let exit = self.finish();
         self.cell.emptied().await;
-        self.family.looked_after().await;
+        self.family.looked_after(self.place).await;
         exit
     }
 

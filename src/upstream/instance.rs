@@ -5,7 +5,8 @@ use std::fmt;
 use std::fs;
 use std::sync::OnceLock;
 
-use rustix::process::{Pid, getpid};
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid, test_kill_process};
 
 use crate::descendants::Process;
 
@@ -28,7 +29,7 @@ pub enum Fate {
     Dead,
     /// It was on another machine, or on this one before it was started anew.
     OfAnotherBoot,
-    /// It cannot be seen from here.
+    /// It cannot be told from here: it is in another PID namespace, or its process may not be looked at.
     Unseen,
 }
 
@@ -69,11 +70,26 @@ impl Instance {
         if self.namespace != own.namespace {
             return Fate::Unseen;
         }
-        match Pid::from_raw(self.pid).and_then(Process::read) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Fate::Dead };
+        // Asked for first: it may end between the two questions.
+        let is_there = is_there(pid);
+        self.fate_of(Process::read(pid).as_ref(), is_there)
+    }
+
+    /// What has become of it, if this is what is seen of its process. What of another user's process can be read depends on
+    /// how `/proc` is mounted; whether there is one does not.
+    fn fate_of(&self, seen: Option<&Process>, is_there: bool) -> Fate {
+        match seen {
             Some(process) if process.born == self.born && !process.ended => Fate::Alive,
-            _ => Fate::Dead,
+            None if is_there => Fate::Unseen,
+            Some(_) | None => Fate::Dead,
         }
     }
+}
+
+/// Whether there is a process with this id, whoever's it is.
+fn is_there(pid: Pid) -> bool {
+    test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 impl fmt::Display for Instance {
@@ -101,6 +117,21 @@ mod tests {
         assert_eq!(Instance { pid: i32::MAX, ..own.clone() }.fate(), Fate::Dead);
         assert_eq!(Instance { namespace: "1".into(), pid: i32::MAX, ..own.clone() }.fate(), Fate::Unseen);
         assert_eq!(Instance { boot: "x".into(), ..own }.fate(), Fate::OfAnotherBoot);
+    }
+
+    #[test]
+    fn a_process_that_may_not_be_looked_at_is_not_taken_for_dead() {
+        let own = Instance::own();
+        let seen = Process::read(getpid()).unwrap();
+        assert_eq!(own.fate_of(Some(&seen), true), Fate::Alive);
+        assert_eq!(own.fate_of(Some(&Process { ended: true, ..seen }), true), Fate::Dead, "it waits to be reaped");
+        assert_eq!(own.fate_of(None, true), Fate::Unseen);
+        assert_eq!(own.fate_of(None, false), Fate::Dead);
+        assert!(is_there(getpid()) && !is_there(Pid::from_raw(i32::MAX).unwrap()));
+    }
+
+    #[test]
+    fn only_what_was_written_so_is_read() {
         for text in ["", "a", "a.b.c.d", "a.1.1", "a.1.1.1.1", ".1.1.1", "a..1.1", "a.1.1.-1"] {
             assert_eq!(Instance::parse(text), None, "{text:?}");
         }

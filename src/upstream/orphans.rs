@@ -90,13 +90,37 @@ pub(super) struct Family {
     session: i32,
     ticks_per_second: u64,
     group_ended: Notify,
-    /// How many looks have begun; the last that is done, and the last that found nothing to do.
+    /// How many looks have begun, and what is known of those that are done.
     begun: AtomicU64,
-    done: watch::Sender<(u64, u64)>,
+    done: watch::Sender<Done>,
     /// The last look found something that had left its group.
     storm: AtomicBool,
     orphans: AtomicUsize,
     orphans_ended: AtomicU64,
+}
+
+/// What is known of the looks that are done.
+#[derive(Debug, Default)]
+struct Done {
+    /// The last one.
+    last: u64,
+    /// The last that found nothing to do.
+    idle: u64,
+    /// The groups of which the last one has found something that has not ended, though it was killed.
+    haunted: HashSet<u64>,
+}
+
+impl Done {
+    /// Nobody looks any more.
+    fn for_ever() -> Self {
+        Self { last: u64::MAX, idle: u64::MAX, haunted: HashSet::new() }
+    }
+
+    /// Whether nothing is left of a group that ended before the look with this number: a look kills, the one after that
+    /// reaps, and then what the dead have left is killed and reaped.
+    fn is_over(&self, next: u64, Place(serial): Place) -> bool {
+        self.idle >= next || (self.last >= next.saturating_add(3) && !self.haunted.contains(&serial))
+    }
 }
 
 #[derive(Default)]
@@ -206,18 +230,17 @@ impl Family {
         }
     }
 
-    /// Waits, if there are orphans, until it has been looked for those of a group that has just ended: so whoever starts
-    /// many is held up by the ending of them.
-    pub(super) async fn looked_after(&self) {
+    /// Waits, if there are orphans, until those of a group that has just ended are gone, however long that takes: so whoever
+    /// starts many is held up by the ending of them.
+    pub(super) async fn looked_after(&self, place: Place) {
         if !self.storm.load(Relaxed) && !descendants::has_orphans() {
             return;
         }
         // One that is going on has begun too early.
         let next = self.begun.load(Relaxed) + 1;
         let mut done = self.done.subscribe();
-        // It kills, the one after that reaps, and then what the dead have left is killed and reaped.
-        let enough = done.wait_for(|&(last, idle)| idle >= next || last >= next + 3);
-        let _ = tokio::time::timeout(PATIENCE.1, enough).await;
+        // An error says that the family is gone.
+        let _ = done.wait_for(|done| done.is_over(next, place)).await;
     }
 
     /// Ends every process below this one but those of container engines, and returns whether no other is left. No group
@@ -263,14 +286,15 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
         }
         // What has ended may have left orphans itself.
         restless = look.killed + look.buried + look.dying > 0;
-        family.done.send_modify(|(last, idle)| {
-            *last = begun;
-            *idle = if restless { *idle } else { begun };
+        family.done.send_modify(|done| {
+            let idle = if restless { done.idle } else { begun };
+            *done = Done { last: begun, idle, haunted: look.haunted };
         });
         let progress = look.killed + look.buried > 0;
         patience = if restless && !progress { (patience * 2).min(PATIENCE.1) } else { PATIENCE.0 };
         let given_up = !restless || patience == PATIENCE.1;
         if lifecycle.soft.is_cancelled() && family.counts().groups == 0 && given_up {
+            family.done.send_replace(Done::for_ever());
             return;
         }
     }
@@ -285,6 +309,8 @@ struct Look {
     buried: usize,
     /// Whatever was killed, now or before, and could not be reaped yet.
     dying: usize,
+    /// The groups that this belongs to, as far as marks tell.
+    haunted: HashSet<u64>,
 }
 
 /// A child of ours that did not lead a running group when looked at.
@@ -380,6 +406,12 @@ impl Family {
         Ok(children.into_iter().filter_map(Candidate::pin))
     }
 
+    /// The number of the group whose mark a process bears; 0 is that of all clients.
+    fn serial_of(&self, candidate: &Candidate) -> Option<u64> {
+        let distance = self.first_mark.zip(candidate.mark).and_then(|(first, mark)| first.checked_sub(mark));
+        distance.filter(|&serial| serial < FAMILY)
+    }
+
     /// Judges a child whose mark was read before now.
     fn judge(&self, candidate: &Candidate) -> Verdict {
         let table = self.table();
@@ -389,8 +421,7 @@ impl Family {
         if let Some(by) = table.abandoned.get(&candidate.pid) {
             return if candidate.ended || Instant::now() >= *by { Verdict::Bury } else { Verdict::Wait };
         }
-        let distance = self.first_mark.zip(candidate.mark).and_then(|(first, mark)| first.checked_sub(mark));
-        match distance.filter(|&serial| serial < FAMILY) {
+        match self.serial_of(candidate) {
             Some(0) if candidate.ended => Verdict::Reap,
             Some(0) if candidate.session != self.session => Verdict::Spare,
             Some(serial @ 1..) => match table.groups.get(&serial) {
@@ -414,6 +445,7 @@ impl Family {
             self.table().abandoned.remove(&candidate.pid);
         } else {
             look.dying += 1;
+            look.haunted.extend(self.serial_of(candidate));
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::upstream::group::{Exit, Graces, SpawnError, Spawner};
 const QUESTION: Duration = Duration::from_secs(5);
 /// How long it may take to remove what one call names.
 const REMOVAL: Duration = Duration::from_secs(15);
+/// How long a client that has answered, or was killed, may take to be gone.
+const LAST: Duration = Duration::from_secs(5);
 /// The most that an answer may be, bytes.
 const ANSWER: u64 = 1 << 20;
 /// The most containers in one call: it takes some fifty of them at a time.
@@ -108,7 +110,8 @@ impl Client {
             Answer { said, exit: group.exited().await }
         });
         let answer = answer.await.map_err(|_| CallError::TimedOut);
-        group.close(Graces { eof: Duration::ZERO, term: Duration::ZERO }).await;
+        // Dropped at the end of its time, it is left to the sweep.
+        let _ = timeout(LAST, group.close(Graces { eof: Duration::ZERO, term: Duration::ZERO })).await;
         answer
     }
 }

@@ -1,13 +1,14 @@
 //! One engine's containers of this run: which live, which have ended and are to be gone, and the one task that sees to
 //! it. However many end at once, however long the engine hangs, it is one look at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::INSTANCE_LABEL;
 use super::client::{CallError, Client};
 use crate::config::Engine;
 use crate::lifecycle::Lifecycle;
@@ -127,10 +128,11 @@ impl Yard {
     async fn work(&self, lifecycle: &Lifecycle) {
         let mut next_sweep = Instant::now();
         let mut failures = Failures::default();
+        let mut unseen = BTreeSet::new();
         loop {
             let now = Instant::now();
             if now >= next_sweep {
-                failures.note(self.sweep().await);
+                failures.note(self.sweep(&mut unseen).await);
                 next_sweep = now + SWEEP;
             }
             let looked = self.look().await;
@@ -160,22 +162,51 @@ impl Yard {
         if strays.is_empty() { Ok(()) } else { self.client.remove(&strays).await }
     }
 
-    /// Removes the containers of dead runs.
-    async fn sweep(&self) -> Result<(), CallError> {
+    /// Removes the containers of dead runs. `unseen` are the runs that could not be judged when it was last looked.
+    async fn sweep(&self, unseen: &mut BTreeSet<String>) -> Result<(), CallError> {
         let is_local = self.engine().is_local();
-        let is_dead = |label: &str| match Instance::parse(label).map(|instance| instance.fate()) {
-            Some(Fate::Dead) => true,
-            Some(Fate::OfAnotherBoot) => is_local,
-            Some(Fate::Alive | Fate::Unseen) | None => false,
+        let fate = |label: &str| match Instance::parse(label).map(|instance| instance.fate()) {
+            Some(Fate::OfAnotherBoot) if is_local => Fate::Dead,
+            fate => fate.unwrap_or(Fate::Unseen),
         };
-        let labelled = self.client.labelled().await?;
-        let dead: Vec<String> = labelled.into_iter().filter(|(_, label)| is_dead(label)).map(|(id, _)| id).collect();
+        let (mut dead, mut others) = (Vec::new(), Vec::new());
+        for (id, label) in self.client.labelled().await? {
+            match fate(&label) {
+                Fate::Dead => dead.push(id),
+                Fate::OfAnotherBoot | Fate::Unseen => others.push(label),
+                Fate::Alive => {}
+            }
+        }
+        self.tell_of(&others, unseen);
         if !dead.is_empty() {
             tracing::info!(count = dead.len(), "removing the containers of bridges that have died");
             self.client.remove(&dead).await?;
         }
         Ok(())
     }
+
+    /// Says once of each run that it cannot be judged from here, with what to do if it has died: nobody else will.
+    fn tell_of(&self, labels: &[String], told: &mut BTreeSet<String>) {
+        for (label, count) in news(labels, told) {
+            let client = self.engine().program.display();
+            let filter = format!("{INSTANCE_LABEL}={label}");
+            tracing::warn!(
+                count,
+                "there are containers of a bridge that cannot be seen from here (in another container or machine, or \
+                 hidden in /proc); if it has died, remove them: {client} rm -f $({client} ps -aq --filter label={filter})"
+            );
+        }
+    }
+}
+
+/// How often each label is there that was not the last time; from now on those that are there are the last time's.
+fn news(labels: &[String], told: &mut BTreeSet<String>) -> BTreeMap<String, usize> {
+    let mut news = BTreeMap::new();
+    for label in labels.iter().filter(|label| !told.contains(*label)) {
+        *news.entry(label.clone()).or_default() += 1;
+    }
+    *told = labels.iter().cloned().collect();
+    news
 }
 
 impl Table {
@@ -185,8 +216,9 @@ impl Table {
 
     /// Takes note of what was there when a look began, and tells what must be removed.
     fn judge(&mut self, names: &[String], began: Instant) -> Vec<String> {
+        let there: HashSet<&str> = names.iter().map(String::as_str).collect();
         self.ended.retain(|name, ended| {
-            if ended.client.is_none_or(|at| at >= began) || names.contains(name) {
+            if ended.client.is_none_or(|at| at >= began) || there.contains(name.as_str()) {
                 return true;
             }
             ended.looks -= 1;
@@ -286,5 +318,13 @@ mod tests {
         let pauses: Vec<_> = (0..6).map(|_| failures.note(Err(CallError::TimedOut)).as_millis()).collect();
         assert_eq!(pauses, [300, 600, 1200, 2000, 2000, 2000]);
         assert_eq!(failures.note(Ok(())), ROUND);
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_judged_is_told_of_once() {
+        let mut told = BTreeSet::new();
+        assert_eq!(news(&names(&["a", "b", "a"]), &mut told), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
+        assert_eq!(news(&names(&["a", "c"]), &mut told), [("c".to_owned(), 1)].into());
+        assert_eq!(news(&names(&["b"]), &mut told), [("b".to_owned(), 1)].into(), "it is another time");
     }
 }

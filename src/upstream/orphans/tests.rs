@@ -101,6 +101,41 @@ fn a_client_that_is_left_to_itself_is_killed_only_when_its_time_is_over() {
 }
 
 #[test]
+fn a_group_is_over_when_nothing_of_it_is_left_whatever_others_leave() {
+    let done = |last, idle, haunted: &[u64]| Done { last, idle, haunted: haunted.iter().copied().collect() };
+    let (next, place) = (5, Place(7));
+    for (done, is_over) in [
+        (done(4, 4, &[]), false),
+        (done(5, 5, &[]), true),
+        (done(7, 4, &[]), false),
+        (done(8, 4, &[]), true),
+        (done(8, 4, &[6]), true),
+        (done(8, 4, &[7]), false),
+        (done(800, 4, &[6, 7]), false),
+        (Done::for_ever(), true),
+    ] {
+        assert_eq!(done.is_over(next, place), is_over, "{done:?}");
+    }
+}
+
+#[test]
+fn what_was_killed_and_has_not_ended_is_told_of_by_its_group() {
+    let family = family(Strangers::End);
+    let place = family.join().unwrap();
+    family.leave(place);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let pinned = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mark = family.first_mark.map(|first| first - place.0);
+    let orphan = Candidate { pid, pinned, ..candidate(mark, 0) };
+    let mut look = Look::default();
+    family.bury(&orphan, &mut look);
+    assert_eq!((look.dying + look.buried, look.haunted.contains(&place.0)), (1, look.dying == 1));
+    // It may have been reaped already.
+    let _ = child.wait();
+}
+
+#[test]
 fn nothing_can_be_started_once_everything_is_being_ended() {
     let family = family(Strangers::Spare);
     family.table().closed = true;
