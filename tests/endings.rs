@@ -291,11 +291,11 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
         let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 503, "");
     }
-    // Nearly all are in use now.
-    let used = procs::descriptors(worker) as u64;
-    limit(worker, Resource::Nofile, used + 1 + used / 50);
     let shed = async {
         loop {
+            // Nearly all are in use now; connections that have just been closed may be among them.
+            let used = procs::descriptors(worker) as u64;
+            limit(worker, Resource::Nofile, used + 1 + used / 50);
             let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
             if answer.response().to_string().contains("short of file descriptors") {
                 break answer;
