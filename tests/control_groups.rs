@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::home::TOLLBRIDGE;
 use support::mcp::Era;
 use support::{Bridge, Client, Home, procs, server};
 
@@ -160,7 +159,7 @@ async fn a_bridge_that_is_not_alone_in_its_group_says_that_it_cannot_limit_and_e
     assert!(procs::with_marker(home.marker()).is_empty());
 }
 
-/// A service as README describes it, with the user, paths and configuration of this test.
+/// A service as README describes it, with the configuration of this test.
 struct Service {
     name: String,
     directory: tempfile::TempDir,
@@ -179,7 +178,6 @@ impl Service {
         let readme = fs::read_to_string("README.md").expect("README.md");
         let unit = readme.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit");
         let unit = unit
-            .replace("/usr/local/bin/tollbridge", TOLLBRIDGE)
             .replace("/etc/tollbridge/tollbridge.json", &config_file.to_string_lossy())
             .replace("/etc/tollbridge/environment", &directory.path().join("environment").to_string_lossy())
             .replace(
