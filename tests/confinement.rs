@@ -241,7 +241,7 @@ async fn a_fork_bomb_and_a_memory_hog_are_held_to_their_limits() {
         fields.as_object_mut().expect("an object").extend(run_as.as_object().expect("an object").clone());
         let bridge = home.serve(config(&home, &["hog"], &fields));
         let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
-        assert_eq!(answer.status, 502, "it was not given 512 MiB: {answer:?}");
+        assert_eq!(answer.error_code(), Some(-32603), "it was not given 512 MiB: {answer:?}");
     }
 }
 
