@@ -84,6 +84,9 @@ async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
     assert_eq!(here.relay.deliver_by_key("key", "once more".into()).await, Ok(()));
     assert_eq!(received(&mut mailbox).await, "once");
     assert_eq!(received(&mut mailbox).await, "once more");
+    // What comes after it in order has arrived: from here on it would be taken for the one that is published again.
+    assert_eq!(here.relay.deliver(&other.address(), "before".into()).await, Ok(()));
+    assert_eq!(received(&mut other).await, "before");
     other.listen_as("key".to_owned());
     // The message, its receipt, the message by key: again where they were, and on every other channel.
     let seen: Vec<redis::Msg> = (0..3).map(|_| spy.get_message().unwrap()).collect();

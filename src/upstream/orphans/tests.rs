@@ -1,3 +1,5 @@
+use rustix::process::{PidfdFlags, pidfd_open};
+
 use super::*;
 
 fn family(strangers: Strangers) -> Family {
