@@ -291,11 +291,15 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
         let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 503, "");
     }
+    // So many that a twentieth of them is more than what comes and goes by itself.
+    limit(worker, Resource::Nofile, before);
+    let used = procs::descriptors(worker);
+    let _idle: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(bridge.address()).expect("accepted")).collect();
+    procs::eventually(SETTLED, || (procs::descriptors(worker) >= used + 95).then_some(())).await.expect("they count");
     let shed = async {
         loop {
-            // Nearly all are in use now; connections that have just been closed may be among them.
-            let used = procs::descriptors(worker) as u64;
-            limit(worker, Resource::Nofile, used + 1 + used / 50);
+            // Nearly all are in use now.
+            limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 1);
             let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
             if answer.response().to_string().contains("short of file descriptors") {
                 break answer;

@@ -57,7 +57,14 @@ impl Engine {
 
     /// What a command of the engine's client prints.
     pub(crate) fn call(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
+        let mut output = self.output(arguments);
+        // podman cannot list a container that is removed meanwhile: then it is asked again.
+        for _ in 0..10 {
+            if output.status.success() || !String::from_utf8_lossy(&output.stderr).contains("not known") {
+                break;
+            }
+            output = self.output(arguments);
+        }
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {arguments:?}: {errors}", self.kind);
         String::from_utf8(output.stdout).expect("text")
