@@ -276,12 +276,16 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
     let bridge = serve(&home, &servers.into_iter().collect());
     let mut client = Client::modern(&bridge, "quick", None);
     assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
+    let worker = bridge.worker();
+    let watched = || procs::descriptor_targets(worker).iter().filter(|it| it.ends_with("anon_inode:[pidfd]")).count();
+    procs::eventually(SETTLED, || bridge.children().is_empty().then_some(())).await.expect("the first one is gone");
+    let others = watched();
     let mut slow = Client::modern(&bridge, "slow", None);
     let mut running = JoinSet::new();
     running.spawn(async move { slow.call("act", json!({})).await });
-    let started = || (!bridge.children().is_empty()).then_some(());
+    // It has all its descriptors once it is watched.
+    let started = || (!bridge.children().is_empty() && watched() > others).then_some(());
     procs::eventually(SETTLED, started).await.expect("it runs");
-    let worker = bridge.worker();
     let before = getrlimit(Resource::Nofile).maximum.unwrap_or(20_000);
     // One more connection can be accepted, and no server's pipes be made.
     limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 4);
@@ -296,11 +300,14 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
     let used = procs::descriptors(worker);
     let _idle: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(bridge.address()).expect("accepted")).collect();
     procs::eventually(SETTLED, || (procs::descriptors(worker) >= used + 95).then_some(())).await.expect("they count");
+    // On a connection that is there already: none can be accepted for sure.
+    let mut client = Client::modern(&bridge, "quick", None);
+    assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
     let shed = async {
         loop {
             // Nearly all are in use now.
-            limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 1);
-            let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");
+            limit(worker, Resource::Nofile, procs::descriptors(worker) as u64 + 3);
+            let answer = client.call("act", json!({})).await.expect("an answer");
             if answer.response().to_string().contains("short of file descriptors") {
                 break answer;
             }
