@@ -267,13 +267,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
     assert!(procs::eventually(CLEARED, gone).await.is_some(), "the file is gone with its request");
 
     let clients = live_containers(&engine, &bridge, "silent").await;
-    for id in engine.containers() {
-        let known = engine.call(&["container", "inspect", &id]);
-        assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(TOKEN), "{known}");
-    }
-    let shown: Vec<_> =
-        procs::all().into_iter().filter(|p| procs::command_line(p.pid).join(" ").contains(TOKEN)).collect();
-    assert_eq!(shown, [], "ps shows the token");
+    fixture::nobody_sees(&engine, TOKEN);
     assert!(!bridge.log().contains(TOKEN));
     drop(clients);
     assert!(engine.reaches(0, CLEARED).await);
@@ -282,11 +276,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_is_confined_and_has_no_log_on_disk() {
     let (engine, home) = (Engine::docker().await, Home::new());
-    let mut silent = image(&engine, "hostile", &["silent"]);
-    let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
-        "mounts": [format!("{}:/data", home.path().display())] });
-    silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    let (bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
+    let (bridge, _) = bridge(&engine, &home, &[("silent", fixture::confined(&engine, &home))]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     let id = &engine.containers()[0];
     let known: Value = serde_json::from_str(&engine.call(&["container", "inspect", id])).expect("JSON");

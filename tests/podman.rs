@@ -158,13 +158,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
         assert_eq!((&told["file"], &told["variable"]), (&json!(by_file), &json!(by_variable)), "{server}");
     }
     let clients = live_containers(&engine, &bridge, "silent").await;
-    for id in engine.containers() {
-        let known = engine.call(&["container", "inspect", &id]);
-        assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(TOKEN), "{known}");
-    }
-    let shown: Vec<_> =
-        procs::all().into_iter().filter(|p| procs::command_line(p.pid).join(" ").contains(TOKEN)).collect();
-    assert_eq!(shown, [], "ps shows the token");
+    fixture::nobody_sees(&engine, TOKEN);
     drop(clients);
     assert!(nothing_is_left(&engine, CLEARED).await, "{:#?}", left(&engine));
 }
@@ -172,11 +166,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_is_confined_and_has_no_log_on_disk() {
     let (engine, home) = (Engine::podman().await, Home::new());
-    let mut silent = image(&engine, "hostile", &["silent"]);
-    let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
-        "mounts": [format!("{}:/data", home.path().display())] });
-    silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    let (bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
+    let (bridge, _) = bridge(&engine, &home, &[("silent", fixture::confined(&engine, &home))]);
     let clients = live_containers(&engine, &bridge, "silent").await;
     let known: Value =
         serde_json::from_str(&engine.call(&["container", "inspect", &engine.containers()[0]])).expect("JSON");

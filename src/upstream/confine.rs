@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::cgroup::{self, Cgroups, Leaf};
 use super::group::SpawnError;
 use super::orphans::Kin;
-use super::tidy::Tidier;
+use super::tidy::{TURN, Tidier};
 use super::users::{Lease, Users};
 use crate::config::{Confinement, Environment};
 use crate::instance::{self, Held};
@@ -30,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often to look whether they are: until then, and after it.
 const OFTEN: Duration = Duration::from_millis(20);
 const RARELY: Duration = Duration::from_millis(500);
-
-/// How long the removal of one request's files goes on before that of others has its turn.
-const TURN: Duration = Duration::from_millis(50);
 
 /// What this run of the program has on the host: a directory and a control group, or why not.
 #[derive(Debug, Clone)]

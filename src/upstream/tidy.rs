@@ -10,6 +10,9 @@ use crate::lifecycle::Lifecycle;
 /// How long after a try the next one is.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long the removal of one request's files goes on before that of others has its turn.
+pub(super) const TURN: Duration = Duration::from_millis(50);
+
 /// After how many tries to give up: what is left then is removed with everything else of this run, at its end.
 const TRIES: u32 = 250;
 

@@ -13,7 +13,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::tidy::Tidier;
+use super::tidy::{TURN, Tidier};
 use crate::config::StdioLaunch;
 use crate::instance::{self, Held};
 use crate::secret::Secret;
@@ -123,7 +123,7 @@ impl Drop for TokenFiles {
             return;
         }
         match &self.tidier {
-            Some(tidier) => tidier.until_done(move || instance::remove_tree(&directory)),
+            Some(tidier) => tidier.until_done(move || instance::remove_tree_within(&directory, TURN)),
             None => {
                 let _ = instance::remove_tree(&directory);
             }

@@ -22,6 +22,26 @@ pub(crate) fn image(engine: &Engine, name: &str, arguments: &[&str]) -> Value {
         "abandonedGrace": "0s", "eofGrace": "100ms", "termGrace": "100ms" })
 }
 
+/// A server that never answers, in a container that is confined in every way.
+pub(crate) fn confined(engine: &Engine, home: &Home) -> Value {
+    let mut silent = image(engine, "hostile", &["silent"]);
+    let more = json!({ "memory": "64MiB", "pids": 32, "cpus": 0.5, "readOnly": true, "network": "none", "user": "4711:4711",
+        "mounts": [format!("{}:/data", home.path().display())] });
+    silent.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    silent
+}
+
+/// Neither who asks the engine nor who looks at the machine's processes is shown the token of a running container.
+pub(crate) fn nobody_sees(engine: &Engine, token: &str) {
+    for id in engine.containers() {
+        let known = engine.call(&["container", "inspect", &id]);
+        assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(token), "{known}");
+    }
+    let shown: Vec<_> =
+        procs::all().into_iter().filter(|p| procs::command_line(p.pid).join(" ").contains(token)).collect();
+    assert_eq!(shown, [], "ps shows the token");
+}
+
 /// A bridge with these servers; its health is at the address.
 pub(crate) fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) -> (Bridge, SocketAddr) {
     let admin = support::free_address();
