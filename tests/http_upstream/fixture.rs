@@ -78,16 +78,20 @@ pub(super) fn polite(request: &Request) -> Vec<Act> {
     }
 }
 
-/// A server of 2024 at the URL of any GET, which says that messages go to `endpoint`.
+/// A server of 2024 at the URL of any GET, which says that messages go to `endpoint`. What they are answered goes to
+/// the newest stream: the end of the one before may not have been seen yet.
 pub(super) fn of_2024(endpoint: &str) -> impl Fn(&Request) -> Vec<Act> + Send + Sync + use<> {
     let first = format!("event: endpoint\ndata: {endpoint}\n\n");
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+    let newest = Mutex::new(None);
     move |request| match (request.method.as_str(), request.target.starts_with("/message")) {
-        ("GET", false) => [events(&first), vec![Act::Follow(Arc::clone(&receiver)), Act::Close]].concat(),
+        ("GET", false) => {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            *newest.lock().expect("no panic holds it") = Some(sender);
+            [events(&first), vec![Act::Follow(Arc::new(tokio::sync::Mutex::new(receiver))), Act::Close]].concat()
+        }
         ("POST", true) => {
-            if let Some(reply) = reply(request) {
-                sender.send(format!("event: message\ndata: {reply}\n\n").into_bytes()).expect("it is received");
+            if let (Some(reply), Some(stream)) = (reply(request), &*newest.lock().expect("no panic holds it")) {
+                let _ = stream.send(format!("event: message\ndata: {reply}\n\n").into_bytes());
             }
             answer(202, &[("Content-Type", "text/plain")], "Accepted")
         }
