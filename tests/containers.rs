@@ -266,6 +266,7 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
     let gone = || (!std::path::Path::new(path).exists()).then_some(());
     assert!(procs::eventually(CLEARED, gone).await.is_some(), "the file is gone with its request");
 
+    assert!(engine.reaches(0, CLEARED).await, "what shows its token in a variable is gone");
     let clients = live_containers(&engine, &bridge, "silent").await;
     fixture::nobody_sees(&engine, TOKEN);
     assert!(!bridge.log().contains(TOKEN));

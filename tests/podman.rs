@@ -31,7 +31,7 @@ fn left(engine: &Engine) -> Vec<String> {
     let place = place.to_string_lossy();
     let processes = procs::all().into_iter().map(|process| procs::command_line(process.pid).join(" "));
     let processes = processes.filter(|line| line.contains("conmon") && line.contains(&*place));
-    let mounts = std::fs::read_to_string("/proc/mounts").expect("this is Linux");
+    let mounts = engine.mounts();
     // The one that podman makes for its storage stays.
     let mounts = mounts.lines().filter(|line| line.contains(&*place) && !line.contains("/data/overlay "));
     known.lines().chain(mounts).map(str::to_owned).chain(processes).collect()
@@ -41,9 +41,68 @@ async fn nothing_is_left(engine: &Engine, within: Duration) -> bool {
     procs::eventually(within, || left(engine).is_empty().then_some(())).await.is_some()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others() {
-    let (engine, home) = (Engine::podman().await, Home::new());
+mod of_root {
+    use super::Engine;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others() {
+        super::requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others(Engine::podman().await)
+            .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice() {
+        super::nothing_outlives_a_bridge_that_is_killed_or_stopped_twice(Engine::podman().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_half_made_outlives_a_bridge_that_is_killed() {
+        super::nothing_half_made_outlives_a_bridge_that_is_killed(Engine::podman().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_dead_bridges_left_is_removed_and_nothing_else() {
+        super::what_dead_bridges_left_is_removed_and_nothing_else(Engine::podman().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
+        super::a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman(Engine::podman().await).await;
+    }
+}
+
+mod rootless {
+    use super::Engine;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others() {
+        super::requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others(Engine::rootless().await)
+            .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice() {
+        super::nothing_outlives_a_bridge_that_is_killed_or_stopped_twice(Engine::rootless().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_half_made_outlives_a_bridge_that_is_killed() {
+        super::nothing_half_made_outlives_a_bridge_that_is_killed(Engine::rootless().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_dead_bridges_left_is_removed_and_nothing_else() {
+        super::what_dead_bridges_left_is_removed_and_nothing_else(Engine::rootless().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
+        super::a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman(Engine::rootless().await).await;
+    }
+}
+
+async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_others(engine: Engine) {
+    let home = Home::new();
     let raw = json!({ "command": "podman", "args": ["run", "tollbridge-test/hostile:1", "polite"] });
     let long = LONG.as_millis().to_string();
     let servers = [
@@ -80,9 +139,8 @@ async fn requests_of_all_kinds_leave_nothing_and_do_not_end_the_containers_of_ot
     assert!(becomes_ready(admin, true, CLEARED).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice() {
-    let (engine, home) = (Engine::podman().await, Home::new());
+async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice(engine: Engine) {
+    let home = Home::new();
     for end in ["worker", "supervisor", "both signals"] {
         let servers = [("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))];
         let (mut bridge, admin) = bridge(&engine, &home, &servers);
@@ -99,9 +157,8 @@ async fn nothing_outlives_a_bridge_that_is_killed_or_stopped_twice() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_half_made_outlives_a_bridge_that_is_killed() {
-    let (engine, home) = (Engine::podman().await, Home::new());
+async fn nothing_half_made_outlives_a_bridge_that_is_killed(engine: Engine) {
+    let home = Home::new();
     for round in 0..ROUNDS {
         let servers = [("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))];
         let (mut bridge, _) = bridge(&engine, &home, &servers);
@@ -116,9 +173,8 @@ async fn nothing_half_made_outlives_a_bridge_that_is_killed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_dead_bridges_left_is_removed_and_nothing_else() {
-    let (engine, home) = (Engine::podman().await, Home::new());
+async fn what_dead_bridges_left_is_removed_and_nothing_else(engine: Engine) {
+    let home = Home::new();
     let alive = Instance::own().to_string();
     let (stem, _) = alive.rsplit_once('.').expect("four parts");
     let dead = format!("{stem}.1");
@@ -134,10 +190,9 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
+async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman(engine: Engine) {
     const TOKEN: &str = "tok-83d0e6c1";
-    let (engine, home) = (Engine::podman().await, Home::new());
+    let home = Home::new();
     let file = json!({ "$userTokenFile": "<<token>>" });
     let mut by_file = image(&engine, "hostile", &["tells"]);
     by_file["env"] = json!({ "HOSTILE_TOKEN_FILE": file });
@@ -150,13 +205,14 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
     let servers = [("file", by_file), ("variable", by_variable), ("raw", raw), ("silent", silent)];
     let (bridge, _) = bridge(&engine, &home, &servers);
     for (server, _) in &servers {
-        home.set_token("alice", server, TOKEN);
+        home.set_token_by(engine.command(&fixture::program(&engine, &home)), "alice", server, TOKEN);
     }
     for (server, by_file, by_variable) in [("file", TOKEN, ""), ("variable", "", TOKEN), ("raw", TOKEN, TOKEN)] {
         let answer = Client::modern(&bridge, server, None).call("act", json!({})).await.expect("it is answered");
         let told: Value = serde_json::from_str(&answer.text()).expect("JSON");
         assert_eq!((&told["file"], &told["variable"]), (&json!(by_file), &json!(by_variable)), "{server}");
     }
+    assert!(engine.reaches(0, CLEARED).await, "what shows its token in a variable is gone");
     let clients = live_containers(&engine, &bridge, "silent").await;
     fixture::nobody_sees(&engine, TOKEN);
     drop(clients);

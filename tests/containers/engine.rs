@@ -2,7 +2,8 @@
 
 #![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::support::procs::{self, Process};
 use super::support::server;
+use super::support::unprivileged::USER;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/engine");
 
 /// The label of every container that a bridge starts.
 pub(crate) const INSTANCE: &str = "io.tollbridge.instance";
@@ -23,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) struct Engine {
     /// Its client, and the word for it in the configuration.
     pub(crate) kind: &'static str,
+    /// Who runs it, if that is not root.
+    pub(crate) user: Option<u32>,
     environment: &'static [(String, String)],
     _turn: MutexGuard<'static, ()>,
 }
@@ -34,18 +40,30 @@ impl Engine {
     pub(crate) async fn docker() -> Self {
         static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
         let turn = TURN.lock().await;
-        Self::of("docker", ENVIRONMENT.get_or_init(|| script("start")), turn)
+        Self::of("docker", None, ENVIRONMENT.get_or_init(|| script(&["start"])), turn)
     }
 
     /// Podman; waits for its turn, and the first makes its images.
     pub(crate) async fn podman() -> Self {
         static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
         let turn = TURN.lock().await;
-        Self::of("podman", ENVIRONMENT.get_or_init(|| script("podman")), turn)
+        Self::of("podman", None, ENVIRONMENT.get_or_init(|| script(&["podman"])), turn)
     }
 
-    fn of(kind: &'static str, environment: &'static [(String, String)], turn: MutexGuard<'static, ()>) -> Self {
-        let engine = Self { kind, environment, _turn: turn };
+    /// The podman of a user who is not root.
+    pub(crate) async fn rootless() -> Self {
+        static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
+        let turn = TURN.lock().await;
+        Self::of("podman", Some(USER), ENVIRONMENT.get_or_init(|| script(&["rootless", &USER.to_string()])), turn)
+    }
+
+    fn of(
+        kind: &'static str,
+        user: Option<u32>,
+        environment: &'static [(String, String)],
+        turn: MutexGuard<'static, ()>,
+    ) -> Self {
+        let engine = Self { kind, user, environment, _turn: turn };
         assert_eq!(engine.count(), 0, "no container is left from before");
         engine
     }
@@ -53,6 +71,20 @@ impl Engine {
     /// What the bridge must have in its environment to find it.
     pub(crate) fn environment(&self) -> Vec<(&'static str, &'static str)> {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// A program as the user of this engine, with what it must have in its environment to find it.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let Some(user) = self.user else {
+            let mut command = Command::new(program);
+            command.envs(self.environment());
+            return command;
+        };
+        let mut command = Command::new(SCRIPT);
+        command.args(["named", "env"]).args(self.environment().iter().map(|(name, value)| format!("{name}={value}")));
+        command.args(["setpriv", "--clear-groups", &format!("--reuid={user}"), &format!("--regid={user}"), "--"]);
+        command.arg(program);
+        command
     }
 
     /// What a command of the engine's client prints.
@@ -72,8 +104,7 @@ impl Engine {
 
     /// Everything about the end of such a command.
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(self.kind);
-        command.args(arguments).envs(self.environment()).output().expect("the engine's client")
+        self.command(Path::new(self.kind)).args(arguments).output().expect("the engine's client")
     }
 
     /// The ids of the containers that bridges have started.
@@ -125,8 +156,16 @@ impl Engine {
         PathBuf::from(place.trim_start_matches("unix://")).parent().expect("a file in it").to_owned()
     }
 
+    /// What is mounted where its containers are: in the namespace that a rootless podman keeps.
+    pub(crate) fn mounts(&self) -> String {
+        let keeper = self.directory().join("tmp/pause.pid");
+        let whose =
+            if self.user.is_some() { fs::read_to_string(keeper).expect("it has been used") } else { "self".to_owned() };
+        fs::read_to_string(format!("/proc/{}/mounts", whose.trim())).expect("it is there")
+    }
+
     fn daemon(&self) -> u32 {
-        let pid = std::fs::read_to_string(self.directory().join("dockerd.pid")).expect("it runs");
+        let pid = fs::read_to_string(self.directory().join("dockerd.pid")).expect("it runs");
         pid.trim().parse().expect("a process id")
     }
 
@@ -155,8 +194,7 @@ pub(crate) struct Gone<'a> {
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
-        let log =
-            std::fs::File::options().append(true).open(self.engine.directory().join("dockerd.log")).expect("its log");
+        let log = fs::File::options().append(true).open(self.engine.directory().join("dockerd.log")).expect("its log");
         let mut daemon = Command::new("setsid");
         // An argument is ended by a NUL, so the last part is nothing.
         daemon.arg("--fork").args(self.command.iter().filter(|argument| !argument.is_empty()));
@@ -187,15 +225,19 @@ impl Drop for Hung {
 }
 
 /// What `scripts/engine` says is to be in the environment after this command.
-fn script(command: &str) -> Vec<(String, String)> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+fn script(command: &[&str]) -> Vec<(String, String)> {
     let hostile = server("hostile");
-    let examples = std::path::Path::new(&hostile).parent().expect("a directory");
-    let output = Command::new(root.join("scripts/engine")).arg(command).arg(examples).output().expect("a script");
+    let examples = Path::new(&hostile).parent().expect("a directory");
+    let output = Command::new(SCRIPT).args(command).arg(examples).output().expect("a script");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let why = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the tests need a container engine; `scripts/engine {command}`:\n{said}{why}");
+    assert!(
+        output.status.success(),
+        "the tests need a container engine; `scripts/engine {}`:\n{said}{why}",
+        command.join(" ")
+    );
     let variables = said.lines().filter_map(|line| line.split_once('='));
-    let variables = variables.filter(|(name, _)| ["DOCKER_", "CONTAINERS_"].iter().any(|of| name.starts_with(of)));
+    let variables =
+        variables.filter(|(name, _)| ["DOCKER_", "CONTAINERS_", "HOME", "XDG_"].iter().any(|of| name.starts_with(of)));
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

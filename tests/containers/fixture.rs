@@ -2,12 +2,16 @@
 
 #![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
+use super::support::home::TOLLBRIDGE;
 use super::support::http::Connection;
 use super::support::{self, Bridge, Client, Home, procs};
 
@@ -53,7 +57,28 @@ pub(crate) fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) ->
         "tokenStore": home.embedded(),
         "mcpServers": Value::Object(servers),
     });
-    (home.serve_with(config, &engine.environment()), admin)
+    home.write(config);
+    if let Some(user) = engine.user {
+        hand_over(home, user);
+    }
+    (Bridge::start_as(home, &mut engine.command(&program(engine, home)), &[]), admin)
+}
+
+/// The program, for the user of that engine: the original may be where nobody but root gets.
+pub(crate) fn program(engine: &Engine, home: &Home) -> PathBuf {
+    if engine.user.is_some() { home.path().join("tollbridge") } else { PathBuf::from(TOLLBRIDGE) }
+}
+
+/// Gives a home to that user, with a copy of the program.
+fn hand_over(home: &Home, user: u32) {
+    let program = home.path().join("tollbridge");
+    if !program.exists() {
+        fs::copy(TOLLBRIDGE, &program).expect("a copy");
+    }
+    let all = fs::read_dir(home.path()).expect("it is there").map(|entry| entry.expect("an entry").path());
+    for path in all.chain([home.path().to_owned()]) {
+        chown(path, Some(user), Some(user)).expect("root may");
+    }
 }
 
 pub(crate) async fn ready(admin: SocketAddr) -> bool {

@@ -91,9 +91,15 @@ impl Home {
 
     /// Saves a user's token through the command line, as an operator does.
     pub fn set_token(&self, user: &str, server: &str, token: &str) {
+        self.set_token_by(Command::new(TOLLBRIDGE), user, server, token);
+    }
+
+    /// The same by a command that becomes the program, as another user may have to.
+    pub fn set_token_by(&self, program: Command, user: &str, server: &str, token: &str) {
         let config = self.config();
-        let config = config.to_string_lossy();
-        self.run(&["token", "set", "--config", &config, "--user", user, "--server", server], token.as_bytes());
+        let arguments = ["token", "set", "--config", &config.to_string_lossy(), "--user", user, "--server", server];
+        let output = self.output_of(program, &arguments, token.as_bytes());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Deletes a user's token through the command line.
@@ -113,7 +119,11 @@ impl Home {
 
     /// Runs a command and answers everything about its end.
     pub fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = Command::new(TOLLBRIDGE)
+        self.output_of(Command::new(TOLLBRIDGE), arguments, input)
+    }
+
+    fn output_of(&self, mut program: Command, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = program
             .args(arguments)
             .current_dir(self.path())
             .stdin(Stdio::piped())
