@@ -107,10 +107,11 @@ impl Engine {
         self.command(Path::new(self.kind)).args(arguments).output().expect("the engine's client")
     }
 
-    /// The ids of the containers that bridges have started.
+    /// The names of the containers that bridges have started. What has none is what dockerd may go on listing of a
+    /// container that two have removed at once: it can be neither inspected nor removed.
     pub(crate) fn containers(&self) -> Vec<String> {
-        let ids = self.call(&["ps", "--all", "--quiet", &format!("--filter=label={INSTANCE}")]);
-        ids.lines().map(str::to_owned).collect()
+        let names = self.call(&["ps", "--all", "--format={{.Names}}", &format!("--filter=label={INSTANCE}")]);
+        names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     /// How many there are.

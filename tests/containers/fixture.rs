@@ -37,8 +37,8 @@ pub(crate) fn confined(engine: &Engine, home: &Home) -> Value {
 
 /// Neither who asks the engine nor who looks at the machine's processes is shown the token of a running container.
 pub(crate) fn nobody_sees(engine: &Engine, token: &str) {
-    for id in engine.containers() {
-        let known = engine.call(&["container", "inspect", &id]);
+    for name in engine.containers() {
+        let known = engine.call(&["container", "inspect", &name]);
         assert!(known.contains("HOSTILE_TOKEN_FILE") && !known.contains(token), "{known}");
     }
     let shown: Vec<_> =

@@ -21,6 +21,14 @@ const LAST: Duration = Duration::from_secs(5);
 const ANSWER: u64 = 1 << 20;
 /// The most containers in one call: it takes some fifty of them at a time.
 pub(super) const AT_ONCE: usize = 128;
+/// Has a list say the name of each container, and nothing else.
+pub(super) const NAMES: &str = "--format={{.Names}}";
+
+/// The names in such a list. One without a name is gone: where two have removed a container at once, as `--rm` and we
+/// may, dockerd can list what is left of its record until it is started anew, and knows no such container otherwise.
+pub(super) fn named(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter(|name| !name.is_empty())
+}
 
 /// Why the engine did not do as told.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +59,8 @@ impl Client {
     /// The names of this run's containers.
     pub(super) async fn own(&self) -> Result<Vec<String>, CallError> {
         let filter = format!("--filter=label={INSTANCE_LABEL}={}", Instance::own());
-        let answer = self.call(&["ps", "--all", &filter, "--format={{.Names}}"], QUESTION).await?;
-        Ok(answer.said.lines().map(str::to_owned).collect())
+        let answer = self.call(&["ps", "--all", &filter, NAMES], QUESTION).await?;
+        Ok(named(&answer.said).map(str::to_owned).collect())
     }
 
     /// The ids of all containers of all runs, each with the label that says of which.
@@ -128,4 +136,18 @@ async fn read(pipe: impl AsyncRead + Unpin) -> String {
     // What is too much is let go, so that the client can end.
     let _ = tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await;
     String::from_utf8_lossy(&said).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_name_is_gone() {
+        assert_eq!(
+            named("tollbridge-1-a\n\ntollbridge-1-b\n").collect::<Vec<_>>(),
+            ["tollbridge-1-a", "tollbridge-1-b"]
+        );
+        assert_eq!(named("\n").count(), 0);
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use super::INSTANCE_LABEL;
-use super::client::AT_ONCE;
+use super::client::{AT_ONCE, NAMES, named};
 use crate::config::Engine;
 use crate::upstream::orphans;
 
@@ -67,13 +67,13 @@ pub fn remove_all(
 /// Removes what there is, and tells how many that was; `None` if the engine does not say.
 fn remove_some(engine: &Engine, instance: &str, deadline: Instant) -> Option<usize> {
     let filter = format!("--filter=label={INSTANCE_LABEL}={instance}");
-    let ids = call(engine, &["ps", "--all", "--quiet", &filter], deadline)?;
-    let ids: Vec<&str> = ids.lines().collect();
-    for some in ids.chunks(AT_ONCE) {
+    let list = call(engine, &["ps", "--all", &filter, NAMES], deadline)?;
+    let names: Vec<&str> = named(&list).collect();
+    for some in names.chunks(AT_ONCE) {
         // What could not be removed is there at the next look.
         let _ = call(engine, &[&["rm", "--force", "--volumes"], some].concat(), deadline);
     }
-    Some(ids.len())
+    Some(names.len())
 }
 
 /// What the client says to these arguments, if it succeeds in time.
