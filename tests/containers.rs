@@ -298,3 +298,29 @@ async fn a_container_is_confined_and_has_no_log_on_disk() {
     drop(clients);
     assert!(engine.reaches(0, CLEARED).await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_asks_the_engine_and_names_an_image_that_is_not_there() {
+    let (engine, home) = (Engine::docker().await, Home::without_key());
+    let doctor = |images: &[(&str, &str)]| {
+        let servers: serde_json::Map<_, _> =
+            images.iter().map(|(name, of)| ((*name).to_owned(), image(&engine, of, &[]))).collect();
+        let path = home.write(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers }));
+        let mut doctor = engine.command(std::path::Path::new(support::home::TOLLBRIDGE));
+        let output = doctor.args(["doctor", "--config"]).arg(path).output().expect("tollbridge starts");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let line = |said: &str, word: &str| said.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned();
+    let (code, said) = doctor(&[("polite", "hostile")]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(line(&said, "container engine").starts_with("good") && !said.contains("image"), "{said}");
+    let (code, said) = doctor(&[("polite", "hostile"), ("one", "nowhere"), ("two", "nowhere")]);
+    assert_eq!(code, Some(1), "{said}");
+    let missing = line(&said, "image");
+    assert!(missing.starts_with("MISSING") && missing.contains("tollbridge-test/nowhere:1 of one, two"), "{said}");
+    let hung = engine.hang();
+    let (code, said) = doctor(&[("polite", "hostile")]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(line(&said, "container engine").starts_with("MISSING"), "{said}");
+    drop(hung);
+}

@@ -8,6 +8,7 @@ use super::Stop;
 use crate::config::{self, LoadOptions};
 use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
+use crate::upstream::container::survey;
 use crate::upstream::guarantee::{self, Finding, Verdict};
 
 /// Arguments of `doctor`.
@@ -30,7 +31,8 @@ impl Doctor {
             Err(problems) => return Stop::exit(Err(Stop::usage(problems))),
         };
         let (places, held) = Places::begin(&self.cgroup);
-        let findings = guarantee::findings(&config, &places);
+        let mut findings = guarantee::findings(&config, &places);
+        findings.extend(survey::findings(&config));
         places.end();
         drop(held);
         // A reader that left does not change the answer.

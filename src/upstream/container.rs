@@ -7,6 +7,7 @@
 
 mod client;
 pub mod last_resort;
+pub mod survey;
 mod yard;
 
 use std::ffi::OsString;

@@ -77,7 +77,7 @@ fn remove_some(engine: &Engine, instance: &str, deadline: Instant) -> Option<usi
 }
 
 /// What the client says to these arguments, if it succeeds in time.
-fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Option<String> {
+pub(super) fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Option<String> {
     let deadline = deadline.min(Instant::now() + CALL);
     let mut command = Command::new(&engine.program);
     command.args(&engine.args).args(arguments).env_clear();
