@@ -32,6 +32,7 @@ use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
+use crate::sys::Signals;
 use crate::tokens::TokenSource;
 use crate::upstream::confine::{Confiner, Places};
 use crate::upstream::container::Containers;
@@ -89,6 +90,7 @@ impl StartError {
 /// # Errors
 /// If it cannot start.
 pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
+    let signals = StopSignals::listen()?;
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
@@ -128,7 +130,7 @@ pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = 
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
     tokio::select! {
-        stopped = until_stopped(&lifecycle, config.limits.shutdown_grace, orphaned) => stopped?,
+        () = until_stopped(&lifecycle, signals, config.limits.shutdown_grace, orphaned) => {}
         () = admin.serve((store, containers), metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
@@ -248,15 +250,13 @@ const ADMIN_CONNECTION: Duration = Duration::from_secs(10);
 /// is left then is ended.
 async fn until_stopped(
     lifecycle: &Lifecycle,
+    mut signals: StopSignals,
     grace: Duration,
     orphaned: impl Future<Output = ()>,
-) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+) {
     let mut orphaned = std::pin::pin!(orphaned);
     let supervised = tokio::select! {
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
+        () = signals.next() => true,
         () = &mut orphaned => false,
     };
     lifecycle.soft.cancel();
@@ -266,8 +266,7 @@ async fn until_stopped(
         tokio::select! {
             () = lifecycle.tasks.wait() => {}
             () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
             () = orphaned => {}
         }
     } else {
@@ -275,5 +274,32 @@ async fn until_stopped(
     }
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;
-    Ok(())
+}
+
+/// The signals that say to stop.
+pub struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    /// Lets them wait until somebody listens: they would end the process on the spot. Call it before there is a second
+    /// thread.
+    pub fn block() {
+        Signals::of(&[SignalKind::terminate().as_raw_value(), SignalKind::interrupt().as_raw_value()]).block_only();
+    }
+
+    /// From here on somebody listens.
+    fn listen() -> io::Result<Self> {
+        let signals = Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Signals::none().block_only();
+        Ok(signals)
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -172,26 +172,31 @@ impl Herd {
 }
 
 /// Ends every process below this one, except those that `spare` names and what is below them, and returns whether no
-/// other is left; gives up at the deadline.
+/// other is left; gives up at the deadline, but not before it has killed a few times: time that we ourselves did not get
+/// is no reason to leave what is stopped.
 ///
 /// All are stopped before any is killed, again and again until nothing new is seen: what is stopped can neither fork
 /// nor start a replacement for what was killed. Nothing is reaped here; `between` is called after each look, for
 /// those who want to. Only a subreaper finds what has lost its parents.
 pub fn end_all(deadline: Instant, spare: impl Fn(&Process) -> bool, mut between: impl FnMut()) -> bool {
     const FREEZING_ROUNDS: u32 = 20;
+    const LEAST_KILLS: u32 = 3;
     let mut pause = Duration::from_micros(500);
     let mut stopped = HashSet::new();
+    let mut kills = 0;
     for round in 0.. {
         between();
         let Ok(alive) = alive(&spare) else { return false };
         if alive.is_empty() {
             return true;
         }
-        if Instant::now() >= deadline {
+        let is_late = Instant::now() >= deadline;
+        if is_late && kills >= LEAST_KILLS {
             return false;
         }
         let fresh: Vec<_> = alive.iter().filter(|process| stopped.insert((process.pid, process.born))).collect();
-        if fresh.is_empty() || round >= FREEZING_ROUNDS {
+        if fresh.is_empty() || round >= FREEZING_ROUNDS || is_late {
+            kills += 1;
             for process in &alive {
                 process.signal(Signal::KILL);
             }

@@ -31,7 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Held {
     path: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // To close it would not do while a child that is being started has it, too.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 impl Held {
@@ -64,7 +71,7 @@ impl Held {
             }
             // A sweep that came in between has taken it away again.
             match lock(&path) {
-                Ok(lock) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                Ok(lock) if is_at(&lock, &path) => return Ok(Self { path, lock }),
                 Ok(_) | Err(Errno::NOENT | Errno::WOULDBLOCK) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -90,11 +90,13 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
 }
 
 fn watch(worker: Pid, place: OwnedFd, signals: &Signals) -> ExitCode {
+    let mut told_to_stop = false;
     loop {
         let number = signals.wait();
         if let Some(&signal) = HANDED_ON.iter().find(|signal| signal.as_raw() == number) {
             // It has not been reaped, so the pid is its own.
             let _ = kill_process(worker, signal);
+            told_to_stop |= signal == Signal::TERM;
         } else if let Some(status) = reap(Some(worker)) {
             let reap_all = || {
                 reap(None);
@@ -103,7 +105,9 @@ fn watch(worker: Pid, place: OwnedFd, signals: &Signals) -> ExitCode {
             if let Some(will) = will::read(place) {
                 will.execute(status.exit_status() == Some(0), reap_all);
             }
-            return exit_code(status);
+            // A worker dies of it only while it does not serve yet: then it has stopped as it was told.
+            let as_told = told_to_stop && status.terminating_signal() == Some(Signal::TERM.as_raw());
+            return if as_told { ExitCode::SUCCESS } else { exit_code(status) };
         }
     }
 }

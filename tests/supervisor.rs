@@ -6,7 +6,8 @@ mod processes {
 }
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,28 @@ fn signals_reach_the_worker_and_its_code_comes_back() {
         kill_process(Pid::from_child(&supervisor.0), signal).unwrap();
         assert_eq!(supervisor.code(), Some(code));
         marked.wait_until_gone();
+    }
+}
+
+/// Whoever starts a service and stops it at once must not be told that it failed, wherever in its start that was.
+#[test]
+fn a_bridge_that_is_told_to_stop_while_it_starts_has_not_failed() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("tollbridge.json");
+    let sample = r#"{ "listen": "127.0.0.1:0", "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": { "cat": { "command": "/bin/cat" } } }"#;
+    std::fs::write(&config, sample).unwrap();
+    for step in 0..60 {
+        let mut bridge = Command::new(env!("CARGO_BIN_EXE_tollbridge"));
+        bridge.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut bridge = bridge.stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(step));
+        kill_process(Pid::from_child(&bridge), Signal::TERM).unwrap();
+        let mut log = String::new();
+        bridge.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        let status = bridge.wait().unwrap();
+        // Before it has begun to be a supervisor there is nothing but itself to end.
+        assert!(status.success() || status.signal() == Some(libc::SIGTERM), "after {step} ms: {status}\n{log}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
 use crate::supervisor::will::Will;
@@ -64,6 +65,7 @@ impl Serve {
             return code;
         }
         supervisor::harden();
+        StopSignals::block();
         let (places, _held) = match self.places.as_deref() {
             Some([directory, why_not, cgroup, why_none]) => {
                 let known = Places { directory: known(directory, why_not), cgroup: known(cgroup, why_none) };

@@ -168,8 +168,10 @@ pub fn end(run: &Path) {
     let groups = fs::read_dir(run.join("requests")).into_iter().flatten().flatten();
     let mut left: Vec<_> = groups.filter(|entry| entry.path().is_dir()).map(|entry| entry.path()).collect();
     loop {
+        // A look that began too late is the last one.
+        let is_late = Instant::now() > deadline;
         left.retain(|group| !removed(group));
-        if left.is_empty() || Instant::now() > deadline {
+        if left.is_empty() || is_late {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));
