@@ -10,10 +10,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use engine::Engine;
-use fixture::{CLEARED, becomes_ready, bridge, image, live_containers, ready};
+use fixture::{CLEARED, PATIENCE, becomes_ready, bridge, image, live_containers, ready};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Client, Home, procs};
+use support::{Bridge, Client, Home, procs};
 use tokio::task::JoinSet;
 use tollbridge::upstream::instance::Instance;
 
@@ -23,6 +23,8 @@ const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 300);
 const CLIENTS: usize = 6;
 /// One client in so many leaves.
 const LEAVER: usize = 10;
+/// How long an answer may take that waits for no engine, which is away for longer.
+const SOON: Duration = Duration::from_secs(6);
 /// How long the engine hangs.
 const HUNG: Duration = Duration::from_secs(10);
 
@@ -69,8 +71,8 @@ async fn many_requests_with_leaving_clients_and_stubborn_servers_leave_no_contai
     while let Some(done) = clients.join_next().await {
         done.expect("no client panics");
     }
-    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
-    assert!(becomes_ready(admin, true, CLEARED).await);
+    assert!(engine.reaches(0, PATIENCE).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(becomes_ready(admin, true, PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,12 +90,12 @@ async fn an_engine_that_hangs_delays_only_the_clean_up() {
     let asked = Instant::now();
     let answer = Client::modern(&bridge, "impatient", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.status, 504, "{answer:?}");
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-    assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(becomes_ready(admin, false, PATIENCE).await, "clean-ups are overdue");
     tokio::time::sleep_until((since + HUNG).into()).await;
     drop(hung);
-    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
-    assert!(becomes_ready(admin, true, CLEARED).await);
+    assert!(engine.reaches(0, PATIENCE).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(becomes_ready(admin, true, PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,12 +118,12 @@ async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_
         let asked = Instant::now();
         let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
         assert_eq!(answer.status, 502, "{answer:?}");
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-        assert!(becomes_ready(admin, false, HUNG).await, "clean-ups are overdue");
+        assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+        assert!(becomes_ready(admin, false, PATIENCE).await, "clean-ups are overdue");
 
         drop(gone);
-        assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
-        assert!(becomes_ready(admin, true, CLEARED).await);
+        assert!(engine.reaches(0, PATIENCE).await, "{} containers are left\n{}", engine.count(), bridge.log());
+        assert!(becomes_ready(admin, true, PATIENCE).await);
         let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
         assert_eq!(answer.text(), "done", "{answer:?}");
     }
@@ -134,9 +136,10 @@ async fn an_engine_that_is_gone_for_good_does_not_keep_the_bridge_from_ending() 
     let _gone = engine.end(Signal::KILL);
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.status, 502, "{answer:?}");
-    assert!(becomes_ready(admin, false, HUNG).await, "nobody can say that no container is left");
+    assert!(becomes_ready(admin, false, PATIENCE).await, "nobody can say that no container is left");
     assert!(bridge.stop_at_once().expect("it ends").success());
-    assert!(bridge.log().contains("containers are left until the next start"), "{}", bridge.log());
+    let log = bridge.log_with("containers are left until the next start");
+    assert!(log.contains("containers are left until the next start"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,7 +151,7 @@ async fn while_an_engine_hangs_what_it_has_not_ended_counts_against_the_limits()
     impatient["startTimeout"] = json!("700ms");
     let config = json!({
         "identity": [{ "kind": "local", "user": "alice" }],
-        "limits": { "perUser": 2, "queue": "100ms" },
+        "limits": { "perUser": 2, "queue": "100ms", "commitDelay": "1m" },
         "tokenStore": home.embedded(),
         "mcpServers": { "impatient": impatient, "polite": image(&engine, "hostile", &["polite"]) },
     });
@@ -162,14 +165,14 @@ async fn while_an_engine_hangs_what_it_has_not_ended_counts_against_the_limits()
     while since.elapsed() < LONG {
         let asked = Instant::now();
         assert_eq!(status("polite").await, 429, "after {:?}\n{}", since.elapsed(), bridge.log());
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     }
     drop(hung);
     let answered = Instant::now();
     while status("polite").await != 200 {
-        assert!(answered.elapsed() < 2 * CLEARED, "the permits come back\n{}", bridge.log());
+        assert!(answered.elapsed() < PATIENCE, "the permits come back\n{}", bridge.log());
     }
-    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
+    assert!(engine.reaches(0, PATIENCE).await, "{} containers are left\n{}", engine.count(), bridge.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +189,7 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     let swept = [&dead, &other_boot].map(|label| engine.somebody_elses(Some(label)));
     let (mut bridge, _) = bridge(&engine, &home, &[("polite", image(&engine, "hostile", &["polite"]))]);
     let gone = || swept.iter().all(|id| !engine.has(id)).then_some(());
-    assert!(procs::eventually(CLEARED, gone).await.is_some(), "{}", bridge.log());
+    assert!(procs::eventually(PATIENCE, gone).await.is_some(), "{}", bridge.log());
     let answer = Client::modern(&bridge, "polite", None).call("act", json!({})).await.expect("it is answered");
     assert_eq!(answer.text(), "done");
     assert!(bridge.stop().success());
@@ -198,26 +201,32 @@ async fn what_dead_bridges_left_is_removed_and_nothing_else() {
     }
 }
 
+async fn no_container_outlives(killed: impl Fn(&Bridge) -> u32) {
+    let engine = Engine::docker().await;
+    procs::in_time(CLEARED, async || {
+        let home = Home::new();
+        let silent = image(&engine, "hostile", &["silent", "stubborn=yes"]);
+        let (mut bridge, _) = bridge(&engine, &home, &[("silent", silent)]);
+        let clients = live_containers(&engine, &bridge, "silent").await;
+        let began = Instant::now();
+        procs::kill(killed(&bridge), Signal::KILL);
+        assert!(engine.reaches(0, PATIENCE).await, "{} containers are left\n{}", engine.count(), bridge.log());
+        let took = began.elapsed();
+        assert!(bridge.ended(PATIENCE).is_some_and(|status| !status.success()));
+        drop(clients);
+        took
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_container_outlives_a_worker_that_is_killed() {
-    let (engine, home) = (Engine::docker().await, Home::new());
-    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))]);
-    let clients = live_containers(&engine, &bridge, "silent").await;
-    procs::kill(bridge.worker(), Signal::KILL);
-    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
-    assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()));
-    drop(clients);
+    no_container_outlives(Bridge::worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_container_outlives_a_supervisor_that_is_killed() {
-    let (engine, home) = (Engine::docker().await, Home::new());
-    let (mut bridge, _) = bridge(&engine, &home, &[("silent", image(&engine, "hostile", &["silent", "stubborn=yes"]))]);
-    let clients = live_containers(&engine, &bridge, "silent").await;
-    bridge.signal(Signal::KILL);
-    bridge.ended(CLEARED).expect("killed");
-    assert!(engine.reaches(0, CLEARED).await, "{} containers are left\n{}", engine.count(), bridge.log());
-    drop(clients);
+    no_container_outlives(Bridge::supervisor).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,14 +273,14 @@ async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_
     assert_eq!((&plain["file"], &plain["mode"]), (&json!(TOKEN), &json!(0o600)));
     let path = plain["path"].as_str().expect("a path");
     let gone = || (!std::path::Path::new(path).exists()).then_some(());
-    assert!(procs::eventually(CLEARED, gone).await.is_some(), "the file is gone with its request");
+    assert!(procs::eventually(PATIENCE, gone).await.is_some(), "the file is gone with its request");
 
-    assert!(engine.reaches(0, CLEARED).await, "what shows its token in a variable is gone");
+    assert!(engine.reaches(0, PATIENCE).await, "what shows its token in a variable is gone");
     let clients = live_containers(&engine, &bridge, "silent").await;
     fixture::nobody_sees(&engine, TOKEN);
     assert!(!bridge.log().contains(TOKEN));
     drop(clients);
-    assert!(engine.reaches(0, CLEARED).await);
+    assert!(engine.reaches(0, PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,7 +305,7 @@ async fn a_container_is_confined_and_has_no_log_on_disk() {
     assert_eq!((&known[0]["Config"]["User"], &host["NetworkMode"]), (&json!("4711:4711"), &json!("none")));
     assert_eq!(known[0]["Mounts"][0]["RW"], false);
     drop(clients);
-    assert!(engine.reaches(0, CLEARED).await);
+    assert!(engine.reaches(0, PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,7 @@ impl Drop for Delegated {
 fn limited(home: &Home, delegated: &Delegated, behaviour: &[&str], fields: &Value) -> Bridge {
     home.write(config(home.marker(), behaviour, fields));
     let bridge = Bridge::start_with(home, &[], &["--cgroup", &delegated.0.to_string_lossy()]);
-    let log = bridge.log();
+    let log = bridge.log_with(" serving address=");
     for field in fields.as_object().expect("an object").keys() {
         assert!(log.contains(&format!("`{field}` of s: kept by the control group of each request")), "{log}");
     }
@@ -136,7 +136,8 @@ async fn the_first_process_of_a_container_limits_each_request() {
     let group = delegated.0.to_string_lossy();
     let launcher = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ENTER, &group];
     let mut bridge = Bridge::start_under(&home, &launcher, &[]);
-    assert!(bridge.log().contains("`pids` of s: kept by the control group"), "{}", bridge.log());
+    let log = bridge.log_with(" serving address=");
+    assert!(log.contains("`pids` of s: kept by the control group"), "{log}");
     let started: u32 = act(&mut Client::modern(&bridge, "s", None)).await.text().parse().expect("how many");
     assert!((1..20).contains(&started), "{started} of 300");
     bridge.stop();
@@ -150,7 +151,7 @@ async fn a_bridge_that_is_not_alone_in_its_group_says_that_it_cannot_limit_and_e
     let group = delegated.0.to_string_lossy();
     let enter = r#"echo $$ >"$0/cgroup.procs"; "$@"; exit $?"#;
     let mut bridge = Bridge::start_under(&home, &["sh", "-c", enter, &group], &[]);
-    let log = bridge.log();
+    let log = bridge.log_with(" serving address=");
     assert!(log.contains("each request has a control group"), "{log}");
     assert!(log.contains("`cpus` of s: not kept here"), "{log}");
     assert_eq!(act(&mut Client::modern(&bridge, "s", None)).await.text(), "done");

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Bridge, Client, Home, procs, server};
 
-/// How long after its cause something may still be there.
-const SETTLED: Duration = Duration::from_secs(3);
+/// How long to wait for what follows by itself.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// A bridge whose supervisor is number 1 of a process namespace, if this machine lets us make one.
 fn first_process(home: &Home) -> Option<Bridge> {

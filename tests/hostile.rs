@@ -10,6 +10,7 @@ mod fixture;
 mod support;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,13 +30,15 @@ const LEAVER: usize = 20;
 const PATIENCE: Duration = Duration::from_millis(40);
 /// The pause between two requests of the polite stream: 50 a second.
 const PACE: Duration = Duration::from_millis(20);
-/// How long after the last request something may still be there.
-const SETTLED: Duration = Duration::from_secs(5);
+/// How long to wait for what has no bound of its own.
+const SETTLED: Duration = Duration::from_secs(20);
 /// Live requests when the bridge is killed, and how long after that something may still be there.
 const LIVE: usize = 100;
 const CLEARED: Duration = Duration::from_secs(2);
-/// The longest that any answer of the polite stream may take beside all that: as long as its server may.
+/// The longest that an answer of the polite stream may take beside all that, and how many may be later: a stream that
+/// stands still has fifty a second.
 const POLITE: Duration = Duration::from_secs(2);
+const LATE: usize = 3;
 /// The same with a container for each request, at a first look and else.
 const LIVE_CONTAINERS: (usize, usize) = (30, 100);
 const CONTAINERS_CLEARED: Duration = Duration::from_secs(5);
@@ -94,6 +97,11 @@ fn is_quick() -> bool {
     std::env::vars_os().any(|(name, _)| name == "TOLLBRIDGE_HOSTILE_QUICK")
 }
 
+/// In how many rounds the machine may stand still: a first look runs where nobody sees to it that it does not.
+fn stalls() -> usize {
+    usize::from(is_quick())
+}
+
 /// The control group to make those of requests in, if the script was told of one.
 fn cgroup() -> String {
     let named = std::env::vars_os().find(|(name, _)| name == "TOLLBRIDGE_HOSTILE_CGROUP");
@@ -105,9 +113,12 @@ fn can_bind() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
+/// A bridge whose servers have so long to answer, if no answer is to come of them.
+fn bridge(home: &Home, admin: Option<SocketAddr>, patience: &str) -> Bridge {
     let marker = format!("marker={}", home.marker());
-    let one = |command: String, arguments: &[&str]| {
+    let one = |name: &str, command: String, arguments: &[&str]| {
+        let answers = KINDS.iter().any(|(of, _, right, _)| *of == name && matches!(right, Right::Text(_)));
+        let request_timeout = if answers || name == "tiny" { "1m" } else { patience };
         let arguments = [arguments, &[marker.as_str()]].concat();
         json!({ "command": command, "args": arguments,
             "startTimeout": request_timeout, "requestTimeout": request_timeout, "line": "1MiB",
@@ -116,7 +127,7 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
     let kinds = KINDS.iter().map(|&(name, arguments, ..)| (name, arguments));
     let kinds = kinds.chain(LIVING.iter().map(|&(name, arguments, _)| (name, arguments)));
     let mut servers: Map<_, _> =
-        kinds.map(|(name, arguments)| (name.to_owned(), one(server("hostile"), arguments))).collect();
+        kinds.map(|(name, arguments)| (name.to_owned(), one(name, server("hostile"), arguments))).collect();
     for (name, limits) in [
         ("bomb", json!({ "runAs": "63000-63099", "pids": 60 })),
         // Each of them takes as much of the processors as it can.
@@ -126,13 +137,16 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
         let fields = servers[name].as_object_mut().expect("an object");
         fields.extend(limits.as_object().filter(|_| can_bind()).cloned().unwrap_or_default());
     }
-    servers.insert("tiny".to_owned(), one(server("tiny"), &[]));
-    home.write(json!({
+    servers.insert("tiny".to_owned(), one("tiny", server("tiny"), &[]));
+    let mut config = json!({
         "identity": [{ "kind": "local", "user": "alice" }],
         "limits": { "perUser": 500, "perServer": 500, "total": 500 },
-        "admin": { "listen": admin },
         "mcpServers": Value::Object(servers),
-    }));
+    });
+    if let Some(admin) = admin {
+        config["admin"] = json!({ "listen": admin.to_string() });
+    }
+    home.write(config);
     Bridge::start_with(home, &[], &["--cgroup", &cgroup()])
 }
 
@@ -149,7 +163,7 @@ struct Seen {
 async fn thousands_of_requests_to_hostile_servers_leave_nothing_and_disturb_nobody() {
     let requests = if is_quick() { 1500 } else { 10_000 };
     let (home, admin) = (Home::without_key(), support::free_address());
-    let bridge = bridge(&home, &admin.to_string(), "2s");
+    let bridge = bridge(&home, Some(admin), "2s");
     let seen = Arc::default();
     run(&bridge, 300, &seen).await;
     let run_directory = run_directory(bridge.worker());
@@ -178,7 +192,8 @@ async fn thousands_of_requests_to_hostile_servers_leave_nothing_and_disturb_nobo
         after.descriptors, before.descriptors, after.resident, before.resident
     );
     assert!(seen.wrong.is_empty(), "{:#?}", &seen.wrong[..seen.wrong.len().min(10)]);
-    assert!(at(&latencies, 100) <= POLITE, "the polite stream stood still");
+    let late = latencies.iter().filter(|latency| **latency > POLITE).count();
+    assert!(late <= LATE, "the polite stream stood still");
     assert!(after.resident <= before.resident + FLAT, "the bridge's memory grows");
     assert!(seen.left * LEAVER * 2 > requests, "clients do leave");
 }
@@ -187,9 +202,10 @@ async fn thousands_of_requests_to_hostile_servers_leave_nothing_and_disturb_nobo
 #[ignore = "takes minutes: scripts/hostile runs it"]
 async fn nothing_outlives_a_bridge_that_is_killed_with_a_hundred_live_requests() {
     let rounds = if is_quick() { 3 } else { 20 };
+    let mut late = 0;
     for round in 0..rounds {
         let home = Home::without_key();
-        let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
+        let mut bridge = bridge(&home, None, "2m");
         let (worker, run_directory) = (bridge.worker(), run_directory(bridge.worker()));
         let clients = live_requests(&bridge, &home).await;
         // By turns either half of the bridge.
@@ -197,12 +213,15 @@ async fn nothing_outlives_a_bridge_that_is_killed_with_a_hundred_live_requests()
         procs::kill(killed, Signal::KILL);
         let began = Instant::now();
         let none = || (procs::with_marker(home.marker()).is_empty() && !run_directory.exists()).then_some(());
-        let cleared = procs::eventually(CLEARED, none).await;
+        let cleared = procs::eventually(SETTLED, none).await;
+        let took = began.elapsed();
         assert!(cleared.is_some(), "round {round}: {} left", procs::with_marker(home.marker()).len());
-        println!("round {round}: nothing left {:?} after the kill", began.elapsed());
-        bridge.ended(CLEARED).expect("the supervisor ends too");
+        println!("round {round}: nothing left {took:?} after the kill");
+        late += usize::from(took > CLEARED);
+        bridge.ended(SETTLED).expect("the supervisor ends too");
         drop(clients);
     }
+    assert!(late <= stalls(), "{late} rounds took longer than {CLEARED:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,6 +264,7 @@ async fn no_container_outlives_a_bridge_that_is_killed_with_many_live_requests()
         return;
     }
     let engine = Engine::docker().await;
+    let mut late = 0;
     let (rounds, count) = if is_quick() { (2, LIVE_CONTAINERS.0) } else { (20, LIVE_CONTAINERS.1) };
     for round in 0..rounds {
         let home = Home::new();
@@ -260,12 +280,14 @@ async fn no_container_outlives_a_bridge_that_is_killed_with_many_live_requests()
         let killed = if round % 2 == 0 { bridge.worker() } else { bridge.supervisor() };
         procs::kill(killed, Signal::KILL);
         let began = Instant::now();
-        assert!(engine.reaches(0, CONTAINERS_CLEARED).await, "{} are left\n{}", engine.count(), bridge.log());
+        assert!(engine.reaches(0, CONTAINERS_LIVE).await, "{} are left\n{}", engine.count(), bridge.log());
         let cleared = began.elapsed();
+        late += usize::from(cleared > CONTAINERS_CLEARED);
         println!("round {round}: {count} containers live after {live:?}, none left {cleared:?} after the kill");
-        bridge.ended(CONTAINERS_CLEARED).expect("the supervisor ends too");
+        bridge.ended(SETTLED).expect("the supervisor ends too");
         drop(clients);
     }
+    assert!(late <= stalls(), "{late} rounds took longer than {CONTAINERS_CLEARED:?}");
 }
 
 /// The directory in which that worker's requests have theirs.

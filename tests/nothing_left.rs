@@ -20,12 +20,16 @@ const CLIENTS: usize = 16;
 const LEAVER: usize = 20;
 /// The latest random moment.
 const PATIENCE: Duration = Duration::from_millis(40);
-/// How long after the last request something may still be there.
-const SETTLED: Duration = Duration::from_secs(3);
+/// How long to wait for what has no bound of its own.
+const SETTLED: Duration = Duration::from_secs(20);
+/// How long to look for the fewest descriptors.
+const REST: Duration = Duration::from_secs(3);
 /// Live children when the bridge is killed.
 const LIVE: usize = 50;
 /// How long after a kill something may still be there.
 const CLEARED: Duration = Duration::from_secs(2);
+/// How long a bridge that is told twice takes to end.
+const STOPPED: Duration = Duration::from_secs(3);
 
 /// Ways for a server to be hard to end, as its arguments.
 const HOSTILE: [(&str, &[&str]); 14] = [
@@ -55,9 +59,12 @@ const LIVING: [(&str, &[&str], usize); 5] = [
 /// Those of the former that never answer: a request to one ends by its deadline or by its client.
 const NEVER_ANSWER: [&str; 3] = ["silent", "deaf", "long"];
 
-fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
+/// A bridge whose servers have so long to answer, if they never do.
+fn bridge(home: &Home, admin: Option<SocketAddr>, patience: &str) -> Bridge {
     let marker = format!("marker={}", home.marker());
-    let one = |command: String, arguments: &[&str]| {
+    let one = |name: &str, command: String, arguments: &[&str]| {
+        let answers = HOSTILE.iter().any(|(of, _)| *of == name) && !NEVER_ANSWER.contains(&name);
+        let request_timeout = if answers || name == "tiny" { "1m" } else { patience };
         let arguments = [arguments, &[marker.as_str()]].concat();
         json!({ "command": command, "args": arguments,
             "startTimeout": request_timeout, "requestTimeout": request_timeout,
@@ -65,20 +72,23 @@ fn bridge(home: &Home, admin: &str, request_timeout: &str) -> Bridge {
     };
     let kinds = HOSTILE.into_iter().chain(LIVING.map(|(name, arguments, _)| (name, arguments)));
     let mut servers: Map<_, _> =
-        kinds.map(|(name, arguments)| (name.to_owned(), one(server("hostile"), arguments))).collect();
-    servers.insert("tiny".to_owned(), one(server("tiny"), &[]));
-    home.serve(json!({
+        kinds.map(|(name, arguments)| (name.to_owned(), one(name, server("hostile"), arguments))).collect();
+    servers.insert("tiny".to_owned(), one("tiny", server("tiny"), &[]));
+    let mut config = json!({
         "identity": [{ "kind": "local", "user": "alice" }],
         "limits": { "perUser": 500, "perServer": 500, "total": 500 },
-        "admin": { "listen": admin },
         "mcpServers": Value::Object(servers),
-    }))
+    });
+    if let Some(admin) = admin {
+        config["admin"] = json!({ "listen": admin.to_string() });
+    }
+    home.serve(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_nothing() {
     let (home, admin) = (Home::without_key(), support::free_address());
-    let bridge = bridge(&home, &admin.to_string(), "2s");
+    let bridge = bridge(&home, Some(admin), "2s");
     let sessions = Sessions::open(&bridge).await;
     let turns: Arc<[AtomicUsize; 2]> = Arc::default();
     run(&bridge, &sessions, 4 * CLIENTS, &turns).await;
@@ -114,51 +124,66 @@ async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_n
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_worker_that_is_killed() {
-    let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
-    let clients = fifty_live_children(&bridge, &home).await;
-    procs::kill(bridge.worker(), Signal::KILL);
-    let none = || procs::with_marker(home.marker()).is_empty().then_some(());
-    let cleared = procs::eventually(CLEARED, none).await;
-    let left = left(&home).len();
-    assert!(cleared.is_some(), "left after {CLEARED:?}: {left}\n{}", last_lines(&bridge));
-    assert!(bridge.ended(CLEARED).is_some_and(|status| !status.success()), "the supervisor ends and says so");
-    drop(clients);
+    procs::in_time(CLEARED, async || {
+        let home = Home::without_key();
+        let mut bridge = bridge(&home, None, "2m");
+        let clients = fifty_live_children(&bridge, &home).await;
+        let began = Instant::now();
+        procs::kill(bridge.worker(), Signal::KILL);
+        let took = gone(&bridge, &home, || true, began).await;
+        assert!(bridge.ended(SETTLED).is_some_and(|status| !status.success()), "the supervisor ends and says so");
+        drop(clients);
+        took
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_supervisor_that_is_killed() {
-    let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
-    let worker = procs::Process::read(bridge.worker()).expect("a worker");
-    let clients = fifty_live_children(&bridge, &home).await;
-    bridge.signal(Signal::KILL);
-    bridge.ended(CLEARED).expect("killed");
-    let none = || (!worker.is_alive() && procs::with_marker(home.marker()).is_empty()).then_some(());
-    let cleared = procs::eventually(CLEARED, none).await;
-    let (alive, left) = (worker.is_alive(), left(&home).len());
-    assert!(cleared.is_some(), "left after {CLEARED:?}: worker {alive}, {left} others\n{}", last_lines(&bridge));
-    drop(clients);
+    procs::in_time(CLEARED, async || {
+        let home = Home::without_key();
+        let mut bridge = bridge(&home, None, "2m");
+        let worker = procs::Process::read(bridge.worker()).expect("a worker");
+        let clients = fifty_live_children(&bridge, &home).await;
+        let began = Instant::now();
+        bridge.signal(Signal::KILL);
+        bridge.ended(SETTLED).expect("killed");
+        let took = gone(&bridge, &home, || !worker.is_alive(), began).await;
+        drop(clients);
+        took
+    })
+    .await;
+}
+
+/// Waits until nothing is left of the requests, and this holds; how long that was after `began`.
+async fn gone(bridge: &Bridge, home: &Home, holds: impl Fn() -> bool, began: Instant) -> Duration {
+    let none = || (holds() && procs::with_marker(home.marker()).is_empty()).then(|| began.elapsed());
+    let took = procs::eventually(SETTLED, none).await;
+    took.unwrap_or_else(|| panic!("worker or left: {:?}\n{}", left(home), last_lines(bridge)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_a_bridge_that_is_stopped_twice() {
-    let home = Home::without_key();
-    let mut bridge = bridge(&home, &support::free_address().to_string(), "2m");
-    let clients = fifty_live_children(&bridge, &home).await;
-    let began = Instant::now();
-    let status = bridge.stop_at_once().expect("the second signal is immediate");
-    assert!(status.success(), "{status}");
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
-    drop(clients);
+    procs::in_time(STOPPED, async || {
+        let home = Home::without_key();
+        let mut bridge = bridge(&home, None, "2m");
+        let clients = fifty_live_children(&bridge, &home).await;
+        let began = Instant::now();
+        let status = bridge.stop_at_once().expect("the second signal is immediate");
+        let took = began.elapsed();
+        assert!(status.success(), "{status}");
+        assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
+        drop(clients);
+        took
+    })
+    .await;
 }
 
 /// The descriptors and tasks of a bridge that has served but serves nothing now: the fewest within a while.
 async fn at_rest(bridge: &Bridge, admin: SocketAddr) -> (usize, Option<f64>) {
     let worker = bridge.worker();
     let (mut descriptors, mut tasks) = (usize::MAX, None);
-    let deadline = Instant::now() + SETTLED;
+    let deadline = Instant::now() + REST;
     while Instant::now() < deadline {
         descriptors = descriptors.min(procs::descriptors(worker));
         let now = support::metric(admin, "tollbridge_tasks").await;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -195,7 +196,9 @@ fn a_server_that_cannot_be_started_says_why_and_nothing_of_itself() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, mode| {
         let path = directory.path().join(name);
-        fs::write(&path, "neither ELF nor script").unwrap();
+        // By another process: a child that is started meanwhile would have it open, and then it cannot be run.
+        let text = "printf 'neither ELF nor script' >\"$0\"";
+        assert!(Command::new("sh").args(["-c", text]).arg(&path).status().unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
     };

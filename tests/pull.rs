@@ -9,19 +9,18 @@ mod fixture;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use engine::Engine;
 use serde_json::{Value, json};
-use support::{Client, Home, Registry};
+use support::{Client, Home, Registry, procs};
 
 /// Pulls for these servers with a `docker` that takes note of its arguments.
 fn pull(servers: &str) -> (Output, String) {
     let place = tempfile::tempdir().unwrap();
     let (docker, notes) = (place.path().join("docker"), place.path().join("notes"));
-    fs::write(&docker, format!("#!/bin/sh\necho \"$*\" \"$HTTPS_PROXY\" >>{}\n", notes.display())).unwrap();
-    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("#!/bin/sh\necho \"$*\" \"$HTTPS_PROXY\" >>{}\n", notes.display());
+    procs::write_program(&docker, &script);
     let config = place.path().join("tollbridge.json");
     fs::write(&config, format!("{{ \"mcpServers\": {servers} }}")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollbridge"));
@@ -94,7 +93,11 @@ async fn a_pulled_image_serves_requests(engine: &Engine) {
     let unknown = name.replace("hostile", "nobody");
     let mut pinned = server(&by_digest);
     pinned["requireDigest"] = json!(true);
-    let config = |servers: Value| json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers });
+    // The engine may take its time to say that there is no such image.
+    let config = |servers: Value| {
+        json!({ "identity": [{ "kind": "local", "user": "alice" }],
+        "limits": { "commitDelay": "1m" }, "mcpServers": servers })
+    };
     let bridge = home.serve_with(config(json!({ "pinned": pinned, "named": server(&name) })), &environment);
     let call = async |server: &str| Client::modern(&bridge, server, None).call("act", json!({})).await.unwrap();
     for server in ["pinned", "named"] {
@@ -122,6 +125,7 @@ async fn a_pulled_image_serves_requests(engine: &Engine) {
     for part in [missing.as_str(), unknown.as_str(), "manifest unknown", "2 of 3 images were not pulled"] {
         assert!(why.contains(part), "{why}");
     }
+    assert!(engine.reaches(0, fixture::PATIENCE).await, "nothing uses the image any more");
     engine.call(&["rmi", "--force", &name]);
     engine.output(&["rmi", "--force", &by_digest]);
 }

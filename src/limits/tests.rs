@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-const QUEUE: Duration = Duration::from_secs(3);
+const QUEUE: Duration = Duration::from_mins(1);
 
 fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
     let second = Duration::from_secs(1);

@@ -110,6 +110,7 @@ async fn what_leaves_its_group_as_another_user_ends_with_its_own_request_not_wit
     config["mcpServers"]["s"]["args"] = json!(["polite", "family=yes", format!("marker={marker}")]);
     config["mcpServers"]["older"] = config["mcpServers"]["s"].clone();
     config["mcpServers"]["older"]["args"] = json!(["silent", format!("older={}", home.0.marker())]);
+    config["mcpServers"]["older"]["startTimeout"] = json!("5m");
     let bridge = home.serve(config, FOR_RUN_AS);
     let mut older = Client::modern(&bridge, "older", None);
     let _connection = older.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted");

@@ -17,6 +17,8 @@ use super::support::{self, Bridge, Client, Home, procs};
 
 /// How long after the last request, or after the bridge's end, something may still be there.
 pub(crate) const CLEARED: Duration = Duration::from_secs(5);
+/// How long to wait for what is required sooner, or has no bound of its own.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Live containers when the bridge is killed.
 pub(crate) const LIVE: usize = 5;
 
@@ -52,7 +54,7 @@ pub(crate) fn bridge(engine: &Engine, home: &Home, servers: &[(&str, Value)]) ->
     let servers: Map<_, _> = servers.iter().map(|(name, server)| ((*name).to_owned(), server.clone())).collect();
     let config = json!({
         "identity": [{ "kind": "local", "user": "alice" }],
-        "limits": { "perUser": 500, "perServer": 500, "total": 500 },
+        "limits": { "perUser": 500, "perServer": 500, "total": 500, "commitDelay": "1m" },
         "admin": { "listen": admin.to_string() },
         "tokenStore": home.embedded(),
         "mcpServers": Value::Object(servers),
@@ -73,7 +75,7 @@ pub(crate) fn program(engine: &Engine, home: &Home) -> PathBuf {
 fn hand_over(home: &Home, user: u32) {
     let program = home.path().join("tollbridge");
     if !program.exists() {
-        fs::copy(TOLLBRIDGE, &program).expect("a copy");
+        procs::copy_program(TOLLBRIDGE.as_ref(), &program);
     }
     let all = fs::read_dir(home.path()).expect("it is there").map(|entry| entry.expect("an entry").path());
     for path in all.chain([home.path().to_owned()]) {
@@ -89,13 +91,16 @@ pub(crate) async fn ready(admin: SocketAddr) -> bool {
 /// Waits until the bridge is, or is not, ready.
 pub(crate) async fn becomes_ready(admin: SocketAddr, expected: bool, within: Duration) -> bool {
     let deadline = Instant::now() + within;
-    while ready(admin).await != expected {
-        if Instant::now() > deadline {
+    loop {
+        let is_late = Instant::now() > deadline;
+        if ready(admin).await == expected {
+            return true;
+        }
+        if is_late {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    true
 }
 
 /// Opens that many calls, which are never answered.

@@ -22,7 +22,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
 /// The processes that have this test's marker as an argument; the next one says what each is.
 pub(crate) struct Marked {
     marker: String,
-    seen: Mutex<BTreeSet<i32>>,
+    /// Process ids and when each began: the next one may have the same number.
+    seen: Mutex<BTreeSet<(i32, u64)>>,
 }
 
 impl Marked {
@@ -41,7 +42,8 @@ impl Marked {
         let pids = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let alive: Vec<_> = pids.filter_map(|pid| Some((pid, self.role(pid)?))).collect();
-        self.seen.lock().unwrap().extend(alive.iter().map(|(pid, _)| *pid));
+        let born = alive.iter().filter_map(|&(pid, _)| Some((pid, Process::read(Pid::from_raw(pid)?)?.born)));
+        self.seen.lock().unwrap().extend(born);
         alive
     }
 
@@ -66,7 +68,10 @@ impl Marked {
         self.wait_for(&[]);
         wait_until(SOON, || {
             let seen = self.seen.lock().unwrap();
-            let left: Vec<_> = seen.iter().filter_map(|&pid| Process::read(Pid::from_raw(pid)?)).collect();
+            let left: Vec<_> = seen
+                .iter()
+                .filter_map(|&(pid, born)| Process::read(Pid::from_raw(pid)?).filter(|process| process.born == born))
+                .collect();
             // What fell to init is init's to reap.
             left.iter().all(|process| process.ended && process.parent == 1).then_some(()).ok_or(left)
         });
@@ -77,9 +82,11 @@ impl Marked {
 pub(crate) fn wait_until<T, Seen: std::fmt::Debug>(limit: Duration, mut look: impl FnMut() -> Result<T, Seen>) -> T {
     let deadline = Instant::now() + limit;
     loop {
+        // A look that begins too late is the last one: time may pass between a look and the clock.
+        let is_late = Instant::now() >= deadline;
         match look() {
             Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "still {seen:?} after {limit:?}"),
+            Err(seen) => assert!(!is_late, "still {seen:?} after {limit:?}"),
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -114,6 +114,12 @@ impl Bridge {
         String::from_utf8_lossy(&self.log.lock().expect("no panic holds it")).into_owned()
     }
 
+    /// The same once it has this in it, or does not get it.
+    pub fn log_with(&self, said: &str) -> String {
+        procs::wait_for(DEADLINE, || self.log().contains(said).then_some(()));
+        self.log()
+    }
+
     /// Sends a signal to the supervisor.
     pub fn signal(&self, signal: Signal) {
         procs::kill(self.supervisor(), signal);
@@ -153,7 +159,7 @@ impl Drop for Bridge {
             let known = below.iter().filter(|process| process.is_alive()).map(|process| process.pid);
             known.chain(procs::with_marker(&self.marker)).collect::<Vec<_>>()
         };
-        procs::wait_for(Duration::from_secs(2), || left().is_empty().then_some(()));
+        procs::wait_for(DEADLINE, || left().is_empty().then_some(()));
         let left: Vec<_> = left().into_iter().map(|pid| (pid, procs::command_line(pid))).collect();
         for (pid, _) in &left {
             procs::kill(*pid, Signal::KILL);

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -124,8 +125,13 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[&str]) -> Child {
         .expect("redis-server is installed")
 }
 
-/// An address on loopback that nobody listens on; somebody else may take it before it is used.
+/// An address on loopback that nobody listens on. It is below the ports that the kernel hands out by itself, and every
+/// call answers another one, so nobody takes it before it is used.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000 + 10_000)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).expect("below 30000"))))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("a free port")
 }

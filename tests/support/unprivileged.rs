@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::home::TOLLBRIDGE;
-use super::{Bridge, Home, server};
+use super::{Bridge, Home, procs, server};
 
 /// The user whom the bridge runs as; nothing else on the machine does.
 pub const USER: u32 = 61_500;
@@ -27,8 +27,8 @@ impl Unprivileged {
         }
         let home = Home::without_key();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("ours");
-        fs::copy(TOLLBRIDGE, home.path().join("tollbridge")).expect("a copy");
-        fs::copy(server("hostile"), home.path().join("hostile")).expect("a copy");
+        procs::copy_program(TOLLBRIDGE.as_ref(), &home.path().join("tollbridge"));
+        procs::copy_program(server("hostile").as_ref(), &home.path().join("hostile"));
         chown(home.path(), Some(USER), Some(USER)).expect("root may");
         Some(Self(home))
     }
