@@ -44,7 +44,7 @@ use crate::mcp::mirror::Mirrors;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{NotDelivered, Relay};
 use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::TokenStore;
@@ -280,6 +280,22 @@ impl Bridge {
             let _closed = closed;
             tokio::select! {
                 () = upstream.close(graces) => {}
+                () = until_forced(&hard) => {}
+            }
+        });
+    }
+
+    /// Lets what ends something elsewhere be told while nobody waits for it: whoever does not hear it runs on for
+    /// nobody.
+    fn tell_of_an_end(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
+        let hard = self.lifecycle.hard.clone();
+        self.lifecycle.spawn(async move {
+            tokio::select! {
+                told = telling => match told {
+                    // Nobody there is nobody to tell.
+                    Ok(()) | Err(NotDelivered::Gone) => {}
+                    Err(error) => tracing::warn!(%error, "nobody could be told of an end"),
+                },
                 () = until_forced(&hard) => {}
             }
         });

@@ -47,6 +47,9 @@ pub const MAX_BY_KEY: usize = 64 << 10;
 /// Between looks at a mailbox that was full: doubled from the first to the second.
 const ROOM: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
+/// For how long a message is delivered again that must not be lost, and the pause before each time.
+const INSISTENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(200)];
+
 /// Delivers messages to exchanges of this node and of others. Cloning it shares it.
 #[derive(Debug, Clone)]
 pub struct Relay {
@@ -167,6 +170,23 @@ impl Relay {
         }
     }
 
+    /// [`Relay::deliver`], again for a few seconds while it fails or the mailbox is full: for what must not be lost, and
+    /// says no more if it arrives twice.
+    ///
+    /// # Errors
+    /// As [`Relay::deliver`], of the last time.
+    pub async fn insist(&self, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
+        again(|| self.deliver(to, payload.clone())).await
+    }
+
+    /// [`Relay::deliver_by_key`], again as in [`Relay::insist`].
+    ///
+    /// # Errors
+    /// As [`Relay::deliver_by_key`], of the last time.
+    pub async fn insist_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
+        again(|| self.deliver_by_key(key, payload.clone())).await
+    }
+
     /// Whether the mailbox at `to` is still open: for who waits for something from its exchange.
     ///
     /// # Errors
@@ -212,6 +232,20 @@ impl Relay {
             Others::Redis(peers) => peers.expected(),
         };
         self.local.entries() + unanswered
+    }
+}
+
+/// Delivers until that is done, in vain for good, or insisted on for long enough.
+async fn again<F>(deliver: impl Fn() -> F) -> Result<(), NotDelivered>
+where
+    F: Future<Output = Result<(), NotDelivered>>,
+{
+    let until = Instant::now() + INSISTENCE[0];
+    loop {
+        match deliver().await {
+            Err(NotDelivered::Failed | NotDelivered::Full) if Instant::now() < until => sleep(INSISTENCE[1]).await,
+            done => return done,
+        }
     }
 }
 

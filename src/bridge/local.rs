@@ -73,8 +73,8 @@ impl Bridge {
             "notifications/cancelled" => {
                 if let Some(id) = params.get("requestId") {
                     let note = Note::Cancelled(message.text().to_owned()).write();
-                    // A call that is over needs no cancelling.
-                    let _ = self.relay.deliver_by_key(&call_key(&session.nonce, id), note).await;
+                    let (relay, key) = (self.relay.clone(), call_key(&session.nonce, id));
+                    self.tell_of_an_end(async move { relay.insist_by_key(&key, note).await });
                 }
             }
             "notifications/progress" => {

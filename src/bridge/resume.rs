@@ -93,7 +93,7 @@ impl Way {
                 reply = self.mailbox.receive() => match serde_json::from_slice(&reply) {
                     Ok(Reply::Event(text)) => {
                         if self.outbox.event(text.into()).await.is_err() {
-                            return self.leave().await;
+                            return self.leave();
                         }
                     }
                     Ok(Reply::Last(status, text, retry_after)) => {
@@ -103,7 +103,7 @@ impl Way {
                     Ok(Reply::Quiet) => return self.outbox.quiet(),
                     Err(_) => {}
                 },
-                () = self.gone.cancelled() => return self.leave().await,
+                () = self.gone.cancelled() => return self.leave(),
                 () = self.bridge.lifecycle.hard.cancelled() => return self.fail(&BridgeError::Stopped).await,
                 // What it said before it ended has been received by now.
                 () = std::future::ready(()), if ended => return self.fail(&BridgeError::Lost).await,
@@ -114,9 +114,9 @@ impl Way {
         }
     }
 
-    async fn leave(&self) {
-        // Nobody there is nobody to tell.
-        let _ = self.bridge.relay.deliver(&self.address, Note::Left.write()).await;
+    fn leave(&self) {
+        let (relay, address) = (self.bridge.relay.clone(), self.address);
+        self.bridge.tell_of_an_end(async move { relay.insist(&address, Note::Left.write()).await });
     }
 
     async fn fail(&self, error: &BridgeError) {

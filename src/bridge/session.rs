@@ -107,9 +107,11 @@ impl Bridge {
         revoked.map_err(|error| self.store_failed(&error))?;
         // By its address, which is receipted, and by its key, in case it is only now being opened.
         if let Some(address) = state.listener.and_then(|listener| listener.address.parse().ok()) {
-            let _ = self.relay.deliver(&address, Note::Left.write()).await;
+            let relay = self.relay.clone();
+            self.tell_of_an_end(async move { relay.insist(&address, Note::Left.write()).await });
         }
-        self.tell_listener(&session, Note::Left).await;
+        let (relay, key) = (self.relay.clone(), listener_key(&session.nonce));
+        self.tell_of_an_end(async move { relay.insist_by_key(&key, Note::Left.write()).await });
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 

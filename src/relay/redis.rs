@@ -35,8 +35,9 @@ const DEADLINE: Duration = Duration::from_secs(1);
 const PART: usize = 256 << 10;
 /// Bytes that may be without a receipt, in KiB: of every node together far less than Redis keeps for a slow reader.
 const WITHOUT_RECEIPT: usize = 4 << 10;
-/// For how long after this node listens again a count of zero may mean that the other does not yet.
-const SETTLING: Duration = Duration::from_millis(500);
+/// For how long after this node listens again a count of zero may mean that the other does not yet: longer than a pause
+/// and an attempt to connect, shorter than [`DEADLINE`].
+const SETTLING: Duration = Duration::from_millis(800);
 /// Between two tries while the other node may be about to listen again.
 const RETRY: Duration = Duration::from_millis(20);
 /// Receipts that may wait to be sent. Without one the sender does not know; it is told so by its deadline.

@@ -154,6 +154,22 @@ async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis
     assert_eq!(received(&mut mailbox).await, "after");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_insisted_on_arrives_after_an_outage() {
+    let mut redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut mailbox = there.relay.open();
+    let address = mailbox.address();
+    redis.crash();
+    let in_vain = async {
+        assert_eq!(here.relay.deliver(&address, "once".into()).await, Err(NotDelivered::Failed));
+        redis.restart();
+    };
+    let (delivered, ()) = tokio::join!(here.relay.insist(&address, "over".into()), in_vain);
+    assert_eq!(delivered, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "over");
+}
+
 #[tokio::test]
 async fn a_node_that_is_late_after_an_outage_is_waited_for() {
     let redis = Redis::start();
