@@ -39,6 +39,9 @@ use servers::SseMemory;
 /// How long the rest of answers may take that have been read, so that their connections can be used again.
 const DRAIN: Duration = Duration::from_millis(20);
 
+/// How long a server may take to accept a cancellation: as long as a connection to it may take.
+const CANCELLATION: Duration = Duration::from_secs(5);
+
 /// How long a server may take to say where messages go, if it is only a guess that it speaks HTTP+SSE.
 const ENDPOINT: Duration = Duration::from_secs(5);
 
@@ -295,12 +298,15 @@ impl HttpServer {
         self.junk.count(piece)
     }
 
-    /// Stops listening and ends the session, if there is one; the server has as long for it as a program for its end.
+    /// Stops listening, lets a cancellation that is on its way arrive, and ends the session, if there is one; the server
+    /// has as long for that as a program for its end.
     pub async fn close(mut self, graces: Graces) {
         self.queue.clear();
-        self.exchanges.retain(Exchange::is_answered);
+        self.listens = false;
+        self.exchanges.retain(|exchange| exchange.is_answered() || exchange.cancels());
+        let patience = if self.exchanges.iter().any(Exchange::cancels) { CANCELLATION } else { DRAIN };
         let until_read = async { while !self.exchanges.is_empty() && self.receive().await.is_ok() {} };
-        let _ = tokio::time::timeout(DRAIN, until_read).await;
+        let _ = tokio::time::timeout(patience, until_read).await;
         self.exchanges.clear();
         if self.session.is_none() || matches!(self.transport, Transport::Sse { .. }) {
             return;

@@ -256,6 +256,31 @@ async fn a_cancelled_call_is_cancelled_and_its_session_ended() {
 }
 
 #[tokio::test]
+async fn a_cancellation_on_its_way_is_waited_for_before_the_session_is_ended() {
+    let (called, never, accepted) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (signal, slow) = (Arc::clone(&called), Arc::clone(&accepted));
+    let server = Fixture::start(move |request| match request.asks() {
+        "tools/call" => {
+            signal.notify_one();
+            [events(": wait\n\n"), vec![Act::Wait(Arc::clone(&never))]].concat()
+        }
+        "notifications/cancelled" => [vec![Act::Wait(Arc::clone(&slow))], polite(request)].concat(),
+        _ => polite(request),
+    })
+    .await;
+    let bridge = bridge(streamable(&server));
+    let mut client = Client::modern(&bridge, "elsewhere", None);
+    let connection = client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap();
+    called.notified().await;
+    drop(connection);
+    server.until("notifications/cancelled").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!server.asked().contains(&"DELETE".to_owned()), "{:?}", server.asked());
+    accepted.notify_one();
+    server.until("DELETE").await;
+}
+
+#[tokio::test]
 async fn a_question_of_the_server_is_answered_while_its_stream_is_open() {
     let answered = Arc::new(Notify::new());
     let signal = Arc::clone(&answered);

@@ -181,6 +181,16 @@ impl Exchange {
         }
     }
 
+    /// Whether it is the delivery of a cancellation.
+    pub(super) fn cancels(&self) -> bool {
+        match &self.purpose {
+            Purpose::Post(message) | Purpose::PostToEndpoint(message) => {
+                matches!(message.about, About::Cancellation(_))
+            }
+            Purpose::Sse | Purpose::Listen => false,
+        }
+    }
+
     /// Whether it may end as it does: whoever waits for an answer has it.
     fn may_end(&self) -> bool {
         match &self.purpose {
