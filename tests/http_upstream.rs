@@ -18,18 +18,21 @@ mod tls;
 #[path = "http_upstream/transports.rs"]
 mod transports;
 
-use std::time::Duration;
-
 use everything::Everything;
 use serde_json::{Value, json};
 use support::mcp::Answer;
 use support::{Bridge, Client};
+
+/// How long something that is on its way may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn bridge(mut server: Value) -> Bridge {
     // What is asked of a server to learn its era is not the matter here, where nothing else is said.
     server.as_object_mut().unwrap().entry("protocol").or_insert_with(|| json!("legacy"));
     Bridge::start(json!({
         "identity": [{ "kind": "local", "user": "alice" }],
+        // A status is asserted however long it takes.
+        "limits": { "commitDelay": "1m" },
         "mcpServers": { "elsewhere": server },
     }))
 }
@@ -58,31 +61,35 @@ async fn visit(bridge: &Bridge) {
     assert_eq!(unknown.status, 200, "{unknown:?}");
 }
 
+/// Waits until the server has said of both visits that their conversations began, and of each that it ended.
+async fn until_all_ended(server: &Everything, began: &str, ended: &str) {
+    let all_ended = || {
+        let said = server.said();
+        let (began, ended) = (said.matches(began).count(), said.matches(ended).count());
+        (began >= 12 && ended == began).then_some(())
+    };
+    let waited = support::procs::eventually(PATIENCE, all_ended).await;
+    assert!(waited.is_some(), "something was left open: {}", server.said());
+}
+
 #[tokio::test]
 async fn a_streamable_server_is_called_and_every_session_is_ended() {
     let server = Everything::start("streamableHttp");
-    for transport in ["auto", "streamable"] {
-        let bridge = bridge(json!({ "url": server.url("/mcp"), "transport": transport, "protocol": "auto" }));
-        visit(&bridge).await;
+    let bridges = ["auto", "streamable"]
+        .map(|transport| bridge(json!({ "url": server.url("/mcp"), "transport": transport, "protocol": "auto" })));
+    for bridge in &bridges {
+        visit(bridge).await;
     }
-    let sessions = |what: &str| server.said().matches(what).count();
-    let began = sessions("Session initialized with ID");
-    assert!(began >= 12, "{}", server.said());
-    support::procs::wait_for(Duration::from_secs(5), || {
-        (sessions("Received session termination request") == began).then_some(())
-    })
-    .unwrap_or_else(|| panic!("a session was left open: {}", server.said()));
+    until_all_ended(&server, "Session initialized with ID", "Received session termination request").await;
 }
 
 #[tokio::test]
 async fn a_server_of_2024_is_called_over_sse() {
     let server = Everything::start("sse");
-    for transport in ["auto", "sse"] {
-        let bridge = bridge(json!({ "url": server.url("/sse"), "transport": transport, "protocol": "auto" }));
-        visit(&bridge).await;
+    let bridges = ["auto", "sse"]
+        .map(|transport| bridge(json!({ "url": server.url("/sse"), "transport": transport, "protocol": "auto" })));
+    for bridge in &bridges {
+        visit(bridge).await;
     }
-    let sessions = |what: &str| server.said().matches(what).count();
-    let began = sessions("Client Connected");
-    support::procs::wait_for(Duration::from_secs(5), || (sessions("Client Disconnected") == began).then_some(()))
-        .unwrap_or_else(|| panic!("a stream was left open: {}", server.said()));
+    until_all_ended(&server, "Client Connected", "Client Disconnected").await;
 }

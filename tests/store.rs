@@ -14,6 +14,7 @@ mod redis_server;
 mod redis_tls;
 #[path = "store/sessions.rs"]
 mod sessions;
+mod support;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};

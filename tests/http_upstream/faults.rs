@@ -28,6 +28,7 @@ fn bridge_with_token(server: Value, token: &str) -> (Home, Bridge) {
     home.write(json!({
         "identity": bearer_identity(&[("alice", BEARER)]),
         "tokenStore": home.embedded(),
+        "limits": { "commitDelay": "1m" },
         "mcpServers": { "elsewhere": server },
     }));
     home.set_token("alice", "elsewhere", token);
@@ -115,7 +116,8 @@ async fn a_connection_that_breaks_mid_stream_is_an_error_with_the_id() {
         acts
     })
     .await;
-    let answer = call(&bridge(streamable(&server))).await;
+    let bridge = bridge(streamable(&server));
+    let answer = call(&bridge).await;
     let response = answer.response();
     assert_eq!((response["id"].as_i64(), answer.error_code()), (Some(1), Some(-32603)), "{answer:?}");
     server.until("DELETE").await;

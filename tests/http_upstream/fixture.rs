@@ -162,17 +162,24 @@ impl Fixture {
 
     /// The first request that was this: an HTTP method, or the method of a message.
     pub(super) async fn until(&self, what: &str) -> Request {
+        self.until_again(what, 1).await
+    }
+
+    /// The request that was this for the `count`th time.
+    pub(super) async fn until_again(&self, what: &str, count: usize) -> Request {
         let seen = async {
             loop {
                 let news = self.news.notified();
-                if let Some(at) = self.asked().iter().position(|asked| asked == what) {
+                let asked = self.asked();
+                let at = asked.iter().enumerate().filter(|(_, asked)| *asked == what).nth(count - 1);
+                if let Some((at, _)) = at {
                     return self.seen()[at].clone();
                 }
                 news.await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(20), seen).await;
-        waited.unwrap_or_else(|_| panic!("{what} does not come after {:?}", self.asked()))
+        waited.unwrap_or_else(|_| panic!("{what} does not come {count} times: {:?}", self.asked()))
     }
 
     /// What every request so far was: its HTTP method, or that of its message.

@@ -1,6 +1,7 @@
 //! Legacy clients: the question goes out on the stream of the call, the answer comes by whatever node.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
@@ -33,7 +34,15 @@ async fn call_and_answer(mut client: Client, mut elsewhere: Client, name: String
     let question = next(&mut stream).await;
     assert_eq!(question["params"]["message"], json!(format!("{name} 1")), "{question}");
     all_asked.wait().await;
-    assert_eq!(elsewhere.tell(&answer(&question, &name)).await.expect("a status"), 202);
+    let (mut good, deadline) = (&[202][..], Instant::now() + SOON);
+    let status = loop {
+        match elsewhere.tell(&answer(&question, &name)).await.expect("a status") {
+            // Redis was slow to say whether it arrived. If it did, the call may be over by now.
+            503 if Instant::now() < deadline => good = &[202, 404],
+            status => break status,
+        }
+    };
+    assert!(good.contains(&status), "{status}");
     let result = next(&mut stream).await;
     let text = result.pointer("/result/content/0/text").and_then(Value::as_str).unwrap_or_default();
     assert_eq!(text.split_once(": ").map(|(_, answer)| answer), Some(name.as_str()), "{result}");
@@ -78,8 +87,11 @@ async fn an_answer_is_taken_from_the_session_that_was_asked_only() {
     let result = next(&mut stream).await;
     let text = result.pointer("/result/content/0/text").and_then(Value::as_str).unwrap_or_default();
     assert!(text.ends_with(": own"), "{result}");
-    let late = elsewhere.tell(&answer(&question, "again")).await.expect("a status");
-    assert_eq!(late, 404, "nobody asks any more");
+    let deadline = Instant::now() + SOON;
+    // The call ends a moment after its answer has been sent.
+    while elsewhere.tell(&answer(&question, "again")).await.expect("a status") != 404 {
+        assert!(Instant::now() < deadline, "nobody asks any more");
+    }
 }
 
 #[tokio::test]

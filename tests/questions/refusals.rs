@@ -102,7 +102,7 @@ async fn two_calls_with_the_same_state_at_once_are_one_resumption_and_one_refusa
 
 #[tokio::test]
 async fn a_lease_that_ends_ends_the_process_and_the_state() {
-    let nodes = Cluster::start(2, &json!({ "parkLease": "1s" }));
+    let nodes = Cluster::start(2, &json!({ "parkLease": "5s" }));
     let arguments = json!({ "name": "p", "times": 1 });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
     assert_eq!(nodes.processes().len(), 1, "it waits");

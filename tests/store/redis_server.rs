@@ -1,12 +1,13 @@
 //! A `redis-server` of its own for a test: in a temporary directory, killed when the test is over.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::support::free_address;
 
 /// A running server, on a unix socket and on a TCP port.
 pub(crate) struct RedisServer {
@@ -26,7 +27,7 @@ impl RedisServer {
 
     /// A server that is not running yet.
     pub(crate) fn stopped(arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Self { directory: TempDir::new().unwrap(), port, arguments, child: None }
     }

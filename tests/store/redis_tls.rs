@@ -1,6 +1,5 @@
 //! Redis behind TLS: only with a certificate that the system trusts.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tollbridge::store::{StoreError, TokenStore};
 use crate::home::{Seen, found, key, look, redis_kind, ring, user};
 use crate::redis_server::RedisServer;
 use crate::second_process;
+use crate::support::free_address;
 
 fn openssl(directory: &Path, arguments: &str) {
     let status = Command::new("openssl")
@@ -39,7 +39,7 @@ fn certificate() -> TempDir {
 async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it() {
     let files = certificate();
     let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_address().port().to_string();
     let (cert, private, ca) = (file("redis.pem"), file("redis.key"), file("ca.pem"));
     let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &private, "--tls-ca-cert-file", &ca];
     let redis = RedisServer::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat());

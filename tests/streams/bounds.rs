@@ -19,11 +19,12 @@ async fn a_quiet_stream_is_kept_alive_past_the_request_timeout_and_ends_with_its
     let (home, watched) = (Home::without_key(), Watched::new());
     let mut server = watched.server(&home, "legacy");
     server["requestTimeout"] = json!("300ms");
-    let limits = json!({ "sessionLifetime": "2s", "keepAlive": "50ms" });
+    let limits = json!({ "sessionLifetime": "6s", "keepAlive": "50ms" });
     let bridge = home.serve(limited(&json!({ "one": server }), &limits));
     let client = Client::legacy(&bridge, "one", None).await;
     let mut connection = connect(&bridge).await;
     let mut stream = connection.send("GET", &client.path(), &client.headers(b"{}"), b"").await.expect("it answers");
+    assert_eq!(stream.status, 200);
     let began = std::time::Instant::now();
     assert_eq!(stream.event().await.expect("a clean end"), None);
     assert!(began.elapsed() > std::time::Duration::from_millis(600), "{:?}", began.elapsed());
@@ -91,7 +92,7 @@ async fn a_server_that_cannot_be_met_ends_the_stream() {
     silent["startTimeout"] = json!("300ms");
     silent["protocol"] = json!("legacy");
     let servers = json!({ "good": hostile(&home, &["polite"]), "silent": silent });
-    let bridge = home.serve(config(&servers));
+    let bridge = home.serve(limited(&servers, &json!({ "commitDelay": "1m" })));
     let mut client = Client::modern(&bridge, "silent", None);
     let params = json!({ "notifications": { "toolsListChanged": true } });
     let answer = client.request("subscriptions/listen", params).await.expect("an answer");

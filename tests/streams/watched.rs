@@ -20,11 +20,12 @@ impl Watched {
         Self { directory: tempfile::Builder::new().prefix("tollbridge-watched-").tempdir().expect("a directory") }
     }
 
-    /// A server that watches it, as an entry of `mcpServers`.
+    /// A server that watches it, as an entry of `mcpServers`. It leaves at the end of its input, having written down all
+    /// that it heard.
     pub(super) fn server(&self, home: &Home, era: &str) -> Value {
         let marker = format!("marker={}", home.marker());
         let arguments = [self.directory.path().to_string_lossy().into_owned(), format!("era={era}"), marker];
-        json!({ "command": server("watcher"), "args": arguments, "eofGrace": "1s", "protocol": era })
+        json!({ "command": server("watcher"), "args": arguments, "eofGrace": "30s", "protocol": era })
     }
 
     /// Lets something happen, seen by every server that runs now.
@@ -42,19 +43,6 @@ impl Watched {
         });
         let heard = heard.await.unwrap_or_else(|| panic!("nobody heard {text}: {:?}", self.everything()));
         heard.lines().map(|line| serde_json::from_str(line).expect("whole lines are written")).collect()
-    }
-
-    /// Waits until a server that still runs was subscribed to `uri` by a request of its own listener.
-    pub(super) async fn until_listening(&self, uri: &str) {
-        let listening = procs::eventually(SOON, || {
-            let processes = self.files().into_iter().filter_map(|path| {
-                let process = path.extension()?.to_string_lossy().into_owned();
-                std::path::Path::new("/proc").join(process).exists().then_some(path)
-            });
-            let heard = processes.filter_map(|path| std::fs::read_to_string(path).ok());
-            heard.into_iter().find(|heard| heard.contains("tollbridge:subscribe") && heard.contains(uri))
-        });
-        assert!(listening.await.is_some(), "nobody listens to {uri}: {:?}", self.everything());
     }
 
     /// Everything that every server heard.

@@ -195,17 +195,21 @@ impl Reply<'_> {
         Ok(body)
     }
 
-    /// The next event; comments are counted and passed over. `None` at the clean end of the body.
+    /// The next event; comments are counted and passed over. `None` at the clean end of the body. An event that does
+    /// not come is an error, however many comments do.
     pub async fn event(&mut self) -> io::Result<Option<Event>> {
-        loop {
-            if let Some(event) = self.events.pop() {
-                return Ok(Some(event));
+        let next = async {
+            loop {
+                if let Some(event) = self.events.pop() {
+                    return Ok(Some(event));
+                }
+                match self.piece().await? {
+                    Some(piece) => self.events.push(&piece),
+                    None => return Ok(None),
+                }
             }
-            match self.piece().await? {
-                Some(piece) => self.events.push(&piece),
-                None => return Ok(None),
-            }
-        }
+        };
+        tokio::time::timeout(2 * PATIENCE, next).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// How many comments have come so far.
