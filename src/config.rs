@@ -231,6 +231,8 @@ pub enum TokenStoreKind {
     Embedded {
         /// The directory that holds the database, created 0700 if missing.
         path: PathBuf,
+        /// How long one question may take.
+        timeout: Duration,
     },
     /// Redis or Valkey: any number of nodes.
     Redis {
@@ -238,7 +240,15 @@ pub enum TokenStoreKind {
         url: Secret,
         /// What every key starts with.
         prefix: String,
+        /// How long one question may take, with all its tries.
+        timeout: Duration,
     },
+}
+
+impl TokenStoreKind {
+    /// How long one question may take, if nobody says: longer than any healthy store near by takes, shorter than a
+    /// client's patience.
+    pub const TIMEOUT: Duration = Duration::from_millis(600);
 }
 
 /// One sealing key of the key ring.

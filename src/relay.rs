@@ -117,9 +117,9 @@ impl Relay {
         lifecycle: &Lifecycle,
     ) -> Result<Self, SetupError> {
         let mut relay = Self::local();
-        if let Some(TokenStoreKind::Redis { url, prefix }) = store {
+        if let Some(TokenStoreKind::Redis { url, prefix, timeout }) = store {
             let local = Arc::clone(&relay.local);
-            relay.others = Others::Redis(Peers::start(url, prefix, keyring, local, lifecycle)?);
+            relay.others = Others::Redis(Peers::start(url, prefix, *timeout, keyring, local, lifecycle)?);
         }
         Ok(relay)
     }

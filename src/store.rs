@@ -132,8 +132,10 @@ impl TokenStore {
     /// The URL is unusable; or the directory or database is open to others, corrupt or of a newer version.
     pub fn open(kind: &TokenStoreKind, keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
         let backend = match kind {
-            TokenStoreKind::Redis { url, prefix } => Backend::Redis(Box::new(Redis::open(url, prefix)?)),
-            TokenStoreKind::Embedded { path } => Backend::Embedded(Embedded::open(path)?),
+            TokenStoreKind::Redis { url, prefix, timeout } => {
+                Backend::Redis(Box::new(Redis::open(url, prefix, *timeout)?))
+            }
+            TokenStoreKind::Embedded { path, timeout } => Backend::Embedded(Embedded::open(path, *timeout)?),
         };
         Ok(Self { keyring, clock, backend })
     }
@@ -155,7 +157,7 @@ impl TokenStore {
         Ok(Self { keyring, clock, backend: Backend::Embedded(Embedded::in_memory()?) })
     }
 
-    /// The token of `user` for `server`, within 600 ms.
+    /// The token of `user` for `server`, within the time that a question may take.
     pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
         match self.find(user, server, None, |token, _| Ok(token)).await {
             Ok(token) => token.map_or(Lookup::Absent, Lookup::Found),

@@ -8,6 +8,8 @@ mod nodes;
 #[path = "relay/on_redis.rs"]
 mod on_redis;
 mod support;
+#[path = "relay/timeouts.rs"]
+mod timeouts;
 
 use std::time::Duration;
 

@@ -15,6 +15,8 @@ mod redis_tls;
 #[path = "store/sessions.rs"]
 mod sessions;
 mod support;
+#[path = "store/timeouts.rs"]
+mod timeouts;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -22,7 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use home::{Home, Seen, fixed, found, key, look, name, redis_kind, ring, secret, server, user};
+use home::{
+    Home, PATIENCE, Seen, embedded_kind, fixed, found, key, look, name, redis_kind_within, ring, secret, server, user,
+};
 use sessions::{
     a_session_has_room_for_so_many_subscriptions_and_no_more, a_session_is_claimed_by_one_listener_at_a_time,
     a_session_s_level_and_subscriptions_are_seen_by_every_handle_and_by_no_other_session,
@@ -293,7 +297,7 @@ fn second_process(
 ) -> tokio::task::JoinHandle<()> {
     let (kind, place) = match kind {
         TokenStoreKind::Redis { url, .. } => ("redis", url.expose().to_owned()),
-        TokenStoreKind::Embedded { path } => ("embedded", path.to_str().unwrap().to_owned()),
+        TokenStoreKind::Embedded { path, .. } => ("embedded", path.to_str().unwrap().to_owned()),
     };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "in_another_process", "--ignored"])
@@ -313,8 +317,8 @@ async fn in_another_process() {
     std::io::stdin().read_to_string(&mut orders).unwrap();
     let [kind, place, key] = orders.lines().collect::<Vec<_>>()[..] else { return };
     let kind = match kind {
-        "redis" => redis_kind(place.to_owned()),
-        _ => TokenStoreKind::Embedded { path: place.into() },
+        "redis" => redis_kind_within(PATIENCE, place.to_owned()),
+        _ => embedded_kind(place.into()),
     };
     let store = TokenStore::open(&kind, Arc::new(ring(&[("k1", key.to_owned())])), Clock::System).unwrap();
     for i in 0..40 {

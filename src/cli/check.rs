@@ -98,7 +98,7 @@ fn identity(method: &IdentityMethod) -> String {
 fn token_store(store: &TokenStoreConfig) -> String {
     let keys: Vec<&str> = store.keys.iter().map(|key| key.id.as_str()).collect();
     let place = match &store.kind {
-        TokenStoreKind::Embedded { path } => format!("embedded in {}", path.display()),
+        TokenStoreKind::Embedded { path, .. } => format!("embedded in {}", path.display()),
         TokenStoreKind::Redis { prefix, .. } => format!("redis, keys start with {prefix}"),
     };
     format!("{place}; sealing keys {}", listed(&keys))

@@ -156,6 +156,8 @@ pub struct Embedded {
     /// The directory; made if missing. Relative to this file.
     #[schemars(required)]
     pub path: Option<Value>,
+    /// How long one question to the store may take: 100ms to 1m. Default: 600ms.
+    pub timeout: Option<Time>,
     /// The sealing keys: the first seals, all open.
     #[schemars(required)]
     pub keys: Option<Vec<Option<Object<SealingKey>>>>,
@@ -174,6 +176,8 @@ pub struct Redis {
     pub url: Option<Value>,
     /// What every key starts with. Default: `tollbridge`.
     pub prefix: Option<String>,
+    /// How long one question to the store may take, with all its tries: 100ms to 1m. Default: 600ms.
+    pub timeout: Option<Time>,
     /// The sealing keys: the first seals, all open.
     #[schemars(required)]
     pub keys: Option<Vec<Option<Object<SealingKey>>>>,

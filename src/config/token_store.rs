@@ -1,13 +1,15 @@
 //! Where users' tokens are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::file::{self, Object, Value};
-use super::load::Loader;
+use super::file::{self, Object, Time, Value};
+use super::load::{Loader, Zero};
 use super::path::Path;
 use super::value::Setting;
 use super::{KeySource, SealingKey, Server, ServerName, TokenStoreConfig, TokenStoreKind};
@@ -23,6 +25,9 @@ const KEYS: &str =
 /// What every key in Redis starts with, if the file does not say.
 const PREFIX: &str = "tollbridge";
 
+/// How long a question may take at all: time for a second try, and an end while somebody still waits.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
+
 impl Loader<'_> {
     pub(super) fn token_store(&mut self, json: Json) -> Option<TokenStoreConfig> {
         let at = Path::root().key("tokenStore");
@@ -33,8 +38,9 @@ impl Loader<'_> {
             let file: file::Embedded = self.read(&at, json)?;
             let path =
                 self.file_path(&at.key("path"), file.path, "name a directory, for example \"./tollbridge-data\"");
+            let timeout = self.store_timeout(&at.key("timeout"), file.timeout.as_ref());
             let keys = self.sealing_keys(&at.key("keys"), file.keys);
-            return Some(TokenStoreConfig { kind: TokenStoreKind::Embedded { path: path? }, keys });
+            return Some(TokenStoreConfig { kind: TokenStoreKind::Embedded { path: path?, timeout }, keys });
         }
         let file: file::Redis = self.read(&at, json)?;
         let url = self.redis_url(&at.key("url"), file.url);
@@ -45,8 +51,17 @@ impl Loader<'_> {
             let help = "use 1 to 64 letters, digits, `:`, `-` or `_`";
             self.report(&at.key("prefix"), "this cannot be the prefix of keys", help);
         }
+        let timeout = self.store_timeout(&at.key("timeout"), file.timeout.as_ref());
         let keys = self.sealing_keys(&at.key("keys"), file.keys);
-        Some(TokenStoreConfig { kind: TokenStoreKind::Redis { url: url?, prefix }, keys })
+        Some(TokenStoreConfig { kind: TokenStoreKind::Redis { url: url?, prefix, timeout }, keys })
+    }
+
+    fn store_timeout(&mut self, at: &Path, written: Option<&Time>) -> Duration {
+        let timeout = self.time(at, written, TokenStoreKind::TIMEOUT, Zero::Refused);
+        if !TIMEOUTS.contains(&timeout) {
+            self.report(at, "this time is too short or too long", "write a time from 100ms to 1m, or leave it out");
+        }
+        timeout
     }
 
     fn redis_url(&mut self, at: &Path, value: Option<Value>) -> Option<Secret> {
@@ -146,6 +161,30 @@ impl Loader<'_> {
             let verb = if needy.len() == 1 { "needs" } else { "need" };
             let message = format!("{} {verb} users' tokens, and nothing keeps them", needy.join(", "));
             self.report(&Path::root().key("tokenStore"), message, STORE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::load;
+
+    #[test]
+    fn a_question_may_take_as_long_as_the_file_says_of_either_kind_or_as_ever() {
+        const KEYS: &str = r#""keys": [{ "id": "k1", "file": "k1.key" }]"#;
+        for kind in [r#""kind": "embedded", "path": "d""#, r#""kind": "redis", "url": "redis://r""#] {
+            for (written, meant) in [
+                ("", TokenStoreKind::TIMEOUT),
+                (r#""timeout": "100ms","#, Duration::from_millis(100)),
+                (r#""timeout": "1m","#, Duration::from_mins(1)),
+            ] {
+                let text = format!(r#"{{ "tokenStore": {{ {kind}, {written} {KEYS} }}, "mcpServers": {{}} }}"#);
+                let config = load(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+                let (TokenStoreKind::Embedded { timeout, .. } | TokenStoreKind::Redis { timeout, .. }) =
+                    config.token_store.unwrap().kind;
+                assert_eq!(timeout, meant, "{text}");
+            }
         }
     }
 }

@@ -29,8 +29,6 @@ use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
 use crate::store::{Link, SetupError, StoreError};
 
-/// One part of a message, with everything it waits for.
-const DEADLINE: Duration = Duration::from_secs(1);
 /// The longest part of a message, bytes.
 const PART: usize = 256 << 10;
 /// Bytes that may be without a receipt, in KiB: of every node together far less than Redis keeps for a slow reader.
@@ -50,6 +48,10 @@ type Verdict = Result<(), NotDelivered>;
 pub(super) struct Peers {
     node: NodeId,
     link: Link,
+    /// One part of a message, with everything it waits for.
+    deadline: Duration,
+    /// [`SETTLING`], or longer where an attempt to connect may be: the other may be in the middle of one.
+    settling: Duration,
     keyring: Arc<Keyring>,
     prefix: Box<str>,
     /// The number of the last frame.
@@ -69,17 +71,20 @@ struct Expected<'a> {
 }
 
 impl Peers {
-    /// Listens for `local` until the hard stop. Redis may be down.
+    /// Listens for `local` until the hard stop, where a question to Redis may take `timeout`. Redis may be down.
     pub(super) fn start(
         url: &Secret,
         prefix: &str,
+        timeout: Duration,
         keyring: Arc<Keyring>,
         local: Arc<Local>,
         lifecycle: &Lifecycle,
     ) -> Result<Arc<Self>, SetupError> {
         let peers = Arc::new(Self {
             node: local.node(),
-            link: Link::open(url)?,
+            link: Link::open(url, timeout)?,
+            deadline: timeout * 5 / 3,
+            settling: (timeout * 4 / 3).max(SETTLING),
             keyring,
             prefix: prefix.into(),
             number: AtomicU64::new(0),
@@ -153,7 +158,7 @@ impl Peers {
                 }
             }
         };
-        timeout(DEADLINE, work).await.unwrap_or(Err(NotDelivered::Failed))
+        timeout(self.deadline, work).await.unwrap_or(Err(NotDelivered::Failed))
     }
 
     /// Publishes a frame and answers how many heard it.
@@ -171,7 +176,7 @@ impl Peers {
 
     /// Whether a node that does not listen now is not merely late after an outage, in which all lost their connection.
     fn has_settled(&self) -> bool {
-        self.listening.borrow().is_some_and(|since| since.elapsed() > SETTLING)
+        self.listening.borrow().is_some_and(|since| since.elapsed() > self.settling)
     }
 
     fn expect(&self) -> Expected<'_> {

@@ -16,39 +16,46 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use super::record::Names;
 use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::clock::UnixTime;
-use crate::config::ServerName;
+use crate::config::{ServerName, TokenStoreKind};
 use worker::Worker;
 
-/// A lookup, with its wait for those before it.
-const READ_DEADLINE: Duration = Duration::from_millis(600);
-/// A write, with its wait for the disk and for other processes' writes.
-const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// What a write may take at least: it waits for the disk and for other processes' writes.
+const WRITE: Duration = Duration::from_secs(5);
 
 /// A store in a directory.
 pub(super) struct Embedded {
     reader: Worker,
     writer: Worker,
+    /// A lookup, with its wait for those before it.
+    lookup: Duration,
+    /// A write, with its wait for the disk and for other processes' writes.
+    write: Duration,
 }
 
 impl Embedded {
-    /// Opens the database in `directory`, made 0700 if missing, and checks that it is intact.
-    pub(super) fn open(directory: &Path) -> Result<Self, SetupError> {
+    /// Opens the database in `directory`, made 0700 if missing, and checks that it is intact. A lookup may take
+    /// `timeout`.
+    pub(super) fn open(directory: &Path, timeout: Duration) -> Result<Self, SetupError> {
+        let write = timeout.max(WRITE);
+        // Who waited in vain for another process still has time to be told so.
+        let busy = write * 3 / 5;
         let path = files::prepare(directory)?;
-        let mut writer = files::connect(&path)?;
+        let mut writer = files::connect(&path, busy)?;
         files::verify(&mut writer, &path)?;
-        let reader = files::connect(&path)?;
+        let reader = files::connect(&path, busy)?;
         reader.pragma_update(None, "query_only", true).map_err(|error| files::setup(&error, &path))?;
         let start = |name, connection| {
             Worker::start(name, connection).map_err(|error| SetupError::Io { path: path.clone(), kind: error.kind() })
         };
-        Ok(Self { reader: start("store-read", reader)?, writer: start("store-write", writer)? })
+        let (reader, writer) = (start("store-read", reader)?, start("store-write", writer)?);
+        Ok(Self { reader, writer, lookup: timeout, write })
     }
 
     /// A database that is nowhere but in memory, of no more than 64 MiB.
     pub(super) fn in_memory() -> Result<Self, SetupError> {
         let only = Worker::start("store", files::in_memory()?)
             .map_err(|error| SetupError::Io { path: files::IN_MEMORY.into(), kind: error.kind() })?;
-        Ok(Self { reader: only.clone(), writer: only })
+        Ok(Self { reader: only.clone(), writer: only, lookup: TokenStoreKind::TIMEOUT, write: WRITE })
     }
 
     /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
@@ -78,7 +85,7 @@ impl Embedded {
             };
             Ok(Found { record, proofs: proofs(&snapshot)?, session })
         };
-        read(self.reader.run(READ_DEADLINE, select).await?)
+        read(self.reader.run(self.lookup, select).await?)
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
@@ -96,7 +103,7 @@ impl Embedded {
             remove(&transaction, names.older(), &server)?;
             Ok(transaction.commit()?)
         };
-        self.writer.run(WRITE_DEADLINE, put).await
+        self.writer.run(self.write, put).await
     }
 
     /// Removes the record for `server` under every name; whether there was one.
@@ -108,7 +115,7 @@ impl Embedded {
             transaction.commit()?;
             Ok(removed > 0)
         };
-        self.writer.run(WRITE_DEADLINE, write).await
+        self.writer.run(self.write, write).await
     }
 
     /// The records under `names`, or all of them.
@@ -133,7 +140,7 @@ impl Embedded {
             }
             Ok(rows)
         };
-        self.reader.run(WRITE_DEADLINE, read).await
+        self.reader.run(self.write, read).await
     }
 
     /// What `verify` says to the proofs of the keys that wrote here.
@@ -141,7 +148,7 @@ impl Embedded {
         &self,
         verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        verify(self.reader.run(READ_DEADLINE, |connection| Ok(proofs(connection)?)).await?)
+        verify(self.reader.run(self.lookup, |connection| Ok(proofs(connection)?)).await?)
     }
 }
 
@@ -193,5 +200,38 @@ impl From<rusqlite::Error> for StoreError {
             Some(_) => Self::Database("unexpectedly"),
             None => Self::Shape,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lookup_waits_for_those_before_it_as_long_as_it_may() {
+        const LONG: Duration = Duration::from_mins(1);
+        let home = tempfile::tempdir().unwrap();
+        let open = |timeout| Embedded::open(&home.path().join("data"), timeout).unwrap();
+        let (hasty, patient) = (open(Duration::from_millis(100)), open(LONG));
+        let busy = |store: &Embedded| {
+            let (go_on, until) = mpsc::channel::<()>();
+            let reader = store.reader.clone();
+            (go_on, async move { reader.run(LONG, move |_| Ok(until.recv().is_ok())).await })
+        };
+        let ((one_goes_on, one), (other_goes_on, other)) = (busy(&hasty), busy(&patient));
+        let lookups = async {
+            assert_eq!(hasty.verify(Ok).await, Err(StoreError::Timeout));
+            let mut lookup = std::pin::pin!(patient.verify(Ok));
+            // Longer than it may take by default.
+            let waits = tokio::time::timeout(2 * TokenStoreKind::TIMEOUT, &mut lookup).await;
+            assert!(waits.is_err(), "{waits:?}");
+            drop((one_goes_on, other_goes_on));
+            lookup.await
+        };
+        // In this order, which is also that of the lines before the threads.
+        let (_, _, proofs) = tokio::join!(biased; one, other, lookups);
+        assert_eq!(proofs, Ok(Vec::new()));
     }
 }

@@ -8,6 +8,7 @@ mod session;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use redis::{Pipeline, Value, from_redis_value};
 
@@ -38,9 +39,9 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// The store at `url`; nothing is sent yet.
-    pub(super) fn open(url: &Secret, prefix: &str) -> Result<Self, SetupError> {
-        Ok(Self { link: Link::open(url)?, prefix: prefix.into(), policy_seen: AtomicBool::new(false) })
+    /// The store at `url`, where a question may take `timeout`; nothing is sent yet.
+    pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration) -> Result<Self, SetupError> {
+        Ok(Self { link: Link::open(url, timeout)?, prefix: prefix.into(), policy_seen: AtomicBool::new(false) })
     }
 
     /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.

@@ -194,6 +194,16 @@ fn token_stores() {
     refused(&redis("{ \"$env\": \"MISSING\" }"), ".url", "the environment variable `MISSING` is not set");
     let prefix = redis("\"redis://r\", \"prefix\": \"a{b}\"");
     refused(&prefix, ".prefix", "this cannot be the prefix of keys");
+    let embedded = |timeout: &str| {
+        format!("{{ \"kind\": \"embedded\", \"path\": \"d\", \"timeout\": {timeout}, \"keys\": [{key}] }}")
+    };
+    for timeout in ["\"99ms\"", "\"61s\""] {
+        refused(&embedded(timeout), ".timeout", "this time is too short or too long");
+        let redis = redis(&format!("\"redis://r\", \"timeout\": {timeout}"));
+        refused(&redis, ".timeout", "this time is too short or too long");
+    }
+    refused(&embedded("\"0s\""), ".timeout", "zero makes no sense here");
+    refused(&embedded("600"), ".timeout", "expected text with a unit, for example \"30s\"");
     let text =
         "{ \"mcpServers\": { \"s\": { \"command\": \"sh\", \"env\": { \"T\": { \"$userToken\": \"<<token>>\" } } } } }";
     self::refused(text, "tokenStore", "`s` needs users' tokens, and nothing keeps them");

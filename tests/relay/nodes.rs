@@ -15,6 +15,8 @@ use crate::support::Redis;
 
 /// How long anything here may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a question to Redis may take where a test is not about that: one that stalls with its machine is no outage.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A sender and a receiver.
 pub(crate) struct Nodes {
@@ -40,7 +42,7 @@ impl Nodes {
     pub(crate) async fn two() -> Self {
         let redis = Redis::start();
         let keyring = Arc::new(Keyring::ephemeral());
-        let (here, there) = (Node::start(&redis, &keyring), Node::start(&redis, &keyring));
+        let [here, there] = [(); 2].map(|()| Node::start_within(PATIENCE, &redis, &keyring));
         here.until_listening().await;
         there.until_listening().await;
         Self { here: here.relay, there: there.relay, _redis: Some(redis) }
@@ -50,8 +52,13 @@ impl Nodes {
 impl Node {
     /// A node that shares `redis` and `keyring` with others.
     pub(crate) fn start(redis: &Redis, keyring: &Arc<Keyring>) -> Self {
+        Self::start_within(TokenStoreKind::TIMEOUT, redis, keyring)
+    }
+
+    /// The same where a question to Redis may take `timeout`.
+    pub(crate) fn start_within(timeout: Duration, redis: &Redis, keyring: &Arc<Keyring>) -> Self {
         let lifecycle = Lifecycle::default();
-        let kind = TokenStoreKind::Redis { url: Secret::new(redis.url()), prefix: "toll".to_owned() };
+        let kind = TokenStoreKind::Redis { url: Secret::new(redis.url()), prefix: "toll".to_owned(), timeout };
         let relay = Relay::start(Some(&kind), Arc::clone(keyring), &lifecycle).unwrap();
         Self { relay, lifecycle }
     }

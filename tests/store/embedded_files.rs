@@ -11,7 +11,7 @@ use tollbridge::clock::Clock;
 use tollbridge::config::TokenStoreKind;
 use tollbridge::store::{SetupError, TokenStore};
 
-use crate::home::{Home, found, key, look, ring, secret, server, user};
+use crate::home::{Home, embedded_kind, found, key, look, ring, secret, server, user};
 
 /// A closed store that held a token, and the path of its database.
 async fn closed() -> (TempDir, PathBuf) {
@@ -34,7 +34,7 @@ async fn closed() -> (TempDir, PathBuf) {
 }
 
 fn open(directory: &Path) -> Result<TokenStore, SetupError> {
-    let kind = TokenStoreKind::Embedded { path: directory.to_owned() };
+    let kind = embedded_kind(directory.to_owned());
     TokenStore::open(&kind, Arc::new(ring(&[key("k1")])), Clock::System)
 }
 
@@ -131,7 +131,7 @@ async fn a_database_of_the_version_before_is_brought_up_to_date() {
 #[tokio::test]
 async fn a_lookup_does_not_wait_for_another_process_s_write() {
     let home = Home::embedded();
-    let TokenStoreKind::Embedded { path } = home.kind() else { unreachable!() };
+    let TokenStoreKind::Embedded { path, .. } = home.kind() else { unreachable!() };
     let store = home.open(&[key("k1")]);
     store.set(&user("alice"), &server("notion"), &secret("ntn_1")).await.unwrap();
     let other = rusqlite::Connection::open(path.join("tokens.db")).unwrap();
@@ -151,7 +151,7 @@ async fn many_who_make_the_same_store_make_one() {
     let home = TempDir::new().unwrap();
     let directory = home.path().join("data");
     let keys = [key("k1")];
-    let kind = || TokenStoreKind::Embedded { path: directory.clone() };
+    let kind = || embedded_kind(directory.clone());
     let handles: Vec<_> = std::thread::scope(|scope| {
         let open = || TokenStore::open(&kind(), Arc::new(ring(&keys)), Clock::System).unwrap();
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();

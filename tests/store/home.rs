@@ -1,7 +1,9 @@
 //! A store's home: a server or a directory of its own, several handles on it, and a way past them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -17,6 +19,8 @@ use crate::redis_server::RedisServer;
 
 /// What every key of the Redis stores starts with: with characters that a pattern would misread.
 pub(crate) const PREFIX: &str = "toll[b]ridge";
+/// How long a store may take where a test is not about that: one that stalls with its machine is no outage.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a store keeps its records.
 pub(crate) enum Home {
@@ -36,8 +40,8 @@ impl Home {
     /// What the configuration would say of it.
     pub(crate) fn kind(&self) -> TokenStoreKind {
         match self {
-            Self::Redis(server) => redis_kind(server.socket_url()),
-            Self::Embedded(directory) => TokenStoreKind::Embedded { path: directory.path().join("data") },
+            Self::Redis(server) => redis_kind_within(PATIENCE, server.socket_url()),
+            Self::Embedded(directory) => embedded_kind(directory.path().join("data")),
         }
     }
 
@@ -148,9 +152,19 @@ pub(crate) fn redis_key(name: &str) -> String {
     format!("{PREFIX}:tokens:{{{name}}}")
 }
 
-/// A configured Redis at `url`.
+/// A configured Redis at `url` that may take what it may by default.
 pub(crate) fn redis_kind(url: String) -> TokenStoreKind {
-    TokenStoreKind::Redis { url: Secret::new(url), prefix: PREFIX.to_owned() }
+    redis_kind_within(TokenStoreKind::TIMEOUT, url)
+}
+
+/// A configured Redis at `url` that may take `timeout`.
+pub(crate) fn redis_kind_within(timeout: Duration, url: String) -> TokenStoreKind {
+    TokenStoreKind::Redis { url: Secret::new(url), prefix: PREFIX.to_owned(), timeout }
+}
+
+/// A configured directory.
+pub(crate) fn embedded_kind(path: PathBuf) -> TokenStoreKind {
+    TokenStoreKind::Embedded { path, timeout: PATIENCE }
 }
 
 /// A clock that a test sets.

@@ -15,8 +15,6 @@ use crate::store::SetupError;
 
 /// The database's name in its directory.
 const DATABASE: &str = "tokens.db";
-/// How long a write waits for another process's.
-const BUSY: Duration = Duration::from_secs(3);
 /// "Toll", in the header of a database of ours.
 const APPLICATION: i32 = 0x546f_6c6c;
 /// The version of the tables.
@@ -66,15 +64,15 @@ pub(super) fn prepare(directory: &Path) -> Result<PathBuf, SetupError> {
     Ok(path)
 }
 
-/// A connection to the database at `path`, which must exist.
-pub(super) fn connect(path: &Path) -> Result<Connection, SetupError> {
+/// A connection to the database at `path`, which must exist. It waits up to `busy` for another process's write.
+pub(super) fn connect(path: &Path, busy: Duration) -> Result<Connection, SetupError> {
     let connect = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(busy)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         // A commit is on the disk when it returns, and what was deleted is overwritten.
@@ -164,7 +162,8 @@ fn create(directory: &Path, path: &Path) -> Result<(), SetupError> {
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
     let draft = directory.join(format!(".{DATABASE}.{}", BASE64_URL_SAFE_NO_PAD.encode(random)));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(|error| failed(&draft, &error))?;
-    let made = connect(&draft).and_then(|connection| {
+    // Nobody else knows of it.
+    let made = connect(&draft, Duration::ZERO).and_then(|connection| {
         let tables = || {
             connection.execute_batch(SCHEMA)?;
             connection.execute_batch(SESSIONS)?;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Embedded, READ_DEADLINE, WRITE_DEADLINE, seconds};
+use super::{Embedded, seconds};
 use crate::clock::UnixTime;
 use crate::store::StoreError;
 use crate::store::record::Names;
@@ -16,7 +16,7 @@ impl Embedded {
         now: UnixTime,
         read: impl FnOnce(Fields) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        read(self.reader.run(READ_DEADLINE, move |connection| Ok(fields(connection, &names, now)?)).await?)
+        read(self.reader.run(self.lookup, move |connection| Ok(fields(connection, &names, now)?)).await?)
     }
 
     /// Writes a field under the active name, in place of the older ones, and forgets sessions that are over; whether
@@ -41,7 +41,7 @@ impl Embedded {
             transaction.commit()?;
             Ok(true)
         };
-        self.writer.run(WRITE_DEADLINE, write).await
+        self.writer.run(self.write, write).await
     }
 
     /// Writes a field under the active name if what it holds there is what was `seen`; whether it was.
@@ -64,7 +64,7 @@ impl Embedded {
             transaction.commit()?;
             Ok(true)
         };
-        self.writer.run(WRITE_DEADLINE, write).await
+        self.writer.run(self.write, write).await
     }
 
     /// Removes fields under every name.
@@ -78,7 +78,7 @@ impl Embedded {
             }
             Ok(transaction.commit()?)
         };
-        self.writer.run(WRITE_DEADLINE, write).await
+        self.writer.run(self.write, write).await
     }
 }
 

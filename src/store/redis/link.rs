@@ -22,26 +22,23 @@ use crate::store::{SetupError, StoreError};
 
 pub(crate) use subscription::Message;
 
-/// A question, with everything it waits for.
-const DEADLINE: Duration = Duration::from_millis(600);
-/// One answer. Longer than any healthy Redis takes, shorter than a client's patience.
-const RESPONSE: Duration = Duration::from_millis(250);
-/// One attempt to connect.
-const CONNECT: Duration = Duration::from_millis(500);
 /// Between attempts to connect: back soon after an outage, without hammering.
 pub(crate) const RECONNECT: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 /// Before the one retry of a command whose connection was lost.
 const RETRY: Duration = Duration::from_millis(10);
-/// How long sent bytes may stay unacknowledged: a peer that vanished without a word is given up after this.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
+/// How long a silent peer is waited for at least before it is taken to have vanished: a packet may be lost, and Redis
+/// may be busy.
+const VANISHED: Duration = Duration::from_secs(1);
 /// How long an idle connection is trusted before the kernel asks the peer, and how often it asks.
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(5)];
-/// Questions at once on the one connection; more wait, within the deadline.
+/// Questions at once on the one connection; more wait, as part of their time.
 const IN_FLIGHT: usize = 256;
 
 /// One multiplexed connection, made when it is first used and made anew when it is lost.
 pub(crate) struct Link {
     client: Client,
+    /// A question, with everything it waits for.
+    timeout: Duration,
     connection: RwLock<Numbered>,
     in_flight: Semaphore,
     desyncs: AtomicU64,
@@ -55,8 +52,8 @@ struct Numbered {
 }
 
 impl Link {
-    /// The link to `url`; nothing is sent yet.
-    pub(crate) fn open(url: &Secret) -> Result<Self, SetupError> {
+    /// The link to `url`, where a question may take `timeout`; nothing is sent yet.
+    pub(crate) fn open(url: &Secret, timeout: Duration) -> Result<Self, SetupError> {
         let parsed = redis::parse_redis_url(url.expose()).ok_or(SetupError::Url("it cannot be parsed"))?;
         if parsed.fragment().is_some() {
             return Err(SetupError::Url("certificates are always verified, so #insecure is refused"));
@@ -70,18 +67,19 @@ impl Link {
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(socket2::TcpKeepalive::new().with_time(KEEPALIVE[0]).with_interval(KEEPALIVE[1]))
-            .set_user_timeout(UNACKNOWLEDGED);
+            .set_user_timeout(vanished(timeout));
         let client = Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
             .map_err(|_| SetupError::Url("a part of it is malformed"))?;
         Ok(Self {
-            connection: RwLock::new(Numbered { number: 0, manager: connect(&client) }),
+            connection: RwLock::new(Numbered { number: 0, manager: connect(&client, timeout) }),
             client,
+            timeout,
             in_flight: Semaphore::new(IN_FLIGHT),
             desyncs: AtomicU64::new(0),
         })
     }
 
-    /// Sends `pipe` and reads the answer, within the deadline. An answer that may be another question's drops the
+    /// Sends `pipe` and reads the answer, in time. An answer that may be another question's drops the
     /// connection for everybody.
     pub(crate) async fn ask<A: FromRedisValue, T>(
         &self,
@@ -93,7 +91,7 @@ impl Link {
             let (number, answer) = self.send(pipe).await?;
             read(answer).inspect_err(|error| self.judge(number, error))
         };
-        timeout(DEADLINE, work).await.unwrap_or(Err(StoreError::Timeout))
+        timeout(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 
     /// Sends `pipe`, again if the connection was lost meanwhile.
@@ -128,7 +126,7 @@ impl Link {
         if stuck {
             let mut current = self.connection.write().unwrap_or_else(PoisonError::into_inner);
             if current.number == number {
-                *current = Numbered { number: number + 1, manager: connect(&self.client) };
+                *current = Numbered { number: number + 1, manager: connect(&self.client, self.timeout) };
             }
         }
     }
@@ -149,14 +147,30 @@ impl fmt::Debug for Link {
     }
 }
 
+/// One answer, of a question that may take `timeout`: a slow one leaves time for another try.
+fn answer(timeout: Duration) -> Duration {
+    timeout * 5 / 12
+}
+
+/// One attempt to connect, for a question that may take `timeout`: what comes after it has time too.
+fn connecting(timeout: Duration) -> Duration {
+    timeout * 5 / 6
+}
+
+/// How long sent bytes may stay unacknowledged before a peer that vanished without a word is given up: longer than a
+/// question waits for it.
+fn vanished(timeout: Duration) -> Duration {
+    (timeout * 5 / 3).max(VANISHED)
+}
+
 /// A connection that is made when it is first used, and made anew when it is lost.
-fn connect(client: &Client) -> ConnectionManager {
+fn connect(client: &Client, timeout: Duration) -> ConnectionManager {
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
         .set_min_delay(RECONNECT[0])
         .set_max_delay(RECONNECT[1])
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(RESPONSE))
+        .set_connection_timeout(Some(connecting(timeout)))
+        .set_response_timeout(Some(answer(timeout)))
         .set_pipeline_buffer_size(IN_FLIGHT);
     ConnectionManager::new_lazy_with_config(client.clone(), config)
         .expect("no pushes are asked for, so none can be wrong")

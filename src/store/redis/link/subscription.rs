@@ -8,15 +8,13 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECT, Link, classify};
+use super::{Link, classify, connecting, vanished};
 use crate::store::StoreError;
 
 /// Messages that may wait to be taken. What comes beyond is dropped, so who sends must ask for receipts.
 const WAITING: usize = 1024;
 /// How long a silent connection is trusted before Redis is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(2);
-/// How long that answer may take. Redis may be busy; a connection given up in vain loses messages.
-const PONG: Duration = Duration::from_secs(1);
 
 /// Hears what is published on some channels, until the connection is lost.
 pub(crate) struct Subscription {
@@ -48,8 +46,9 @@ impl Link {
             Ok(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(PONG))
+            .set_connection_timeout(Some(connecting(self.timeout)))
+            // A connection given up in vain loses messages.
+            .set_response_timeout(Some(vanished(self.timeout)))
             .set_push_sender(hear);
         // Messages come between answers only in RESP3.
         let info = self.client.get_connection_info().clone();
