@@ -33,8 +33,8 @@ use crate::store::{Link, SetupError, StoreError};
 const PART: usize = 256 << 10;
 /// Bytes that may be without a receipt, in KiB: of every node together far less than Redis keeps for a slow reader.
 const WITHOUT_RECEIPT: usize = 4 << 10;
-/// For how long after this node listens again a count of zero may mean that the other does not yet: longer than a pause
-/// and an attempt to connect, shorter than [`DEADLINE`].
+/// For how long after this node listens again a count of zero may mean that the other does not yet, at least: longer than
+/// a pause and an attempt to connect.
 const SETTLING: Duration = Duration::from_millis(800);
 /// Between two tries while the other node may be about to listen again.
 const RETRY: Duration = Duration::from_millis(20);

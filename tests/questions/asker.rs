@@ -22,6 +22,15 @@ pub(super) struct Cluster {
 impl Cluster {
     /// That many nodes, with the servers `park` and `replay` in front of the same program; both with these fields.
     pub(super) fn start(count: usize, fields: &Value) -> Self {
+        Self::start_in(Home::in_redis, count, fields)
+    }
+
+    /// The same, for tests that end a node: that it is gone is known soon.
+    pub(super) fn mortal(count: usize, fields: &Value) -> Self {
+        Self::start_in(Home::in_failing_redis, count, fields)
+    }
+
+    fn start_in(store: fn(&Home, &Redis) -> Value, count: usize, fields: &Value) -> Self {
         let (home, redis) = (Home::new(), Redis::start());
         let directory = tempfile::Builder::new().prefix("tollbridge-asked-").tempdir().expect("a directory");
         let entry = |questions: &str| {
@@ -34,7 +43,7 @@ impl Cluster {
         };
         let config = json!({
             "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
-            "tokenStore": home.in_redis(&redis),
+            "tokenStore": store(&home, &redis),
             "limits": { "perUser": 500, "perServer": 500, "total": 500, "queue": "30s" },
             "mcpServers": { "park": entry("park"), "replay": entry("replay") },
         });

@@ -115,7 +115,7 @@ async fn a_lease_that_ends_ends_the_process_and_the_state() {
 
 #[tokio::test]
 async fn a_node_killed_with_a_parked_process_is_a_clear_error_and_no_second_run() {
-    let nodes = Cluster::start(2, &json!({}));
+    let nodes = Cluster::mortal(2, &json!({}));
     let arguments = json!({ "name": "p", "times": 1 });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
     crash(&nodes.bridges[0]);
@@ -133,7 +133,7 @@ async fn a_node_killed_with_a_parked_process_is_a_clear_error_and_no_second_run(
 
 #[tokio::test]
 async fn a_node_killed_while_it_works_for_a_client_of_another_is_a_clear_error_and_no_second_run() {
-    let nodes = Cluster::start(2, &json!({}));
+    let nodes = Cluster::mortal(2, &json!({}));
     let arguments = json!({ "name": "h", "times": 1, "then": "hang" });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
     let mut client = nodes.modern(1, "park", ALICE);

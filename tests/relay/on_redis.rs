@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tollbridge::keyring::Keyring;
 use tollbridge::relay::{Address, NotDelivered, Relay};
 
-use crate::nodes::{DEADLINE, Node, received, silent, soon};
+use crate::nodes::{DEADLINE, Node, Nodes, received, silent, soon};
 use crate::support::Redis;
 
 /// How soon everything must work again once Redis is back.
@@ -304,13 +304,12 @@ async fn a_message_by_key_reaches_exactly_one_of_three_nodes() {
 
 #[tokio::test]
 async fn a_thousand_messages_at_once_all_find_their_own_exchange() {
-    let redis = Redis::start();
-    let [here, there] = listening(&redis).await;
+    let nodes = Nodes::two().await;
     let mut tasks = tokio::task::JoinSet::new();
     // A delivery has its deadline from when it begins, also while it waits for others.
     let turns = Arc::new(tokio::sync::Semaphore::new(100));
     for n in 0..1_000_u32 {
-        let (here, mut mailbox, turns) = (here.relay.clone(), there.relay.open(), Arc::clone(&turns));
+        let (here, mut mailbox, turns) = (nodes.here.clone(), nodes.there.open(), Arc::clone(&turns));
         tasks.spawn(async move {
             let payload = Bytes::from(n.to_string().repeat(500));
             let turn = turns.acquire().await.unwrap();
@@ -320,7 +319,7 @@ async fn a_thousand_messages_at_once_all_find_their_own_exchange() {
         });
     }
     tasks.join_all().await;
-    assert_eq!(here.relay.entries() + there.relay.entries(), 0);
+    assert_eq!(nodes.here.entries() + nodes.there.entries(), 0);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn a_log_level_is_checked_and_taken_without_a_process() {
 async fn without_its_store_a_server_that_needs_no_token_goes_on() {
     let (home, mut redis) = (Home::new(), Redis::start());
     let mut config = config(&json!({ "one": hostile(&home, &["polite"]) }));
-    config["tokenStore"] = home.in_redis(&redis);
+    config["tokenStore"] = home.in_failing_redis(&redis);
     let bridge = home.serve(config);
     let mut client = Client::legacy(&bridge, "one", None).await;
     redis.crash();

@@ -13,6 +13,9 @@ use super::{Bridge, Redis};
 /// The program under test.
 pub const TOLLBRIDGE: &str = env!("CARGO_BIN_EXE_tollbridge");
 
+/// How long a store may take where a test is not about that: one that stalls with its machine is no outage.
+const PATIENCE: &str = "30s";
+
 /// Where one test keeps everything.
 pub struct Home {
     directory: TempDir,
@@ -56,11 +59,18 @@ impl Home {
 
     /// `tokenStore` for an embedded store in this directory.
     pub fn embedded(&self) -> Value {
-        json!({ "kind": "embedded", "path": self.path().join("data"), "keys": self.keys() })
+        json!({ "kind": "embedded", "path": self.path().join("data"), "timeout": PATIENCE, "keys": self.keys() })
     }
 
     /// `tokenStore` for that Redis, sealed with this home's key.
     pub fn in_redis(&self, redis: &Redis) -> Value {
+        let mut store = self.in_failing_redis(redis);
+        store["timeout"] = PATIENCE.into();
+        store
+    }
+
+    /// The same without patience, for tests of how soon an outage of Redis or the end of a node shows.
+    pub fn in_failing_redis(&self, redis: &Redis) -> Value {
         json!({ "kind": "redis", "url": redis.url(), "keys": self.keys() })
     }
 
