@@ -90,11 +90,15 @@ impl StartError {
 /// # Errors
 /// If it cannot start.
 pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
-    let signals = StopSignals::listen()?;
+    let mut signals = StopSignals::listen()?;
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
-    let (store, keyring) = store(&config).await?;
+    // A store may be long in answering, and nothing has been started yet.
+    let (store, keyring) = tokio::select! {
+        opened = store(&config) => opened?,
+        () = signals.next() => return Ok(()),
+    };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
     let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;

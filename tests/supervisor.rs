@@ -145,6 +145,36 @@ fn a_bridge_that_is_told_to_stop_while_it_starts_has_not_failed() {
 }
 
 #[test]
+fn a_bridge_that_waits_for_its_store_stops_when_it_is_told_to() {
+    let home = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_tollbridge");
+    let key = home.path().join("k1.key");
+    assert!(
+        Command::new(program).args(["keygen", "--out"]).arg(&key).stdout(Stdio::null()).status().unwrap().success()
+    );
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = home.path().join("tollbridge.json");
+    let store = format!(
+        r#"{{ "kind": "redis", "url": "redis://{}", "timeout": "1m",
+        "keys": [{{ "id": "k1", "file": "{}" }}] }}"#,
+        silent.local_addr().unwrap(),
+        key.display()
+    );
+    let sample = format!(
+        r#"{{ "listen": "127.0.0.1:0", "identity": [{{ "kind": "local", "user": "alice" }}],
+        "tokenStore": {store}, "mcpServers": {{ "cat": {{ "command": "/bin/cat" }} }} }}"#
+    );
+    std::fs::write(&config, sample).unwrap();
+    let mut bridge = Command::new(program);
+    let mut bridge = bridge.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).spawn().unwrap();
+    let _asked = silent.accept().unwrap();
+    let told = Instant::now();
+    kill_process(Pid::from_child(&bridge), Signal::TERM).unwrap();
+    assert!(bridge.wait().unwrap().success());
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+}
+
+#[test]
 fn what_a_careless_launcher_leaks_reaches_no_server() {
     let marked = Marked::new();
     let supervised = example("supervised");

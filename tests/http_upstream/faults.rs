@@ -238,6 +238,14 @@ async fn no_token_is_seen_in_the_log_or_in_an_error_whatever_fails() {
     }
 }
 
+/// A client leaves once its call has reached the server.
+async fn leaves_a_call(bridge: &Bridge, called: &Notify) {
+    let mut client = Client::modern(bridge, "elsewhere", None);
+    let connection = client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap();
+    called.notified().await;
+    drop(connection);
+}
+
 #[tokio::test]
 async fn a_cancelled_call_is_cancelled_and_its_session_ended() {
     let (called, never) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -248,10 +256,7 @@ async fn a_cancelled_call_is_cancelled_and_its_session_ended() {
     })
     .await;
     let bridge = bridge(streamable(&server));
-    let mut client = Client::modern(&bridge, "elsewhere", None);
-    let connection = client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap();
-    called.notified().await;
-    drop(connection);
+    leaves_a_call(&bridge, &called).await;
     let cancelled = server.until("notifications/cancelled").await;
     assert_eq!(cancelled.message["params"]["requestId"], 1);
     server.until("DELETE").await;
@@ -271,10 +276,7 @@ async fn a_cancellation_on_its_way_is_waited_for_before_the_session_is_ended() {
     })
     .await;
     let bridge = bridge(streamable(&server));
-    let mut client = Client::modern(&bridge, "elsewhere", None);
-    let connection = client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap();
-    called.notified().await;
-    drop(connection);
+    leaves_a_call(&bridge, &called).await;
     server.until("notifications/cancelled").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!server.asked().contains(&"DELETE".to_owned()), "{:?}", server.asked());

@@ -9,17 +9,21 @@ use super::last_resort::call;
 use crate::config::{Config, ContainerPlan, Engine, Plan};
 use crate::upstream::guarantee::{Finding, Verdict};
 
-/// How long all engines together may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an engine may take to answer one question.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether each engine answers and can limit its containers, and whether the images are there.
 #[must_use]
 pub fn findings(config: &Config) -> Vec<Finding> {
-    let deadline = Instant::now() + PATIENCE;
-    config.engines().iter().flat_map(|engine| of_engine(config, engine, deadline)).collect()
+    config.engines().iter().flat_map(|engine| of_engine(config, engine)).collect()
 }
 
-fn of_engine(config: &Config, engine: &Engine, deadline: Instant) -> Vec<Finding> {
+/// What an engine answers.
+fn ask(engine: &Engine, arguments: &[&str]) -> Option<String> {
+    call(engine, arguments, Instant::now() + ANSWER)
+}
+
+fn of_engine(config: &Config, engine: &Engine) -> Vec<Finding> {
     let plans = config.servers.values().filter_map(|server| match &server.plan {
         Plan::Container(plan) if *plan.engine == *engine => Some((server.name.as_str(), plan)),
         _ => None,
@@ -28,7 +32,7 @@ fn of_engine(config: &Config, engine: &Engine, deadline: Instant) -> Vec<Finding
     let servers = plans.iter().map(|(server, _)| *server).collect::<Vec<_>>().join(", ");
     let name = format!("container engine {} of {servers}", engine.program.display());
     let finding = |verdict, text: &str| Finding { verdict, text: format!("{name}: {text}") };
-    let about = call(engine, &["info", "--format={{json .}}"], deadline);
+    let about = ask(engine, &["info", "--format={{json .}}"]);
     let Some(about) = about.and_then(|said| About::read(&said)) else {
         return vec![finding(Verdict::Missing, "it does not answer; start it, and let this user reach it")];
     };
@@ -40,7 +44,7 @@ fn of_engine(config: &Config, engine: &Engine, deadline: Instant) -> Vec<Finding
             "it answers, but ignores at least one of `memory`, `cpus` and `pids`: it has no control group with all of them",
         )
     };
-    let missing = missing_images(engine, &plans, deadline).into_iter().map(|(image, servers)| Finding {
+    let missing = missing_images(engine, &plans).into_iter().map(|(image, servers)| Finding {
         verdict: Verdict::Missing,
         text: format!("image {image} of {}: it is not there; run `tollbridge pull`", servers.join(", ")),
     });
@@ -48,16 +52,12 @@ fn of_engine(config: &Config, engine: &Engine, deadline: Instant) -> Vec<Finding
 }
 
 /// The images that the engine does not have, and whose they are.
-fn missing_images<'a>(
-    engine: &Engine,
-    plans: &[(&'a str, &ContainerPlan)],
-    deadline: Instant,
-) -> BTreeMap<String, Vec<&'a str>> {
+fn missing_images<'a>(engine: &Engine, plans: &[(&'a str, &ContainerPlan)]) -> BTreeMap<String, Vec<&'a str>> {
     let mut images = BTreeMap::<_, Vec<_>>::new();
     for (server, plan) in plans {
         images.entry(plan.image.fixed_text().unwrap_or_default()).or_default().push(*server);
     }
-    images.retain(|image, _| call(engine, &["image", "inspect", "--format={{.Id}}", image], deadline).is_none());
+    images.retain(|image, _| ask(engine, &["image", "inspect", "--format={{.Id}}", image]).is_none());
     images
 }
 
