@@ -25,10 +25,27 @@ const OWNER: &str = "@owner";
 /// Keys per step of a listing.
 const SCAN: usize = 200;
 
-/// Removes a field, and the key with it when only its owner is left. Answers how many fields there were.
-const REMOVE: &str = "local n = redis.call('HDEL', KEYS[1], ARGV[1]) \
-    if redis.call('HLEN', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then \
-    redis.call('DEL', KEYS[1]) end return n";
+/// The record of `ARGV[1]` in the first of the keys that has one: at one moment, so that a record that is moved from
+/// name to name is not missed under both.
+const READ: &str = "for _, key in ipairs(KEYS) do local record = redis.call('HGET', key, ARGV[1]) \
+    if record then return record end end return false";
+
+/// Saves the record of `ARGV[1]`, clears it under the other names and says by which key that was done.
+const PUT: &str = "redis.call('HSET', KEYS[1], ARGV[3], ARGV[4]) \
+    redis.call('HSET', KEYS[2], ARGV[2], ARGV[5], ARGV[1], ARGV[6]) \
+    for i = 3, #KEYS do remove(KEYS[i]) end return 1";
+
+/// Removes the record of `ARGV[1]` under every key. Answers how many there were.
+const DELETE: &str = "local n = 0 for _, key in ipairs(KEYS) do n = n + remove(key) end return n";
+
+/// Removes a field, and the key with it when only its owner, `ARGV[2]`, is left. Answers how many fields there were.
+const REMOVE: &str = "local function remove(key) local n = redis.call('HDEL', key, ARGV[1]) \
+    if redis.call('HLEN', key) == 1 and redis.call('HEXISTS', key, ARGV[2]) == 1 then \
+    redis.call('DEL', key) end return n end ";
+
+/// What lets a script write while Redis is over its `maxmemory`, from Redis 7 on: a token is small, and saving one does
+/// not wait for room that others have taken. An older Redis takes it for a mistake and answers `ERR`.
+const EVEN_WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 
 /// A store on Redis.
 pub(super) struct Redis {
@@ -52,51 +69,45 @@ impl Redis {
         session: Option<&Names>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut pipe = Pipeline::new();
-        if names.iter().len() > 1 {
-            // A record that is moved from name to name meanwhile must not be missed under both.
-            pipe.atomic();
-        }
-        for name in names.iter() {
-            pipe.cmd("HGET").arg(self.tokens(name)).arg(server.as_str());
-        }
+        let mut pipe = redis::pipe();
+        self.ask_for_record(&mut pipe, names, server);
         pipe.cmd("HGETALL").arg(self.proofs());
         if let Some(session) = session {
             self.ask_of_session(&mut pipe, session);
         }
         let read = |mut answers: Vec<Value>| {
             let shape = |_| StoreError::Shape;
-            let session = answers.split_off((names.iter().len() + 1).min(answers.len()));
+            let session = answers.split_off(answers.len().min(2));
             let session: Vec<Fields> = from_redis_value(Value::Array(session)).map_err(shape)?;
-            let proofs = from_redis_value(answers.pop().ok_or(StoreError::Shape)?).map_err(shape)?;
-            let records: Vec<Option<Vec<u8>>> = from_redis_value(Value::Array(answers)).map_err(shape)?;
-            read(Found { record: records.into_iter().flatten().next(), proofs, session: session.concat() })
+            let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
+            read(Found { record, proofs, session: session.concat() })
         };
         self.link.ask(&pipe, read).await
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
     pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.atomic();
         let (key, proof) = &write.proof;
-        pipe.cmd("HSET").arg(self.proofs()).arg(key).arg(proof).ignore();
-        pipe.cmd("HSET").arg(self.tokens(names.active())).arg(OWNER).arg(&write.owner);
-        pipe.arg(server.as_str()).arg(&write.record).ignore();
-        for name in names.older() {
-            self.remove(&mut pipe, name, server).ignore();
+        let keys = [self.proofs()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
+        let ask = async |flags: &str| {
+            let mut pipe = redis::pipe();
+            let script = [flags, REMOVE, PUT].concat();
+            pipe.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+            pipe.arg(key).arg(proof).arg(&write.owner).arg(&write.record);
+            self.link.ask(&pipe, |[_saved]: [bool; 1]| Ok(())).await
+        };
+        match ask(EVEN_WHEN_FULL).await {
+            Err(StoreError::Refused(code)) if *code == *"ERR" => ask("").await,
+            result => result,
         }
-        self.link.ask(&pipe, |()| Ok(())).await
     }
 
     /// Removes the record for `server` under every name; whether there was one.
     pub(super) async fn delete(&self, names: &Names, server: &ServerName) -> Result<bool, StoreError> {
         let mut pipe = redis::pipe();
-        pipe.atomic();
-        for name in names.iter() {
-            self.remove(&mut pipe, name, server);
-        }
-        self.link.ask(&pipe, |removed: Vec<u64>| Ok(removed.into_iter().sum::<u64>() > 0)).await
+        let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
+        pipe.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+        self.link.ask(&pipe, |[removed]: [u64; 1]| Ok(removed > 0)).await
     }
 
     /// The records under `names`, or all of them.
@@ -158,8 +169,14 @@ impl Redis {
             .await
     }
 
-    fn remove<'a>(&self, pipe: &'a mut Pipeline, name: &str, server: &ServerName) -> &'a mut Pipeline {
-        pipe.cmd("EVAL").arg(REMOVE).arg(1).arg(self.tokens(name)).arg(server.as_str()).arg(OWNER)
+    /// Adds the question whose answer is the record for `server` under the first of `names` that has one.
+    fn ask_for_record(&self, pipe: &mut Pipeline, names: &Names, server: &ServerName) {
+        if names.older().is_empty() {
+            pipe.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
+        } else {
+            let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
+            pipe.cmd("EVAL").arg(READ).arg(keys.len()).arg(keys).arg(server.as_str());
+        }
     }
 
     /// The key of a user's records. The braces keep whatever is added beside it in the same cluster slot.

@@ -130,6 +130,31 @@ async fn a_redis_that_evicts_is_refused() {
 }
 
 #[tokio::test]
+async fn a_full_redis_goes_on_answering_and_takes_tokens_and_deletions() {
+    let redis = RedisServer::start(&["--maxmemory-policy", "noeviction"]);
+    // Redis 7.0 denies a transaction of any kind when it is full.
+    let keys = [key("k2"), key("k1")];
+    let before = open(redis.tcp_url(), &keys[1..]);
+    let (alice, notion, linear) = (user("alice"), server("notion"), server("linear"));
+    for server in [&notion, &linear] {
+        before.set(&alice, server, &secret("ntn_1")).await.unwrap();
+    }
+    let store = open(redis.tcp_url(), &keys);
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    assert_eq!(redis.raw::<()>(&["SET", "other", "x"]).unwrap_err().code(), Some("OOM"), "the test does not fill it");
+    assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
+    assert_eq!(look(&store, &user("bob"), "notion").await, Seen::Absent);
+    // What sessions took is no reason to make anybody wait who saves a token.
+    store.set(&alice, &notion, &secret("ntn_2")).await.unwrap();
+    assert_eq!(look(&store, &alice, "notion").await, found("ntn_2"));
+    for server in [&notion, &linear] {
+        assert!(store.delete(&alice, server).await.unwrap());
+    }
+    assert_eq!(look(&store, &alice, "notion").await, Seen::Absent);
+    assert_eq!(look(&store, &alice, "linear").await, Seen::Absent);
+}
+
+#[tokio::test]
 async fn a_redis_that_forgets_is_warned_of() {
     let redis = RedisServer::start(&["--appendonly", "no"]);
     let store = open(redis.socket_url(), &[key("k1")]);
