@@ -64,9 +64,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::metrics::Counter;
 
     fn admin<Check: AsyncFn() -> bool>(lifecycle: &Lifecycle, check: Check) -> Admin<Check> {
-        Admin::new(lifecycle.clone(), Arc::new(Metrics::new(lifecycle.tasks.clone())), check)
+        Admin::new(lifecycle.clone(), Arc::new(Metrics::new(lifecycle.tasks.clone(), Counter::default())), check)
     }
 
     async fn ask<Check: AsyncFn() -> bool>(admin: &Admin<Check>, method: Method, path: &str) -> Response<Body> {

@@ -27,7 +27,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::mcp::era::Eras;
 use crate::mcp::mirror::Mirrors;
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use crate::relay::Relay;
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
@@ -85,15 +85,20 @@ impl StartError {
 }
 
 /// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
-/// returns when nothing is left.
+/// returns when nothing is left. `dropped` counts lines of the log.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config, places: Places, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    places: Places,
+    dropped: Counter,
+    orphaned: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let mut signals = StopSignals::listen()?;
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
-    let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone()));
+    let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone(), dropped));
     // A store may be long in answering, and nothing has been started yet.
     let (store, keyring) = tokio::select! {
         opened = store(&config) => opened?,
@@ -287,8 +292,8 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Lets them wait until somebody listens: they would end the process on the spot. Call it before there is a second
-    /// thread.
+    /// Lets them wait until somebody listens: they would end the process on the spot. Call it before there is another
+    /// thread that takes signals.
     pub fn block() {
         Signals::of(&[SignalKind::terminate().as_raw_value(), SignalKind::interrupt().as_raw_value()]).block_only();
     }

@@ -77,15 +77,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero; `tracker` is the tracker of every task of the process.
+    /// All metrics at zero, but for the log lines dropped so far; `tracker` is the tracker of every task of the process.
     #[must_use]
-    pub fn new(tracker: TaskTracker) -> Self {
+    pub fn new(tracker: TaskTracker, log_lines_dropped: Counter) -> Self {
         let mut registry = Registry::with_prefix("tollbridge");
         let r = &mut registry;
         let ends = Family::<[(&str, &str); 1], Counter>::default();
         let refused = Family::<[(&str, &str); 1], Counter>::default();
         r.register("requests", "Requests that were let in, by how they ended", ends.clone());
         r.register("requests_refused", "Requests that were refused, by status", refused.clone());
+        r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
         Self {
             open_connections: registered(r, "open_connections", "Connections to clients that are open"),
             live_requests: registered(r, "live_requests", "Requests that are being served"),
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_series_is_there_before_anything_happened() {
-        let metrics = Metrics::new(TaskTracker::new());
+        let metrics = Metrics::new(TaskTracker::new(), Counter::default());
         for end in End::ALL {
             let series = format!("tollbridge_requests_total{{end=\"{}\"}}", end.as_str());
             assert_eq!(value(&metrics, &series).as_deref(), Some("0"), "{series}");
@@ -180,6 +181,7 @@ mod tests {
             "tollbridge_junk_lines_total",
             "tollbridge_store_failures_total",
             "tollbridge_orphans_killed_total",
+            "tollbridge_log_lines_dropped_total",
         ] {
             assert_eq!(value(&metrics, series).as_deref(), Some("0"), "{series}");
         }
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn each_end_is_counted_under_its_own_name() {
-        let metrics = Metrics::new(TaskTracker::new());
+        let metrics = Metrics::new(TaskTracker::new(), Counter::default());
         for (times, end) in End::ALL.into_iter().enumerate() {
             (0..=times).for_each(|_| metrics.ended(end));
         }
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_unforeseen_status_makes_no_new_series() {
-        let metrics = Metrics::new(TaskTracker::new());
+        let metrics = Metrics::new(TaskTracker::new(), Counter::default());
         let before = metrics.render().lines().count();
         metrics.refused(StatusCode::IM_A_TEAPOT);
         metrics.refused(StatusCode::TOO_MANY_REQUESTS);
@@ -211,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_uncounted_when_it_ends() {
-        let metrics = Metrics::new(TaskTracker::new());
+        let metrics = Metrics::new(TaskTracker::new(), Counter::default());
         let (one, two) = (Counted::new(&metrics.live_children), Counted::new(&metrics.live_children));
         assert_eq!(value(&metrics, "tollbridge_live_children").unwrap(), "2");
         drop((one, two));
@@ -221,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn the_tasks_of_the_process_are_counted_when_asked() {
         let tracker = TaskTracker::new();
-        let metrics = Metrics::new(tracker.clone());
+        let metrics = Metrics::new(tracker.clone(), Counter::default());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let task = tracker.spawn(stopped);
         assert_eq!(value(&metrics, "tollbridge_tasks").unwrap(), "1");

@@ -45,7 +45,7 @@ const SUPERVISOR: &str = "TOLLBRIDGE_SUPERVISOR";
 /// Starts this program again with these arguments, as the worker, and returns what the worker ended with: its code,
 /// or 128 and the number of the signal that ended it. Nothing that it started is left then.
 ///
-/// Call it before the process has a second thread.
+/// Call it before the process has another thread that takes signals.
 #[must_use]
 pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     harden();

@@ -88,6 +88,24 @@ impl Signals {
         }
     }
 
+    /// Every signal.
+    #[must_use]
+    pub fn all() -> Self {
+        let mut set = Self::none();
+        // SAFETY: the set is initialised, and the call cannot fail on a valid pointer.
+        unsafe { libc::sigfillset(&raw mut set.0) };
+        set
+    }
+
+    /// The signals that are blocked in the calling thread.
+    #[must_use]
+    pub fn blocked() -> Self {
+        let mut set = Self::none();
+        // SAFETY: with a null new mask the call only reads, into a valid set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), &raw mut set.0) };
+        set
+    }
+
     /// These signals.
     #[must_use]
     pub fn of(numbers: &[c_int]) -> Self {

@@ -1,10 +1,14 @@
 //! Logs: one line per event to stderr, whatever a child, a header or a name put into it, and no library's chatter.
 
+mod lines;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::panic::{self, Location};
+use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,8 +16,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
+use lines::Lines;
+
 /// The environment variable that holds the filter, such as `debug` or `tollbridge::upstream=trace`.
 pub const FILTER_VARIABLE: &str = "TOLLBRIDGE_LOG";
+
+/// How long the end of the process may wait for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// What a log line looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,17 +43,40 @@ pub enum TelemetryError {
     /// Logs have been started before.
     #[error("logs have been started before")]
     Again(#[from] tracing_subscriber::util::TryInitError),
+    /// There is no thread for it.
+    #[error("logs cannot be written: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Logs that have been started. Dropping it waits for the last lines, but not for a reader that has stopped.
+#[must_use = "without it the last lines are lost"]
+pub struct Logs(Lines);
+
+impl Logs {
+    /// Counts the lines that were dropped because nobody read them in time.
+    #[must_use]
+    pub fn dropped(&self) -> Counter {
+        self.0.dropped()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.0.flush(LAST_LINES);
+    }
 }
 
 /// Starts logging to stderr and replaces the panic hook by one that does not show what the panic said, since that may
-/// hold whatever the code was working on. `filter` is the value of [`FILTER_VARIABLE`]; without it, `info`.
+/// hold whatever the code was working on. `filter` is the value of [`FILTER_VARIABLE`]; without it, `info`. Logging
+/// blocks nobody: a thread of its own, which takes no signals, writes the lines.
 ///
 /// # Errors
 /// Says what is wrong with the filter, or that logs have been started before.
-pub fn init(filter: Option<&str>, format: Format) -> Result<(), TelemetryError> {
-    subscriber(filter.unwrap_or_default(), format, io::stderr)?.try_init()?;
+pub fn init(filter: Option<&str>, format: Format) -> Result<Logs, TelemetryError> {
+    let lines = Lines::start(io::stderr())?;
+    subscriber(filter.unwrap_or_default(), format, lines.clone())?.try_init()?;
     panic::set_hook(Box::new(|panic| report(panic.location())));
-    Ok(())
+    Ok(Logs(lines))
 }
 
 fn report(location: Option<&Location<'_>>) {
@@ -238,14 +270,14 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_an_error_that_names_the_variable() {
-        let error = init(Some("tollbridge=loud"), Format::Text).unwrap_err();
+        let error = init(Some("tollbridge=loud"), Format::Text).err().unwrap();
         assert!(error.to_string().contains(FILTER_VARIABLE), "{error}");
     }
 
     #[test]
     #[ignore = "run in a process of its own by the next test"]
     fn panics_with_a_secret() {
-        init(None, Format::Text).unwrap();
+        let _logs = init(None, Format::Text).unwrap();
         panic!("{}", ["sec", "ret"].concat());
     }
 

@@ -8,7 +8,7 @@ use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
 use crate::supervisor::will::Will;
-use crate::telemetry::{self, FILTER_VARIABLE, Format};
+use crate::telemetry::{self, FILTER_VARIABLE, Format, Logs};
 use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
 use crate::{app, config::Config, supervisor};
@@ -54,9 +54,10 @@ impl Serve {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        if let Err(error) = telemetry::init(filter.as_deref(), format) {
-            return Stop::exit(Err(Stop::usage(error)));
-        }
+        let logs = match telemetry::init(filter.as_deref(), format) {
+            Ok(logs) => logs,
+            Err(error) => return Stop::exit(Err(Stop::usage(error))),
+        };
         if !self.worker {
             let (places, held) = Places::begin(&self.cgroup);
             let code = supervisor::run(self.worker_arguments(&places));
@@ -74,7 +75,7 @@ impl Serve {
             _ => Places::begin(&self.cgroup),
         };
         match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config, places),
+            Ok(config) => serve(config, places, &logs),
             Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
@@ -103,7 +104,7 @@ fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
     if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
 }
 
-fn serve(config: Config, places: Places) -> ExitCode {
+fn serve(config: Config, places: Places, logs: &Logs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -117,7 +118,7 @@ fn serve(config: Config, places: Places) -> ExitCode {
     {
         tracing::warn!(%error, "the supervisor cannot be told what to clear away");
     }
-    let outcome = runtime.block_on(async { app::run(config, places, supervisor::orphaned()).await });
+    let outcome = runtime.block_on(async { app::run(config, places, logs.dropped(), supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
         will.execute(false, || ());

@@ -5,6 +5,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::metrics::Counter;
 
 const QUEUE: Duration = Duration::from_mins(1);
 
@@ -25,7 +26,7 @@ fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
         total,
         queue: QUEUE,
     };
-    Limits::new(&config, &Metrics::new(TaskTracker::new()))
+    Limits::new(&config, &Metrics::new(TaskTracker::new(), Counter::default()))
 }
 
 fn user(name: impl std::fmt::Display) -> UserId {

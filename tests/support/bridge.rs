@@ -1,11 +1,12 @@
 //! A running `tollbridge serve`, and its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -54,6 +55,19 @@ impl Bridge {
 
     /// The same, by a command to which the arguments of `serve` are added.
     pub fn start_as(home: &Home, command: &mut Command, arguments: &[&str]) -> Self {
+        Self::start_logging_to(Stdio::piped(), home, command, arguments)
+    }
+
+    /// Starts a bridge with a stderr that has no room for another byte. Whoever reads what is answered makes room.
+    pub fn start_unread(home: &Home) -> (Self, PipeReader) {
+        let (reader, mut full) = std::io::pipe().expect("a pipe");
+        fcntl_setfl(&full, OFlags::NONBLOCK).expect("a pipe of ours");
+        while full.write(&[b'\n'; 4096]).is_ok() {}
+        fcntl_setfl(&full, OFlags::empty()).expect("a pipe of ours");
+        (Self::start_logging_to(full.into(), home, &mut Command::new(TOLLBRIDGE), &[]), reader)
+    }
+
+    fn start_logging_to(stderr: Stdio, home: &Home, command: &mut Command, arguments: &[&str]) -> Self {
         let mut started = command
             .args(["serve", "--config"])
             .arg(home.config())
@@ -61,11 +75,13 @@ impl Bridge {
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("tollbridge starts");
         let log = Arc::default();
-        collect(started.stderr.take().expect("piped"), Arc::clone(&log));
+        if let Some(stderr) = started.stderr.take() {
+            collect(stderr, Arc::clone(&log));
+        }
         let mut stdout = BufReader::new(started.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("stdout is readable");
