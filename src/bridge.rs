@@ -196,7 +196,8 @@ impl Bridge {
             NextStep::Again => Transcript::default(),
         };
 
-        let permit = self.limits.admit(&asked.user, &asked.server.name).await?;
+        let may_park = call.may_park(asked.server.questions);
+        let permit = self.limits.admit(&asked.user, &asked.server.name, may_park).await?;
         let (token, state) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
         call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
         let token = match token {

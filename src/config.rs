@@ -290,8 +290,12 @@ pub struct Limits {
     pub session_lifetime: Duration,
     /// Requests at once of one user.
     pub per_user: usize,
+    /// Calls at once of one user whose server may come to wait for an answer.
+    pub parked_per_user: usize,
     /// Long streams at once of one user.
     pub streams_per_user: usize,
+    /// Long streams at once in all.
+    pub streams_total: usize,
     /// Requests at once of one server.
     pub per_server: usize,
     /// Requests at once in all.

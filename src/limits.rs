@@ -1,11 +1,11 @@
 //! How much may run at once: of one user, of one server, in all. A request that finds no room waits a bounded time
 //! among a bounded number, in the order of arrival, or is refused at once.
 //!
-//! A request passes three gates in this order: its user's, its server's, the one for all. What waits at a gate holds
-//! only the gates before it, so a user with too much to do waits for nobody but themself, and a slow server keeps
-//! nothing of what another server could use.
+//! A call passes its gates in this order: its user's, the one for calls that may be parked if it is one, its server's,
+//! the one for all. What waits at a gate holds only the gates before it, so a user with too much to do waits for nobody
+//! but themself, and a slow server keeps nothing of what another server could use. Long streams have gates of their
+//! own: however many there are, no call is refused because of them.
 
-mod parking;
 mod pressure;
 
 use std::collections::HashMap;
@@ -17,8 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, ServerName};
-pub use parking::Parked;
-use parking::ParkingLot;
 pub use pressure::{Pressure, Short};
 
 use crate::metrics::{Counted, Gauge, Metrics};
@@ -31,10 +29,11 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Limits {
     users: Arc<Gates<UserId>>,
-    streams: Arc<Gates<UserId>>,
+    parked: Arc<Gates<UserId>>,
     servers: Arc<Gates<ServerName>>,
     all: Arc<Gates<()>>,
-    parked: Arc<ParkingLot>,
+    users_streams: Arc<Gates<UserId>>,
+    streams: Arc<Gates<()>>,
     queue: Duration,
     pressure: Pressure,
     permits: Gauge,
@@ -45,29 +44,52 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Permit {
     _all: Pass<()>,
-    _server: Pass<ServerName>,
+    _server: Option<Pass<ServerName>>,
+    _parked: Option<Pass<UserId>>,
     _user: Pass<UserId>,
     _counted: Counted,
 }
 
 /// A request that found no room in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.sentence())]
+#[error("{lack}")]
 pub struct Refused {
-    /// Whether it is the user who has too much running (429), rather than the server or the bridge (503).
-    pub yours: bool,
-    /// What the host is short of, if it was that.
-    pub short: Option<Short>,
+    /// What there was no room for.
+    pub lack: Lack,
     /// When to try again, a second at least.
     pub retry_after: Duration,
 }
 
-impl Refused {
-    fn sentence(&self) -> String {
+/// What there is no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// `perUser` is reached.
+    #[error("no room for another request of this user")]
+    OfUser,
+    /// `perServer` or `total` is reached.
+    #[error("no room for another request")]
+    OfAll,
+    /// `parkedPerUser` is reached.
+    #[error("no room for another call of this user that may wait for an answer: answer what is asked first")]
+    Parked,
+    /// `streamsPerUser` is reached.
+    #[error("no room for another stream of this user")]
+    StreamsOfUser,
+    /// `streamsTotal` is reached.
+    #[error("no room for another stream")]
+    Streams,
+    /// The host is near its end.
+    #[error("the host is short of {}", .0.as_str())]
+    Host(Short),
+}
+
+impl Lack {
+    /// Whether it is the user who has too much running (429), rather than the server or the bridge (503).
+    #[must_use]
+    pub fn is_users_own(self) -> bool {
         match self {
-            Self { short: Some(short), .. } => format!("the host is short of {}", short.as_str()),
-            Self { yours: true, .. } => "no room for another request of this user".to_owned(),
-            Self { yours: false, .. } => "no room for another request".to_owned(),
+            Self::OfUser | Self::Parked | Self::StreamsOfUser => true,
+            Self::OfAll | Self::Streams | Self::Host(_) => false,
         }
     }
 }
@@ -78,10 +100,11 @@ impl Limits {
     pub fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
         Self {
             users: Gates::new(limits.per_user),
-            streams: Gates::new(limits.streams_per_user),
+            parked: Gates::new(limits.parked_per_user),
             servers: Gates::new(limits.per_server),
             all: Gates::new(limits.total),
-            parked: Arc::default(),
+            users_streams: Gates::new(limits.streams_per_user),
+            streams: Gates::new(limits.streams_total),
             queue: limits.queue,
             pressure: Pressure::default(),
             permits: metrics.permits.clone(),
@@ -95,41 +118,64 @@ impl Limits {
         self.pressure.clone()
     }
 
-    /// Lets one more server wait for an answer of `user`. If too many wait already, the one that has waited longest must
-    /// go: a person answers the question asked last.
-    #[must_use]
-    pub fn park(&self, user: &UserId) -> Parked {
-        self.parked.enter(user)
-    }
-
-    /// Lets one request of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue.
+    /// Lets one call of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue. The
+    /// server of a call that `may_park` may come to wait for its user's answer: its place is taken before it is asked
+    /// anything, so that none has to go that has acted.
     ///
     /// # Errors
-    /// Says whose limit is reached, or what the host is short of: at once if as many wait there already as may run, else
+    /// Says which limit is reached, or what the host is short of: at once if as many wait there already as may run, else
     /// after `queue`.
-    pub async fn admit(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
-        self.through(&self.users, user, server).await
+    pub async fn admit(&self, user: &UserId, server: &ServerName, may_park: bool) -> Result<Permit, Refused> {
+        let queue = self.queue()?;
+        let user_pass = queue.enter(&self.users, user.clone(), Lack::OfUser).await?;
+        let parked = if may_park { Some(queue.enter(&self.parked, user.clone(), Lack::Parked).await?) } else { None };
+        let server = queue.enter(&self.servers, server.clone(), Lack::OfAll).await?;
+        let all = queue.enter(&self.all, (), Lack::OfAll).await?;
+        Ok(self.permit(user_pass, parked, Some(server), all))
     }
 
-    /// Lets one long stream of `user` to `server` in. Streams have a gate of their own, so that clients that only listen
-    /// keep nobody from calling.
+    /// Lets one long stream of `user` in.
     ///
     /// # Errors
     /// As [`Limits::admit`].
-    pub async fn admit_stream(&self, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
-        self.through(&self.streams, user, server).await
+    pub async fn admit_stream(&self, user: &UserId) -> Result<Permit, Refused> {
+        let queue = self.queue()?;
+        let user = queue.enter(&self.users_streams, user.clone(), Lack::StreamsOfUser).await?;
+        let all = queue.enter(&self.streams, (), Lack::Streams).await?;
+        Ok(self.permit(user, None, None, all))
     }
 
-    async fn through(&self, users: &Arc<Gates<UserId>>, user: &UserId, server: &ServerName) -> Result<Permit, Refused> {
-        let until = Instant::now() + self.queue;
-        let refused = |yours| Refused { yours, short: None, retry_after: self.queue.max(RETRY_AFTER_MIN) };
+    fn permit(
+        &self,
+        user: Pass<UserId>,
+        parked: Option<Pass<UserId>>,
+        server: Option<Pass<ServerName>>,
+        all: Pass<()>,
+    ) -> Permit {
+        Permit { _all: all, _server: server, _parked: parked, _user: user, _counted: Counted::new(&self.permits) }
+    }
+
+    /// A wait at gates, which ends after `queue` at whichever gate.
+    fn queue(&self) -> Result<Queue<'_>, Refused> {
         if let Some(short) = self.pressure.short() {
-            return Err(Refused { yours: false, short: Some(short), retry_after: RETRY_AFTER_MIN });
+            return Err(Refused { lack: Lack::Host(short), retry_after: RETRY_AFTER_MIN });
         }
-        let user = users.enter(user.clone(), until, &self.waiting).await.ok_or(refused(true))?;
-        let server = self.servers.enter(server.clone(), until, &self.waiting).await.ok_or(refused(false))?;
-        let all = self.all.enter((), until, &self.waiting).await.ok_or(refused(false))?;
-        Ok(Permit { _all: all, _server: server, _user: user, _counted: Counted::new(&self.permits) })
+        let retry_after = self.queue.max(RETRY_AFTER_MIN);
+        Ok(Queue { until: Instant::now() + self.queue, retry_after, waiting: &self.waiting })
+    }
+}
+
+/// A request on its way through its gates.
+struct Queue<'a> {
+    until: Instant,
+    retry_after: Duration,
+    waiting: &'a Gauge,
+}
+
+impl Queue<'_> {
+    async fn enter<K: Eq + Hash + Clone>(&self, gates: &Arc<Gates<K>>, key: K, lack: Lack) -> Result<Pass<K>, Refused> {
+        let pass = gates.enter(key, self.until, self.waiting).await;
+        pass.ok_or(Refused { lack, retry_after: self.retry_after })
     }
 }
 

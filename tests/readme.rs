@@ -14,7 +14,7 @@ use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
 use tollbridge::config::FillError;
 use tollbridge::config::file::schema;
-use tollbridge::limits::{Refused, Short};
+use tollbridge::limits::{Lack, Refused, Short};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
@@ -174,8 +174,7 @@ fn errors() -> Vec<BridgeError> {
 
 fn plain_errors() -> Vec<BridgeError> {
     use BridgeError as E;
-    let short = |short| Refused { yours: false, short: Some(short), retry_after: Duration::from_secs(1) };
-    let refused = |yours| Refused { yours, short: None, retry_after: Duration::from_secs(1) };
+    let refused = |lack| Refused { lack, retry_after: Duration::from_secs(1) };
     vec![
         E::Host,
         E::Origin,
@@ -199,11 +198,14 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Subscriptions,
         E::ClientTooLong,
         E::NoVersion,
-        E::Limited(refused(true)),
-        E::Limited(refused(false)),
-        E::Limited(short(Short::Memory)),
-        E::Limited(short(Short::Files)),
-        E::Limited(short(Short::Processes)),
+        E::Limited(refused(Lack::OfUser)),
+        E::Limited(refused(Lack::OfAll)),
+        E::Limited(refused(Lack::Parked)),
+        E::Limited(refused(Lack::StreamsOfUser)),
+        E::Limited(refused(Lack::Streams)),
+        E::Limited(refused(Lack::Host(Short::Memory))),
+        E::Limited(refused(Lack::Host(Short::Files))),
+        E::Limited(refused(Lack::Host(Short::Processes))),
         E::Store,
         E::Deadline,
         E::Stopped,

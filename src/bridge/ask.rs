@@ -147,9 +147,6 @@ impl Talk {
     }
 
     fn park(&mut self) -> (Done, NextStep) {
-        if self.parked.is_none() {
-            self.parked = Some(self.bridge.limits.park(&self.user));
-        }
         let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
         (Done::Parked, NextStep::Parked { at: mailbox.address().to_string(), round: self.round })
     }
@@ -234,12 +231,7 @@ impl Talk {
                 self.child.upstream.send(&legacy::result(&question.id, text));
             }
         }
-        if self.open.is_empty() {
-            self.parked = None;
-            Ok(Done::Answered)
-        } else {
-            self.ask_by_result().await
-        }
+        if self.open.is_empty() { Ok(Done::Answered) } else { self.ask_by_result().await }
     }
 
     /// Tells whoever called again in vain: the call was answered already, or asked about something else since.

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 
-use crate::mcp::legacy::Introduction;
+use crate::config::Questions;
+use crate::mcp::legacy::{Introduction, can_be_asked};
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
 use crate::mcp::session::Session;
@@ -53,6 +54,12 @@ impl Call {
     /// Whether its client is of the era in which leaving is cancelling.
     pub(super) fn is_modern(&self) -> bool {
         matches!(self.purpose, Purpose::Modern(_) | Purpose::Discover)
+    }
+
+    /// Whether its server may come to wait, parked, for the client to call again.
+    pub(super) fn may_park(&self, questions: Questions) -> bool {
+        let Purpose::Modern(modern) = &self.purpose else { return false };
+        questions == Questions::Park && may_ask(self.message.method()) && can_be_asked(&modern.capabilities)
     }
 
     /// Whether the status line may go out before the answer is there: not where the answer begins a session, whose id

@@ -11,7 +11,7 @@ use super::answer::failed;
 use super::error::BridgeError;
 use super::questions::{Note, call_key};
 use super::talk::{Done, Talk};
-use crate::limits::{Parked, Permit};
+use crate::limits::Permit;
 use crate::metrics::End;
 use crate::upstream::UpstreamError;
 use crate::upstream::group::Graces;
@@ -127,15 +127,13 @@ impl Conversation {
         tokio::pin!(lease);
         loop {
             let mut mailbox = self.talk.mailbox.take()?;
-            let parked = self.talk.parked.take();
             let (note, heard) = tokio::select! {
                 note = mailbox.receive() => (Note::read(&note), Ok(())),
                 heard = self.talk.wait_parked() => (None, heard),
                 () = &mut lease => return Some(End::ClientLeft),
-                () = must_go(parked.as_ref()) => return Some(End::ClientLeft),
                 () = self.hard.cancelled() => return Some(End::Stopped),
             };
-            (self.talk.mailbox, self.talk.parked) = (Some(mailbox), parked);
+            self.talk.mailbox = Some(mailbox);
             if heard.is_err() {
                 return Some(End::UpstreamLeft);
             }
@@ -176,14 +174,6 @@ impl Conversation {
             () = until_forced(&hard) => {}
         }
         drop(permit);
-    }
-}
-
-/// Until a parked call must give way to another of the same user.
-async fn must_go(parked: Option<&Parked>) {
-    match parked {
-        Some(parked) => parked.must_go().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -175,7 +175,7 @@ impl BridgeError {
             Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {
                 (StatusCode::OK, INTERNAL_ERROR)
             }
-            Self::Limited(refused) if refused.yours => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
+            Self::Limited(refused) if refused.lack.is_users_own() => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_)
             | Self::Store
             | Self::Stopped

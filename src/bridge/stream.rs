@@ -205,7 +205,7 @@ impl Bridge {
         server: &Server,
         session: Option<&Session>,
     ) -> Result<Result<(Permit, Option<Arc<Secret>>, SessionState), Response<Body>>, BridgeError> {
-        let permit = self.limits.admit_stream(user, &server.name).await?;
+        let permit = self.limits.admit_stream(user).await?;
         let (token, state) = self.look_up(user, server, session).await?;
         match token {
             Ok(token) => Ok(Ok((permit, token.map(Arc::new), state))),

@@ -19,7 +19,6 @@ use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript
 use super::sse::{Last, Outbox, Stalled};
 use super::{Asked, Bridge};
 use crate::config::{Questions, Server};
-use crate::limits::Parked;
 use crate::mcp::era::{Era, Version};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
@@ -66,8 +65,6 @@ pub(super) struct Talk {
     pub(super) waits: Arc<AtomicBool>,
     /// What a modern server wants to know, while a legacy client is asked.
     pub(super) required: Option<mrtr::InputRequired>,
-    /// The place among the parked.
-    pub(super) parked: Option<Parked>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
     /// Servers before this one that are being ended.
@@ -120,7 +117,6 @@ impl Talk {
             transcript,
             waits: Arc::default(),
             required: None,
-            parked: None,
             settled: None,
             closing: TaskTracker::new(),
         }

@@ -35,6 +35,7 @@ const SHOWN: &[&str] = &[
     "kind",
     "line",
     "listen",
+    "parkedPerUser",
     "path",
     "perServer",
     "perUser",

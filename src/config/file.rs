@@ -218,8 +218,12 @@ pub struct Limits {
     pub session_lifetime: Option<Time>,
     /// Requests at once of one user. Default: 32.
     pub per_user: Option<usize>,
-    /// Long streams at once of one user, each with a server of its own. Default: 16.
+    /// Calls at once of one user that may be parked. Default: 32.
+    pub parked_per_user: Option<usize>,
+    /// Long streams at once of one user. Default: 16.
     pub streams_per_user: Option<usize>,
+    /// Long streams at once in all. Default: 1024.
+    pub streams_total: Option<usize>,
     /// Requests at once of one server. Default: 256.
     pub per_server: Option<usize>,
     /// Requests at once in all. Default: 512.

@@ -9,9 +9,9 @@ use crate::metrics::Counter;
 
 const QUEUE: Duration = Duration::from_mins(1);
 
-fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
+fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
     let second = Duration::from_secs(1);
-    let config = config::Limits {
+    config::Limits {
         body: 0,
         header_timeout: second,
         body_idle: second,
@@ -21,12 +21,17 @@ fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
         shutdown_grace: second,
         session_lifetime: second,
         per_user,
+        parked_per_user: per_user,
         streams_per_user: per_user,
+        streams_total: total,
         per_server,
         total,
         queue: QUEUE,
-    };
-    Limits::new(&config, &Metrics::new(TaskTracker::new(), Counter::default()))
+    }
+}
+
+fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
+    Limits::new(&config(per_user, per_server, total), &Metrics::new(TaskTracker::new(), Counter::default()))
 }
 
 fn user(name: impl std::fmt::Display) -> UserId {
@@ -38,15 +43,33 @@ fn server(name: impl std::fmt::Display) -> ServerName {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_only_listens_keeps_nobody_from_calling() {
-    let limits = limits(1, 9, 9);
-    let _stream = limits.admit_stream(&user("alice"), &server("a")).await.unwrap();
-    let _call = limits.admit(&user("alice"), &server("a")).await.unwrap();
-    assert!(limits.admit_stream(&user("alice"), &server("b")).await.unwrap_err().yours);
+async fn however_many_streams_there_are_no_call_is_refused() {
+    let limits = limits(1, 1, 2);
+    let streams = [limits.admit_stream(&user("alice")).await, limits.admit_stream(&user("bob")).await];
+    assert!(streams.iter().all(Result::is_ok));
+    assert_eq!(limits.admit_stream(&user("alice")).await.unwrap_err().lack, Lack::StreamsOfUser);
+    assert_eq!(limits.admit_stream(&user("carol")).await.unwrap_err().lack, Lack::Streams);
+    let _call = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
+    let _other = limits.admit(&user("bob"), &server("b"), false).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_may_be_parked_have_a_limit_of_their_own_and_leave_room_for_others() {
+    let config = config::Limits { parked_per_user: 1, ..config(9, 9, 9) };
+    let limits = Limits::new(&config, &Metrics::new(TaskTracker::new(), Counter::default()));
+    let parked = limits.admit(&user("alice"), &server("a"), true).await.unwrap();
+    let refused = limits.admit(&user("alice"), &server("b"), true).await.unwrap_err();
+    assert!(refused.lack == Lack::Parked && refused.lack.is_users_own());
+    drop(limits.admit(&user("alice"), &server("a"), false).await.unwrap());
+    drop(limits.admit(&user("bob"), &server("a"), true).await.unwrap());
+    drop(parked);
+    drop(limits.admit(&user("alice"), &server("b"), true).await.unwrap());
+    assert!(is_empty(&limits));
 }
 
 fn is_empty(limits: &Limits) -> bool {
     limits.users.lock().is_empty()
+        && limits.parked.lock().is_empty()
         && limits.servers.lock().is_empty()
         && limits.all.lock().is_empty()
         && limits.permits.get() == 0
@@ -66,20 +89,26 @@ where
 async fn the_refusal_says_whose_limit_it_was() {
     let limits = limits(1, 2, 3);
     let (alice, bob) = (user("alice"), user("bob"));
-    let _first = limits.admit(&alice, &server("a")).await.unwrap();
-    assert!(limits.admit(&alice, &server("b")).await.unwrap_err().yours, "alice has one running already");
-    let _second = limits.admit(&bob, &server("a")).await.unwrap();
-    assert!(!limits.admit(&user("carol"), &server("a")).await.unwrap_err().yours, "two run on a");
-    let _third = limits.admit(&user("carol"), &server("b")).await.unwrap();
-    assert!(!limits.admit(&user("dave"), &server("c")).await.unwrap_err().yours, "three run in all");
+    let _first = limits.admit(&alice, &server("a"), false).await.unwrap();
+    assert!(
+        limits.admit(&alice, &server("b"), false).await.unwrap_err().lack.is_users_own(),
+        "alice has one running already"
+    );
+    let _second = limits.admit(&bob, &server("a"), false).await.unwrap();
+    assert!(!limits.admit(&user("carol"), &server("a"), false).await.unwrap_err().lack.is_users_own(), "two run on a");
+    let _third = limits.admit(&user("carol"), &server("b"), false).await.unwrap();
+    assert!(
+        !limits.admit(&user("dave"), &server("c"), false).await.unwrap_err().lack.is_users_own(),
+        "three run in all"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_the_queue_time_and_no_longer() {
     let limits = limits(1, 9, 9);
-    let _held = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let _held = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
     let start = Instant::now();
-    let refused = limits.admit(&user("alice"), &server("a")).await.unwrap_err();
+    let refused = limits.admit(&user("alice"), &server("a"), false).await.unwrap_err();
     assert_eq!(start.elapsed().as_secs(), QUEUE.as_secs());
     assert_eq!(refused.retry_after, QUEUE);
 }
@@ -87,15 +116,18 @@ async fn a_request_waits_for_the_queue_time_and_no_longer() {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_at_once() {
     let limits = Arc::new(limits(2, 9, 9));
-    let held = [limits.admit(&user("alice"), &server("a")).await, limits.admit(&user("alice"), &server("a")).await];
+    let held = [
+        limits.admit(&user("alice"), &server("a"), false).await,
+        limits.admit(&user("alice"), &server("a"), false).await,
+    ];
     let mut waiters = JoinSet::new();
     for _ in 0..2 {
         let limits = Arc::clone(&limits);
-        waiting(&mut waiters, async move { limits.admit(&user("alice"), &server("a")).await.is_ok() }).await;
+        waiting(&mut waiters, async move { limits.admit(&user("alice"), &server("a"), false).await.is_ok() }).await;
     }
     assert_eq!(limits.waiting.get(), 2);
     let start = Instant::now();
-    assert!(limits.admit(&user("alice"), &server("a")).await.unwrap_err().yours);
+    assert!(limits.admit(&user("alice"), &server("a"), false).await.unwrap_err().lack.is_users_own());
     assert_eq!(start.elapsed(), Duration::ZERO);
     drop(held);
     assert_eq!(waiters.join_all().await, [true, true]);
@@ -107,14 +139,14 @@ async fn who_came_first_is_let_in_first() {
     let limits = Arc::new(limits(9, 4, 9));
     let mut held = Vec::new();
     for _ in 0..4 {
-        held.push(limits.admit(&user("early"), &server("a")).await.unwrap());
+        held.push(limits.admit(&user("early"), &server("a"), false).await.unwrap());
     }
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiters = JoinSet::new();
     for name in ["first", "second", "third", "fourth"] {
         let (limits, order) = (Arc::clone(&limits), Arc::clone(&order));
         waiting(&mut waiters, async move {
-            let permit = limits.admit(&user(name), &server("a")).await.unwrap();
+            let permit = limits.admit(&user(name), &server("a"), false).await.unwrap();
             order.lock().unwrap().push(name);
             drop(permit);
         })
@@ -122,7 +154,7 @@ async fn who_came_first_is_let_in_first() {
     }
     held.pop();
     let latecomer = async {
-        let permit = limits.admit(&user("latecomer"), &server("a")).await;
+        let permit = limits.admit(&user("latecomer"), &server("a"), false).await;
         permit.map(|_| order.lock().unwrap().push("latecomer"))
     };
     let (late, _) = tokio::join!(latecomer, waiters.join_all());
@@ -137,15 +169,15 @@ async fn a_user_with_too_much_to_do_delays_nobody_else() {
     for _ in 0..100 {
         let limits = Arc::clone(&limits);
         waiting(&mut greedy, async move {
-            let permit = limits.admit(&user("greedy"), &server("a")).await;
+            let permit = limits.admit(&user("greedy"), &server("a"), false).await;
             tokio::time::sleep(Duration::from_mins(1)).await;
             permit.is_ok()
         })
         .await;
     }
     let start = Instant::now();
-    let _one = limits.admit(&user("modest"), &server("a")).await.unwrap();
-    let _two = limits.admit(&user("modest"), &server("a")).await.unwrap();
+    let _one = limits.admit(&user("modest"), &server("a"), false).await.unwrap();
+    let _two = limits.admit(&user("modest"), &server("a"), false).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
@@ -156,24 +188,24 @@ async fn a_slow_server_keeps_nothing_of_what_another_could_use() {
     for name in 0..100 {
         let limits = Arc::clone(&limits);
         waiting(&mut slow, async move {
-            let _permit = limits.admit(&user(name), &server("slow")).await;
+            let _permit = limits.admit(&user(name), &server("slow"), false).await;
             tokio::time::sleep(Duration::from_mins(1)).await;
         })
         .await;
     }
     let start = Instant::now();
-    let _one = limits.admit(&user("x"), &server("quick")).await.unwrap();
-    let _two = limits.admit(&user("y"), &server("quick")).await.unwrap();
+    let _one = limits.admit(&user("x"), &server("quick"), false).await.unwrap();
+    let _two = limits.admit(&user("y"), &server("quick"), false).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_the_queue_leaves_no_trace() {
     let limits = Arc::new(limits(1, 9, 9));
-    let held = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let held = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
     let mut waiters = JoinSet::new();
     let theirs = Arc::clone(&limits);
-    waiting(&mut waiters, async move { theirs.admit(&user("alice"), &server("a")).await.is_ok() }).await;
+    waiting(&mut waiters, async move { theirs.admit(&user("alice"), &server("a"), false).await.is_ok() }).await;
     assert_eq!((limits.permits.get(), limits.waiting.get()), (1, 1));
     waiters.shutdown().await;
     assert_eq!((limits.permits.get(), limits.waiting.get()), (1, 0));
@@ -212,7 +244,7 @@ async fn never_more_than_allowed_and_never_fewer_than_asked() {
             let (user_at, own) = (worker % USERS, user(worker % USERS));
             for step in 0..300 {
                 let server_at = (worker * 31 + step * step) % SERVERS;
-                let permit = limits.admit(&own, &server(server_at)).await.unwrap();
+                let permit = limits.admit(&own, &server(server_at), false).await.unwrap();
                 let within = [
                     Within::new(&counts[user_at], 3),
                     Within::new(&counts[USERS + server_at], 11),
@@ -230,7 +262,7 @@ async fn never_more_than_allowed_and_never_fewer_than_asked() {
 #[tokio::test]
 async fn a_permit_may_move_to_the_task_that_ends_the_call() {
     let limits = limits(1, 1, 1);
-    let permit = limits.admit(&user("alice"), &server("a")).await.unwrap();
+    let permit = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
     let mut task = JoinSet::new();
     task.spawn(async move { drop(permit) });
     task.join_all().await;

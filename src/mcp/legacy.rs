@@ -128,11 +128,21 @@ pub fn honest_capabilities(capabilities: &str) -> String {
 #[must_use]
 pub fn without_questions(capabilities: &str) -> String {
     let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
-    for question in ["sampling", "elicitation", "roots", "tasks"] {
-        all.remove(question);
+    for capability in QUESTIONS.into_iter().chain(["tasks"]) {
+        all.remove(capability);
     }
     all.write()
 }
+
+/// Whether client capabilities hold one by which a server could ask the client questions.
+#[must_use]
+pub fn can_be_asked(capabilities: &str) -> bool {
+    let all = Object::parse(capabilities).unwrap_or_default();
+    QUESTIONS.into_iter().any(|question| all.get(question).is_some())
+}
+
+/// The capabilities by which a server could ask the client questions.
+const QUESTIONS: [&str; 3] = ["sampling", "elicitation", "roots"];
 
 /// Client capabilities without tasks, which outlive their request.
 #[must_use]

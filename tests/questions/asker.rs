@@ -22,15 +22,20 @@ pub(super) struct Cluster {
 impl Cluster {
     /// That many nodes, with the servers `park` and `replay` in front of the same program; both with these fields.
     pub(super) fn start(count: usize, fields: &Value) -> Self {
-        Self::start_in(Home::in_redis, count, fields)
+        Self::start_in(Home::in_redis, count, fields, &json!({}))
+    }
+
+    /// The same, with these limits.
+    pub(super) fn limited(count: usize, fields: &Value, limits: &Value) -> Self {
+        Self::start_in(Home::in_redis, count, fields, limits)
     }
 
     /// The same, for tests that end a node: that it is gone is known soon.
     pub(super) fn mortal(count: usize, fields: &Value) -> Self {
-        Self::start_in(Home::in_failing_redis, count, fields)
+        Self::start_in(Home::in_failing_redis, count, fields, &json!({}))
     }
 
-    fn start_in(store: fn(&Home, &Redis) -> Value, count: usize, fields: &Value) -> Self {
+    fn start_in(store: fn(&Home, &Redis) -> Value, count: usize, fields: &Value, limits: &Value) -> Self {
         let (home, redis) = (Home::new(), Redis::start());
         let directory = tempfile::Builder::new().prefix("tollbridge-asked-").tempdir().expect("a directory");
         let entry = |questions: &str| {
@@ -41,12 +46,15 @@ impl Cluster {
             }
             entry
         };
-        let config = json!({
+        let mut config = json!({
             "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
             "tokenStore": store(&home, &redis),
             "limits": { "perUser": 500, "perServer": 500, "total": 500, "queue": "30s" },
             "mcpServers": { "park": entry("park"), "replay": entry("replay") },
         });
+        for (name, value) in limits.as_object().expect("limits") {
+            config["limits"][name] = value.clone();
+        }
         let bridges = (0..count).map(|_| home.serve(config.clone())).collect();
         Self { bridges, home, directory, _redis: redis }
     }
