@@ -25,13 +25,7 @@ mod value;
 mod arguments;
 mod confinement;
 mod container;
-mod container_plan;
-mod engine;
-mod hazards;
-mod image_plan;
 mod launch_plan;
-mod mounts;
-mod options;
 mod plan;
 mod program;
 
@@ -58,7 +52,7 @@ use crate::secret::Secret;
 use crate::user::UserId;
 
 pub use confinement::{Confinement, RunAs};
-pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
+pub use container::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
 pub use load::{LoadOptions, load, parse};
 pub use plan::{HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan};

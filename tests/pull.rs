@@ -50,12 +50,12 @@ fn every_image_is_pulled_once_by_its_own_engine_through_the_proxy() {
 #[test]
 fn an_image_is_pulled_as_it_is_run() {
     let (output, asked) = pull(
-        r#"{ "one": { "command": "docker", "args": ["run", "--platform", "linux/arm64", "--disable-content-trust", "mcp/a:1"] },
+        r#"{ "one": { "command": "docker", "args": ["run", "--platform", "linux/arm64", "mcp/a:1"] },
             "other": { "command": "docker", "args": ["run", "--tls-verify=false", "--name-of-nobody=1", "mcp/a:1"],
-                       "allowUnsafe": ["--name-of-nobody"] },
-            "same": { "command": "docker", "args": ["run", "--tls-verify=false", "--user", "1", "mcp/a:1"] } }"#,
+                       "allowUnsafe": ["--tls-verify", "--name-of-nobody"] },
+            "same": { "command": "docker", "args": ["run", "--tls-verify=false", "--user", "1", "mcp/a:1"], "allowUnsafe": ["--tls-verify"] } }"#,
     );
-    let expected = "pull --quiet --platform=linux/arm64 --disable-content-trust mcp/a:1 (a proxy)\n\
+    let expected = "pull --quiet --platform=linux/arm64 mcp/a:1 (a proxy)\n\
         pull --quiet --tls-verify=false mcp/a:1 (a proxy)\n";
     assert_eq!(asked, expected, "{output:?}");
     assert_eq!(output.status.code(), Some(0));

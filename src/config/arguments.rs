@@ -38,8 +38,15 @@ impl Loader<'_> {
     ) -> Vec<Template> {
         let mut args = Vec::new();
         for (index, draft) in drafts.iter().enumerate() {
-            let place = match roles {
-                Some(roles) if draft.source == Source::UserToken => self.place(roles[index], draft),
+            let role = roles.map(|roles| roles[index]);
+            let place = match role {
+                Some(role) if draft.source == Source::UserToken => self.place(role, draft),
+                Some(Role::Pull(from)) => {
+                    // A request never waits for an image: `tollbridge pull` gets it before.
+                    let option = draft.text.as_ref().map_or("", |text| &text[..from]);
+                    args.push(Template::fixed(Source::Bridge, &format!("{option}never")));
+                    continue;
+                }
                 _ => Place::Argument,
             };
             match place {
@@ -65,7 +72,7 @@ impl Loader<'_> {
         let help = "pass it to the container by `env` and `-e NAME`";
         let message = match role {
             Role::Program => return Place::Argument,
-            Role::Option => "the token cannot decide how a container is started",
+            Role::Option | Role::Pull(_) => "the token cannot decide how a container is started",
             Role::Image => "the token cannot choose an image",
             Role::EnvFile => "the token cannot choose a file of variables",
             Role::Env(start) => match text[start..].split_once('=') {

@@ -1,8 +1,16 @@
-//! How `docker run` and `podman run` read their arguments, as far as a token and the host are concerned.
+//! Servers in containers: how `docker run` and `podman run` read their arguments, and what a server may be given.
+
+mod client_environment;
+mod engine;
+mod image;
+mod mounts;
+mod options;
+pub(super) mod plan;
 
 use std::path::Path;
 
-use super::options::{GLOBAL, RUN, Syntax};
+pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
+use options::{ENGINE, Known, RUN};
 
 /// What an argument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +21,8 @@ pub(super) enum Role {
     Env(usize),
     /// A file of variables, as an option or its value.
     EnvFile,
+    /// When the image is pulled, from this byte on.
+    Pull(usize),
     /// The image.
     Image,
     /// An argument of the program in the container.
@@ -48,7 +58,6 @@ pub(super) struct Run<'a> {
 }
 
 /// One option.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) struct RunOption<'a> {
     /// Its long name, as in `--volume`; one that is not known, as it is written.
     pub name: &'a str,
@@ -58,8 +67,8 @@ pub(super) struct RunOption<'a> {
     pub at: usize,
     /// Where in that argument the value starts.
     pub from: usize,
-    /// Whether there is such an option, as far as is known here.
-    pub is_known: bool,
+    /// What is known of it.
+    pub known: Option<&'static Known>,
 }
 
 /// Whether `command` is a container engine's command line.
@@ -68,15 +77,23 @@ pub(super) fn is_engine(command: &str) -> bool {
     matches!(name, Some("docker" | "podman"))
 }
 
-/// The one name of an option of `run` that may be written in several ways.
-pub(super) fn canonical(name: &str) -> &str {
-    RUN.canonical(name)
+/// Programs that start what their arguments name.
+const STARTERS: &str = "sh bash dash ash ksh zsh busybox env sudo doas su runuser nohup setsid nice ionice timeout stdbuf \
+    chroot unshare nsenter xargs script";
+
+/// The argument by which another program would start an engine's client: what it starts is then not known by name, and
+/// not ended with its request.
+pub(super) fn hidden_engine(command: &str, args: &[&str]) -> Option<usize> {
+    let name = Path::new(command).file_name().and_then(|name| name.to_str())?;
+    let is_separator = |c: char| c.is_whitespace() || "\"'`$;|&(){}<>=".contains(c);
+    let starts = STARTERS.split_ascii_whitespace().any(|starter| starter == name);
+    args.iter().position(|arg| starts && arg.split(is_separator).any(is_engine))
 }
 
 /// What `args` tell an engine's client.
 pub(super) fn read<'a>(args: &[&'a str]) -> Invocation<'a> {
     let mut before = Vec::new();
-    let mut at = options(&GLOBAL, args, 0, &mut before);
+    let mut at = options(ENGINE, args, 0, &mut before);
     // Every command for containers has a longer name, too.
     at += usize::from(args.get(at) == Some(&"container") && at + 1 < args.len());
     let command = match args.get(at) {
@@ -89,19 +106,19 @@ pub(super) fn read<'a>(args: &[&'a str]) -> Invocation<'a> {
 
 fn run<'a>(args: &[&'a str], command: usize) -> Run<'a> {
     let mut run = Run { command, options: Vec::new(), image: None };
-    let mut end = options(&RUN, args, command + 1, &mut run.options);
+    let mut end = options(RUN, args, command + 1, &mut run.options);
     end += usize::from(args.get(end) == Some(&"--"));
     run.image = Some(end).filter(|&image| image < args.len());
     run
 }
 
 /// Reads options from one place on, and tells where the first argument stands that is none.
-fn options<'a>(syntax: &Syntax, args: &[&'a str], mut at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+fn options<'a>(all: &'static [Known], args: &[&'a str], mut at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
     while let Some(&arg) = args.get(at) {
         at = match arg {
             "-" | "--" => return at,
-            long if long.starts_with("--") => read_long(syntax, args, at, options),
-            short if short.starts_with('-') => read_bundle(syntax, args, at, options),
+            long if long.starts_with("--") => read_long(all, args, at, options),
+            short if short.starts_with('-') => read_bundle(all, args, at, options),
             _ => return at,
         };
     }
@@ -109,53 +126,58 @@ fn options<'a>(syntax: &Syntax, args: &[&'a str], mut at: usize, options: &mut V
 }
 
 /// Reads the long option at `at`, and tells where the next one stands.
-fn read_long<'a>(syntax: &Syntax, args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+fn read_long<'a>(all: &'static [Known], args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
     let arg = args[at];
-    if let Some((name, value)) = arg.split_once('=') {
-        let from = name.len() + 1;
-        let name = syntax.canonical(name);
-        let is_known = syntax.takes_value(name).is_some();
-        options.push(RunOption { name, value: Some(value), at, from, is_known });
-        return at + 1;
-    }
-    let name = syntax.canonical(arg);
-    match syntax.takes_value(name) {
-        Some(true) => options.push(with_next(name, args, at)),
-        known => options.push(RunOption { name, value: None, at, from: 0, is_known: known.is_some() }),
-    }
-    at + 1 + usize::from(syntax.takes_value(name) == Some(true))
+    let (name, value) = arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value)));
+    let known = options::long(all, name);
+    let takes_next = value.is_none() && known.is_some_and(|known| known.takes_value);
+    options.push(if takes_next {
+        with_next(known, name, args, at)
+    } else {
+        RunOption { value, from: value.map_or(0, |_| name.len() + 1), ..bare(known, name, at) }
+    });
+    at + 1 + usize::from(takes_next)
 }
 
 /// The same for a bundle of short options: the first that takes a value takes all the rest, or the next argument.
-fn read_bundle<'a>(syntax: &Syntax, args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
+fn read_bundle<'a>(all: &'static [Known], args: &[&'a str], at: usize, options: &mut Vec<RunOption<'a>>) -> usize {
     let arg = args[at];
     for (place, letter) in arg.char_indices().skip(1) {
         let from = place + letter.len_utf8();
-        let Some(name) = syntax.long(letter) else {
-            options.push(RunOption { name: arg, value: None, at, from: 0, is_known: false });
-            return at + 1;
-        };
-        let is_flag = syntax.takes_value(name) == Some(false);
+        let known = options::short(all, letter);
         let rest = &arg[from..];
-        if let Some(value) = rest.strip_prefix('=').filter(|value| !value.is_empty()) {
-            options.push(RunOption { name, value: Some(value), at, from: from + 1, is_known: true });
-            return at + 1;
-        } else if is_flag {
-            options.push(RunOption { name, value: None, at, from: 0, is_known: true });
-        } else if rest.is_empty() {
-            options.push(with_next(name, args, at));
-            return at + 2;
-        } else {
-            options.push(RunOption { name, value: Some(rest), at, from, is_known: true });
-            return at + 1;
+        match known {
+            None => {
+                options.push(bare(None, arg, at));
+                return at + 1;
+            }
+            Some(_) if rest.len() > 1 && rest.starts_with('=') => {
+                options.push(RunOption { value: Some(&rest[1..]), from: from + 1, ..bare(known, arg, at) });
+                return at + 1;
+            }
+            Some(flag) if !flag.takes_value => options.push(bare(known, arg, at)),
+            Some(_) if rest.is_empty() => {
+                options.push(with_next(known, arg, args, at));
+                return at + 2;
+            }
+            Some(_) => {
+                options.push(RunOption { value: Some(rest), from, ..bare(known, arg, at) });
+                return at + 1;
+            }
         }
     }
     at + 1
 }
 
+/// An option without a value.
+fn bare<'a>(known: Option<&'static Known>, written: &'a str, at: usize) -> RunOption<'a> {
+    RunOption { name: known.map_or(written, |known| known.name), value: None, at, from: 0, known }
+}
+
 /// An option whose value is the argument behind it.
-fn with_next<'a>(name: &'a str, args: &[&'a str], at: usize) -> RunOption<'a> {
-    RunOption { name, value: args.get(at + 1).copied(), at: (at + 1).min(args.len() - 1), from: 0, is_known: true }
+fn with_next<'a>(known: Option<&'static Known>, written: &'a str, args: &[&'a str], at: usize) -> RunOption<'a> {
+    let value = args.get(at + 1).copied();
+    RunOption { value, at: (at + 1).min(args.len() - 1), ..bare(known, written, at) }
 }
 
 impl Run<'_> {
@@ -171,6 +193,7 @@ impl Run<'_> {
             match option.name {
                 "--env" => roles[option.at] = Role::Env(option.from),
                 "--env-file" => roles[option.at] = Role::EnvFile,
+                "--pull" => roles[option.at] = Role::Pull(option.from),
                 _ => {}
             }
         }
@@ -224,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_form_of_an_option_is_known_by_its_long_name() {
-        let run = run_of(&["run", "-it", "-v/a:/b", "--net=host", "--rm=false", "-m", "1g", "-qt=false", "i"]).unwrap();
+        let run = run_of(&["run", "-it", "-v/a:/b", "--net=host", "--rm=false", "-m", "1g", "-dt=false", "i"]).unwrap();
         let names: Vec<_> = run.options.iter().map(|option| (option.name, option.value)).collect();
         let expected = [
             ("--interactive", None),
@@ -233,7 +256,7 @@ mod tests {
             ("--network", Some("host")),
             ("--rm", Some("false")),
             ("--memory", Some("1g")),
-            ("--quiet", None),
+            ("--detach", None),
             ("--tty", Some("false")),
         ];
         assert_eq!(names, expected);
@@ -244,11 +267,12 @@ mod tests {
     fn an_option_that_is_not_known_hides_none() {
         for unknown in ["--new", "-z", "-iz", "-i="] {
             let run = run_of(&["run", unknown, "--privileged", "i"]).unwrap();
-            let last: Vec<_> = run.options.iter().rev().map(|option| (option.name, option.is_known)).take(2).collect();
+            let options = run.options.iter().rev().map(|option| (option.name, option.known.is_some()));
+            let last: Vec<_> = options.take(2).collect();
             assert_eq!(last, [("--privileged", true), (unknown, false)]);
         }
         let read = read(&["--new", "run", "i"]);
-        assert!(!read.before[0].is_known && matches!(read.command, Command::Run(_)));
+        assert!(read.before[0].known.is_none() && matches!(read.command, Command::Run(_)));
     }
 
     #[test]
@@ -270,5 +294,20 @@ mod tests {
         assert!(is_engine("/usr/bin/docker") && is_engine("podman") && !is_engine("docker-mcp"));
         assert_eq!(roles(&["run", "--env-file", "f", "--env-file=f"])[2..], [EnvFile; 2]);
         assert!(run_of(&["run", "-v"]).is_some_and(|run| run.image.is_none()));
+    }
+
+    #[test]
+    fn an_engine_is_found_behind_what_starts_it() {
+        for (command, args) in [
+            ("sh", &["-c", "exec docker run i"][..]),
+            ("/usr/bin/env", &["A=b", "/usr/bin/podman", "run", "i"]),
+            ("sudo", &["-u", "x", "docker", "run", "i"]),
+            ("bash", &["-lc", "a=$(docker run i)"]),
+        ] {
+            assert!(hidden_engine(command, args).is_some(), "{command}");
+        }
+        for (command, args) in [("sh", &["-c", "./docker-mcp"][..]), ("npx", &["docker"]), ("docker", &["run"])] {
+            assert!(hidden_engine(command, args).is_none(), "{command}");
+        }
     }
 }

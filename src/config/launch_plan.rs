@@ -7,7 +7,7 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::container;
-use super::container_plan::{Rules, of_client};
+use super::container::plan::{Rules, of_client};
 use super::file::{self, ServerKind, Value};
 use super::load::Loader;
 use super::path::Path;
@@ -60,6 +60,7 @@ impl Loader<'_> {
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
         let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
         let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
+        let hidden = command.as_deref().and_then(|command| container::hidden_engine(command, &words));
         let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);
         let run = if engine { self.run_of(&drafts, container::read(&words), &permitted) } else { None };
         let roles = run.as_ref().map(|run| run.roles(words.len()));
@@ -74,6 +75,11 @@ impl Loader<'_> {
         let Some(run) = run else {
             if !engine {
                 self.refuse_rules(&permitted);
+            }
+            if let Some(index) = hidden {
+                let help = "write the engine itself as `command`, and what it is told in `args`";
+                let message = "the container that is started here would not be ended with its request";
+                self.report(&drafts[index].at, message, help);
             }
             self.check_token_files(at, &client);
             return has_program.then_some(Plan::Stdio(client));

@@ -1,7 +1,5 @@
 //! The mistakes of a server in a container.
 
-use std::process::Command;
-
 use serde_json::{Map, Value, json};
 
 use super::check;
@@ -84,17 +82,20 @@ fn what_a_container_is_not_given() {
         ("--privileged", None, "a privileged container is root on this machine"),
         ("-t", None, "a terminal changes the bytes of messages"),
         ("-d", None, "a detached container says nothing"),
-        ("--use-api-socket", None, commands),
+        ("--use-api-socket", None, "this option is not among those that a server may have"),
+        ("--annotation=run.oci.keep_original_groups=1", None, "this option is not among those"),
+        ("--init-path", None, "this option is not among those"),
+        ("--link=other", None, "this option is not among those"),
+        ("-p", Some("0.0.0.0:80:80"), "a server that is asked on stdin needs no port"),
         ("--rm=false", None, "a container that is kept outlives its request"),
         ("--restart", Some("always"), "a container that is started again outlives its request"),
-        ("--pull=always", None, "an image is pulled ahead"),
         ("--log-driver", Some("json-file"), "the engine would write every answer to disk"),
         ("--net", Some("host"), shared),
         ("--network=container:x", None, shared),
         ("--pid", Some("host"), shared),
         ("--ipc", Some("host"), shared),
-        ("--uts=host", None, shared),
-        ("--userns=host", None, shared),
+        ("--uts=host", None, "this option is not among those"),
+        ("--userns=host", None, "this option is not among those"),
         ("--cap-add", Some("SYS_ADMIN"), rights),
         ("--device=/dev/kvm", None, rights),
         ("--security-opt", Some("seccomp=unconfined"), "this takes a protection of the machine away"),
@@ -105,14 +106,14 @@ fn what_a_container_is_not_given() {
         ("--mount=type=bind,Source=/run/x,dst=/x,ro", None, "this gives the machine's own files to the container"),
         ("--volumes-from", Some("x"), written),
         ("--name", Some("x"), "the bridge sets `--name` itself"),
-        ("--init=false", None, "without it nothing in the container hands on signals"),
+        ("--init=false", None, "without it nothing reaps processes in it"),
         ("--memory=0", None, "without a limit the container may take all that the machine has"),
         ("--security-opt=no-new-privileges=0", None, "this takes a protection of the machine away"),
-        ("-i=false", None, "the bridge sets `--interactive` itself"),
-        ("--root=/x", None, "this option is the engine's"),
-        ("--new", None, "this option of `run` is not known here"),
-        ("--new=true", None, "this option of `run` is not known here"),
-        ("-z", None, "there is no such option of `run`"),
+        ("-i=false", None, "the bridge talks to its stdin"),
+        ("--root=/x", None, "this option is not among those"),
+        ("--new", None, "this option is not among those"),
+        ("--new=true", None, "this option is not among those"),
+        ("-z", None, "this option is not among those"),
         ("--cidfile=x", None, "the bridge sets `--cidfile` itself"),
         ("-l", Some("io.tollbridge.instance=x"), "the bridge sets `--label` itself"),
     ] {
@@ -130,14 +131,24 @@ fn what_is_said_of_a_container_as_a_whole() {
     let allowed = |unsafe_option: &str| {
         format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
     };
-    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this is not the name of something that would be refused");
+    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this server has nothing of this name");
     server_refused(
         r#"{ "command": "sh", "allowUnsafe": ["-t"] }"#,
         "allowUnsafe",
         "`allowUnsafe` belongs to a server with `image`",
     );
     let unknown = format!("{{ \"command\": {docker:?}, \"args\": [\"--new\", \"run\", \"i\"] }}");
-    server_refused(&unknown, "args[0]", "this option of the engine is not known here");
+    server_refused(&unknown, "args[0]", "this option is not among those that a server may have");
+    let runtime = format!("{{ \"command\": {docker:?}, \"args\": [\"--runtime=/opt/x\", \"run\", \"i\"] }}");
+    server_refused(&runtime, "args[0]", "this option is not among those that a server may have");
+    for (command, args, at) in [
+        ("sh", r#"["-c", "docker run --privileged -v /:/h i"]"#, "args[1]"),
+        ("env", r#"["A=1", "docker", "run", "--privileged", "i"]"#, "args[1]"),
+        ("/bin/sh", r#"["-c", "exec /usr/bin/podman run i"]"#, "args[1]"),
+    ] {
+        let hidden = format!("{{ \"command\": {command:?}, \"args\": {args} }}");
+        server_refused(&hidden, at, "the container that is started here would not be ended with its request");
+    }
     let digest = format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i:latest\"], \"requireDigest\": true }}");
     server_refused(&digest, "args[1]", "this image is not named by its digest");
 }
@@ -203,46 +214,39 @@ fn images() {
     );
 }
 
-/// The options of `run` that an installed client tells of, each with whether it takes a value.
-fn options(client: &str) -> Vec<(String, bool)> {
-    let help = Command::new(client).args(["run", "--help"]).output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let mut options = Vec::new();
-    for line in help.lines().filter(|line| line.trim_start().starts_with('-')) {
-        let Some(start) = line.find("--") else { continue };
-        let (name, rest) = line[start..].split_once(' ').unwrap_or((&line[start..], " "));
-        options.push((name.to_owned(), !rest.starts_with(' ') && !rest.is_empty()));
-    }
-    assert!(options.len() > 90, "{help}");
-    options
-}
+/// As their publishers write them, for the configuration of a client; the token in place of theirs.
+const CATALOGUE: [&str; 14] = [
+    "docker run -i --rm -e GITHUB_PERSONAL_ACCESS_TOKEN ghcr.io/github/github-mcp-server",
+    "docker run --rm -i -e OPENAPI_MCP_HEADERS mcp/notion",
+    "docker run -i --rm --init --pull=always mcr.microsoft.com/playwright/mcp",
+    "docker run -i --rm -e SLACK_BOT_TOKEN -e SLACK_TEAM_ID -e SLACK_CHANNEL_IDS mcp/slack",
+    "docker run --rm -i -e GRAFANA_URL -e GRAFANA_API_KEY mcp/grafana -t stdio",
+    "docker run -i --rm mcp/fetch",
+    "docker run -i --rm mcp/time",
+    "docker run --rm -i mcp/sequentialthinking",
+    "docker run -i --rm -e BRAVE_API_KEY mcp/brave-search",
+    "docker run -i --rm -e POSTGRES_URL mcp/postgres postgresql://host.docker.internal:5432/mydb",
+    "docker run -i --rm --init -e DOCKER_CONTAINER=true mcp/puppeteer",
+    "docker run --rm -i --mount type=bind,src=/srv/project,dst=/projects/project,ro mcp/filesystem /projects",
+    "docker run -i --rm -e STRIPE_SECRET_KEY mcp/stripe --tools=all",
+    "docker run -i --rm -e MONGODB_URI -e MDB_MCP_READ_ONLY=true mongodb/mongodb-mcp-server:latest",
+];
 
-/// What `check` says of `run` with each of these lists of options, told apart by the names of their servers.
-fn said_of(client: &str, servers: impl Iterator<Item = (String, Vec<String>)>) -> String {
-    let servers: Map<String, Value> = servers
-        .map(|(name, options)| {
-            let args = [vec!["run".to_owned()], options, vec!["img".to_owned()]].concat();
-            (name, json!({ "command": client, "args": args }))
+#[test]
+fn what_publishers_write_for_their_images_passes_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
+    let servers: Map<String, Value> = CATALOGUE
+        .iter()
+        .enumerate()
+        .map(|(n, line)| {
+            let words: Vec<&str> = line.split(' ').collect();
+            (format!("s{n}"), json!({ "command": docker, "args": words[1..] }))
         })
         .collect();
     let output = check(&json!({ "mcpServers": servers }).to_string());
-    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
-}
-
-#[test]
-fn no_option_of_an_installed_client_hides_the_one_behind_it() {
-    for client in ["docker", "podman"] {
-        let options = options(client);
-        let servers = options.iter().enumerate();
-        let servers =
-            servers.map(|(n, (option, _))| (format!("s{n}"), vec![option.clone(), "--privileged".to_owned()]));
-        let said = said_of(client, servers);
-        assert!(!said.contains("is not known here"), "{client}: {said}");
-        for (n, (option, takes_value)) in options.iter().enumerate() {
-            let is_seen = said.contains(&format!("mcpServers.s{n}.args[2]: a privileged container"));
-            assert_eq!(is_seen, !takes_value, "{client} {option}: {said}");
-        }
-    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -265,14 +269,17 @@ fn what_does_not_end_with_its_client_is_not_started() {
         }
         let other =
             format!("{{ \"command\": {client:?}, \"args\": [\"exec\", \"c\"], \"allowUnsafe\": [\"exec\", \"run\"] }}");
-        server_refused(&other, "allowUnsafe[1]", "this is not the name of something that would be refused");
+        server_refused(&other, "allowUnsafe[1]", "this server has nothing of this name");
     }
 }
 
 #[test]
 fn what_is_allowed_by_name_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    std::os::unix::fs::symlink("/bin/sh", &docker).unwrap();
     let check = |args: Value, allowed: Value| {
-        let server = json!({ "command": "docker", "args": args, "allowUnsafe": allowed });
+        let server = json!({ "command": docker, "args": args, "allowUnsafe": allowed });
         let output = check(&json!({ "mcpServers": { "s": server } }).to_string());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Config, Plan, StdioLaunch, StdioPlan, Template};
+use crate::config::{Config, Plan, StdioLaunch, StdioPlan, Template};
 use crate::secret::Secret;
 
 /// Which container engine.

@@ -3,8 +3,6 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::hazards::is_on;
-
 /// The container could see what is the machine's.
 pub(super) const HOST: &str = "this gives the machine's own files to the container";
 /// The container could command the engine.
@@ -22,53 +20,20 @@ const ENGINE_SOCKETS: &[&str] =
 
 /// What is the machine's own, with everything in it, and so are the directories that it is in: devices, the kernel's
 /// view, sockets, the engine's own files, keys and passwords.
-const CLOSED: &[&str] = &[
-    "/boot",
-    "/dev",
-    "/etc/containers",
-    "/etc/docker",
-    "/etc/gshadow",
-    "/etc/kubernetes",
-    "/etc/shadow",
-    "/etc/ssh",
-    "/etc/ssl/private",
-    "/etc/sudoers",
-    "/etc/sudoers.d",
-    "/proc",
-    "/root",
-    "/run",
-    "/sys",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/docker",
-    "/var/lib/kubelet",
-    "/var/run",
-];
+const CLOSED: &str = "/boot /dev /etc/containers /etc/docker /etc/gshadow /etc/kubernetes /etc/shadow /etc/ssh \
+    /etc/ssl/private /etc/sudoers /etc/sudoers.d /proc /root /run /sys /var/lib/containerd /var/lib/containers \
+    /var/lib/docker /var/lib/kubelet /var/run";
 
 /// What is the machine's own as a whole; what is in it may be mounted.
-const WHOLE: &[&str] = &["/bin", "/home", "/lib", "/lib64", "/sbin", "/tmp", "/usr", "/var/log", "/var/tmp"];
+const WHOLE: &str = "/bin /home /lib /lib64 /sbin /tmp /usr /var/log /var/tmp";
+
+/// Whether an option or a field that needs no value is on.
+pub(super) fn is_on(value: Option<&str>) -> bool {
+    !matches!(value, Some("false" | "0" | "f" | "F" | "False" | "FALSE"))
+}
 
 /// What a volume written as `source:target[:options]` gives away; one without a source is new and its container's own.
 pub(super) fn volume(value: &str) -> Option<&'static str> {
-    /// None of them makes it writable, or changes the files.
-    const HARMLESS: &[&str] = &[
-        "ro",
-        "z",
-        "Z",
-        "bind",
-        "cached",
-        "consistent",
-        "delegated",
-        "nocopy",
-        "nodev",
-        "noexec",
-        "nosuid",
-        "private",
-        "rbind",
-        "rprivate",
-        "rslave",
-        "slave",
-    ];
     let parts: Vec<&str> = value.split(':').collect();
     let (source, options) = match parts[..] {
         [_new] => return None,
@@ -78,7 +43,27 @@ pub(super) fn volume(value: &str) -> Option<&'static str> {
     };
     let mut options = options.split(',').filter(|option| !option.is_empty());
     let is_read_only = options.clone().any(|option| option == "ro");
-    let is_harmless = options.all(|option| HARMLESS.contains(&option));
+    // None of these makes it writable, or changes the files.
+    let is_harmless = options.all(|option| {
+        matches!(
+            option,
+            "ro" | "z"
+                | "Z"
+                | "bind"
+                | "cached"
+                | "consistent"
+                | "delegated"
+                | "nocopy"
+                | "nodev"
+                | "noexec"
+                | "nosuid"
+                | "private"
+                | "rbind"
+                | "rprivate"
+                | "rslave"
+                | "slave"
+        )
+    });
     shared(source).or((!is_read_only).then_some(WRITTEN)).or((!is_harmless).then_some(UNKNOWN))
 }
 
@@ -88,8 +73,8 @@ pub(super) fn mount(value: &str) -> Option<&'static str> {
     let mut seen = Vec::new();
     for field in value.split(',') {
         let (name, value) = field.split_once('=').map_or((field, None), |(name, value)| (name, Some(value)));
-        let name = canonical(&name.to_ascii_lowercase());
-        if seen.contains(&name) || !mount.takes(name, value) {
+        let name = canonical(name);
+        if seen.contains(&name) || !mount.takes(&name, value) {
             return Some(UNKNOWN);
         }
         seen.push(name);
@@ -141,27 +126,12 @@ impl<'a> Mount<'a> {
 }
 
 /// The one name of a field.
-fn canonical(name: &str) -> &'static str {
-    const KNOWN: &[&str] = &[
-        "type",
-        "source",
-        "readonly",
-        "target",
-        "consistency",
-        "subpath",
-        "tmpfs-mode",
-        "tmpfs-size",
-        "volume-label",
-        "volume-nocopy",
-        "volume-subpath",
-        "bind-propagation",
-        "bind-recursive",
-    ];
-    match name {
-        "src" => "source",
-        "dst" | "destination" => "target",
-        "ro" => "readonly",
-        _ => KNOWN.iter().find(|known| **known == name).copied().unwrap_or_default(),
+fn canonical(name: &str) -> String {
+    match &*name.to_ascii_lowercase() {
+        "src" => "source".to_owned(),
+        "dst" | "destination" => "target".to_owned(),
+        "ro" => "readonly".to_owned(),
+        name => name.to_owned(),
     }
 }
 
@@ -180,8 +150,9 @@ fn of_host(path: &Path) -> Option<&'static str> {
     if path.file_name().is_some_and(|name| ENGINE_SOCKETS.iter().any(|socket| name == *socket)) {
         return Some(COMMANDS);
     }
-    let closed = || CLOSED.iter().any(|closed| path.starts_with(closed) || Path::new(closed).starts_with(path));
-    let whole = || WHOLE.iter().any(|whole| path == Path::new(whole));
+    let contains = |closed: &str| path.starts_with(closed) || Path::new(closed).starts_with(path);
+    let closed = || CLOSED.split_ascii_whitespace().any(contains);
+    let whole = || WHOLE.split_ascii_whitespace().any(|whole| path == Path::new(whole));
     (closed() || whole() || is_of_home(path)).then_some(HOST)
 }
 

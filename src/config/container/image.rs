@@ -1,42 +1,47 @@
 //! A container that is described by `image` and the fields beside it.
 
-use super::container::{self, Command, RunOption};
-use super::container_plan::{self, Completed, Rules, of_client};
-use super::file::{self, Value};
-use super::hazards;
-use super::launch_plan::Variables;
-use super::load::Loader;
-use super::path::Path;
-use super::template::{Source, Template};
-use super::value::Expansion;
-use super::{ContainerPlan, StdioPlan};
+use super::client_environment::is_read_by_client;
+use super::options::{self, RUN};
+use super::plan::{self, Completed, Rules, of_client};
+use super::{Command, ContainerPlan, RunOption};
+use crate::config::StdioPlan;
+use crate::config::file::{self, Value};
+use crate::config::launch_plan::Variables;
+use crate::config::load::Loader;
+use crate::config::path::Path;
+use crate::config::template::{Source, Template};
+use crate::config::value::Expansion;
 
 impl Loader<'_> {
     /// What is started from `image`.
-    pub(super) fn image_plan(&mut self, at: &Path, mut file: file::Server) -> Option<ContainerPlan> {
+    pub(in crate::config) fn image_plan(&mut self, at: &Path, mut file: file::Server) -> Option<ContainerPlan> {
         let resolve = file.disabled != Some(true);
         let rules = Rules::new(at, file.allow_unsafe.take(), file.require_digest);
-        self.check_rules(&rules, &[]);
         let confinement = self.confinement(at, &file);
         let image = self.image(&at.key("image"), file.image.take(), resolve, &rules);
-        let mut options = vec!["run".to_owned()];
+        let mut written = vec!["run".to_owned()];
         for (at, option) in self.image_options(at, &file) {
             let parts = option.split_once('=');
             let (name, value) = parts.map_or((option.as_str(), None), |(name, value)| (name, Some(value)));
-            self.check_option(&at, &RunOption { name, value, at: 0, from: 0, is_known: true }, &rules);
-            options.push(option);
+            let known = options::long(RUN, name);
+            self.check_option(&at, &RunOption { name, value, at: 0, from: 0, known }, &rules);
+            written.push(option);
         }
-        let words: Vec<&str> = options.iter().map(String::as_str).collect();
-        let added = match container::read(&words).command {
-            Command::Run(run) => container_plan::missing(&run, &confinement),
+        let words: Vec<&str> = written.iter().map(String::as_str).collect();
+        let added = match super::read(&words).command {
+            Command::Run(run) => {
+                let names: Vec<&str> = run.options.iter().map(|option| option.name).collect();
+                self.check_rules(&rules, &names);
+                plan::missing(&run, &confinement)
+            }
             Command::Other(_) | Command::Nothing => Vec::new(),
         };
         let Variables { mut env, token_files } = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
-        options.extend(handed_over(&mut env));
+        written.extend(handed_over(&mut env));
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
         let allowed = file.allow_token_in_args == Some(true);
         let image = image?;
-        let mut args: Vec<Template> = options.iter().map(|option| Template::fixed(Source::Bridge, option)).collect();
+        let mut args: Vec<Template> = written.iter().map(|option| Template::fixed(Source::Bridge, option)).collect();
         args.push(Template::fixed(image.source().clone(), &image.fixed_text().unwrap_or_default()));
         args.extend(drafts.iter().filter_map(|draft| self.arg(draft, allowed)));
         self.inherit(&mut env, false);
@@ -70,6 +75,7 @@ impl Loader<'_> {
             let Some(text) = text else { continue };
             if text.is_empty() || text.contains(char::is_whitespace) {
                 self.report(&at.key(field), "this is not one word", "write one, or take it out");
+                continue;
             }
             add(at.key(field), format!("--{field}={text}"));
         }
@@ -108,7 +114,7 @@ impl Loader<'_> {
 /// The options by which a container gets these variables. The client reads their values from its own environment,
 /// where `ps` does not show them; what it would take for its own stands in the option, and never holds a secret.
 fn handed_over(env: &mut Vec<(String, Template)>) -> Vec<String> {
-    let is_own = |name: &str, value: &Template| value.source() == &Source::Plain && hazards::is_read_by_client(name);
+    let is_own = |name: &str, value: &Template| value.source() == &Source::Plain && is_read_by_client(name);
     let mut options = Vec::new();
     for (name, value) in env.iter() {
         let text = if is_own(name, value) { value.fixed_text() } else { None };

@@ -4,51 +4,29 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use super::container::{Command, Invocation, Run, RunOption, canonical};
-use super::hazards;
-use super::load::Loader;
-use super::options;
-use super::path::Path;
-use super::template::{Source, Template};
-use super::value::Draft;
-use super::{Confinement, ContainerPlan, Engine, StdioPlan, TokenFilePlan};
+use super::client_environment::{OF_CLIENTS, is_read_by_client};
+use super::options::{self, Verdict, canonical, is_of_privileges};
+use super::{Command, ContainerPlan, Engine, Invocation, Run, RunOption, TokenFilePlan};
+use crate::config::load::Loader;
+use crate::config::path::Path;
+use crate::config::template::{Source, Template};
+use crate::config::value::Draft;
+use crate::config::{Confinement, StdioPlan};
 
 /// The most processes and threads in a container: several times what a server on Node needs.
 const PIDS: u64 = 256;
 /// The most memory of a container.
 const MEMORY: u64 = 1 << 30;
 
-/// Variables that an engine's client needs from the bridge's own environment: which engine, and where it is. None of
-/// them goes into a container.
-const OF_CLIENTS: [&str; 17] = [
-    "CONTAINERS_CONF",
-    "CONTAINERS_REGISTRIES_CONF",
-    "CONTAINERS_STORAGE_CONF",
-    "CONTAINER_CONNECTION",
-    "CONTAINER_HOST",
-    "CONTAINER_SSHKEY",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "DOCKER_API_VERSION",
-    "DOCKER_CERT_PATH",
-    "DOCKER_CONFIG",
-    "DOCKER_CONTEXT",
-    "DOCKER_HOST",
-    "DOCKER_TLS_VERIFY",
-    "SSH_AUTH_SOCK",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "XDG_RUNTIME_DIR",
-];
-
 /// What `allowUnsafe` and `requireDigest` of one server say.
-pub(super) struct Rules {
+pub(in crate::config) struct Rules {
     at: Path,
     allowed: Option<Vec<Option<String>>>,
     digest: Option<bool>,
 }
 
 impl Rules {
-    pub(super) fn new(at: &Path, allowed: Option<Vec<Option<String>>>, digest: Option<bool>) -> Self {
+    pub(in crate::config) fn new(at: &Path, allowed: Option<Vec<Option<String>>>, digest: Option<bool>) -> Self {
         Self { at: at.clone(), allowed, digest }
     }
 
@@ -58,7 +36,7 @@ impl Rules {
 }
 
 /// A `run` that has been checked.
-pub(super) struct Completed {
+pub(in crate::config) struct Completed {
     /// The image, as written.
     pub image: Template,
     /// What it lacked.
@@ -71,7 +49,7 @@ pub(super) struct Completed {
 
 impl Loader<'_> {
     /// These fields of a server that starts no container would do nothing.
-    pub(super) fn refuse_rules(&mut self, rules: &Rules) {
+    pub(in crate::config) fn refuse_rules(&mut self, rules: &Rules) {
         let written = [("allowUnsafe", rules.allowed.is_some()), ("requireDigest", rules.digest.is_some())];
         for (name, _) in written.into_iter().filter(|(_, written)| *written) {
             let message = format!("`{name}` belongs to a server with `image`, or with `docker run`");
@@ -80,40 +58,47 @@ impl Loader<'_> {
     }
 
     /// The `run` of an engine's client, if that is what it is told. Any other command is refused.
-    pub(super) fn run_of<'a>(
+    pub(in crate::config) fn run_of<'a>(
         &mut self,
         drafts: &[Draft],
         invocation: Invocation<'a>,
         rules: &Rules,
     ) -> Option<Run<'a>> {
-        for option in invocation.before.iter().filter(|option| !option.is_known && option.value.is_none()) {
-            let help = "write --name=value (or =true), so that it cannot be taken for two";
-            self.report(&drafts[option.at].at, "this option of the engine is not known here", help);
+        for option in &invocation.before {
+            self.check_option(&drafts[option.at].at, option, rules);
         }
+        let mut names: Vec<&str> = invocation.before.iter().map(|option| option.name).collect();
         match invocation.command {
-            Command::Run(run) => return Some(run),
-            Command::Other(at) => self.check_command(&drafts[at], rules),
+            Command::Run(run) => {
+                names.extend(run.options.iter().map(|option| option.name));
+                self.check_rules(rules, &names);
+                return Some(run);
+            }
+            Command::Other(at) => {
+                // One that comes from a variable that is not set here has been reported, or may be missing.
+                let name = drafts[at].text.as_ref().map(|text| text.as_str())?;
+                names.push(name);
+                self.check_rules(rules, &names);
+                self.check_command(&drafts[at].at, name, rules);
+            }
             Command::Nothing => self.refuse_rules(rules),
         }
         None
     }
 
     /// A command that is not `run`: what it starts is not a child of the client, nor known by a name of the bridge.
-    fn check_command(&mut self, command: &Draft, rules: &Rules) {
-        // One that comes from a variable that is not set here has been reported, or may be missing.
-        let Some(name) = command.text.as_ref().map(|text| text.as_str()) else { return };
-        self.check_allowed(rules, |allowed| allowed == name, "name the command, as it stands in `args`");
+    fn check_command(&mut self, at: &Path, name: &str, rules: &Rules) {
         if !rules.allow(name) {
             let help = "write `docker run -i --rm IMAGE`, or \"image\", which gives each request a container of its own; \
                 or name the command in `allowUnsafe`";
             let message = "only `run` is ended with its request: what another command of the engine starts goes on";
-            self.report(&command.at, message, help);
+            self.report(at, message, help);
         }
     }
 
     /// Refuses to run an engine's client as somebody else: what clears away would look for the container at another engine,
     /// if each user has one of their own.
-    pub(super) fn refuse_run_as(&mut self, at: &Path) {
+    pub(in crate::config) fn refuse_run_as(&mut self, at: &Path) {
         let at = at.key("runAs");
         if self.document.kind(&at) != "nothing" {
             let help =
@@ -123,15 +108,13 @@ impl Loader<'_> {
     }
 
     /// Checks a `run` as it was written, and tells what it lacks.
-    pub(super) fn complete(
+    pub(in crate::config) fn complete(
         &mut self,
         drafts: &[Draft],
         run: &Run<'_>,
         rules: &Rules,
         limits: &Confinement,
     ) -> Option<Completed> {
-        let unknown = run.options.iter().filter(|option| !option.is_known).map(|option| option.name);
-        self.check_rules(rules, &unknown.collect::<Vec<_>>());
         for option in &run.options {
             self.check_option(&drafts[option.at].at, option, rules);
         }
@@ -146,57 +129,40 @@ impl Loader<'_> {
         Some(Completed { image, added: missing(run, limits), pull: of_pull(run), arguments: drafts.len() })
     }
 
-    /// Checks that `allowUnsafe` names only options that would be refused; some of this `run` are not known here.
-    pub(super) fn check_rules(&mut self, rules: &Rules, unknown: &[&str]) {
-        let is_refused = |name: &str| hazards::NAMES.contains(&name) || unknown.contains(&name);
-        let help = format!("take it out; what is refused is: {}", hazards::NAMES.join(", "));
-        self.check_allowed(rules, is_refused, &help);
-    }
-
-    fn check_allowed(&mut self, rules: &Rules, is_refused: impl Fn(&str) -> bool, help: &str) {
+    /// Checks that `allowUnsafe` names only what stands in the arguments.
+    pub(in crate::config) fn check_rules(&mut self, rules: &Rules, names: &[&str]) {
         for (index, name) in rules.allowed.iter().flatten().enumerate() {
-            if name.as_deref().is_some_and(|name| !is_refused(canonical(name))) {
+            if name.as_deref().is_some_and(|name| !names.contains(&canonical(name))) {
                 let at = rules.at.key("allowUnsafe").index(index);
-                self.report(&at, "this is not the name of something that would be refused", help);
+                self.report(&at, "this server has nothing of this name", "take it out, or correct its name");
             }
         }
     }
 
-    pub(super) fn check_option(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
+    pub(in crate::config) fn check_option(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
         let name = option.name;
-        let own = matches!(name, "--name" | "--cidfile" | "--replace" | "--label-file" | "--stop-timeout")
-            || (name == "--label" && option.value.is_some_and(|label| label.starts_with("io.tollbridge.")))
-            || (name == "--interactive" && !hazards::is_on(option.value));
-        if !option.is_known {
-            self.check_unknown(at, option, rules);
-        } else if own {
-            let help =
-                "take it out: every request has a container of its own, which the bridge names, talks to and ends";
-            self.report(at, format!("the bridge sets `{name}` itself"), help);
-        } else if let Some(why) = hazards::hazard(name, option.value).filter(|_| !rules.allow(name)) {
-            let help = format!("take `{name}` out, or add \"allowUnsafe\": [\"{name}\"]");
-            self.report(at, why, help);
+        match options::judge(option.known, option.value) {
+            Verdict::Accepted => {}
+            Verdict::Own => {
+                let help =
+                    "take it out: every request has a container of its own, which the bridge names, talks to and ends";
+                self.report(at, format!("the bridge sets `{name}` itself"), help);
+            }
+            Verdict::Refused(_) if rules.allow(name) && (option.known.is_some() || option.value.is_some()) => {}
+            Verdict::Refused(why) => {
+                let help = match option.known {
+                    Some(_) => format!("take `{name}` out, or add \"allowUnsafe\": [\"{name}\"]"),
+                    None => format!(
+                        "take it out: limits are `memory`, `cpus` and `pids`; or write it as --name=value (=true where \
+                         it takes none), and add \"allowUnsafe\": [\"{name}\"]"
+                    ),
+                };
+                self.report(at, why, help);
+            }
         }
     }
 
-    /// An option of which it is not known what it gives away, nor whether the next argument is its value.
-    fn check_unknown(&mut self, at: &Path, option: &RunOption<'_>, rules: &Rules) {
-        if options::GLOBAL.takes_value(option.name).is_some() {
-            let help = "write it before `run`: what clears away must call the same engine";
-            self.report(at, "this option is the engine's", help);
-        } else if !option.name.starts_with("--") {
-            self.report(at, "there is no such option of `run`", "write the option's long name");
-        } else if option.value.is_none() {
-            let help =
-                "write --name=value (or =true), so that it cannot be taken for two, and name it in `allowUnsafe`";
-            self.report(at, "this option of `run` is not known here", help);
-        } else if !rules.allow(option.name) {
-            let help = "take it out, or name it in `allowUnsafe`, without its value";
-            self.report(at, "this option of `run` is not known here", help);
-        }
-    }
-
-    pub(super) fn check_image(&mut self, at: &Path, image: Option<&str>, rules: &Rules) {
+    pub(in crate::config) fn check_image(&mut self, at: &Path, image: Option<&str>, rules: &Rules) {
         // One that comes from a variable that is not set here has been reported, or may be missing.
         let Some(image) = image else { return };
         if image.is_empty() || image.starts_with('-') || image.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -208,9 +174,9 @@ impl Loader<'_> {
     }
 
     /// Refuses a token in a variable that decides what the engine's client does.
-    pub(super) fn check_client(&mut self, at: &Path, client: &StdioPlan) {
+    pub(in crate::config) fn check_client(&mut self, at: &Path, client: &StdioPlan) {
         for (name, template) in &client.env {
-            if template.holds_token() && hazards::is_read_by_client(name) {
+            if template.holds_token() && is_read_by_client(name) {
                 let help = "use another name for it, or { \"$userTokenFile\": \"<<token>>\" }";
                 let at = if self.document.kind(&at.key(name)) == "nothing" { at.clone() } else { at.key(name) };
                 self.report(&at, format!("the engine's own client reads `{name}`: no token can be in it"), help);
@@ -219,7 +185,12 @@ impl Loader<'_> {
     }
 
     /// The plan of a container that `client` starts with its argument `run` at this place.
-    pub(super) fn container(&self, mut client: StdioPlan, run: usize, completed: Completed) -> ContainerPlan {
+    pub(in crate::config) fn container(
+        &self,
+        mut client: StdioPlan,
+        run: usize,
+        completed: Completed,
+    ) -> ContainerPlan {
         let Completed { image, mut added, pull, arguments } = completed;
         self.inherit_of_clients(&mut client.env);
         added.extend(client.token_files.iter().map(|file| format!("--env={}", file.variable)));
@@ -242,7 +213,7 @@ impl Loader<'_> {
     }
 
     /// Refuses files with the token for a program that runs as somebody else, who could not read them.
-    pub(super) fn check_token_files(&mut self, at: &Path, program: &StdioPlan) {
+    pub(in crate::config) fn check_token_files(&mut self, at: &Path, program: &StdioPlan) {
         if let (Some(file), true) = (program.token_files.first(), program.confinement.run_as.is_some()) {
             let help = "pass the token with `$userToken`, or take `runAs` out";
             let at = at.key("env").key(&file.variable);
@@ -251,7 +222,12 @@ impl Loader<'_> {
     }
 
     /// The file of a variable that was written as `$userTokenFile`.
-    pub(super) fn token_file(&mut self, at: &Path, variable: String, content: Template) -> Option<TokenFilePlan> {
+    pub(in crate::config) fn token_file(
+        &mut self,
+        at: &Path,
+        variable: String,
+        content: Template,
+    ) -> Option<TokenFilePlan> {
         let own = self.options.environment.read("XDG_RUNTIME_DIR").map(PathBuf::from);
         let candidates = own.into_iter().chain([PathBuf::from("/dev/shm"), PathBuf::from("/run")]);
         let Some(directory) = candidates.into_iter().find(|directory| is_in_memory(directory)) else {
@@ -264,7 +240,7 @@ impl Loader<'_> {
 }
 
 /// Options without which a container would be larger than it must be, or could not be ended, and that `run` lacks.
-pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
+pub(in crate::config) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
     let values = |name: &'static str| {
         let named = run.options.iter().filter(move |option| option.name == name);
         named.filter_map(|option| option.value)
@@ -278,7 +254,7 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
         ("--stop-timeout=0".to_owned(), run.has("--stop-timeout")),
         ("--pull=never".to_owned(), run.has("--pull")),
         ("--log-driver=none".to_owned(), run.has("--log-driver")),
-        ("--security-opt=no-new-privileges".to_owned(), values("--security-opt").any(hazards::is_of_privileges)),
+        ("--security-opt=no-new-privileges".to_owned(), values("--security-opt").any(is_of_privileges)),
         ("--cap-drop=ALL".to_owned(), values("--cap-drop").any(drops_all)),
         (format!("--pids-limit={}", limits.pids.unwrap_or(PIDS)), run.has("--pids-limit")),
         (format!("--memory={}b", limits.memory.unwrap_or(MEMORY)), run.has("--memory")),
@@ -292,16 +268,14 @@ pub(super) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<String> {
 
 /// The options by which an image is chosen and got, in a form that `pull` takes.
 fn of_pull(run: &Run<'_>) -> Vec<String> {
-    const OF_IMAGES: [&str; 7] =
-        ["--arch", "--authfile", "--disable-content-trust", "--os", "--platform", "--tls-verify", "--variant"];
-    let options = run.options.iter().filter(|option| OF_IMAGES.contains(&option.name));
-    options
-        .map(|option| option.value.map_or(option.name.to_owned(), |value| format!("{}={value}", option.name)))
-        .collect()
+    const OF_IMAGES: &str = "--arch --authfile --disable-content-trust --os --platform --tls-verify --variant";
+    let chooses = |name: &str| OF_IMAGES.split_ascii_whitespace().any(|option| option == name);
+    let options = run.options.iter().filter(|option| chooses(option.name));
+    options.filter_map(|option| Some(format!("{}={}", option.name, option.value?))).collect()
 }
 
 /// What the engine's client is confined to: the limits are the container's.
-pub(super) fn of_client(private_directory: Option<bool>) -> Confinement {
+pub(in crate::config) fn of_client(private_directory: Option<bool>) -> Confinement {
     let private_directory = private_directory == Some(true);
     Confinement { private_directory, ..Confinement::default() }
 }
@@ -311,7 +285,7 @@ fn engine(client: &StdioPlan, run: usize) -> Engine {
     let text = |template: &Template| template.fill(None).map_or(String::new(), |text| text.expose().to_owned());
     let mut args: Vec<String> = client.args.iter().take(run).map(text).collect();
     args.pop_if(|last| last == "container");
-    let of_client = |name: &str| hazards::is_read_by_client(name) || name == "LANG";
+    let of_client = |name: &str| is_read_by_client(name) || name == "LANG";
     let env = client.env.iter().filter(|(name, template)| of_client(name) && !template.holds_token());
     Engine {
         program: client.program.clone(),
