@@ -292,15 +292,18 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Lets them wait until somebody listens: they would end the process on the spot. Call it before there is another
+    /// Lets them, and SIGHUP, wait until somebody listens: they would end the process on the spot. Call it before there is another
     /// thread that takes signals.
     pub fn block() {
-        Signals::of(&[SignalKind::terminate().as_raw_value(), SignalKind::interrupt().as_raw_value()]).block_only();
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Signals::of(&kinds.map(|kind| kind.as_raw_value())).block_only();
     }
 
     /// From here on somebody listens.
     fn listen() -> io::Result<Self> {
         let signals = Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        // Ignored by a handler, which stays: no server inherits it.
+        let _stays = signal(SignalKind::hangup())?;
         Signals::none().block_only();
         Ok(signals)
     }

@@ -34,7 +34,7 @@ use crate::sys::{self, Signals};
 use crate::upstream::orphans;
 
 /// What is handed on to the worker.
-const HANDED_ON: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+const HANDED_ON: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// The longest that clearing away takes after the worker has ended.
 const CLEARING: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ const SUPERVISOR: &str = "TOLLBRIDGE_SUPERVISOR";
 pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     harden();
     let mut waited_for = HANDED_ON.map(Signal::as_raw).to_vec();
-    waited_for.push(Signal::CHILD.as_raw());
+    waited_for.extend([Signal::CHILD, Signal::HUP].map(Signal::as_raw));
     let waited_for = Signals::of(&waited_for);
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
@@ -97,6 +97,8 @@ fn watch(worker: Pid, place: OwnedFd, signals: &Signals) -> ExitCode {
             // It has not been reaped, so the pid is its own.
             let _ = kill_process(worker, signal);
             told_to_stop |= signal == Signal::TERM;
+        } else if number == Signal::HUP.as_raw() {
+            tracing::info!("SIGHUP changes nothing: the configuration is read at the start, so restart to change it");
         } else if let Some(status) = reap(Some(worker)) {
             let reap_all = || {
                 reap(None);
