@@ -120,7 +120,7 @@ struct Asked {
 }
 
 impl Bridge {
-    /// Answers a request to `/{server}/mcp`. `server` is the path's segment, decoded once.
+    /// Answers a request to `/{server}/mcp`. `server` is the path's segment.
     pub async fn answer(
         self: &Arc<Self>,
         server: &str,

@@ -1,5 +1,6 @@
 //! Connections: an accept loop that survives, HTTP/1.1 and HTTP/2 with every limit set, and a graceful end.
 
+mod framing;
 mod guarded;
 mod listener;
 

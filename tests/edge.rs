@@ -9,8 +9,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Bridge, Home};
+use support::{Bridge, Home, procs};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
 
@@ -82,7 +83,12 @@ fn each_refusal_has_its_status_and_starts_nothing() {
         ("403", post("/hostile/mcp", &format!("{JSON}Origin: null\r\n"), PING)),
         ("404", post("/nobody/mcp", JSON, PING)),
         ("404", post("/..%2fhostile/mcp", JSON, PING)),
+        ("404", post("/%68ostile/mcp", JSON, PING)),
         ("404", post("/%2568ostile/mcp", JSON, PING)),
+        ("404", post("/hostile/%6dcp", JSON, PING)),
+        ("404", post("//hostile/mcp", JSON, PING)),
+        ("404", post("/./hostile/mcp", JSON, PING)),
+        ("404", post("/hostile/mcp/", JSON, PING)),
         ("404", post("/hostile;x/mcp", JSON, PING)),
         ("405", post("/hostile/mcp", JSON, PING).replacen("POST", "PUT", 1)),
         ("415", post("/hostile/mcp", "Content-Type: text/plain\r\n", PING)),
@@ -106,21 +112,38 @@ fn each_refusal_has_its_status_and_starts_nothing() {
     assert!(bridge.children().is_empty());
 }
 
+/// A ping in two chunks, under this encoding.
+fn chunked(encoding: &str) -> String {
+    let (first, rest) = PING.split_at(7);
+    post("/hostile/mcp", &format!("{JSON}Transfer-Encoding: {encoding}\r\n"), "").replace("Content-Length: 0\r\n", "")
+        + &format!("7\r\n{first}\r\n{:x};a=b\r\n{rest}\r\n0\r\n\r\n", rest.len())
+}
+
 #[test]
 fn a_request_that_two_readers_could_read_differently_is_refused() {
     let home = Home::new();
     let bridge = bridge(&home);
     let cases = [
         post("/hostile/mcp", &format!("{JSON}Transfer-Encoding: chunked\r\n"), "0\r\n\r\n"),
+        chunked("chunked\r\nContent-Length: 42"),
+        chunked("gzip, chunked"),
+        chunked("chunked").replacen("\r\n", "\n", 1),
+        chunked("chunked").replace("\r\n\r\n", "\r\n\n"),
+        // A request like any other, and behind it what a proxy would not have seen.
+        format!("{}{}", chunked("chunked").replace("Connection: close\r\n", ""), chunked("gzip, chunked")),
         post("/hostile/mcp", &format!("{JSON}Content-Length: 7\r\n"), PING),
+        post("/hostile/mcp", &format!("{JSON}Content-Length: {}\r\n", PING.len()), PING),
         post("/hostile/mcp", &format!("{JSON}X-Null: a\0b\r\n"), PING),
         post("/hostile/mcp", &format!("{JSON}X-Space : a\r\n"), PING),
         post("/hostile/mcp", &format!("{JSON}X-Fold: a\r\n b\r\n"), PING),
     ];
     for request in cases {
-        let answer = exchange(&bridge, &request);
-        assert!(matches!(status(&answer), "400" | "none"), "{request}\n{answer}");
+        // Only the end of the connection ends the exchange.
+        let answer = exchange(&bridge, &request.replace("Connection: close\r\n", ""));
+        let last = answer.rfind("HTTP/1.1 ").map(|at| status(&answer[at..]));
+        assert_eq!(last, Some("400"), "{request}\n{answer}");
     }
+    assert_eq!(status(&exchange(&bridge, &chunked("chunked"))), "200");
 }
 
 #[test]
@@ -183,6 +206,25 @@ fn a_client_that_leaves_in_any_way_is_noticed_and_leaves_no_process() {
         leave(&mut stream);
         wait_until("the server is gone", || bridge.children().is_empty());
     }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_neither_the_bridge_nor_a_call() {
+    let home = Home::new();
+    let bridge = bridge(&home);
+    let mut stream = TcpStream::connect(bridge.address()).unwrap();
+    stream.write_all(long_call().as_bytes()).unwrap();
+    wait_until("the server runs", || !bridge.children().is_empty());
+    procs::kill(bridge.worker(), Signal::HUP);
+    bridge.signal(Signal::HUP);
+    assert!(bridge.log_with("SIGHUP changes nothing").contains("SIGHUP changes nothing"));
+    assert_eq!(status(&exchange(&bridge, &post("/hostile/mcp", JSON, PING))), "200");
+    for server in bridge.children() {
+        let about = std::fs::read_to_string(format!("/proc/{}/status", server.pid)).unwrap();
+        let ignored = about.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 0, "a server can still be told to hang up");
+    }
+    assert!(!bridge.children().is_empty());
 }
 
 /// The session id that an `initialize` of this revision brings.

@@ -1,5 +1,6 @@
 //! A connection that cannot be held open for nothing: a request head must come in time, an idle connection is closed,
-//! a peer that takes no bytes is cut, and one that has closed is noticed even when hyper is not reading.
+//! a peer that takes no bytes is cut, one that has closed is noticed even when hyper is not reading, and bytes that
+//! two readers could take for different requests reach nobody.
 
 use std::future::Future;
 use std::io;
@@ -14,6 +15,7 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::time::{Instant, Sleep};
 
+use super::framing::Framing;
 use crate::sys;
 
 /// How patient a connection is.
@@ -64,6 +66,7 @@ impl Drop for InFlight {
 /// A stream with its patience.
 pub(super) struct Guarded<S> {
     stream: S,
+    framing: Framing,
     activity: Arc<Activity>,
     times: Times,
     /// When a wait for a head or for a next request ends; armed only while one is awaited.
@@ -89,6 +92,7 @@ impl<S> Guarded<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>, times: Times) -> Self {
         Self {
             stream,
+            framing: Framing::new(),
             activity,
             times,
             head: Box::pin(tokio::time::sleep(times.head)),
@@ -132,12 +136,16 @@ impl<S> Guarded<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.framing.refuse(buf) {
+            return Poll::Ready(Ok(()));
+        }
         this.note(false);
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(done) => {
                 if buf.filled().len() > before {
                     this.note(true);
+                    this.framing.follow(buf, before);
                 }
                 Poll::Ready(done)
             }
