@@ -28,7 +28,7 @@ use crate::limits::Limits;
 use crate::mcp::era::Eras;
 use crate::mcp::mirror::Mirrors;
 use crate::metrics::{Counter, Metrics};
-use crate::relay::Relay;
+use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
@@ -105,7 +105,7 @@ pub async fn run(
         () = signals.next() => return Ok(()),
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
-    let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle)?;
+    let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
     let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
     promise(&config, &places)?;

@@ -88,6 +88,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The longest single thing that a client or a server may say, bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.servers.values().map(|server| server.process.line).fold(self.limits.body, usize::max)
+    }
+
     /// Whether a `Host` header may say this.
     #[must_use]
     pub fn allows_host(&self, host: &str) -> bool {

@@ -32,8 +32,8 @@ use local::Local;
 
 pub use local::Mailbox;
 
-/// The longest message, bytes: the longest line of a server by default, and room for what is said about it.
-pub const MAX_MESSAGE: usize = (16 << 20) + (64 << 10);
+/// The longest message, bytes, unless a longer one is asked for: twice the longest line of a server by default.
+pub const MAX_MESSAGE: usize = longest_message(16 << 20);
 
 /// Messages that may wait in a mailbox.
 pub const MAX_WAITING: usize = 16;
@@ -43,6 +43,13 @@ pub const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// The longest message that is delivered by key, bytes: every node gets it.
 pub const MAX_BY_KEY: usize = 64 << 10;
+
+/// The longest message, bytes, where what is relayed comes in pieces of up to `longest` bytes: one may be written within
+/// another, and there is room for what is said about it.
+#[must_use]
+pub const fn longest_message(longest: usize) -> usize {
+    longest.saturating_mul(2).saturating_add(64 << 10)
+}
 
 /// Between looks at a mailbox that was full: doubled from the first to the second.
 const ROOM: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
@@ -86,7 +93,7 @@ pub enum NotDelivered {
     /// Its mailbox is full; there may be room later.
     #[error("too many messages wait for the same request")]
     Full,
-    /// Longer than [`MAX_MESSAGE`], or than [`MAX_BY_KEY`].
+    /// Longer than the node takes, or than [`MAX_BY_KEY`].
     #[error("the message is too long to be relayed")]
     TooLarge,
     /// Nobody knows: Redis could not be asked, or no receipt came in time. It may have arrived.
@@ -103,11 +110,15 @@ impl Relay {
     /// The relay of a bridge that is alone.
     #[must_use]
     pub fn local() -> Self {
-        Self { local: Arc::new(Local::new(NodeId::random())), others: Others::None }
+        Self::alone(MAX_MESSAGE)
     }
 
-    /// The relay of a bridge with this token store: nodes that share a Redis share a relay. It listens until the hard
-    /// stop of `lifecycle`, within a Tokio runtime; Redis may be down meanwhile.
+    fn alone(longest: usize) -> Self {
+        Self { local: Arc::new(Local::new(NodeId::random(), longest)), others: Others::None }
+    }
+
+    /// The relay of a bridge with this token store, for messages of up to `longest` bytes: nodes that share a Redis share
+    /// a relay. It listens until the hard stop of `lifecycle`, within a Tokio runtime; Redis may be down meanwhile.
     ///
     /// # Errors
     /// The URL is unusable.
@@ -115,8 +126,9 @@ impl Relay {
         store: Option<&TokenStoreKind>,
         keyring: Arc<Keyring>,
         lifecycle: &Lifecycle,
+        longest: usize,
     ) -> Result<Self, SetupError> {
-        let mut relay = Self::local();
+        let mut relay = Self::alone(longest);
         if let Some(TokenStoreKind::Redis { url, prefix, timeout }) = store {
             let local = Arc::clone(&relay.local);
             relay.others = Others::Redis(Peers::start(url, prefix, *timeout, keyring, local, lifecycle)?);
@@ -143,7 +155,7 @@ impl Relay {
     /// # Errors
     /// It was not delivered; after [`NotDelivered::Failed`] nobody knows.
     pub async fn deliver(&self, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
-        if payload.len() > MAX_MESSAGE {
+        if payload.len() > self.local.longest() {
             return Err(NotDelivered::TooLarge);
         }
         match &self.others {
@@ -177,6 +189,14 @@ impl Relay {
     /// As [`Relay::deliver`], of the last time.
     pub async fn insist(&self, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
         again(|| self.deliver(to, payload.clone())).await
+    }
+
+    /// [`Relay::insist`], waiting up to `patience` whenever the mailbox is full: for an answer that is not made twice.
+    ///
+    /// # Errors
+    /// As [`Relay::deliver_within`], of the last time.
+    pub async fn insist_within(&self, patience: Duration, to: &Address, payload: Bytes) -> Result<(), NotDelivered> {
+        again(|| self.deliver_within(patience, to, payload.clone())).await
     }
 
     /// [`Relay::deliver_by_key`], again as in [`Relay::insist`].

@@ -24,7 +24,7 @@ use tollbridge::upstream::{Unreachable, UpstreamError};
 const README: &str = include_str!("../README.md");
 
 /// What is refused with [`BridgeError::State`], which only the bridge can make.
-const BAD_STATE: &str = "`requestState` is not valid for this request; call again without it";
+const BAD_STATE: &str = "`requestState` is not valid for this request, which may have been carried out already";
 
 /// The text between a heading and the next of the same rank or a higher one.
 fn section(heading: &str) -> &'static str {
@@ -223,6 +223,7 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Store,
         E::Deadline,
         E::Stopped,
+        E::Interrupted,
         E::Stalled,
         E::Cancelled,
         E::CannotAsk,
@@ -304,6 +305,7 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::Upstream(_)
         | E::Deadline
         | E::Stopped
+        | E::Interrupted
         | E::Stalled
         | E::Cancelled
         | E::CannotAsk

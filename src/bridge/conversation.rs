@@ -114,7 +114,8 @@ impl Conversation {
             return;
         }
         tracing::warn!(%error, "request failed");
-        let last = failed(talk, error);
+        let stopped_at_work = talk.asked && matches!(error, BridgeError::Stopped);
+        let last = failed(talk, if stopped_at_work { &BridgeError::Interrupted } else { error });
         talk.outbox.last(last).await;
     }
 

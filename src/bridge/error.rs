@@ -113,6 +113,9 @@ pub enum BridgeError {
     /// The bridge is stopping.
     #[error("the bridge is stopping; send the request again")]
     Stopped,
+    /// The bridge stopped while the server worked.
+    #[error("the bridge stopped before the answer came; the request may have been carried out")]
+    Interrupted,
     /// The client takes nothing.
     #[error("the client takes no events")]
     Stalled,
@@ -140,8 +143,8 @@ pub enum BridgeError {
     /// Nobody waits for this answer.
     #[error("the request that asked this is over")]
     NobodyAsked,
-    /// A defect of ours.
-    #[error("the bridge lost this request; send it again")]
+    /// The answer is nowhere: its node has ended, or could not deliver it, or a defect of ours.
+    #[error("the answer to this request was lost; it may have been carried out")]
     Lost,
 }
 
@@ -179,6 +182,7 @@ impl BridgeError {
             Self::Limited(_)
             | Self::Store
             | Self::Stopped
+            | Self::Interrupted
             | Self::Relay
             | Self::Upstream(UpstreamError::Busy { .. }) => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {

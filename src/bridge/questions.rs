@@ -218,7 +218,7 @@ impl Transcript {
 
 /// Why a `requestState` is not taken: -32602.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`requestState` is not valid for this request; call again without it")]
+#[error("`requestState` is not valid for this request, which may have been carried out already")]
 pub struct BadState;
 
 impl RequestState {

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
@@ -20,20 +19,36 @@ use crate::respond::Body;
 /// How often it is asked whether the server still waits.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a parked call says to whoever has called again.
-#[derive(Serialize, Deserialize)]
+/// What a parked call says to whoever has called again. On its way it is one byte that says what it is, and what
+/// follows as it is: an answer may be as long as a server's longest line.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// One event.
-    Event(String),
+    Event(Bytes),
     /// The final message, with its status and after how many seconds to try again.
-    Last(u16, String, Option<u64>),
-    /// There is no final message.
-    Quiet,
+    Last(StatusCode, Option<u64>, Bytes),
 }
 
 impl Reply {
     pub(super) fn write(&self) -> Bytes {
-        serde_json::to_vec(self).expect("replies hold only text").into()
+        let (kind, status, retry_after, text) = match self {
+            Self::Event(text) => return [&b"e"[..], text].concat().into(),
+            Self::Last(status, retry_after, text) => (b"l", status.as_u16(), retry_after.unwrap_or(0), text),
+        };
+        [&kind[..], &status.to_be_bytes(), &retry_after.to_be_bytes(), text].concat().into()
+    }
+
+    /// What `bytes` say; `None` if a node of another version wrote them.
+    fn read(mut bytes: Bytes) -> Option<Self> {
+        match bytes.try_get_u8().ok()? {
+            b'e' => Some(Self::Event(bytes)),
+            b'l' => {
+                let status = StatusCode::from_u16(bytes.try_get_u16().ok()?).ok()?;
+                let retry_after = Some(bytes.try_get_u64().ok()?).filter(|seconds| *seconds > 0);
+                Some(Self::Last(status, retry_after, bytes))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -90,21 +105,22 @@ impl Way {
         loop {
             tokio::select! {
                 biased;
-                reply = self.mailbox.receive() => match serde_json::from_slice(&reply) {
-                    Ok(Reply::Event(text)) => {
-                        if self.outbox.event(text.into()).await.is_err() {
+                reply = self.mailbox.receive() => match Reply::read(reply) {
+                    Some(Reply::Event(text)) => {
+                        if self.outbox.event(text).await.is_err() {
                             return self.leave();
                         }
                     }
-                    Ok(Reply::Last(status, text, retry_after)) => {
-                        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-                        return self.outbox.last(Last { status, text: text.into(), session: None, retry_after }).await;
+                    Some(Reply::Last(status, retry_after, text)) => {
+                        return self.outbox.last(Last { status, text, session: None, retry_after }).await;
                     }
-                    Ok(Reply::Quiet) => return self.outbox.quiet(),
-                    Err(_) => {}
+                    None => {
+                        tracing::warn!("a node of another version holds this call; its answer is not understood");
+                        return self.fail(&BridgeError::Lost).await;
+                    }
                 },
                 () = self.gone.cancelled() => return self.leave(),
-                () = self.bridge.lifecycle.hard.cancelled() => return self.fail(&BridgeError::Stopped).await,
+                () = self.bridge.lifecycle.hard.cancelled() => return self.fail(&BridgeError::Interrupted).await,
                 // What it said before it ended has been received by now.
                 () = std::future::ready(()), if ended => return self.fail(&BridgeError::Lost).await,
                 _ = probe.tick() => {
@@ -121,5 +137,28 @@ impl Way {
 
     async fn fail(&self, error: &BridgeError) {
         self.outbox.last(error.last(Some(&self.id))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_read_as_it_was_written_and_grows_by_a_few_bytes_whatever_it_holds() {
+        let text = Bytes::from("\"\\".repeat(1000));
+        let [status, retry] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE];
+        for reply in [
+            Reply::Event(text.clone()),
+            Reply::Last(status, None, text.clone()),
+            Reply::Last(retry, Some(5), Bytes::new()),
+        ] {
+            let written = reply.write();
+            assert!(written.len() <= text.len() + 11);
+            assert_eq!(Reply::read(written), Some(reply));
+        }
+        for bytes in [&b""[..], b"l", b"l\0\xc8\0", b"l\0\0\0\0\0\0\0\0\0\0", b"{}"] {
+            assert_eq!(Reply::read(bytes.into()), None, "{bytes:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::DropGuard;
 
 use super::resume::Reply;
 use crate::mcp::headers::SESSION_ID;
-use crate::relay::{Address, Relay};
+use crate::relay::{Address, NotDelivered, Relay};
 use crate::respond::{self, Body};
 
 /// What may wait for a client, in bytes.
@@ -114,7 +114,7 @@ impl Outbox {
     pub(super) async fn event(&self, text: Bytes) -> Result<(), Stalled> {
         match self {
             Self::Local(local) => local.event(text).await,
-            Self::Remote(remote) => remote.send(&Reply::Event(utf8(&text))).await,
+            Self::Remote(remote) => remote.event(text).await,
         }
     }
 
@@ -122,11 +122,7 @@ impl Outbox {
     pub(super) async fn last(&self, last: Last) {
         match self {
             Self::Local(local) => drop(local.items.send(Item::Last(last))),
-            Self::Remote(remote) => {
-                let reply = Reply::Last(last.status.as_u16(), utf8(&last.text), last.retry_after);
-                // Whoever has the client sees that this end is gone.
-                let _ = remote.send(&reply).await;
-            }
+            Self::Remote(remote) => remote.last(last).await,
         }
     }
 
@@ -155,13 +151,19 @@ impl LocalOutbox {
 }
 
 impl RemoteOutbox {
-    async fn send(&self, reply: &Reply) -> Result<(), Stalled> {
-        self.relay.deliver_within(self.stall, &self.to, reply.write()).await.map_err(|_| Stalled)
+    async fn event(&self, text: Bytes) -> Result<(), Stalled> {
+        let reply = Reply::Event(text).write();
+        self.relay.deliver_within(self.stall, &self.to, reply).await.map_err(|_| Stalled)
     }
-}
 
-fn utf8(text: &Bytes) -> String {
-    String::from_utf8_lossy(text).into_owned()
+    async fn last(&self, last: Last) {
+        let reply = Reply::Last(last.status, last.retry_after, last.text).write();
+        match self.relay.insist_within(self.stall, &self.to, reply).await {
+            Ok(()) | Err(NotDelivered::Gone) => {}
+            // Whoever has the client sees that this end is gone, and says that the call may have been carried out.
+            Err(error) => tracing::warn!(%error, "the answer of a call could not be delivered"),
+        }
+    }
 }
 
 /// How a client wants its answer.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::wire::Part;
-use super::{Address, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
+use super::{Address, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
 
 /// After how long a message whose next part does not come is given up. Its sender gives up a part sooner.
 const ABANDONED: Duration = Duration::from_secs(3);
@@ -18,6 +18,8 @@ const ABANDONED: Duration = Duration::from_secs(3);
 /// Every open mailbox of this node.
 pub(super) struct Local {
     node: NodeId,
+    /// The longest message, bytes.
+    longest: usize,
     open: Mutex<Open>,
 }
 
@@ -110,8 +112,12 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Local {
-    pub(super) fn new(node: NodeId) -> Self {
-        Self { node, open: Mutex::default() }
+    pub(super) fn new(node: NodeId, longest: usize) -> Self {
+        Self { node, longest, open: Mutex::default() }
+    }
+
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -134,7 +140,7 @@ impl Local {
 
     /// Takes a part of a message of another node; the message waits once its last part has come.
     pub(super) fn deliver_part(&self, from: NodeId, part: Part<'_>) -> Result<(), NotDelivered> {
-        if part.total > MAX_MESSAGE {
+        if part.total > self.longest {
             return Err(NotDelivered::TooLarge);
         }
         let exchange = self.exchange(part.exchange)?;
@@ -257,6 +263,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::MAX_MESSAGE;
 
     const NODE: NodeId = NodeId([1; 16]);
 
@@ -266,7 +273,7 @@ mod tests {
 
     #[test]
     fn who_found_a_mailbox_before_it_was_dropped_delivers_nothing_to_it() {
-        let local = Arc::new(Local::new(NODE));
+        let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
         let mailbox = local.open();
         let found = local.exchange(0).unwrap();
         assert_eq!(found.put_part((NODE, 1), part(4, 0, b"ab")), Ok(()));
@@ -278,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_part_that_does_not_follow_is_refused() {
-        let local = Arc::new(Local::new(NODE));
+        let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
         let _mailbox = local.open();
         let other = NodeId([2; 16]);
         assert_eq!(local.deliver_part(NODE, part(6, 2, b"cd")), Err(NotDelivered::Failed), "no beginning");
@@ -293,7 +300,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_whose_sender_is_gone_gives_its_room_back() {
-        let local = Arc::new(Local::new(NODE));
+        let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
         let _mailbox = local.open();
         assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 0, b"ab")), Ok(()));
         assert_eq!(local.deliver(0, "x".into()), Err(NotDelivered::Full));

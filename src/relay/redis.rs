@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::local::Local;
 use super::wire::{Body, Frame, Part};
 use super::{NodeId, NotDelivered};
+use crate::clock::Clock;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
@@ -53,6 +54,7 @@ pub(super) struct Peers {
     /// [`SETTLING`], or longer where an attempt to connect may be: the other may be in the middle of one.
     settling: Duration,
     keyring: Arc<Keyring>,
+    clock: Clock,
     prefix: Box<str>,
     /// The number of the last frame.
     number: AtomicU64,
@@ -86,6 +88,7 @@ impl Peers {
             deadline: timeout * 5 / 3,
             settling: (timeout * 4 / 3).max(SETTLING),
             keyring,
+            clock: Clock::System,
             prefix: prefix.into(),
             number: AtomicU64::new(0),
             expected: Mutex::default(),
@@ -123,7 +126,7 @@ impl Peers {
     /// Tells every other node; nobody answers.
     pub(super) async fn tell_all(&self, key: &str, payload: &[u8]) -> Verdict {
         let (number, channel) = (self.next_number(), self.channel_of_all());
-        let frame = Frame { from: self.node, number, body: Body::ByKey { key, payload } };
+        let frame = Frame { from: self.node, number, body: Body::ByKey { time: self.clock.now(), key, payload } };
         match self.publish(&channel, frame).await {
             Ok(1..) => Ok(()),
             // Not even this node listens.

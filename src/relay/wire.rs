@@ -1,6 +1,7 @@
 //! What nodes say to each other, sealed to the channel it is said on: Redis sees whom it is for and how long it is,
 //! and cannot say anything itself.
 
+use crate::clock::UnixTime;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::relay::{NodeId, NotDelivered};
 
@@ -35,8 +36,11 @@ pub(super) enum Body<'a> {
         /// What became of it.
         verdict: Result<(), NotDelivered>,
     },
-    /// A message for whoever listens as a key.
+    /// A message for whoever listens as a key. A key may stand for the same thing on a node that was started anew and
+    /// remembers nothing, so it is believed for a while only.
     ByKey {
+        /// When it was said.
+        time: UnixTime,
         /// The key.
         key: &'a str,
         /// The message.
@@ -84,8 +88,10 @@ impl<'a> Frame<'a> {
                 plain.extend(of.to_be_bytes());
                 plain.push(verdict_byte(verdict));
             }
-            Body::ByKey { key, payload } => {
-                plain.push(b'k');
+            Body::ByKey { time, key, payload } => {
+                // Not `k`, which had no time.
+                plain.push(b't');
+                plain.extend(time.0.to_be_bytes());
                 plain.extend((key.len() as u64).to_be_bytes());
                 plain.extend(key.as_bytes());
                 plain.extend(payload);
@@ -110,9 +116,10 @@ impl<'a> Frame<'a> {
             }
             b'p' => Body::Probe { exchange: first },
             b'r' => Body::Receipt { of: first, verdict: verdict(*rest.first()?)? },
-            b'k' => {
-                let (key, payload) = rest.split_at_checked(usize::try_from(first).ok()?)?;
-                Body::ByKey { key: str::from_utf8(key).ok()?, payload }
+            b't' => {
+                let (length, rest) = self::number(rest)?;
+                let (key, payload) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                Body::ByKey { time: UnixTime(first), key: str::from_utf8(key).ok()?, payload }
             }
             _ => return None,
         };
@@ -166,7 +173,11 @@ mod tests {
     fn bodies() -> Vec<Body<'static>> {
         let part = Part { exchange: 1, message: 2, total: 300, offset: 4, bytes: b"bytes" };
         let receipts = VERDICTS.map(|verdict| Body::Receipt { of: 9, verdict });
-        let mut bodies = vec![Body::Part(part), Body::Probe { exchange: 5 }, Body::ByKey { key: "k", payload: b"p" }];
+        let mut bodies = vec![
+            Body::Part(part),
+            Body::Probe { exchange: 5 },
+            Body::ByKey { time: UnixTime(8), key: "k", payload: b"p" },
+        ];
         bodies.extend(receipts);
         bodies
     }

@@ -14,7 +14,7 @@ async fn refused(client: &mut Client, params: Value) -> Answer {
     let response = answer.response();
     assert_eq!(answer.error_code(), Some(-32602), "HTTP {}: {response}", answer.status);
     let message = response["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("call again without it"), "{message}");
+    assert!(message.contains("may have been carried out already"), "{message}");
     answer
 }
 

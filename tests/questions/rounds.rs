@@ -58,6 +58,20 @@ async fn progress_and_the_answer_of_a_resumed_call_bear_the_id_of_the_call_that_
 }
 
 #[tokio::test]
+async fn an_answer_as_long_as_a_line_may_be_crosses_nodes_whatever_it_holds() {
+    const QUOTES: usize = 8_000_000;
+    let nodes = Cluster::start(2, &json!({}));
+    let arguments = json!({ "name": "p", "times": 1, "quotes": QUOTES });
+    let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
+    let mut other = nodes.modern(1, "park", ALICE);
+    let answer = other.request("tools/call", asked.answered(&arguments, "x")).await.unwrap();
+    let text = answer.text();
+    assert!(text.contains(": x\"\"") && text.ends_with('"'), "{}", &text[..text.len().min(200)]);
+    assert!(text.len() > QUOTES);
+    assert_eq!(nodes.lines("effects").len(), 1);
+}
+
+#[tokio::test]
 async fn under_replay_three_nodes_run_it_three_times_and_the_answers_converge() {
     let nodes = Cluster::start(3, &json!({}));
     let arguments = json!({ "name": "r", "times": 2 });

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tollbridge::config::TokenStoreKind;
 use tollbridge::keyring::Keyring;
 use tollbridge::lifecycle::Lifecycle;
-use tollbridge::relay::{Mailbox, Relay};
+use tollbridge::relay::{MAX_MESSAGE, Mailbox, Relay};
 use tollbridge::secret::Secret;
 
 use crate::support::Redis;
@@ -59,7 +59,7 @@ impl Node {
     pub(crate) fn start_within(timeout: Duration, redis: &Redis, keyring: &Arc<Keyring>) -> Self {
         let lifecycle = Lifecycle::default();
         let kind = TokenStoreKind::Redis { url: Secret::new(redis.url()), prefix: "toll".to_owned(), timeout };
-        let relay = Relay::start(Some(&kind), Arc::clone(keyring), &lifecycle).unwrap();
+        let relay = Relay::start(Some(&kind), Arc::clone(keyring), &lifecycle, MAX_MESSAGE).unwrap();
         Self { relay, lifecycle }
     }
 

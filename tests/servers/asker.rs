@@ -6,6 +6,7 @@
 //! | tool | arguments | what it does |
 //! |---|---|---|
 //! | `ask` | `name`, `times` | writes `NAME PID` to `effects`, asks that many times by elicitation, and answers `PID: ANSWER ANSWER …` |
+//! | `ask` | `quotes` | the same, with that many quotation marks behind the answers |
 //! | `ask` | `then: "hang"` | the same, but writes `NAME` to `hangs` when it has its answers, and never answers |
 //! | `wait` | `name` | writes `NAME` to `waits`, waits until its call is cancelled, and writes `NAME REQUEST-ID` to `cancelled` |
 
@@ -22,6 +23,7 @@ struct Asking {
     name: String,
     times: usize,
     hangs: bool,
+    quotes: usize,
     answers: Vec<String>,
 }
 
@@ -77,10 +79,11 @@ impl Server {
     }
 
     fn ask_for(&mut self, id: &Value, arguments: &Value) {
-        let times = usize::try_from(arguments["times"].as_u64().unwrap_or(1)).expect("a small number");
+        let number = |name: &str| arguments[name].as_u64().map(|n| usize::try_from(n).expect("a small number"));
+        let (times, quotes) = (number("times").unwrap_or(1), number("quotes").unwrap_or(0));
         let (name, hangs) = (text(&arguments["name"]), arguments["then"] == "hang");
         self.write("effects", &format!("{name} {}", std::process::id()));
-        self.asking = Some(Asking { id: id.clone(), name, times, hangs, answers: Vec::new() });
+        self.asking = Some(Asking { id: id.clone(), name, times, hangs, quotes, answers: Vec::new() });
         self.ask_or_answer();
     }
 
@@ -95,7 +98,8 @@ impl Server {
         } else if asking.hangs {
             self.write("hangs", &asking.name);
         } else {
-            let answer = format!("{}: {}", std::process::id(), asking.answers.join(" "));
+            let quotes = "\"".repeat(asking.quotes);
+            let answer = format!("{}: {}{quotes}", std::process::id(), asking.answers.join(" "));
             result(&asking.id, &json!({ "content": [{ "type": "text", "text": answer }] }));
         }
     }

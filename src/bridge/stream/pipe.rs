@@ -274,7 +274,7 @@ impl Pipe {
     /// Every request that has no answer gets an error, then the stream ends.
     pub(super) async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
         for id in std::mem::take(&mut self.asked) {
-            let error = error.unwrap_or(&BridgeError::Stopped).document(Some(&id));
+            let error = error.unwrap_or(&BridgeError::Interrupted).document(Some(&id));
             if self.stream.outbox.event(error).await.is_err() {
                 break;
             }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Peers, Verdict};
-use crate::relay::heard::Heard;
+use crate::relay::heard::{Heard, is_of_now};
 use crate::relay::local::Local;
 use crate::relay::wire::{self, Body, Frame};
 use crate::relay::{NodeId, NotDelivered};
@@ -97,7 +97,10 @@ impl Ear<'_> {
             Body::Part(part) => self.receipt(from, number, self.local.deliver_part(from, part)),
             Body::Probe { exchange } => self.receipt(from, number, self.local.probe(exchange)),
             Body::Receipt { of, verdict } => self.peers.settle(of, verdict),
-            Body::ByKey { key, payload } => match self.local.deliver_by_key(key, payload.to_vec().into()) {
+            Body::ByKey { time, .. } if !is_of_now(time, self.peers.clock.now()) => {
+                tracing::warn!("a message by key of another time is not believed; are the nodes' clocks right?");
+            }
+            Body::ByKey { key, payload, .. } => match self.local.deliver_by_key(key, payload.to_vec().into()) {
                 Ok(()) | Err(NotDelivered::Gone) => {}
                 Err(error) => tracing::warn!(%error, "a message by key was not delivered"),
             },
