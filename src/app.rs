@@ -106,7 +106,8 @@ pub async fn run(
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
-    let spawner = Spawner::new(&lifecycle, Strangers::End, Confiner::new(&places, &lifecycle))?;
+    let confiner = Confiner::new(&places, &lifecycle);
+    let spawner = Spawner::new(&lifecycle, Strangers::End, confiner, metrics.processes.clone())?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
     promise(&config, &places)?;
     let limits = Limits::new(&config.limits, &metrics);

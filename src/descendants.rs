@@ -61,12 +61,13 @@ pub fn children() -> io::Result<Vec<Pid>> {
     if fs::exists("/proc/thread-self/children")? { children_of("self") } else { scan_for_children() }
 }
 
-/// Whether processes that have lost their parents have fallen to this one, as far as that is seen at a glance: they fall
+/// The processes that have lost their parents and have fallen to this one, as far as that is seen at a glance: they fall
 /// to its first thread, which starts none itself.
 #[must_use]
-pub fn has_orphans() -> bool {
+pub fn orphans() -> Vec<Pid> {
     let first = getpid().as_raw_pid();
-    fs::read(format!("/proc/self/task/{first}/children")).is_ok_and(|children| !children.is_empty())
+    let listed = fs::read_to_string(format!("/proc/self/task/{first}/children")).unwrap_or_default();
+    listed.split_ascii_whitespace().filter_map(parse_pid).collect()
 }
 
 /// The direct children of a process as this kernel lists them.
@@ -161,13 +162,13 @@ impl Herd {
         self.0.len() - before
     }
 
-    /// Kills all of them, and returns how many they are.
+    /// Kills all of them, and returns which they are, by their ids and when they were started.
     #[must_use]
-    pub fn kill(self) -> usize {
+    pub fn kill(self) -> HashSet<(Pid, u64)> {
         for process in self.0.values() {
             process.signal(Signal::KILL);
         }
-        self.0.len()
+        self.0.into_keys().collect()
     }
 }
 

@@ -47,15 +47,26 @@ impl End {
 const REFUSALS: [&str; 14] =
     ["400", "401", "403", "404", "405", "406", "413", "415", "429", "431", "500", "502", "503", "504"];
 
+/// What is counted of processes. Cloning it shares it.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessCounts {
+    /// Servers, and clients of container engines, that have been started and not yet been reaped.
+    pub live: Gauge,
+    /// Processes that outlived their request and were killed.
+    pub orphans_killed: Counter,
+    /// Servers of which something was still there when it should have been gone.
+    pub overdue: Counter,
+}
+
 /// Every metric there is. Counting is one atomic addition.
 #[derive(Debug)]
 pub struct Metrics {
     /// Connections to clients that are open.
     pub open_connections: Gauge,
-    /// Requests that are being served.
+    /// Requests that were let in and have not ended.
     pub live_requests: Gauge,
-    /// Server processes that have been started and not yet been reaped.
-    pub live_children: Gauge,
+    /// What is counted of processes.
+    pub processes: ProcessCounts,
     /// Permits that are held.
     pub permits: Gauge,
     /// Requests that wait for a permit.
@@ -66,8 +77,6 @@ pub struct Metrics {
     pub junk_lines: Counter,
     /// Operations of the token store that failed.
     pub store_failures: Counter,
-    /// Processes that outlived their request or their bridge and were killed.
-    pub orphans_killed: Counter,
     ends: [Counter; End::ALL.len()],
     refusals: [Counter; REFUSALS.len()],
     refused_otherwise: Counter,
@@ -89,14 +98,17 @@ impl Metrics {
         r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
         Self {
             open_connections: registered(r, "open_connections", "Connections to clients that are open"),
-            live_requests: registered(r, "live_requests", "Requests that are being served"),
-            live_children: registered(r, "live_children", "Server processes started and not yet reaped"),
+            live_requests: registered(r, "live_requests", "Requests that were let in and have not ended"),
+            processes: ProcessCounts {
+                live: registered(r, "live_children", "Servers and clients of engines started and not yet reaped"),
+                orphans_killed: registered(r, "orphans_killed", "Processes killed because they outlived their request"),
+                overdue: registered(r, "servers_overdue", "Servers not wholly gone in time after they were killed"),
+            },
             permits: registered(r, "permits", "Permits that are held"),
             waiting: registered(r, "waiting", "Requests that wait for a permit"),
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
             junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
-            orphans_killed: registered(r, "orphans_killed", "Processes killed because they outlived their owner"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
             refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),
             refused_otherwise: refused.get_or_create_owned(&[("status", "other")]),
@@ -182,6 +194,7 @@ mod tests {
             "tollbridge_store_failures_total",
             "tollbridge_orphans_killed_total",
             "tollbridge_log_lines_dropped_total",
+            "tollbridge_servers_overdue_total",
         ] {
             assert_eq!(value(&metrics, series).as_deref(), Some("0"), "{series}");
         }
@@ -214,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_uncounted_when_it_ends() {
         let metrics = Metrics::new(TaskTracker::new(), Counter::default());
-        let (one, two) = (Counted::new(&metrics.live_children), Counted::new(&metrics.live_children));
+        let (one, two) = (Counted::new(&metrics.processes.live), Counted::new(&metrics.processes.live));
         assert_eq!(value(&metrics, "tollbridge_live_children").unwrap(), "2");
         drop((one, two));
         assert_eq!(value(&metrics, "tollbridge_live_children").unwrap(), "0");

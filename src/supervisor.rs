@@ -39,6 +39,12 @@ const HANDED_ON: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal:
 /// The longest that clearing away takes after the worker has ended.
 const CLEARING: Duration = Duration::from_secs(2);
 
+/// How long a worker that was told to stop may take, beyond the grace of the requests that run, before it is killed.
+const STOPPING: Duration = Duration::from_secs(30);
+
+/// The same once it was told twice, which ends the grace.
+const STOPPING_AT_ONCE: Duration = Duration::from_secs(10);
+
 /// Tells the worker who its supervisor is.
 const SUPERVISOR: &str = "TOLLBRIDGE_SUPERVISOR";
 
@@ -55,7 +61,7 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
-        Ok((worker, place)) => watch(worker, place, &waited_for),
+        Ok((worker, place)) => watch(worker, &place, &waited_for),
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
             ExitCode::FAILURE
@@ -89,14 +95,24 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
     Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), place))
 }
 
-fn watch(worker: Pid, place: OwnedFd, signals: &Signals) -> ExitCode {
-    let mut told_to_stop = false;
+fn watch(worker: Pid, place: &OwnedFd, signals: &Signals) -> ExitCode {
+    let (mut told_to_stop, mut deadline) = (false, None);
     loop {
-        let number = signals.wait();
+        let Some(number) = signals.wait_until(deadline) else {
+            tracing::error!("the worker does not stop: it is killed");
+            let _ = kill_process(worker, Signal::KILL);
+            deadline = None;
+            continue;
+        };
         if let Some(&signal) = HANDED_ON.iter().find(|signal| signal.as_raw() == number) {
             // It has not been reaped, so the pid is its own.
             let _ = kill_process(worker, signal);
             told_to_stop |= signal == Signal::TERM;
+            if matches!(signal, Signal::TERM | Signal::INT) {
+                let now = Instant::now();
+                let at_once = deadline.map(|deadline: Instant| deadline.min(now + STOPPING_AT_ONCE));
+                deadline = Some(at_once.unwrap_or_else(|| now + STOPPING + will::grace(place)));
+            }
         } else if number == Signal::HUP.as_raw() {
             tracing::info!("SIGHUP changes nothing: the configuration is read at the start, so restart to change it");
         } else if let Some(status) = reap(Some(worker)) {

@@ -15,15 +15,17 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::ptr;
+use std::time::Instant;
 
 use rustix::process::Pid;
+use rustix::time::Timespec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
 pub use clone::{can_spawn_into, spawn_into};
 pub use run::{duplicate, run};
-pub use spawn::{Program, spawn};
+pub use spawn::{Leads, Program, spawn};
 pub use user::{FileUser, become_user};
 
 /// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.
@@ -145,14 +147,22 @@ impl Signals {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 
-    /// Waits until one of these signals, which must be blocked, is pending, and takes it.
+    /// Waits until one of these signals, which must be blocked, is pending, and takes it; none once the deadline has passed.
     #[must_use]
-    pub fn wait(&self) -> c_int {
+    pub fn wait_until(&self, deadline: Option<Instant>) -> Option<c_int> {
         loop {
-            // SAFETY: the set is initialised, and no information about the signal is asked for.
-            let number = unsafe { libc::sigwaitinfo(&raw const self.0, ptr::null_mut()) };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let limit = left.map(|left| libc::timespec { tv_sec: left.tv_sec, tv_nsec: left.tv_nsec });
+            let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+            // SAFETY: the set is initialised, no information about the signal is asked for, and the limit is null, which
+            // means none, or outlives the call.
+            let number = unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), limit) };
             if number > 0 {
-                return number;
+                return Some(number);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
             }
         }
     }

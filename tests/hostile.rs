@@ -59,9 +59,11 @@ enum Right {
 }
 
 /// Servers by name, with their arguments and what is right of them; how often each is called follows from `weight`.
-const KINDS: [(&str, &[&str], Right, usize); 20] = [
+const KINDS: [(&str, &[&str], Right, usize); 22] = [
     ("polite", &["polite"], Right::Text("done"), 8),
     ("stubborn", &["stubborn", "family=yes"], Right::Text("done"), 4),
+    ("joins-parent", &["stubborn", "joins=parent"], Right::Text("done"), 2),
+    ("joins-sibling", &["stubborn", "joins=sibling", "family=yes"], Right::Text("done"), 2),
     ("silent", &["silent"], Right::Error, 1),
     ("deaf", &["deaf"], Right::Error, 1),
     ("garbage", &["garbage", "lines=3"], Right::Text("done"), 4),

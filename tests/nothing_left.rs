@@ -179,6 +179,20 @@ async fn nothing_outlives_a_bridge_that_is_stopped_twice() {
     .await;
 }
 
+/// Stopped, it answers nothing and no signal but SIGKILL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_worker_that_hangs_when_the_bridge_is_stopped() {
+    let home = Home::without_key();
+    let mut bridge = bridge(&home, None, "2m");
+    let clients = fifty_live_children(&bridge, &home).await;
+    procs::kill(bridge.worker(), Signal::STOP);
+    let status = bridge.stop_at_once().expect("it ends");
+    assert!(!status.success(), "{status}");
+    assert!(bridge.log().contains("the worker does not stop"), "{}", last_lines(&bridge));
+    assert!(procs::with_marker(home.marker()).is_empty(), "left: {:?}", left(&home));
+    drop(clients);
+}
+
 /// The descriptors and tasks of a bridge that has served but serves nothing now: the fewest within a while.
 async fn at_rest(bridge: &Bridge, admin: SocketAddr) -> (usize, Option<f64>) {
     let worker = bridge.worker();

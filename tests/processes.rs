@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::runtime::Runtime;
 use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
+use tollbridge::metrics::ProcessCounts;
 use tollbridge::secret::Secret;
 use tollbridge::supervisor;
 use tollbridge::upstream::confine::Confiner;
@@ -33,8 +34,9 @@ static SHARED: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
     supervisor::harden();
     LazyLock::force(&OPEN_FILES);
     let runtime = Runtime::new().unwrap();
-    let spawner =
-        runtime.block_on(async { Spawner::new(&Lifecycle::default(), Strangers::Spare, Confiner::default()).unwrap() });
+    let spawner = runtime.block_on(async {
+        Spawner::new(&Lifecycle::default(), Strangers::Spare, Confiner::default(), ProcessCounts::default()).unwrap()
+    });
     (runtime, spawner)
 });
 

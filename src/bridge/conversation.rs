@@ -12,7 +12,7 @@ use super::error::BridgeError;
 use super::questions::{Note, call_key};
 use super::talk::{Done, Talk};
 use crate::limits::Permit;
-use crate::metrics::End;
+use crate::metrics::{Counted, End};
 use crate::upstream::UpstreamError;
 use crate::upstream::group::Graces;
 
@@ -43,7 +43,7 @@ enum Stage {
 impl Conversation {
     /// Runs the call to its end and returns when nothing of its server is left.
     pub(super) async fn run(mut self) {
-        let began = Instant::now();
+        let (began, live) = (Instant::now(), Counted::new(&self.talk.bridge.metrics.live_requests));
         self.listen();
         let end = loop {
             match self.talk_until_an_end().await {
@@ -56,6 +56,7 @@ impl Conversation {
             }
         };
         self.talk.bridge.metrics.ended(end);
+        drop(live);
         tracing::info!(end = end.as_str(), ms = began.elapsed().as_millis(), "request ended");
         self.close(end).await;
     }

@@ -27,7 +27,7 @@ use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;
 use crate::mcp::session::Session;
-use crate::metrics::End;
+use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
 use crate::respond::Body;
 use crate::secret::Secret;
@@ -150,7 +150,7 @@ struct Running {
 impl Running {
     /// Runs the stream to its end and returns when nothing of its server is left.
     async fn run(mut self) {
-        let began = Instant::now();
+        let (began, live) = (Instant::now(), Counted::new(&self.work.stream().bridge.metrics.live_requests));
         let (end, error) = self.until_an_end().await;
         if let Some(error) = &error {
             tracing::debug!(%error, "a stream failed");
@@ -158,6 +158,7 @@ impl Running {
         self.work.say_goodbye(error.as_ref()).await;
         let bridge = Arc::clone(&self.work.stream().bridge);
         bridge.metrics.ended(end);
+        drop(live);
         tracing::info!(stream = self.work.name(), end = end.as_str(), ms = began.elapsed().as_millis(), "stream ended");
         let server = Arc::clone(&self.work.stream().server);
         let close = async {

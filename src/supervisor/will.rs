@@ -31,6 +31,8 @@ pub struct Will {
     instance: String,
     engines: Vec<Engine>,
     token_directories: Vec<PathBuf>,
+    /// How long its requests may go on once it was told to stop.
+    grace: Duration,
 }
 
 impl Will {
@@ -41,6 +43,7 @@ impl Will {
             instance: Instance::own().to_string(),
             engines: config.engines().iter().map(|engine| Engine::clone(engine)).collect(),
             token_directories: config.token_directories(),
+            grace: config.limits.shutdown_grace,
         }
     }
 
@@ -85,12 +88,17 @@ pub(super) fn place() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The will that has been left in this place, if there is one and it is whole.
-pub(super) fn read(place: OwnedFd) -> Option<Will> {
+pub(super) fn read(place: &OwnedFd) -> Option<Will> {
     let mut text = Vec::new();
-    let mut place = std::fs::File::from(place);
+    let mut place = std::fs::File::from(place.try_clone().ok()?);
     place.rewind().ok()?;
     place.read_to_end(&mut text).ok()?;
     serde_json::from_slice(text.strip_suffix(b"\n")?).ok()
+}
+
+/// How long the requests of the worker whose will this is may go on once it was told to stop; none before it serves.
+pub(super) fn grace(place: &OwnedFd) -> Duration {
+    read(place).map_or(Duration::ZERO, |will| will.grace)
 }
 
 #[cfg(test)]
@@ -100,15 +108,20 @@ mod tests {
     #[test]
     fn a_will_is_read_whole_however_long_it_is_and_not_at_all_if_it_is_not_whole() {
         let directories: Vec<PathBuf> = (0..50_000).map(|n| format!("/somewhere/{n}").into()).collect();
-        let will = Will { instance: "a.1.1.1".to_owned(), engines: Vec::new(), token_directories: directories };
+        let will = Will {
+            instance: "a.1.1.1".to_owned(),
+            engines: Vec::new(),
+            token_directories: directories,
+            grace: Duration::ZERO,
+        };
         let mut text = serde_json::to_vec(&will).unwrap();
         text.push(b'\n');
         let (ours, theirs) = place().unwrap();
         std::fs::File::from(theirs).write_all_at(&text, 0).unwrap();
-        assert_eq!(read(ours).unwrap().token_directories, will.token_directories);
+        assert_eq!(read(&ours).unwrap().token_directories, will.token_directories);
 
         let (ours, theirs) = place().unwrap();
         std::fs::File::from(theirs).write_all_at(&text[..text.len() - 1], 0).unwrap();
-        assert!(read(ours).is_none());
+        assert!(read(&ours).is_none());
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::thread::CapabilitySet;
-use tokio::time::Instant;
 
 use super::cgroup::{self, Cgroups, Leaf};
 use super::group::SpawnError;
@@ -24,12 +23,8 @@ use crate::instance::{self, Held};
 use crate::lifecycle::Lifecycle;
 use crate::privilege;
 
-/// How long the processes of a killed control group usually take to be gone at most.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often to look whether they are: until then, and after it.
-const OFTEN: Duration = Duration::from_millis(20);
-const RARELY: Duration = Duration::from_millis(500);
+/// How often to look whether the processes of a killed control group are gone, at least.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What this run of the program has on the host: a directory and a control group, or why not.
 #[derive(Debug, Clone)]
@@ -220,16 +215,15 @@ impl Cell {
     /// Waits until nothing is in the control group, which was killed, and removes it. What is empty and cannot be removed,
     /// because there are groups in it, is left to be tidied.
     pub(super) async fn emptied(&mut self) {
-        let (began, mut pause) = (Instant::now(), Duration::from_micros(500));
+        let mut pause = Duration::from_micros(500);
         while let Some(leaf) = &self.leaf {
             if leaf.remove() {
                 self.leaf = None;
-            } else if began.elapsed() > PATIENCE && !leaf.is_populated() {
-                return;
-            } else {
+            } else if leaf.is_populated() {
                 tokio::time::sleep(pause).await;
-                let longest = if began.elapsed() > PATIENCE { RARELY } else { OFTEN };
-                pause = (pause * 2).min(longest);
+                pause = (pause * 2).min(LOOK);
+            } else {
+                return;
             }
         }
     }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::UpstreamError;
 use super::group::{Exit, Graces, SpawnError, Spawner};
@@ -38,6 +38,9 @@ pub const REQUEST_LABEL: &str = "io.tollbridge.request";
 
 /// How long a container usually takes to be gone at most; after that its client is killed, and its token taken away.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much longer a container counts against the limits if its engine does not answer.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// How often token files of dead runs are looked for.
 const SWEEP: Duration = Duration::from_mins(1);
@@ -144,8 +147,8 @@ pub struct ContainerServer {
 }
 
 impl ContainerServer {
-    /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more, however
-    /// long the engine takes.
+    /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more. Of an
+    /// engine that stays silent the registry goes on asking for it when this has ended.
     pub async fn close(self, graces: Graces) {
         let Self { client, mut name, files } = self;
         let until = Instant::now() + graces.eof + graces.term + PATIENCE;
@@ -158,7 +161,11 @@ impl ContainerServer {
         if timeout_at(until, &mut end).await.is_err() {
             // The engine may never answer again; a token does not wait for that.
             drop(files);
-            end.await;
+            if timeout(SILENCE, end).await.is_err() {
+                tracing::warn!(
+                    "a container has not ended: it counts against the limits no more, and its engine is asked on"
+                );
+            }
         }
     }
 }

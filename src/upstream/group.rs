@@ -1,11 +1,16 @@
 //! One started server and everything it starts: a process group, ended as a whole.
 //!
-//! A server leads its own group. It is ended in steps (`Group::close`): its stdin is closed, then SIGTERM, then
-//! SIGKILL to the group; dropping a `Group` is the last step alone. What has left the group is for `orphans`.
+//! A server leads its own group, in a session of its own, so that it can move to no other group. It is ended in steps
+//! (`Group::close`): its stdin is closed, then SIGTERM to the group, then SIGKILL to its control group, its group and to
+//! itself; dropping a `Group` is the last step alone. What has left the group is for `orphans`.
+//!
+//! No step waits without end: what is not gone [`LAST`] after SIGKILL, because it hangs in the kernel or there is too much
+//! of it, is left to the sweep, and with it what it was confined to.
 //!
 //! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
 
 mod error;
+mod exit;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,24 +21,31 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus, getrlimit, kill_process_group,
-    pidfd_open, prlimit, setrlimit, waitid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitIdOptions, getrlimit, kill_process_group, pidfd_open,
+    pidfd_send_signal, prlimit, setrlimit,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tokio::time::timeout;
+use tokio::time::{self, timeout, timeout_at};
 
 use crate::config::StdioLaunch;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::ProcessCounts;
 use crate::privilege;
-use crate::sys::{self, Program, Signals};
+use crate::sys::{self, Leads, Program, Signals};
 use crate::upstream::command_line::{self, CommandLine};
 use crate::upstream::confine::{Cell, Confiner};
 use crate::upstream::exec_as::{self, Change, Report};
-use crate::upstream::orphans::{self, Counts, Family, Kin, Place, Strangers};
+use crate::upstream::orphans::{self, Family, Kin, Place, Strangers};
 use crate::upstream::token_files::Cabinet;
 
+use exit::look;
+
 pub use error::SpawnError;
+pub use exit::Exit;
+
+/// How long after SIGKILL everything of a server is waited for.
+const LAST: Duration = Duration::from_millis(600);
 
 /// How long the client of a container engine that nobody waits for may take to end: as long as it makes a container, it
 /// is not killed.
@@ -73,25 +85,19 @@ pub struct Graces {
     pub term: Duration,
 }
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It returned this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-    /// Nobody saw: it hangs in the kernel, or the runtime is going away.
-    Unseen,
-}
-
 impl Spawner {
     /// Makes this process the one that its descendants' orphans fall to, raises its limit on open files as far as it
     /// may, and starts the sweep in `lifecycle`, on whose soft stop it ends with the last group.
     ///
     /// # Errors
     /// If the system refuses to make it a subreaper.
-    pub fn new(lifecycle: &Lifecycle, strangers: Strangers, confiner: Confiner) -> io::Result<Self> {
-        let family = Arc::new(Family::new(strangers)?);
+    pub fn new(
+        lifecycle: &Lifecycle,
+        strangers: Strangers,
+        confiner: Confiner,
+        counts: ProcessCounts,
+    ) -> io::Result<Self> {
+        let family = Arc::new(Family::new(strangers, counts)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
         let (ignored, files) = (Signals::ignored(), raise_file_limit());
         let token_files = Cabinet::new(confiner.tidier());
@@ -139,7 +145,7 @@ impl Spawner {
         match watch(leader) {
             Ok(pidfd) => {
                 let (family, kin) = (Arc::clone(&self.family), self.kin);
-                Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell, report })
+                Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell: Some(cell), report })
             }
             Err(error) => {
                 let _ = kill_process_group(leader, Signal::KILL);
@@ -170,7 +176,12 @@ impl Spawner {
 
     fn spawn_in(&self, cell: &Cell, line: &CommandLine, files: &[BorrowedFd<'_>]) -> Result<Pid, Errno> {
         let (path, cwd) = (line.path.as_c_str(), line.cwd.as_deref());
-        let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored };
+        let leads = match self.kin {
+            Kin::Server => Leads::Session,
+            // What has another session than ours is then the engine's own.
+            Kin::Client => Leads::Group,
+        };
+        let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored, leads };
         match &cell.leaf {
             Some(leaf) => sys::spawn_into(&program, leaf.directory()),
             None => sys::spawn(&program),
@@ -193,12 +204,6 @@ impl Spawner {
     #[must_use]
     pub fn kill_everything(&self) -> bool {
         self.family.end_everything()
-    }
-
-    /// How many groups and orphans there are.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.family.counts()
     }
 }
 
@@ -224,7 +229,8 @@ pub struct Group {
     family: Arc<Family>,
     place: Place,
     kin: Kin,
-    cell: Cell,
+    /// Until nothing is left of the group, or the sweep has it.
+    cell: Option<Cell>,
     /// Where a process that becomes another user says why it cannot run the program.
     report: Option<Report>,
 }
@@ -259,14 +265,12 @@ impl Group {
     }
 
     /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
-    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Resolves when nothing
-    /// of it is left, however long that takes. Dropping the future is as dropping the group.
+    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Resolves when nothing of it is left, or
+    /// [`LAST`] after SIGKILL. Dropping the future is as dropping the group.
     pub async fn close(self, graces: Graces) -> Exit {
         if !self.ends_within(graces.eof).await {
             self.signal(Signal::TERM);
-            if !self.ends_within(graces.term).await {
-                self.kill().await;
-            }
+            self.ends_within(graces.term).await;
         }
         self.bury().await
     }
@@ -283,7 +287,7 @@ impl Group {
         if !has_ended {
             tokio::select! {
                 () = self.ended() => {}
-                () = last => self.kill().await,
+                () = last => {}
             }
         }
         self.bury().await
@@ -293,17 +297,28 @@ impl Group {
         timeout(grace, self.ended()).await.is_ok()
     }
 
-    /// As long as it hangs in the kernel it has not ended.
-    async fn kill(&self) {
-        self.signal(Signal::KILL);
-        self.ended().await;
-    }
-
+    /// Kills what is left and waits, for a while, until it is gone.
     async fn bury(mut self) -> Exit {
-        let exit = self.finish();
-        self.cell.emptied().await;
-        self.family.looked_after(self.place).await;
-        exit
+        let until = time::Instant::now() + LAST;
+        self.kill();
+        let _ = timeout_at(until, self.ended()).await;
+        let reaped = self.reap();
+        let gone = timeout_at(until, async {
+            if let Some(cell) = &mut self.cell {
+                cell.emptied().await;
+            }
+            self.family.looked_after(self.place).await;
+        });
+        if gone.await.is_ok() && reaped.is_some() {
+            self.cell = None;
+        } else {
+            tracing::warn!(
+                pid = self.id(),
+                "something of a server has not ended though it was killed: the sweep goes on"
+            );
+            self.family.count_overdue();
+        }
+        reaped.or(self.exit).unwrap_or(Exit::Unseen)
     }
 
     /// Waits until the leader can be reaped.
@@ -319,17 +334,22 @@ impl Group {
         let _ = kill_process_group(self.leader, signal);
     }
 
-    /// Kills what is left of the group and reaps its leader, or leaves that to the sweep if it has not ended yet.
-    fn finish(&mut self) -> Exit {
-        self.cell.kill();
+    /// Kills everything that can be named: the control group, the group, and the leader wherever it is.
+    fn kill(&self) {
+        self.cell.iter().for_each(Cell::kill);
         self.signal(Signal::KILL);
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    /// Reaps the leader, which was killed, or leaves that to the sweep if it has not ended yet.
+    fn reap(&mut self) -> Option<Exit> {
         self.reaped = true;
-        if let Ok(Some(exit)) = look(self.pidfd.get_ref(), WaitIdOptions::empty()) {
-            self.family.leave(self.place);
-            return exit;
+        let exit = look(self.pidfd.get_ref(), WaitIdOptions::empty()).ok().flatten();
+        match exit {
+            Some(_) => self.family.leave(self.place),
+            None => self.family.abandon(self.place, self.leader, Instant::now()),
         }
-        self.family.abandon(self.place, self.leader, Instant::now());
-        self.exit.unwrap_or(Exit::Unseen)
+        exit
     }
 }
 
@@ -337,23 +357,15 @@ impl Drop for Group {
     fn drop(&mut self) {
         match self.kin {
             _ if self.reaped => {}
-            Kin::Server => drop(self.finish()),
+            Kin::Server => {
+                self.kill();
+                self.reap();
+            }
             Kin::Client => self.family.abandon(self.place, self.leader, Instant::now() + CLIENT_GRACE),
         }
-    }
-}
-
-/// Looks whether a child has ended, and reaps it unless told not to.
-fn look(pidfd: &OwnedFd, how: WaitIdOptions) -> rustix::io::Result<Option<Exit>> {
-    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | how)?;
-    Ok(status.as_ref().map(exit_of))
-}
-
-fn exit_of(status: &WaitIdStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Unseen,
+        if let Some(cell) = self.cell.take() {
+            self.family.keep(self.place, cell);
+        }
     }
 }
 
@@ -376,13 +388,14 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (lifecycle, confiner) = (Lifecycle::default(), Confiner::default());
-                let spawner = Spawner::new(&lifecycle, Strangers::Spare, confiner).unwrap();
+                let counts = ProcessCounts::default();
+                let spawner = Spawner::new(&lifecycle, Strangers::Spare, confiner, counts.clone()).unwrap();
                 let before = sys::testing::descriptors();
                 for _ in 0..3 {
                     assert_eq!(spawner.spawn(&launch).map(|_| ()), Err(SpawnError::OutOfMemory));
                 }
                 assert_eq!(sys::testing::descriptors(), before);
-                assert_eq!(spawner.counts().groups, 0);
+                assert_eq!(counts.live.get(), 0);
             });
         });
     }

@@ -29,7 +29,7 @@ pub use marks::{is_daemon_of_engine, is_of_engine, mark_client};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,11 +37,12 @@ use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
-use crate::descendants;
+use crate::descendants::{self, Process};
 use crate::lifecycle::Lifecycle;
+use crate::metrics::{Counted, ProcessCounts};
 use crate::sys;
 use look::{Candidate, Look, Verdict};
-use marks::{first_mark, mark_with, own_session};
+use marks::{first_mark, mark_of, mark_with, own_session};
 
 /// From the end of a request to the look for what it left behind: one look serves many ends.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -70,17 +71,6 @@ pub(super) enum Kin {
     Client,
 }
 
-/// Numbers for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Groups that have not ended.
-    pub groups: usize,
-    /// Orphans of running requests at the last look.
-    pub orphans: usize,
-    /// Orphans ended so far.
-    pub orphans_ended: u64,
-}
-
 /// All running groups of this process.
 pub(super) struct Family {
     table: Mutex<Table>,
@@ -94,10 +84,19 @@ pub(super) struct Family {
     /// How many looks have begun, and what is known of those that are done.
     begun: AtomicU64,
     done: watch::Sender<Done>,
-    /// The last look found something that had left its group.
-    storm: AtomicBool,
-    orphans: AtomicUsize,
-    orphans_ended: AtomicU64,
+    /// What groups were confined to of which something may still be there.
+    kept: Mutex<Vec<Kept>>,
+    /// What the last look killed, by id and start: what is still there at the next one hangs in the kernel.
+    doomed: Mutex<HashSet<(Pid, u64)>>,
+    counts: ProcessCounts,
+}
+
+/// Something that is needed until nothing is left of a group: the user whom nobody else may be meanwhile, a directory.
+struct Kept {
+    place: Place,
+    /// The first look after the group's end.
+    look: u64,
+    _what: Box<dyn Send>,
 }
 
 /// What is known of the looks that are done.
@@ -119,8 +118,8 @@ impl Done {
 
     /// Whether nothing is left of a group that ended before the look with this number: a look kills, the one after that
     /// reaps, and then what the dead have left is killed and reaped.
-    fn is_over(&self, next: u64, Place(serial): Place) -> bool {
-        self.idle >= next || (self.last >= next.saturating_add(3) && !self.haunted.contains(&serial))
+    fn is_over(&self, next: u64, place: Place) -> bool {
+        self.idle >= next || (self.last >= next.saturating_add(3) && !self.haunted.contains(&place.serial))
     }
 }
 
@@ -128,8 +127,8 @@ impl Done {
 struct Table {
     next: u64,
     groups: HashMap<u64, Member>,
-    /// Leaders that are not waited for, and from when on they are killed; they are reaped with the orphans.
-    abandoned: HashMap<Pid, Instant>,
+    /// Leaders that are not waited for; they are reaped with the orphans.
+    abandoned: HashMap<Pid, Abandoned>,
     /// No group may be started any more.
     closed: bool,
 }
@@ -139,6 +138,14 @@ struct Member {
     born: u64,
     /// Known once it has been started.
     leader: Option<Pid>,
+    counted: Counted,
+}
+
+struct Abandoned {
+    /// From when on it is killed.
+    by: Instant,
+    /// It has not been reaped. None if its place had been given back.
+    _counted: Option<Counted>,
 }
 
 impl Member {
@@ -151,11 +158,15 @@ impl Member {
 
 /// A group's place in the family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place(u64);
+pub(super) struct Place {
+    serial: u64,
+    /// When it was taken, as in [`Member`].
+    born: u64,
+}
 
 impl Family {
     /// Makes this process the one that orphans fall to.
-    pub(super) fn new(strangers: Strangers) -> io::Result<Self> {
+    pub(super) fn new(strangers: Strangers, counts: ProcessCounts) -> io::Result<Self> {
         static FAMILIES: AtomicU64 = AtomicU64::new(1);
 
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -168,9 +179,9 @@ impl Family {
             group_ended: Notify::new(),
             begun: AtomicU64::new(0),
             done: watch::Sender::default(),
-            storm: AtomicBool::new(false),
-            orphans: AtomicUsize::new(0),
-            orphans_ended: AtomicU64::new(0),
+            kept: Mutex::default(),
+            doomed: Mutex::default(),
+            counts,
         })
     }
 
@@ -187,18 +198,18 @@ impl Family {
         }
         table.next += 1;
         let serial = table.next;
-        table.groups.insert(serial, Member { born, leader: None });
-        Some(Place(serial))
+        table.groups.insert(serial, Member { born, leader: None, counted: Counted::new(&self.counts.live) });
+        Some(Place { serial, born })
     }
 
     /// What a group's processes are marked with.
     pub(super) fn mark(&self, place: Place) -> Option<u64> {
-        self.first_mark.map(|first| first - place.0)
+        self.first_mark.map(|first| first - place.serial)
     }
 
     /// Says who leads the group, and marks it.
     pub(super) fn lead(&self, place: Place, leader: Pid, kin: Kin) {
-        if let Some(member) = self.table().groups.get_mut(&place.0) {
+        if let Some(member) = self.table().groups.get_mut(&place.serial) {
             member.leader = Some(leader);
         }
         let mark = match kin {
@@ -210,38 +221,72 @@ impl Family {
 
     /// Gives a place back: the leader has been reaped, or was never started.
     pub(super) fn leave(&self, place: Place) {
-        self.table().groups.remove(&place.0);
+        self.table().groups.remove(&place.serial);
         self.group_ended.notify_one();
     }
 
     /// Gives a place back when the leader could not be reaped yet: it is, and killed if it has not ended by then.
     pub(super) fn abandon(&self, place: Place, leader: Pid, by: Instant) {
         let mut table = self.table();
-        table.groups.remove(&place.0);
-        table.abandoned.insert(leader, by);
+        let counted = table.groups.remove(&place.serial).map(|member| member.counted);
+        table.abandoned.insert(leader, Abandoned { by, _counted: counted });
         drop(table);
         self.group_ended.notify_one();
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
-            groups: self.table().groups.len(),
-            orphans: self.orphans.load(Relaxed),
-            orphans_ended: self.orphans_ended.load(Relaxed),
-        }
-    }
-
-    /// Waits, if there are orphans, until those of a group that has just ended are gone, however long that takes: so whoever
-    /// starts many is held up by the ending of them.
+    /// Waits, if a group that has just ended has left orphans, until they are gone: so whoever starts many is held up by the
+    /// ending of them, and nobody else is. Whoever calls it says for how long.
     pub(super) async fn looked_after(&self, place: Place) {
-        if !self.storm.load(Relaxed) && !descendants::has_orphans() {
+        if !self.has_left(place) {
             return;
         }
-        // One that is going on has begun too early.
-        let next = self.begun.load(Relaxed) + 1;
+        let next = self.next_look();
         let mut done = self.done.subscribe();
         // An error says that the family is gone.
         let _ = done.wait_for(|done| done.is_over(next, place)).await;
+    }
+
+    /// Whether an orphan may be of this group, as far as that is seen at a glance.
+    fn has_left(&self, place: Place) -> bool {
+        let born = |pid| Process::read(pid).map(|process| process.born);
+        descendants::orphans().into_iter().any(|pid| self.may_be_of(place, mark_of(pid), || born(pid)))
+    }
+
+    /// Whether a process with this mark, started then, may be of this group: whose mark another group's is not.
+    fn may_be_of(&self, place: Place, mark: Option<u64>, born: impl FnOnce() -> Option<u64>) -> bool {
+        match self.serial_of(mark) {
+            Some(serial) => serial == place.serial,
+            None => born().is_some_and(|born| born >= place.born),
+        }
+    }
+
+    /// The next look to begin: one that is going on may have begun too early.
+    fn next_look(&self) -> u64 {
+        self.begun.load(Relaxed) + 1
+    }
+
+    /// Keeps this until nothing is left of a group that has ended, as far as looks tell.
+    pub(super) fn keep(&self, place: Place, what: impl Send + 'static) {
+        let kept = Kept { place, look: self.next_look(), _what: Box::new(what) };
+        self.kept().push(kept);
+        self.release();
+    }
+
+    /// Drops what is not needed any more.
+    fn release(&self) {
+        let done = self.done.borrow();
+        let over: Vec<_> = self.kept().extract_if(.., |kept| done.is_over(kept.look, kept.place)).collect();
+        drop(done);
+        drop(over);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a group of which something has not ended in time.
+    pub(super) fn count_overdue(&self) {
+        self.counts.overdue.inc();
     }
 
     /// Ends every process below this one but those of container engines, and returns whether no other is left. No group
@@ -281,7 +326,6 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
             tracing::warn!(%error, "cannot look for processes that left their request's group");
             Look::default()
         });
-        family.storm.store(look.killed > 0, Relaxed);
         if look.killed > 0 {
             tracing::info!(count = look.killed, "ended processes that had left their request's group");
         }
@@ -291,11 +335,13 @@ pub(super) async fn sweep(family: Arc<Family>, lifecycle: Lifecycle) {
             let idle = if restless { done.idle } else { begun };
             *done = Done { last: begun, idle, haunted: look.haunted };
         });
+        family.release();
         let progress = look.killed + look.buried > 0;
         patience = if restless && !progress { (patience * 2).min(PATIENCE.1) } else { PATIENCE.0 };
         let given_up = !restless || patience == PATIENCE.1;
-        if lifecycle.soft.is_cancelled() && family.counts().groups == 0 && given_up {
+        if lifecycle.soft.is_cancelled() && family.table().groups.is_empty() && given_up {
             family.done.send_replace(Done::for_ever());
+            family.release();
             return;
         }
     }

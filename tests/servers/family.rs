@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
+use tollbridge::descendants::Process;
 
 /// How long anything here lives at most, so that a failed test does not leave it behind for ever.
 pub(crate) const LIFETIME: Duration = Duration::from_mins(2);
@@ -58,6 +60,21 @@ pub(crate) fn start(marker: &str) {
 /// Starts a grandchild that inherits stdout and so keeps the pipe open after its parent has gone; whether it could.
 pub(crate) fn hold_stdout(marker: &str) -> bool {
     member(OWN_SESSION, marker).stdout(Stdio::inherit()).spawn().is_ok()
+}
+
+/// Moves to the process group of this process's parent, or of another child of theirs, as far as the system lets it.
+pub(crate) fn join(group_of: &str) {
+    let Some(parent) = rustix::process::getppid() else { return };
+    let whose = if group_of == "parent" { Some(parent) } else { sibling(parent) };
+    let group = rustix::process::getpgid(whose);
+    let _ = group.and_then(|group| rustix::process::setpgid(None, Some(group)));
+}
+
+/// Another child of the same parent.
+fn sibling(parent: Pid) -> Option<Pid> {
+    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut others = pids.filter_map(Pid::from_raw).filter(|&pid| pid != rustix::process::getpid());
+    others.find(|&pid| Process::read(pid).is_some_and(|process| process.parent == parent.as_raw_pid()))
 }
 
 /// Starts a fork bomb.

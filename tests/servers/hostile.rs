@@ -27,7 +27,8 @@
 //! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, capabilities, and which of the files `open=PATH,PATH…` it can read and of the directories `list=PATH,PATH…` it can list; it leaves a file in `TMPDIR` |
 //!
 //! With any of them: `family=yes` starts grandchildren (same group, own session, double fork) that ignore SIGTERM and
-//! SIGHUP; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
+//! SIGHUP; `joins=parent` or `joins=sibling` moves the server to the process group of whoever started it, or of another
+//! that they started; `stubborn=yes` makes the server ignore EOF, SIGTERM and SIGHUP; `delay=MS` waits before a call's answer;
 //! `marker=TEXT` is handed to every descendant, so that a test can count them. `stubborn` alone is `polite
 //! stubborn=yes`. Nothing here lives longer than [`family::LIFETIME`].
 
@@ -108,6 +109,10 @@ fn main() {
     let stubborn = settings.yes("stubborn") || settings.is("stubborn");
     if stubborn {
         family::ignore_signals();
+    }
+    match settings.text("joins") {
+        "" => {}
+        group_of => family::join(group_of),
     }
     if settings.yes("family") {
         family::start(settings.text("marker"));

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
+use tollbridge::metrics::ProcessCounts;
 use tollbridge::supervisor;
 use tollbridge::upstream::confine::Confiner;
 use tollbridge::upstream::group::Spawner;
@@ -33,7 +34,8 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
     let mut term = signal(SignalKind::terminate()).unwrap();
     let mut abort = signal(SignalKind::user_defined1()).unwrap();
     let orphaned = supervisor::orphaned();
-    let spawner = Spawner::new(&Lifecycle::default(), Strangers::End, Confiner::default()).unwrap();
+    let spawner =
+        Spawner::new(&Lifecycle::default(), Strangers::End, Confiner::default(), ProcessCounts::default()).unwrap();
 
     let escaper = std::env::current_exe().unwrap().with_file_name("escaper");
     let args = [marker, "stubborn"].into_iter().chain(held.iter().map(String::as_str)).map(OsString::from).collect();

@@ -18,7 +18,7 @@ const REMOVAL: Duration = Duration::from_secs(15);
 /// How long a client that has answered, or was killed, may take to be gone.
 const LAST: Duration = Duration::from_secs(5);
 /// The most that an answer may be, bytes.
-const ANSWER: u64 = 1 << 20;
+pub(super) const ANSWER: u64 = 1 << 20;
 /// The most containers in one call: it takes some fifty of them at a time.
 pub(super) const AT_ONCE: usize = 128;
 /// Has a list say the name of each container, and nothing else.

@@ -1,20 +1,23 @@
 //! Clears away the containers of one run when the run itself no longer can: for the supervisor, and for a worker that
 //! has lost its supervisor. One thread, no runtime, nothing but the engine's client.
 
-use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::io::{self, Read as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionbio;
 use rustix::process::Pid;
 
 use super::INSTANCE_LABEL;
-use super::client::{AT_ONCE, NAMES, named};
+use super::client::{ANSWER, AT_ONCE, NAMES, named};
 use crate::config::Engine;
 use crate::upstream::orphans;
 
 /// How long one call of a client may take.
 const CALL: Duration = Duration::from_secs(5);
+/// How long a client that was killed may take to be gone.
+const KILLED: Duration = Duration::from_secs(1);
 /// How often to look whether a call has ended.
 const LOOK: Duration = Duration::from_millis(5);
 /// The pause between two rounds.
@@ -84,18 +87,32 @@ pub(super) fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Op
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     orphans::mark_client(Pid::from_child(&client));
+    let mut stdout = client.stdout.take()?;
+    ioctl_fionbio(&stdout, true).ok()?;
+    let mut said = Vec::new();
+    let mut has_ended = |client: &mut Child| {
+        let ended = client.try_wait();
+        // All that it wrote is there once it has ended; whoever else holds the pipe open is not waited for.
+        let _ = stdout.by_ref().take(ANSWER).read_to_end(&mut said);
+        ended
+    };
+    let status = ended_by(deadline, || has_ended(&mut client));
+    if status.is_none() {
+        let _ = client.kill();
+        // What does not end even so is the system's to end.
+        ended_by(Instant::now() + KILLED, || has_ended(&mut client));
+    }
+    status.filter(ExitStatus::success).and_then(|_| String::from_utf8(said).ok())
+}
+
+/// How a process ended, if it does by then.
+fn ended_by(deadline: Instant, mut ended: impl FnMut() -> io::Result<Option<ExitStatus>>) -> Option<ExitStatus> {
     loop {
-        match client.try_wait() {
-            Ok(Some(status)) if status.success() => break,
-            Ok(None) if Instant::now() < deadline => sleep(LOOK),
-            _ => {
-                let _ = client.kill();
-                let _ = client.wait();
-                return None;
-            }
+        let is_late = Instant::now() >= deadline;
+        match ended() {
+            Ok(None) if !is_late => sleep(LOOK),
+            Ok(status) => return status,
+            Err(_) => return None,
         }
     }
-    let mut said = String::new();
-    client.stdout.take()?.read_to_string(&mut said).ok()?;
-    Some(said)
 }

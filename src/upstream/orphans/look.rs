@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid};
@@ -81,34 +81,39 @@ impl Family {
     /// Looks at the children of this process once, and ends what is left of requests that have ended.
     pub(super) fn look(&self) -> io::Result<Look> {
         let killed = self.kill()?;
-        self.orphans_ended.fetch_add(killed as u64, Relaxed);
+        self.counts.orphans_killed.inc_by(killed as u64);
         let mut look = Look { killed, ..Look::default() };
-        let mut waiting = 0;
         for candidate in self.candidates()? {
             let verdict = self.judge(&candidate);
             match verdict {
                 Verdict::End | Verdict::Bury => self.bury(&candidate, &mut look),
                 Verdict::Reap => drop(candidate.reap()),
-                Verdict::Wait => waiting += 1,
-                Verdict::Spare => {}
+                Verdict::Wait | Verdict::Spare => {}
             }
         }
-        self.orphans.store(waiting, Relaxed);
         Ok(look)
     }
 
-    /// Kills the orphans of requests that have ended, with everything below them; returns how many that were. All are
-    /// stopped before any is killed: a fork bomb at its limit would start another for each one that is killed.
+    /// Kills the orphans of requests that have ended, and leaders that should have ended, with everything below them;
+    /// returns how many orphans that were which the last look had not killed already. All are stopped before any is killed: a fork bomb at its limit would start another for
+    /// each one that is killed.
     fn kill(&self) -> io::Result<usize> {
         const FREEZING_ROUNDS: u32 = 20;
         let mut doomed = Herd::default();
         for _ in 0..FREEZING_ROUNDS {
-            let orphans = self.candidates()?.filter(|child| !child.ended && self.judge(child) == Verdict::End);
-            if doomed.stop(orphans.map(|orphan| orphan.process())) == 0 {
+            let is_doomed = |child: &Candidate| matches!(self.judge(child), Verdict::End | Verdict::Bury);
+            let left = self.candidates()?.filter(|child| !child.ended && is_doomed(child));
+            if doomed.stop(left.map(|child| child.process())) == 0 {
                 break;
             }
         }
-        Ok(doomed.kill())
+        let doomed = doomed.kill();
+        let mut before = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table();
+        let is_orphan = |(pid, _): &&(Pid, u64)| !table.abandoned.contains_key(pid);
+        let killed = doomed.difference(&before).filter(is_orphan).count();
+        *before = doomed;
+        Ok(killed)
     }
 
     /// The children of this process that lead no running group.
@@ -119,9 +124,9 @@ impl Family {
         Ok(children.into_iter().filter_map(Candidate::pin))
     }
 
-    /// The number of the group whose mark a process bears; 0 is that of all clients.
-    fn serial_of(&self, candidate: &Candidate) -> Option<u64> {
-        let distance = self.first_mark.zip(candidate.mark).and_then(|(first, mark)| first.checked_sub(mark));
+    /// The number of the group whose mark this is; 0 is that of all clients.
+    pub(super) fn serial_of(&self, mark: Option<u64>) -> Option<u64> {
+        let distance = self.first_mark.zip(mark).and_then(|(first, mark)| first.checked_sub(mark));
         distance.filter(|&serial| serial < FAMILY)
     }
 
@@ -131,10 +136,10 @@ impl Family {
         if table.groups.values().any(|member| member.leader == Some(candidate.pid)) {
             return Verdict::Spare;
         }
-        if let Some(by) = table.abandoned.get(&candidate.pid) {
-            return if candidate.ended || Instant::now() >= *by { Verdict::Bury } else { Verdict::Wait };
+        if let Some(leader) = table.abandoned.get(&candidate.pid) {
+            return if candidate.ended || Instant::now() >= leader.by { Verdict::Bury } else { Verdict::Wait };
         }
-        match self.serial_of(candidate) {
+        match self.serial_of(candidate.mark) {
             Some(0) if candidate.ended => Verdict::Reap,
             Some(0) if candidate.session != self.session => Verdict::Spare,
             Some(serial @ 1..) => match table.groups.get(&serial) {
@@ -158,7 +163,7 @@ impl Family {
             self.table().abandoned.remove(&candidate.pid);
         } else {
             look.dying += 1;
-            look.haunted.extend(self.serial_of(candidate));
+            look.haunted.extend(self.serial_of(candidate.mark));
         }
     }
 }
