@@ -19,8 +19,9 @@ const WITHHELD: &str = "[withheld: the token is too short to be found in text]";
 const MIN_FORM: usize = 4;
 
 /// Takes one secret out of text: as it is, in base64 at any alignment, in hex, and escaped for URLs or JSON. What
-/// holds the secret, such as `Bearer <secret>`, is found with it. A secret that is split over two texts is not found,
-/// so give whole lines. Its copies of the secret are zeroed on drop; making one costs a few microseconds.
+/// holds the secret, such as `Bearer <secret>`, is found with it. A secret that is split over two texts is not found, so
+/// give whole lines, and of a line that has not ended what [`Redactor::whole`] leaves of it. Of a secret of several lines
+/// each is a form. Its copies of the secret are zeroed on drop; making one costs a few microseconds.
 pub struct Redactor {
     /// Without duplicates. Empty if the secret is too short.
     forms: Vec<Zeroizing<Vec<u8>>>,
@@ -34,6 +35,7 @@ impl Redactor {
         let mut forms = Vec::new();
         if secret.len() >= MIN_FORM {
             forms.push(Zeroizing::new(secret.as_bytes().to_vec()));
+            forms.extend(secret.lines().map(|line| Zeroizing::new(line.as_bytes().to_vec())));
             base64_forms(secret.as_bytes(), &mut forms);
             forms.push(escaped(secret, |char, out| each_byte(char, |byte| write!(out, "{byte:02x}"))));
             forms.push(escaped(secret, |char, out| each_byte(char, |byte| write!(out, "{byte:02X}"))));
@@ -67,6 +69,16 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
+    /// Of text that breaks off, what stands before a beginning of the secret: nothing of the rest may be told.
+    #[must_use]
+    pub fn whole<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        let begun = self.forms.iter().map(|form| beginning_at_end(form, text)).max().unwrap_or(0);
+        let end = text.len() - begun;
+        // A whole one that reaches into it would be cut in two.
+        let reaches_in = self.spans(text).into_iter().find(|span| span.0 < end && end < span.1);
+        &text[..reaches_in.map_or(end, |span| span.0)]
+    }
+
     /// Where a form stands, in order; what overlaps is one span.
     fn spans(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
@@ -96,6 +108,23 @@ impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Redactor(…)")
     }
+}
+
+/// The length of the longest beginning of `form`, but not all of it, that `text` ends with (Knuth, Morris and Pratt).
+fn beginning_at_end(form: &[u8], text: &[u8]) -> usize {
+    let text = &text[text.len().saturating_sub(form.len() - 1)..];
+    // For each beginning of the form, the longest shorter one that it ends with.
+    let mut shorter = vec![0; text.len() + 1];
+    let longest = |shorter: &[usize], mut matched: usize, byte: u8| {
+        while matched > 0 && form[matched] != byte {
+            matched = shorter[matched - 1];
+        }
+        matched + usize::from(form[matched] == byte)
+    };
+    for length in 1..text.len() {
+        shorter[length] = longest(&shorter, shorter[length - 1], form[length]);
+    }
+    text.iter().fold(0, |matched, &byte| longest(&shorter, matched, byte))
 }
 
 /// The characters of the secret's base64 that do not depend on what stands before and after it, for each of the three
@@ -268,6 +297,26 @@ mod tests {
     }
 
     #[test]
+    fn of_text_that_breaks_off_no_beginning_of_the_secret_is_left() {
+        let redactor = redactor("abcabd");
+        let whole = |text: &'static str| str::from_utf8(redactor.whole(text.as_bytes())).unwrap();
+        for (text, left) in
+            [("", ""), ("x", "x"), ("xabcab", "x"), ("abcabc", "abc"), ("xabcabd", "xabcabd"), ("abda", "abd")]
+        {
+            assert_eq!(whole(text), left, "{text}");
+        }
+        let redactor = self::redactor("aaaa");
+        assert_eq!(redactor.whole(b"xaaaaaa"), b"x", "what is whole is not cut in two");
+        let redactor = self::redactor("sécret");
+        assert_eq!(redactor.whole(&"x sécret".as_bytes()[..4]), b"x ", "not even where a character is cut");
+    }
+
+    #[test]
+    fn each_line_of_a_secret_of_several_is_taken_out() {
+        assert_eq!(redactor("first line\r\nsecond\n").redact("a first line b"), "a [token] b");
+    }
+
+    #[test]
     fn a_secret_too_short_to_be_found_withholds_the_text() {
         for secret in ["", "a", "abc"] {
             assert_eq!(redactor(secret).redact("a cab came"), WITHHELD);
@@ -290,6 +339,27 @@ mod tests {
                 let redacted = redactor.redact(&format!("{before}{form}{after}")).into_owned();
                 prop_assert!(redacted.contains(MARK), "{}", redacted);
                 prop_assert!(MARK.contains(&form) || !redacted.contains(&form), "{}", redacted);
+            }
+        }
+
+        #[test]
+        fn no_part_of_any_form_is_left_wherever_text_breaks_off(
+            secret in "\\PC{4,40}|[ab]{4,12}",
+            before in "\\PC{0,5}|[ab]{0,9}",
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let redactor = redactor(&secret);
+            let json = serde_json::to_string(&secret).unwrap();
+            let strict = [STANDARD.encode(&secret), URL_SAFE.encode(&secret)].map(|mut encoded| {
+                // The last characters depend on what follows the secret.
+                encoded.truncate(secret.len() * 8 / 6);
+                encoded
+            });
+            let forms = [secret.clone(), json[1..json.len() - 1].to_owned(), hex(&secret), form(&secret)];
+            for form in forms.into_iter().chain(strict) {
+                let text = [before.as_bytes(), &form.as_bytes()[..cut.index(form.len())]].concat();
+                let whole = redactor.whole(&text);
+                prop_assert!(before.as_bytes().starts_with(whole), "{:?} of {:?}", whole, text);
             }
         }
 

@@ -20,7 +20,7 @@ const KEPT_LINES: usize = 20;
 const LINES_PER_SECOND: u32 = 100;
 
 /// The longest line that is read, in bytes. A longer one is not told at all: where it is cut, a token could be cut too,
-/// and half a token is not recognised.
+/// and half a token is not recognised. Of a line that has not ended, the end is left out if a token may begin there.
 const MAX_LINE: usize = 64 * 1024;
 
 /// How much is read at once.
@@ -80,9 +80,17 @@ impl ErrorLog {
 
     /// Puts the last lines into the log.
     pub fn explain(&self) {
-        for line in self.kept.iter().map(AsRef::as_ref).chain([self.buffer.as_ref()]).filter(|line| !line.is_empty()) {
-            tracing::warn!(line = %self.readable(line), "server stderr before it failed");
+        for line in self.last_lines() {
+            tracing::warn!(%line, "server stderr before it failed");
         }
+    }
+
+    fn last_lines(&self) -> impl Iterator<Item = String> {
+        // The rest of a line that was too long may begin within a token.
+        let unfinished = if self.skipping { &[] } else { self.buffer.as_ref() };
+        let unfinished = self.redactor().map_or(unfinished, |redactor| redactor.whole(unfinished));
+        let lines = self.kept.iter().map(AsRef::as_ref).chain([unfinished]);
+        lines.filter(|line| !line.is_empty()).map(|line| self.readable(line))
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -99,9 +107,13 @@ impl ErrorLog {
 
     fn readable(&self, line: &[u8]) -> String {
         let text = String::from_utf8_lossy(line);
-        let redactor = self.redactor.get_or_init(|| self.token.as_deref().map(Redactor::new));
-        let told = redactor.as_ref().map_or_else(|| text.as_ref().into(), |redactor| redactor.redact(&text));
+        let told = self.redactor().map_or_else(|| text.as_ref().into(), |redactor| redactor.redact(&text));
         encode_for_log(&told).into_owned()
+    }
+
+    /// Made when it is first needed: most servers write nothing.
+    fn redactor(&self) -> Option<&Redactor> {
+        self.redactor.get_or_init(|| self.token.as_deref().map(Redactor::new)).as_ref()
     }
 
     fn may_log(&mut self) -> bool {
@@ -119,43 +131,74 @@ impl ErrorLog {
 mod tests {
     use super::*;
 
-    fn kept(log: &ErrorLog) -> Vec<String> {
-        log.kept.iter().map(|line| log.readable(line)).collect()
+    fn told(log: &ErrorLog) -> Vec<String> {
+        log.last_lines().collect()
+    }
+
+    fn log_of(token: &str) -> ErrorLog {
+        ErrorLog::new(Some(Arc::new(Secret::new(token.into()))))
+    }
+
+    fn write(log: &mut ErrorLog, bytes: &[u8]) {
+        log.space().extend_from_slice(bytes);
+        log.note();
     }
 
     #[test]
-    fn the_last_lines_are_kept_without_the_token() {
-        let mut log = ErrorLog::new(Some(Arc::new(Secret::new("s3cret-token-value".into()))));
-        log.space().extend_from_slice(b"one\nusing s3cret-tok");
-        log.note();
-        log.space().extend_from_slice(b"en-value\x1b[31m\nlast");
-        log.note();
-        let lines = kept(&log);
-        assert_eq!(lines.len(), 2);
+    fn the_last_lines_are_told_without_the_token() {
+        let mut log = log_of("s3cret-token-value");
+        write(&mut log, b"one\nusing s3cret-tok");
+        write(&mut log, b"en-value\x1b[31m\nlast");
+        let lines = told(&log);
+        assert_eq!((lines.len(), lines[0].as_str(), lines[2].as_str()), (3, "one", "last"));
         assert!(!lines[1].contains("s3cret") && !lines[1].contains('\x1b'), "{lines:?}");
+    }
+
+    #[test]
+    fn nothing_of_a_token_is_told_at_whichever_byte_a_server_stops_writing() {
+        let token = "s3cret-token-value";
+        let line = format!("using {token} for this");
+        for end in 0..=line.len() {
+            let mut log = log_of(token);
+            write(&mut log, &line.as_bytes()[..end]);
+            let lines = told(&log).concat();
+            assert!(!lines.contains("s3"), "{end}: {lines}");
+            assert!(end < 6 || lines.starts_with("using "), "what is no token is told: {lines}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_token_is_told_where_a_line_that_is_too_long_is_cut() {
+        let token = "s3cret-token-value";
+        for rest in 0..token.len() {
+            let mut log = log_of(token);
+            write(&mut log, &vec![b'x'; MAX_LINE]);
+            write(&mut log, &token.as_bytes()[..rest]);
+            write(&mut log, &token.as_bytes()[rest..]);
+            assert_eq!(told(&log), [""; 0], "{rest}");
+            write(&mut log, b"\nnext");
+            assert_eq!(told(&log), ["next"]);
+        }
     }
 
     #[test]
     fn what_is_kept_is_bounded_in_lines_and_bytes() {
         let mut log = ErrorLog::new(None);
         for n in 0..1000 {
-            log.space().extend_from_slice(format!("{n} {}\n", "x".repeat(3000)).as_bytes());
-            log.note();
+            write(&mut log, format!("{n} {}\n", "x".repeat(3000)).as_bytes());
         }
         assert!(log.kept_bytes <= KEPT_BYTES && log.kept.len() <= KEPT_LINES);
-        assert!(kept(&log).last().is_some_and(|line| line.starts_with("999")));
+        assert!(told(&log).last().is_some_and(|line| line.starts_with("999")));
     }
 
     #[test]
     fn a_line_without_end_is_passed_over_in_bounded_memory() {
         let mut log = ErrorLog::new(None);
         for _ in 0..1000 {
-            log.space().extend_from_slice(&[b'x'; 1024]);
-            log.note();
+            write(&mut log, &[b'x'; 1024]);
         }
         assert!(log.buffer.len() <= MAX_LINE);
-        log.space().extend_from_slice(b"\nnext\n");
-        log.note();
-        assert_eq!(kept(&log), ["next"]);
+        write(&mut log, b"\nnext\n");
+        assert_eq!(told(&log), ["next"]);
     }
 }
