@@ -101,7 +101,7 @@ npm_tools() {
 install_python_tools() {
     local name
     mkdir -p "$TOOLS"
-    for name in mcp1 mcp2 servers; do
+    for name in mcp1 mcp2 fastmcp servers; do
         once "python-$name" tests/python/requirements-$name.txt -- python_environment $name
     done
 }
@@ -122,6 +122,16 @@ python_with_venv() {
     done
     apt_install python3 python3-venv >&2
     echo /usr/bin/python3
+}
+
+# The server of tests/go, made with the official Go SDK.
+install_go_tools() {
+    mkdir -p "$TOOLS"
+    once go tests/go/main.go tests/go/go.mod tests/go/go.sum -- go_server
+}
+go_server() {
+    need go golang-go
+    (cd tests/go && go build -mod=readonly -o "$TOOLS/go-server" .)
 }
 
 # start_server LOG COMMAND…: starts a program that says "listening on URL" first of all, and waits for that. Sets

@@ -18,15 +18,13 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::auth::Authenticator;
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Learned};
 use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen, ServerName};
+use crate::config::{Config, IdentityMethod, Listen};
 use crate::http_client;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
-use crate::mcp::era::Eras;
-use crate::mcp::mirror::Mirrors;
 use crate::metrics::{Counter, Metrics};
 use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
@@ -121,8 +119,7 @@ pub async fn run(
         keyring,
         spawner: spawner.clone(),
         containers: Arc::clone(&containers),
-        mirrors: Mirrors::default(),
-        eras: Eras::unknown(config.servers.keys().map(ServerName::as_str)),
+        learned: Learned::nothing(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
         lifecycle: lifecycle.clone(),

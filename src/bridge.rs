@@ -11,6 +11,7 @@ mod call;
 mod child;
 mod conversation;
 pub mod error;
+mod learned;
 mod local;
 mod meet;
 mod mirror;
@@ -38,9 +39,7 @@ use crate::config::{Config, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
-use crate::mcp::era::Eras;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
-use crate::mcp::mirror::Mirrors;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::metrics::Metrics;
@@ -58,8 +57,10 @@ use crate::upstream::stdio::StdioServer;
 use crate::user::UserId;
 
 use call::{Call, Purpose};
+use child::Child;
 use conversation::{Conversation, until_forced};
 use error::BridgeError;
+pub use learned::Learned;
 use local::Next;
 use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
@@ -87,9 +88,7 @@ pub struct Bridge {
     /// Finds the exchange that something is for, on whichever node it is.
     pub relay: Relay,
     /// What has been learned of servers.
-    pub eras: Eras,
-    /// What has been learned of their tools.
-    pub mirrors: Mirrors,
+    pub learned: Learned,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.
@@ -208,11 +207,11 @@ impl Bridge {
             }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
-        let upstream = self.open_for(&asked.server, token.clone())?;
+        let child = Child::open(self, &asked.user, &asked.server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
         let form = self.form(&call);
-        let talk = Talk::new(self, asked, call, (upstream, token), (outbox, transcript));
+        let talk = Talk::new(self, asked, call, child, (outbox, transcript));
         let guard = self.converse(talk, permit, connection);
         let response = inbox.respond(form, guard).await;
         match subscription {

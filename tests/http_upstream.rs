@@ -4,6 +4,8 @@
 
 #[path = "http_upstream/direct.rs"]
 mod direct;
+#[path = "http_upstream/eras.rs"]
+mod eras;
 #[path = "http_upstream/everything.rs"]
 mod everything;
 #[path = "http_upstream/faults.rs"]

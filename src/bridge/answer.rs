@@ -60,6 +60,7 @@ impl Answered {
             version,
             client_info: session::brief_client_info(asked.client_info.as_deref()),
             capabilities: asked.capabilities.clone(),
+            era: met.era(),
             nonce: session::fresh_nonce(),
             expires: UnixTime(bridge.clock.now().0 + lifetime),
         };

@@ -113,9 +113,7 @@ impl Talk {
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
         self.waits.store(false, Ordering::Relaxed);
-        let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
-        let before = std::mem::replace(&mut self.child.upstream, fresh);
-        self.bridge.close_in_background(before, &self.server, &self.closing);
+        self.child.renew()?;
         self.mirror().await?;
         let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
         self.child.upstream.send(&required.retry_of(&text, answers));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 
+use super::meet::For;
 use crate::config::Questions;
 use crate::mcp::legacy::{Introduction, can_be_asked};
 use crate::mcp::message::Message;
@@ -60,6 +61,15 @@ impl Call {
     pub(super) fn may_park(&self, questions: Questions) -> bool {
         let Purpose::Modern(modern) = &self.purpose else { return false };
         questions == Questions::Park && may_ask(self.message.method()) && can_be_asked(&modern.capabilities)
+    }
+
+    /// Who its client is to a server that is about to be met.
+    pub(super) fn client(&self) -> For<'_> {
+        match &self.purpose {
+            Purpose::Modern(_) | Purpose::Discover => For::Modern,
+            Purpose::Legacy(Some(session)) => For::Session(session),
+            Purpose::Legacy(None) | Purpose::Initialize(_) => For::Newcomer,
+        }
     }
 
     /// Whether the status line may go out before the answer is there: not where the answer begins a session, whose id

@@ -1,28 +1,27 @@
-//! A server in conversation: its lines, meeting it in its era, and asking it what the bridge itself wants to know.
-//! Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility".
+//! A server in conversation: its process or what stands for one, its lines, and asking it what the bridge itself wants to
+//! know.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
 
 use super::Bridge;
 use super::error::BridgeError;
-use super::meet::Met;
+use super::learned::Whose;
 use super::talk::text;
-use crate::config::{Protocol, Server};
+use crate::config::Server;
 use crate::mcp::era::Era;
 use crate::mcp::json;
-use crate::mcp::legacy::{self, Initialized, Introduction};
+use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer};
-use crate::mcp::translate;
+use crate::secret::Secret;
+use crate::upstream::group::Graces;
 use crate::upstream::{Upstream, UpstreamError};
+use crate::user::UserId;
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
-
-/// How long a server may be silent when it is asked whether it is modern; then it is taken to be legacy.
-const PROBE: Duration = Duration::from_secs(10);
 
 /// How many lines are kept that come while the bridge itself asks something.
 const MOST_WAITING: usize = 100;
@@ -32,20 +31,89 @@ pub(super) struct Child {
     pub(super) upstream: Upstream,
     pub(super) bridge: Arc<Bridge>,
     pub(super) server: Arc<Server>,
+    /// What it was filled with.
+    token: Option<Arc<Secret>>,
+    /// Whose memory it adds to.
+    pub(super) whose: Whose,
+    /// Whether it stays for as long as a stream does.
+    stays: bool,
+    /// Whether it ended while it was asked.
+    pub(super) has_ended: bool,
     /// Notifications that came meanwhile.
     pub(super) waiting: Vec<Bytes>,
+    /// Processes before this one that are being ended.
+    closing: TaskTracker,
 }
 
 impl Child {
-    pub(super) fn new(bridge: &Arc<Bridge>, server: &Arc<Server>, upstream: Upstream) -> Self {
-        Self { upstream, bridge: Arc::clone(bridge), server: Arc::clone(server), waiting: Vec::new() }
+    /// A fresh server, filled with the user's token.
+    pub(super) fn open(
+        bridge: &Arc<Bridge>,
+        user: &UserId,
+        server: &Arc<Server>,
+        token: Option<Arc<Secret>>,
+    ) -> Result<Self, BridgeError> {
+        let upstream = bridge.open_for(server, token.clone())?;
+        let whose = bridge.learned.whose(&server.name, user, token.as_deref());
+        let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
+        let closing = TaskTracker::new();
+        Ok(Self {
+            upstream,
+            bridge,
+            server,
+            token,
+            whose,
+            stays: false,
+            has_ended: false,
+            waiting: Vec::new(),
+            closing,
+        })
     }
 
-    /// A server that stays for as long as a stream does.
-    pub(super) fn staying(bridge: &Arc<Bridge>, server: &Arc<Server>, upstream: Upstream) -> Self {
-        let mut child = Self::new(bridge, server, upstream);
+    /// The same, of a server that stays for as long as a stream does.
+    pub(super) fn staying(
+        bridge: &Arc<Bridge>,
+        user: &UserId,
+        server: &Arc<Server>,
+        token: Option<Arc<Secret>>,
+    ) -> Result<Self, BridgeError> {
+        let mut child = Self::open(bridge, user, server, token)?;
+        child.stays = true;
         child.upstream.stay();
-        child
+        Ok(child)
+    }
+
+    /// Another process in place of this one, which is ended while nobody waits for it.
+    pub(super) fn renew(&mut self) -> Result<(), BridgeError> {
+        let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
+        let before = std::mem::replace(&mut self.upstream, fresh);
+        self.has_ended = false;
+        if self.stays {
+            self.upstream.stay();
+        }
+        self.bridge.close_in_background(before, &self.server, &self.closing);
+        Ok(())
+    }
+
+    /// Ends the server, and returns when nothing is left of it and of those before it.
+    pub(super) async fn close(self) {
+        self.closing.close();
+        tokio::join!(self.upstream.close(Graces::from(&self.server.process)), self.closing.wait());
+    }
+
+    /// The era that is remembered of the server.
+    pub(super) fn remembered_era(&self) -> Option<Era> {
+        self.bridge.learned.era(self.whose)
+    }
+
+    /// Remembers the server's era.
+    pub(super) fn remember_era(&self, era: Era) {
+        self.bridge.learned.learn_era(self.whose, era);
+    }
+
+    /// Forgets what is remembered of the server: some of it was wrong.
+    pub(super) fn forget(&self) {
+        self.bridge.learned.forget(self.whose);
     }
 
     /// The next line that is UTF-8 and not empty. Cancel safe.
@@ -85,93 +153,23 @@ impl Child {
 
     /// The line that answers one of the bridge's own requests; notifications that come before it are kept.
     pub(super) async fn answer_to(&mut self, id: &str) -> Result<Bytes, UpstreamError> {
+        self.answer_that(|answered, _| json::same_scalar(answered, id)).await
+    }
+
+    /// The first answer that is waited for; notifications that come before it are kept.
+    pub(super) async fn answer_that(
+        &mut self,
+        is_waited_for: impl Fn(&str, Answer<'_>) -> bool,
+    ) -> Result<Bytes, UpstreamError> {
         loop {
             let line = self.line().await?;
             match FromServer::parse(text(&line)) {
-                Some(FromServer::Response { id: Some(answered), .. }) if json::same_scalar(answered, id) => {
-                    return Ok(line);
-                }
+                Some(FromServer::Response { id: Some(id), answer }) if is_waited_for(id, answer) => return Ok(line),
                 Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
                 Some(FromServer::Notification { .. }) if self.waiting.len() < MOST_WAITING => self.waiting.push(line),
                 Some(_) => {}
                 None => self.junk(&line)?,
             }
-        }
-    }
-
-    /// Meets the server in its era, within its start timeout. What it says before the handshake is over is for nobody.
-    pub(super) async fn meet(&mut self, client: &Introduction) -> Result<Met, BridgeError> {
-        let within = self.server.process.start_timeout;
-        let meeting = async {
-            if self.era(client).await? == Era::Modern {
-                return Ok::<_, BridgeError>(Met::Modern(None));
-            }
-            let initialized = self.handshake(client).await?.map_err(|_| UpstreamError::Handshake)?;
-            Ok(Met::Legacy(initialized))
-        };
-        let met = tokio::time::timeout(within, meeting).await;
-        let met = met.map_err(|_| UpstreamError::StartTimeout)??;
-        self.waiting.clear();
-        if matches!(met, Met::Legacy(_)) {
-            self.upstream.send(legacy::INITIALIZED);
-            self.upstream.listen();
-        }
-        Ok(met)
-    }
-
-    /// The server's era: as configured, as learned, or as it says.
-    pub(super) async fn era(&mut self, client: &Introduction) -> Result<Era, BridgeError> {
-        match self.server.protocol {
-            Protocol::Legacy => return Ok(Era::Legacy),
-            Protocol::Modern => return Ok(Era::Modern),
-            Protocol::Auto => {}
-        }
-        let name = self.server.name.as_str();
-        if let Some(era) = self.bridge.eras.of(name) {
-            return Ok(era);
-        }
-        let era = if self.discover(client).await?.is_some() { Era::Modern } else { Era::Legacy };
-        self.bridge.eras.learn(self.server.name.as_str(), Some(era));
-        Ok(era)
-    }
-
-    /// What a modern server says of itself; `None` if it is not modern.
-    pub(super) async fn discover(&mut self, client: &Introduction) -> Result<Option<String>, BridgeError> {
-        self.upstream.send(&translate::discover(client));
-        let patience = PROBE.min(self.server.process.start_timeout / 2);
-        let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
-            return Ok(None);
-        };
-        let line = match line {
-            // A server elsewhere may refuse what it does not know by a status alone.
-            Err(UpstreamError::Status(_) | UpstreamError::NotMcp | UpstreamError::Ended) => {
-                return Ok(None);
-            }
-            line => line?,
-        };
-        Ok(match FromServer::parse(text(&line)) {
-            Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => match answer {
-                Answer::Result(result) => Some(result.to_owned()),
-                Answer::Error(_) => Some("{}".to_owned()),
-            },
-            _ => None,
-        })
-    }
-
-    /// Introduces the client; the inner error is the server's own refusal, as written.
-    pub(super) async fn handshake(
-        &mut self,
-        client: &Introduction,
-    ) -> Result<Result<Initialized, String>, BridgeError> {
-        self.upstream.send(&client.initialize());
-        let line = self.answer_to(legacy::INITIALIZE_ID).await?;
-        match FromServer::parse(text(&line)) {
-            Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
-                let initialized = Initialized::parse(result).ok_or(UpstreamError::Handshake)?;
-                Ok(Ok(initialized))
-            }
-            Some(FromServer::Response { answer: Answer::Error(error), .. }) => Ok(Err(error.to_owned())),
-            _ => Err(UpstreamError::Handshake.into()),
         }
     }
 }

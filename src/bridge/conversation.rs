@@ -14,7 +14,6 @@ use super::talk::{Done, Talk};
 use crate::limits::Permit;
 use crate::metrics::{Counted, End};
 use crate::upstream::UpstreamError;
-use crate::upstream::group::Graces;
 
 /// How long a server has to take note of a cancellation before it is ended.
 const CANCEL_GRACE: Duration = Duration::from_millis(300);
@@ -154,8 +153,8 @@ impl Conversation {
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End) {
         let Self { talk, hard, permit, .. } = self;
-        let Talk { call, server, child, outbox, mailbox, cancelled, asked, closing, .. } = talk;
-        let mut upstream = child.upstream;
+        let Talk { call, mut child, outbox, mailbox, cancelled, asked, .. } = talk;
+        let upstream = &mut child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
         if cancel {
@@ -169,9 +168,8 @@ impl Conversation {
         if matches!(end, End::UpstreamLeft | End::DeadlinePassed) {
             upstream.explain();
         }
-        closing.close();
         tokio::select! {
-            _ = async { tokio::join!(upstream.close(Graces::from(&server.process)), closing.wait()) } => {}
+            () = child.close() => {}
             // Dropping a server is killing it.
             () = until_forced(&hard) => {}
         }

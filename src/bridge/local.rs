@@ -3,7 +3,7 @@
 
 use http::{Response, StatusCode};
 
-use super::call::{Call, Purpose, may_ask};
+use super::call::{Call, Purpose};
 use super::error::BridgeError;
 use super::questions::{Note, Owner as Asker, call_key, open_question};
 use super::{Asked, Bridge, read};
@@ -180,9 +180,11 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED)));
     }
     let modern = modern::check(&asked.head.headers, message)?;
-    let may_be_asked = may_ask(message.method()) && asked.server.questions != Questions::Refuse;
-    let capabilities =
-        if may_be_asked { without_tasks(&modern.capabilities) } else { without_questions(&modern.capabilities) };
+    // Also where it cannot be asked by the result: a server may show each client what that can do.
+    let capabilities = match asked.server.questions {
+        Questions::Refuse => without_questions(&modern.capabilities),
+        Questions::Park | Questions::Replay => without_tasks(&modern.capabilities),
+    };
     let introduction = Introduction {
         version: Version::NEWEST_LEGACY,
         client_info: modern.client_info.clone().unwrap_or_else(|| session::brief_client_info(None)),

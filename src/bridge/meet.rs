@@ -1,19 +1,30 @@
-//! Meeting a server: finding out its era, and the handshake where it wants one. Source: MCP 2026-07-28,
-//! basic/transports/stdio, "Backward Compatibility".
+//! Meeting a server: in the era of its client where it has that, with the handshake where it wants one. Source: MCP
+//! 2026-07-28, basic/versioning and basic/transports/stdio, "Backward Compatibility".
 
-use super::call::Purpose;
+use std::time::Duration;
+
+use super::child::Child;
 use super::error::BridgeError;
-use super::talk::Talk;
+use super::talk::text;
 use crate::config::Protocol;
 use crate::mcp::era::Era;
-use crate::mcp::legacy::Initialized;
+use crate::mcp::json;
+use crate::mcp::legacy::{self, Initialized, Introduction};
+use crate::mcp::message::{Answer, FromServer};
+use crate::mcp::session::Session;
+use crate::mcp::translate;
+use crate::upstream::UpstreamError;
+
+/// How long a server may be silent when it is asked whether it is modern, before it is offered the handshake. What it
+/// answers after that still counts.
+const PROBE: Duration = Duration::from_secs(10);
 
 /// What a server turned out to be.
 #[derive(Debug)]
 pub(super) enum Met {
     /// A legacy server, and what it said of itself.
     Legacy(Initialized),
-    /// A modern server, and what it said of itself if it was asked.
+    /// A modern server, and what it said of itself if it was asked; else it is only remembered as one.
     Modern(Option<String>),
 }
 
@@ -33,48 +44,227 @@ impl Met {
             Self::Modern(_) => true,
         }
     }
+
+    /// Its era.
+    pub(super) fn era(&self) -> Era {
+        match self {
+            Self::Legacy(_) => Era::Legacy,
+            Self::Modern(_) => Era::Modern,
+        }
+    }
 }
 
-impl Talk {
-    /// Meets the server in its era; the inner error is the server's own refusal of the handshake.
-    pub(super) async fn meet(&mut self) -> Result<Result<Met, String>, BridgeError> {
-        match self.known_era() {
-            Some(Era::Modern) if !matches!(self.call.purpose, Purpose::Initialize(_)) => Ok(Ok(Met::Modern(None))),
-            Some(Era::Legacy) => {
-                let refusal = match self.child.handshake(&self.call.introduction).await? {
-                    Ok(initialized) => return Ok(Ok(Met::Legacy(initialized))),
-                    Err(refusal) => refusal,
-                };
-                // It was legacy once. Perhaps it is not any more.
-                match self.probe().await? {
-                    Some(discovered) if self.server.protocol == Protocol::Auto => Ok(Ok(self.modern(discovered))),
-                    _ => Ok(Err(refusal)),
-                }
-            }
-            Some(Era::Modern) | None => match self.probe().await? {
-                Some(discovered) => Ok(Ok(self.modern(discovered))),
-                None => {
-                    Ok(self.child.handshake(&self.call.introduction).await?.map(|initialized| self.legacy(initialized)))
-                }
+/// The server does not take the handshake.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It said so by this error, as written.
+    Said(String),
+    /// It did not say so by a message.
+    Shown(UpstreamError),
+}
+
+/// A meeting that the server took part in.
+pub(super) type Meeting = Result<Met, Refusal>;
+
+/// For whom a server is met.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum For<'a> {
+    /// A modern client.
+    Modern,
+    /// A legacy client in its session, which knows what server answered it.
+    Session(&'a Session),
+    /// A legacy client without a session, or about to begin one.
+    Newcomer,
+}
+
+/// What is said to a server first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// Nothing: it is modern, and takes the request as it is.
+    Nothing,
+    /// `initialize`; whether it is modern is asked only if it refuses. One that is known to take it has failed if it ends
+    /// instead; any other may have refused by that.
+    Initialize {
+        /// Whether it is known.
+        known: bool,
+    },
+    /// `server/discover`; the handshake is offered only if it is not modern.
+    Discover,
+}
+
+/// What a server says to `server/discover`.
+enum Probed {
+    Modern(String),
+    NotModern,
+    Silent,
+}
+
+impl Child {
+    /// How the server is to be greeted. One that has both eras is to be met in its client's: what its tools may ask in
+    /// the middle of a call differs.
+    pub(super) fn greeting(&self, client: For<'_>) -> Greeting {
+        match (self.server.protocol, client) {
+            (Protocol::Modern, For::Newcomer) => Greeting::Discover,
+            (Protocol::Modern, _) => Greeting::Nothing,
+            (Protocol::Auto, For::Session(session)) if session.era == Era::Modern => Greeting::Nothing,
+            (Protocol::Legacy, _) | (Protocol::Auto, For::Session(_)) => Greeting::Initialize { known: true },
+            (Protocol::Auto, For::Newcomer) => Greeting::Initialize { known: false },
+            (Protocol::Auto, For::Modern) => match self.remembered_era() {
+                Some(Era::Modern) => Greeting::Nothing,
+                Some(Era::Legacy) => Greeting::Initialize { known: true },
+                None => Greeting::Discover,
             },
         }
     }
 
+    /// Meets the server. Takes no longer than the server may take to start.
+    pub(super) async fn meet(&mut self, client: &Introduction, greeting: Greeting) -> Result<Meeting, BridgeError> {
+        let within = self.server.process.start_timeout;
+        let meeting = async {
+            match greeting {
+                Greeting::Nothing => Ok(Ok(Met::Modern(None))),
+                Greeting::Initialize { known } => self.offer_handshake(client, known).await,
+                Greeting::Discover => self.ask_era(client).await,
+            }
+        };
+        tokio::time::timeout(within, meeting).await.map_err(|_| UpstreamError::StartTimeout)?
+    }
+
+    /// Meets a server that may say things of its own accord from then on. What it says before is for nobody.
+    pub(super) async fn meet_to_listen(&mut self, client: &Introduction, whom: For<'_>) -> Result<Met, BridgeError> {
+        let greeting = self.greeting(whom);
+        let met = self.meet(client, greeting).await?.map_err(|refusal| match refusal {
+            Refusal::Said(_) => UpstreamError::Handshake,
+            Refusal::Shown(error) => error,
+        })?;
+        self.waiting.clear();
+        if matches!(met, Met::Legacy(_)) {
+            self.upstream.send(legacy::INITIALIZED);
+            self.upstream.listen();
+        }
+        Ok(met)
+    }
+
+    /// What the server says of itself if it is modern, for a legacy client whose own handshake it is to see if it is not.
+    pub(super) async fn discovered(&mut self, client: &Introduction) -> Result<Option<String>, BridgeError> {
+        let known = self.remembered_era();
+        match self.server.protocol {
+            Protocol::Legacy => return Ok(None),
+            Protocol::Auto if known == Some(Era::Legacy) => return Ok(None),
+            Protocol::Auto | Protocol::Modern => {}
+        }
+        match self.discover(client).await? {
+            Probed::Modern(discovered) => Ok(Some(discovered)),
+            Probed::NotModern | Probed::Silent if self.server.protocol == Protocol::Auto => Ok(None),
+            Probed::NotModern | Probed::Silent => Err(UpstreamError::Handshake.into()),
+        }
+    }
+
+    async fn offer_handshake(&mut self, client: &Introduction, known: bool) -> Result<Meeting, BridgeError> {
+        let refusal = match self.handshake(client).await? {
+            Err(Refusal::Shown(UpstreamError::Ended)) if known => return Err(UpstreamError::Ended.into()),
+            Err(refusal) if self.server.protocol == Protocol::Auto => refusal,
+            met => return Ok(met),
+        };
+        match self.discover(client).await? {
+            Probed::Modern(discovered) => Ok(Ok(self.modern(discovered))),
+            Probed::NotModern | Probed::Silent => Ok(Err(refusal)),
+        }
+    }
+
+    async fn ask_era(&mut self, client: &Introduction) -> Result<Meeting, BridgeError> {
+        let silent = match self.discover(client).await? {
+            Probed::Modern(discovered) => return Ok(Ok(self.modern(discovered))),
+            Probed::NotModern => false,
+            Probed::Silent => true,
+        };
+        match self.handshake(client).await? {
+            Ok(met) => {
+                self.remember_era(met.era());
+                Ok(Ok(met))
+            }
+            // It has started by now.
+            Err(refusal) if silent => match self.discover(client).await? {
+                Probed::Modern(discovered) => Ok(Ok(self.modern(discovered))),
+                Probed::NotModern | Probed::Silent => Ok(Err(refusal)),
+            },
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
     fn modern(&self, discovered: String) -> Met {
-        self.bridge.eras.learn(self.server.name.as_str(), Some(Era::Modern));
+        self.remember_era(Era::Modern);
         Met::Modern(Some(discovered))
     }
 
-    fn legacy(&self, initialized: Initialized) -> Met {
-        self.bridge.eras.learn(self.server.name.as_str(), Some(Era::Legacy));
-        Met::Legacy(initialized)
+    /// Asks the server whether it is modern.
+    async fn discover(&mut self, client: &Introduction) -> Result<Probed, BridgeError> {
+        self.renew_if_ended()?;
+        self.upstream.send(&translate::discover(client));
+        let patience = PROBE.min(self.server.process.start_timeout / 2);
+        let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
+            return Ok(Probed::Silent);
+        };
+        let Ok(line) = self.unless_refused(line)? else { return Ok(Probed::NotModern) };
+        Ok(discovered(&line).map_or(Probed::NotModern, Probed::Modern))
     }
 
-    /// Asks the server whether it is modern, unless it is known not to be; what it says of itself if it is.
-    async fn probe(&mut self) -> Result<Option<String>, BridgeError> {
-        if self.server.protocol == Protocol::Legacy {
-            return Ok(None);
+    /// Introduces the client. A good answer to an earlier question whether the server is modern counts as well: it was
+    /// only slow to start, and will refuse the handshake.
+    async fn handshake(&mut self, client: &Introduction) -> Result<Meeting, BridgeError> {
+        self.renew_if_ended()?;
+        self.upstream.send(&client.initialize());
+        let line = self.answer_that(|id, answer| {
+            json::same_scalar(id, legacy::INITIALIZE_ID)
+                || (json::same_scalar(id, legacy::DISCOVER_ID) && translate::is_modern(answer))
+        });
+        let line = line.await;
+        let line = match self.unless_refused(line)? {
+            Ok(line) => line,
+            Err(shown) => return Ok(Err(Refusal::Shown(shown))),
+        };
+        Ok(match FromServer::parse(text(&line)) {
+            Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, legacy::DISCOVER_ID) => {
+                Ok(Met::Modern(discovered(&line)))
+            }
+            Some(FromServer::Response { answer: Answer::Error(error), .. }) => Err(Refusal::Said(error.to_owned())),
+            Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
+                Initialized::parse(result).map(Met::Legacy).ok_or(Refusal::Shown(UpstreamError::Handshake))
+            }
+            _ => Err(Refusal::Shown(UpstreamError::Handshake)),
+        })
+    }
+
+    /// What was heard; the inner error is how a server may refuse what it does not know without a message: by a status,
+    /// or by its end.
+    fn unless_refused<T>(
+        &mut self,
+        heard: Result<T, UpstreamError>,
+    ) -> Result<Result<T, UpstreamError>, UpstreamError> {
+        match heard {
+            Ok(heard) => Ok(Ok(heard)),
+            Err(error @ (UpstreamError::Status(_) | UpstreamError::NotMcp)) => Ok(Err(error)),
+            Err(error @ UpstreamError::Ended) => {
+                self.has_ended = true;
+                Ok(Err(error))
+            }
+            Err(error) => Err(error),
         }
-        self.child.discover(&self.call.introduction).await
+    }
+
+    /// There is something more to be asked, and nobody who could be.
+    fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
+        if self.has_ended { self.renew() } else { Ok(()) }
+    }
+}
+
+/// What a modern server says of itself in this line; `None` if it is no modern server's answer.
+fn discovered(line: &bytes::Bytes) -> Option<String> {
+    match FromServer::parse(text(line)) {
+        Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => Some(match answer {
+            Answer::Result(result) => result.to_owned(),
+            Answer::Error(_) => "{}".to_owned(),
+        }),
+        _ => None,
     }
 }

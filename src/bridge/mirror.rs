@@ -27,7 +27,7 @@ impl Talk {
         if self.call.message.method() != "tools/call" || !(from_client || to_server) {
             return Ok(());
         }
-        let known = self.bridge.mirrors.of(self.server.name.as_str());
+        let known = self.bridge.learned.tools(self.child.whose);
         let tools = match known {
             Some(tools) if self.checked(&tools, from_client) == Some(Ok(())) => tools,
             // An unknown tool, or headers that do not fit: perhaps the server has changed.
@@ -77,7 +77,7 @@ impl Child {
             }
         }
         let tools = Arc::new(tools);
-        self.bridge.mirrors.learn(self.server.name.as_str(), Arc::clone(&tools));
+        self.bridge.learned.learn_tools(self.whose, Arc::clone(&tools));
         Ok(tools)
     }
 }

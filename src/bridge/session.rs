@@ -1,6 +1,5 @@
 //! A legacy session, the same on every node: its id says what was agreed, the store says what changed since.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -9,14 +8,13 @@ use http::{Response, StatusCode};
 use super::error::BridgeError;
 use super::questions::Note;
 use super::{Asked, Bridge};
-use crate::config::{Protocol, Server};
+use crate::config::Server;
 use crate::mcp::era::Era;
 use crate::mcp::headers;
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::{Owner, Session};
-use crate::mcp::translate;
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 use crate::secret::Secret;
@@ -31,7 +29,6 @@ pub(super) fn listener_key(nonce: &str) -> String {
 
 /// A change of a session's subscriptions that counts once the server has agreed to it.
 pub(super) struct Subscription {
-    server: Arc<Server>,
     session: Session,
     /// The request.
     message: Message,
@@ -134,27 +131,17 @@ impl Bridge {
         Ok(agreed(&asked.message))
     }
 
-    /// Whether a server is known to be modern: then there is nothing to ask it about subscriptions, which it is told of
-    /// when it listens.
-    fn is_known_modern(&self, server: &Server) -> bool {
-        match server.protocol {
-            Protocol::Modern => true,
-            Protocol::Legacy => false,
-            Protocol::Auto => self.eras.of(server.name.as_str()) == Some(Era::Modern),
-        }
-    }
-
-    /// Changes the subscriptions of a session whose server is known to be modern; any other must be asked first.
+    /// Changes the subscriptions of a session whose server is modern, and is told of them when it listens; any other must
+    /// be asked first.
     pub(super) async fn change_locally(&self, asked: &Asked) -> Result<Option<Response<Body>>, BridgeError> {
-        let change = asked.subscription()?.filter(|_| self.is_known_modern(&asked.server));
+        let change = asked.subscription()?.filter(|change| change.session.era == Era::Modern);
         let Some(change) = change else { return Ok(None) };
         self.alive(self.store.session_state(&change.session.nonce).await)?;
         self.change(&change).await?;
         Ok(Some(agreed(&change.message)))
     }
 
-    /// The server has answered a change of subscriptions: if it agreed, so does the session. A server that turned out
-    /// to be modern has no such method.
+    /// The server has answered a change of subscriptions: if it agreed, so does the session.
     pub(super) async fn after_subscription(
         &self,
         change: Subscription,
@@ -166,12 +153,6 @@ impl Bridge {
             Some(FromServer::Response { answer: Answer::Result(_), .. }) => {
                 self.change(&change).await?;
                 Ok(response)
-            }
-            Some(FromServer::Response { answer: Answer::Error(error), .. })
-                if translate::error_code(error) == Some(METHOD_NOT_FOUND) && self.is_known_modern(&change.server) =>
-            {
-                self.change(&change).await?;
-                Ok(agreed(&change.message))
             }
             _ => Ok(response),
         }
@@ -193,9 +174,6 @@ impl Bridge {
     }
 }
 
-/// `Method not found`.
-const METHOD_NOT_FOUND: i64 = -32601;
-
 /// The answer to a request that was agreed to.
 fn agreed(message: &Message) -> Response<Body> {
     respond::json(StatusCode::OK, legacy::result(message.id().unwrap_or("null"), "{}"))
@@ -214,8 +192,8 @@ impl Asked {
         if uri.len() > MAX_URI {
             return Err(BridgeError::Subscriptions);
         }
-        let (server, session, message) = (Arc::clone(&self.server), session.clone(), self.message.clone());
-        Ok(Some(Subscription { server, session, message, uri: uri.into_owned(), adds }))
+        let (session, message) = (session.clone(), self.message.clone());
+        Ok(Some(Subscription { session, message, uri: uri.into_owned(), adds }))
     }
 }
 

@@ -34,7 +34,6 @@ use crate::secret::Secret;
 use crate::store::SessionState;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
-use crate::upstream::group::Graces;
 use crate::user::UserId;
 
 use super::child::Child;
@@ -160,13 +159,12 @@ impl Running {
         bridge.metrics.ended(end);
         drop(live);
         tracing::info!(stream = self.work.name(), end = end.as_str(), ms = began.elapsed().as_millis(), "stream ended");
-        let server = Arc::clone(&self.work.stream().server);
         let close = async {
-            let upstream = self.work.into_child(end).await.upstream;
+            let child = self.work.into_child(end).await;
             if end == End::UpstreamLeft {
-                upstream.explain();
+                child.upstream.explain();
             }
-            upstream.close(Graces::from(&server.process)).await;
+            child.close().await;
         };
         tokio::select! {
             () = close => {}

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tokio_util::task::TaskTracker;
 
 use super::answer::Answered;
 use super::call::{Call, Purpose};
 use super::child::Child;
 use super::error::BridgeError;
-use super::meet::Met;
+use super::meet::{Greeting, Met, Refusal};
 use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript};
 use super::sse::{Last, Outbox, Stalled};
 use super::{Asked, Bridge};
-use crate::config::{Questions, Server};
-use crate::mcp::era::{Era, Version};
+use crate::config::{Protocol, Questions, Server};
+use crate::mcp::era::Version;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer};
@@ -27,7 +26,6 @@ use crate::mcp::modern::Level;
 use crate::mcp::mrtr;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
-use crate::secret::Secret;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::UserId;
 
@@ -40,7 +38,6 @@ pub(super) struct Talk {
     pub(super) bridge: Arc<Bridge>,
     pub(super) user: UserId,
     pub(super) server: Arc<Server>,
-    pub(super) token: Option<Arc<Secret>>,
     pub(super) call: Call,
     pub(super) child: Child,
     pub(super) outbox: Outbox,
@@ -67,8 +64,6 @@ pub(super) struct Talk {
     pub(super) required: Option<mrtr::InputRequired>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
-    /// Servers before this one that are being ended.
-    pub(super) closing: TaskTracker,
 }
 
 /// How far the work has come.
@@ -93,16 +88,14 @@ impl Talk {
         bridge: &Arc<Bridge>,
         asked: Asked,
         call: Call,
-        (upstream, token): (Upstream, Option<Arc<Secret>>),
+        child: Child,
         (outbox, transcript): (Outbox, Transcript),
     ) -> Self {
         let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(Cow::into_owned));
-        let child = Child::new(bridge, &asked.server, upstream);
         Self {
             bridge: Arc::clone(bridge),
             user: asked.user,
             server: asked.server,
-            token,
             call,
             child,
             outbox,
@@ -118,18 +111,16 @@ impl Talk {
             waits: Arc::default(),
             required: None,
             settled: None,
-            closing: TaskTracker::new(),
         }
     }
 
     /// Works until the answer, or until the client must be asked.
     pub(super) async fn run(&mut self) -> Result<Done, BridgeError> {
         if self.met.is_none() {
-            let within = self.server.process.start_timeout;
-            let met = tokio::time::timeout(within, self.meet()).await.map_err(|_| UpstreamError::StartTimeout)??;
-            match met {
+            let greeting = self.child.greeting(self.call.client());
+            match self.child.meet(&self.call.introduction, greeting).await? {
                 Ok(met) => self.met = Some(met),
-                Err(refusal) => return self.refused(&refusal).await,
+                Err(refusal) => return self.refused(refusal).await,
             }
             if self.is_answered_by_meeting().await? {
                 return Ok(Done::Answered);
@@ -161,10 +152,12 @@ impl Talk {
     }
 
     /// The server refused to meet: for a legacy client's own `initialize` that is the answer.
-    async fn refused(&mut self, refusal: &str) -> Result<Done, BridgeError> {
-        if !matches!(self.call.purpose, Purpose::Initialize(_)) {
-            return Err(UpstreamError::Handshake.into());
-        }
+    async fn refused(&mut self, refusal: Refusal) -> Result<Done, BridgeError> {
+        let refusal = match refusal {
+            Refusal::Said(refusal) if matches!(self.call.purpose, Purpose::Initialize(_)) => refusal,
+            Refusal::Said(_) => return Err(UpstreamError::Handshake.into()),
+            Refusal::Shown(error) => return Err(error.into()),
+        };
         let answered = Answered::ok(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{refusal}}}"#, self.reply_id));
         self.last(answered).await;
         Ok(Done::Answered)
@@ -223,10 +216,14 @@ impl Talk {
             return Ok(Done::Answered);
         }
         loop {
-            let done = match self.hear().await? {
-                Heard::Silence => Some(self.ask_by_result().await?),
-                Heard::Note(note) => self.note(note).await?,
-                Heard::Line(line) => self.line(line).await?,
+            let done = match self.hear().await {
+                Ok(Heard::Silence) => Some(self.ask_by_result().await?),
+                Ok(Heard::Note(note)) => self.note(note).await?,
+                Ok(Heard::Line(line)) => self.line(line).await?,
+                Err(error) => {
+                    self.mend_after(error).await?;
+                    None
+                }
             };
             if let Some(done) = done {
                 return Ok(done);
@@ -270,7 +267,9 @@ impl Talk {
     }
 
     async fn answered(&mut self, line: &Bytes, id: &str, answer: Answer<'_>) -> Result<Option<Done>, BridgeError> {
-        self.relearn(answer);
+        if self.refuses_before_work(answer) && self.mends().await? {
+            return Ok(None);
+        }
         if let (Purpose::Legacy(_), Met::Modern(_), Answer::Result(result)) = (&self.call.purpose, self.met(), answer)
             && let Some(required) = mrtr::InputRequired::parse(result)
         {
@@ -286,18 +285,49 @@ impl Talk {
         Ok(Some(Done::Answered))
     }
 
-    /// A server that was remembered as modern and answers as only a legacy one does is met anew next time.
-    fn relearn(&self, answer: Answer<'_>) {
-        if !matches!(self.met(), Met::Modern(None)) {
-            return;
+    /// A server elsewhere may refuse by a status alone. One that ended instead is not asked again within this request: it
+    /// may have done what it was asked.
+    async fn mend_after(&mut self, error: BridgeError) -> Result<(), BridgeError> {
+        let BridgeError::Upstream(failure) = &error else { return Err(error) };
+        let refuses = matches!(failure, UpstreamError::Status(400..=499) | UpstreamError::NotMcp);
+        if self.is_only_remembered() && matches!(failure, UpstreamError::Ended) {
+            self.child.forget();
         }
-        let doubtful = match answer {
-            Answer::Result(result) => Object::parse(result).is_ok_and(|result| result.get("resultType").is_none()),
-            Answer::Error(error) => matches!(translate::error_code(error), Some(-32602..=-32600)),
-        };
-        if doubtful {
-            self.bridge.eras.learn(self.server.name.as_str(), None);
+        if refuses && self.mends().await? { Ok(()) } else { Err(error) }
+    }
+
+    /// Whether the request was sent anew, because the server, of which it was only remembered that it is modern, refused
+    /// it as one does that wants the handshake first.
+    async fn mends(&mut self) -> Result<bool, BridgeError> {
+        if !self.is_only_remembered() || self.server.protocol == Protocol::Modern {
+            return Ok(false);
         }
+        self.child.forget();
+        match self.child.meet(&self.call.introduction, Greeting::Discover).await {
+            Ok(Ok(met @ Met::Legacy(_))) => self.met = Some(met),
+            Ok(Ok(met @ Met::Modern(_))) => {
+                self.met = Some(met);
+                return Ok(false);
+            }
+            Ok(Err(_)) | Err(_) => return Ok(false),
+        }
+        self.request().await?;
+        Ok(true)
+    }
+
+    /// Whether the server says by this answer that it has not begun to work: the request is malformed to it, of no method
+    /// that it has, or, elsewhere, of no session.
+    fn refuses_before_work(&self, answer: Answer<'_>) -> bool {
+        let Answer::Error(error) = answer else { return false };
+        match translate::error_code(error) {
+            Some(-32602..=-32600) => true,
+            Some(-32000) => matches!(self.child.upstream, Upstream::Http(_)),
+            _ => false,
+        }
+    }
+
+    fn is_only_remembered(&self) -> bool {
+        matches!(self.met, Some(Met::Modern(None)))
     }
 
     /// What a notification is to the client: nothing unless it relates to this request. Source: MCP 2026-07-28,
@@ -337,15 +367,6 @@ impl Talk {
     /// What becomes of questions that must be answered by calling again.
     pub(super) fn policy(&self) -> Questions {
         self.server.questions
-    }
-
-    /// The era of the server, if it is known.
-    pub(super) fn known_era(&self) -> Option<Era> {
-        match self.server.protocol {
-            crate::config::Protocol::Legacy => Some(Era::Legacy),
-            crate::config::Protocol::Modern => Some(Era::Modern),
-            crate::config::Protocol::Auto => self.bridge.eras.of(self.server.name.as_str()),
-        }
     }
 
     /// The version that a legacy client is told, where the server does not choose it.

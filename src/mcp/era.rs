@@ -1,9 +1,6 @@
 //! Protocol revisions and their two eras: *legacy* (a session opened by `initialize`) and *modern* (every request
 //! carries its version in `params._meta`). Source: MCP specification 2026-07-28, basic/versioning.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
-
 /// A revision of the protocol that Tollbridge speaks, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -63,42 +60,6 @@ pub enum Era {
     Legacy,
     /// Without.
     Modern,
-}
-
-/// What has been learned of servers' eras. It belongs to their configuration, not to any user.
-#[derive(Debug, Default)]
-pub struct Eras(BTreeMap<Box<str>, AtomicU8>);
-
-const LEGACY: u8 = 1;
-const MODERN: u8 = 2;
-
-impl Eras {
-    /// Nothing is known yet of the servers of these names.
-    pub fn unknown<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        Self(names.map(|name| (name.into(), AtomicU8::new(0))).collect())
-    }
-
-    /// The era of a server, if it is known.
-    #[must_use]
-    pub fn of(&self, name: &str) -> Option<Era> {
-        match self.0.get(name)?.load(Ordering::Relaxed) {
-            LEGACY => Some(Era::Legacy),
-            MODERN => Some(Era::Modern),
-            _ => None,
-        }
-    }
-
-    /// Remembers the era of a server, or forgets it.
-    pub fn learn(&self, name: &str, era: Option<Era>) {
-        if let Some(known) = self.0.get(name) {
-            let value = match era {
-                None => 0,
-                Some(Era::Legacy) => LEGACY,
-                Some(Era::Modern) => MODERN,
-            };
-            known.store(value, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Whether a version name, known or not, is of the modern era: a date not before the first modern revision.

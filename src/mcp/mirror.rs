@@ -2,7 +2,6 @@
 //! Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,23 +26,6 @@ pub struct Mirrored {
 #[derive(Debug, Default)]
 pub struct Tools(HashMap<String, Vec<Mirrored>>);
 
-/// What has been learned of servers' tools. It belongs to their configuration, not to any user.
-#[derive(Debug, Default)]
-pub struct Mirrors(RwLock<HashMap<Box<str>, Arc<Tools>>>);
-
-impl Mirrors {
-    /// The tools of a server, if they are known.
-    #[must_use]
-    pub fn of(&self, server: &str) -> Option<Arc<Tools>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
-    }
-
-    /// Remembers the tools of a server.
-    pub fn learn(&self, server: &str, tools: Arc<Tools>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(server.into(), tools);
-    }
-}
-
 impl Tools {
     /// Adds the tools of one page, the result of a `tools/list` as written, and returns where the next page begins.
     pub fn add_page(&mut self, result: &str) -> Option<String> {
@@ -55,6 +37,19 @@ impl Tools {
             self.0.insert(name.into_owned(), tool.get("inputSchema").map(mirrored).unwrap_or_default());
         }
         page.get_string("nextCursor").map(std::borrow::Cow::into_owned)
+    }
+
+    /// What they take in memory, in bytes, to the nearest allocation.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let key = |key: &String| size_of::<String>() + key.capacity();
+        let parameter = |mirrored: &Mirrored| {
+            size_of::<Mirrored>() + mirrored.header.as_str().len() + mirrored.path.iter().map(key).sum::<usize>()
+        };
+        let tool = |(name, wanted): (&String, &Vec<Mirrored>)| {
+            key(name) + size_of::<Vec<Mirrored>>() + wanted.iter().map(parameter).sum::<usize>()
+        };
+        self.0.iter().map(tool).sum()
     }
 
     /// The mirrored parameters of a tool; `None` if there is no such tool.

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::era::Version;
+use super::era::{Era, Version};
 use super::json::{self, Object};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
@@ -28,6 +28,8 @@ pub struct Session {
     pub client_info: String,
     /// The client's capabilities as written.
     pub capabilities: String,
+    /// The era of the server when it answered `initialize`.
+    pub era: Era,
     /// What tells this session from every other.
     pub nonce: String,
     /// When it ends.
@@ -52,6 +54,9 @@ struct Sealed<'a> {
     c: &'a RawValue,
     n: &'a str,
     e: u64,
+    /// Whether the server is modern.
+    #[serde(default)]
+    m: bool,
 }
 
 /// The client says too much of itself for a session id.
@@ -79,7 +84,14 @@ impl Session {
     fn seal_with(&self, keyring: &Keyring, owner: Owner<'_>, capabilities: &str) -> String {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("kept only if it is JSON");
         let (i, c) = (raw(&self.client_info), raw(capabilities));
-        let sealed = Sealed { v: self.version.as_str(), i: &i, c: &c, n: &self.nonce, e: self.expires.0 };
+        let sealed = Sealed {
+            v: self.version.as_str(),
+            i: &i,
+            c: &c,
+            n: &self.nonce,
+            e: self.expires.0,
+            m: self.era == Era::Modern,
+        };
         let plain = serde_json::to_vec(&sealed).expect("plain fields serialize");
         keyring.seal_text(place(&parts(owner)), &plain)
     }
@@ -96,6 +108,7 @@ impl Session {
             version: Version::parse(sealed.v)?,
             client_info: sealed.i.get().to_owned(),
             capabilities: sealed.c.get().to_owned(),
+            era: if sealed.m { Era::Modern } else { Era::Legacy },
             nonce: sealed.n.to_owned(),
             expires: UnixTime(sealed.e),
         };
@@ -140,6 +153,7 @@ mod tests {
             version: Version::V2025_11_25,
             client_info: brief_client_info(Some(r#"{"name":"n","version":"1","icons":[1]}"#)),
             capabilities: capabilities.to_owned(),
+            era: Era::Modern,
             nonce: "abc".into(),
             expires: UnixTime(100),
         }
@@ -156,6 +170,7 @@ mod tests {
         let opened = Session::open(&keyring, owner, &id, UnixTime(99)).unwrap();
         assert_eq!(opened.capabilities, r#"{"roots":{}}"#);
         assert_eq!(opened.client_info, r#"{"name":"n","version":"1"}"#);
+        assert_eq!(opened.era, Era::Modern);
         assert!(Session::open(&keyring, owner, &id, UnixTime(100)).is_none());
         assert!(Session::open(&keyring, Owner { user: &bob, ..owner }, &id, UnixTime(1)).is_none());
         assert!(Session::open(&keyring, Owner { server: &two, ..owner }, &id, UnixTime(1)).is_none());

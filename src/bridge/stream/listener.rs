@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
-use crate::bridge::meet::Met;
+use crate::bridge::meet::{For, Met};
 use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, listener_key};
 use crate::bridge::sse::way_back;
@@ -68,7 +68,7 @@ impl Bridge {
         let mailbox = self.claim(&session, &state).await?;
         // What was set after the first look and before the claim was told to nobody.
         let state = self.alive(self.store.session_state(&session.nonce).await)?;
-        let child = Child::staying(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &user, &server, token)?;
         let lifetime = self.remaining(&session);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
@@ -103,7 +103,7 @@ impl Listener {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
         let capabilities = without_tasks(&self.session.capabilities);
         let client = introduction(&self.session, capabilities);
-        let met = self.stream.child.meet(&client).await?;
+        let met = self.stream.child.meet_to_listen(&client, For::Session(&self.session)).await?;
         match &met {
             Met::Legacy(initialized) => self.replay(initialized)?,
             Met::Modern(_) => self.ask_to_listen(),

@@ -20,7 +20,7 @@ use crate::bridge::sse::way_back;
 use crate::bridge::talk::{one_line, text};
 use crate::bridge::{Bridge, Connection, read};
 use crate::keyring::{Keyring, Place, Purpose};
-use crate::mcp::era::{Era, Version};
+use crate::mcp::era::Version;
 use crate::mcp::json::Object;
 use crate::mcp::legacy::Introduction;
 use crate::mcp::message::FromServer;
@@ -29,7 +29,7 @@ use crate::mcp::mirror::Tools;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::Upstream;
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::staying(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &user, &server, token)?;
         let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
@@ -183,10 +183,9 @@ impl Pipe {
             capabilities: "{}".into(),
         };
         let child = &mut self.stream.child;
-        if child.era(&nobody).await? == Era::Modern {
-            let discovered = child.discover(&nobody).await?.ok_or(UpstreamError::Handshake)?;
+        if let Some(discovered) = child.discovered(&nobody).await? {
             self.translator = Some(Translator::new(discovered));
-            let known = child.bridge.mirrors.of(child.server.name.as_str());
+            let known = child.bridge.learned.tools(child.whose);
             if matches!(child.upstream, Upstream::Http(_)) {
                 self.tools = match known {
                     Some(tools) => tools,

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use super::{Child, Heard, Stream, Work};
 use crate::bridge::call::Call;
 use crate::bridge::error::BridgeError;
-use crate::bridge::meet::Met;
+use crate::bridge::meet::{For, Met};
 use crate::bridge::sse::{Last, way_back};
 use crate::bridge::talk::{one_line, text};
 use crate::bridge::{Asked, Bridge, Connection};
@@ -139,7 +139,7 @@ impl Bridge {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let child = Child::staying(self, &server, self.open_for(&server, token)?);
+        let child = Child::staying(self, &user, &server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
         let form = self.form(&call);
@@ -154,7 +154,7 @@ impl Bridge {
 
 impl Subscription {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
-        match self.stream.child.meet(&self.call.introduction).await? {
+        match self.stream.child.meet_to_listen(&self.call.introduction, For::Modern).await? {
             Met::Legacy(initialized) => {
                 self.agree(&initialized).await?;
                 self.acknowledge().await?;
