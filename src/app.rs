@@ -99,7 +99,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone(), dropped));
     // A store may be long in answering, and nothing has been started yet.
     let (store, keyring) = tokio::select! {
-        opened = store(&config) => opened?,
+        opened = store(&config, &metrics) => opened?,
         () = signals.next() => return Ok(()),
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
@@ -150,17 +150,19 @@ pub async fn run(
 
 /// The token store and the keys that seal; where none is configured the keys are made up, and sessions and what is kept
 /// of them end with the process.
-async fn store(config: &Config) -> Result<(Arc<TokenStore>, Arc<Keyring>), StartError> {
+async fn store(config: &Config, metrics: &Metrics) -> Result<(Arc<TokenStore>, Arc<Keyring>), StartError> {
     let Some(settings) = &config.token_store else {
         let keyring = Arc::new(Keyring::ephemeral());
-        return Ok((Arc::new(TokenStore::in_memory(Arc::clone(&keyring), Clock::System)?), keyring));
+        let store = TokenStore::in_memory(Arc::clone(&keyring), Clock::System)?;
+        return Ok((Arc::new(store.counted(metrics)), keyring));
     };
     let keyring = Arc::new(Keyring::load(&settings.keys).map_err(SetupError::from)?);
-    let store = TokenStore::open(&settings.kind, Arc::clone(&keyring), Clock::System)?;
+    let store = TokenStore::open(&settings.kind, Arc::clone(&keyring), Clock::System)?.counted(metrics);
     match store.check_policy().await {
         Ok(notices) => notices.iter().for_each(|notice| tracing::warn!(%notice, "token store")),
-        Err(error @ StoreError::Evicts(_)) => return Err(StartError::Policy(error)),
-        Err(error) => tracing::warn!(%error, "the token store does not answer yet"),
+        // A failover may still make a master of it.
+        Err(error @ StoreError::Replica) => tracing::warn!(%error, "the token store cannot be used yet"),
+        Err(error) => return Err(StartError::Policy(error)),
     }
     Ok((Arc::new(store), keyring))
 }
@@ -220,8 +222,8 @@ impl AdminListener {
                 tracing::warn!("not ready: containers of requests that have ended are still there");
                 return false;
             }
-            let checked = store.check().await;
-            checked.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
+            let checked = async { store.check().await.and(store.check_writes().await) };
+            checked.await.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
         };
         let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
         loop {

@@ -1,8 +1,15 @@
-//! The time of day, injected: expiry is decided against a [`Clock`], so that a test can say what time it is.
+//! The time of day, injected: expiry is decided against a [`Clock`], so that a test can say what time it is. And how
+//! long to wait for somebody else's answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+
+/// In how many parts [`within`] waits.
+const PARTS: u32 = 10;
 
 /// Seconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,5 +36,47 @@ impl Clock {
             }
             Self::Fixed(seconds) => UnixTime(seconds.load(Ordering::Relaxed)),
         }
+    }
+}
+
+/// What `work` answers within `duration`, or nothing. What counts is time in which this process runs: it waits in parts,
+/// and one that a busy machine draws out is still one. After each part what has arrived meanwhile is read, so that an
+/// answer that is there is not taken for silence.
+pub async fn within<T>(duration: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    for _ in 0..PARTS {
+        if let Ok(answer) = timeout(duration / PARTS, &mut work).await {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance, sleep};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_when_its_time_is_over() {
+        let start = Instant::now();
+        assert_eq!(within(SECOND, std::future::pending::<()>()).await, None);
+        assert_eq!(start.elapsed().as_secs(), 1);
+        assert_eq!(within(SECOND, sleep(SECOND / 2)).await, Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_process_does_not_run_is_not_silence() {
+        // Each step of the work is there at once, but the process is late for it.
+        let work = async {
+            for _ in 0..3 {
+                advance(2 * SECOND).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        assert_eq!(within(SECOND, work).await, Some(()));
     }
 }

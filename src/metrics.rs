@@ -77,6 +77,10 @@ pub struct Metrics {
     pub junk_lines: Counter,
     /// Operations of the token store that failed.
     pub store_failures: Counter,
+    /// Answers of the token store that belonged to no question, or could not have been written by us.
+    pub store_desyncs: Counter,
+    /// 1 while the token store refuses writes, as the last check of readiness saw it.
+    pub store_refuses_writes: Gauge,
     ends: [Counter; End::ALL.len()],
     refusals: [Counter; REFUSALS.len()],
     refused_otherwise: Counter,
@@ -109,6 +113,8 @@ impl Metrics {
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
             junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
+            store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no question"),
+            store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
             refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),
             refused_otherwise: refused.get_or_create_owned(&[("status", "other")]),
@@ -192,6 +198,8 @@ mod tests {
             "tollbridge_spawn_failures_total",
             "tollbridge_junk_lines_total",
             "tollbridge_store_failures_total",
+            "tollbridge_store_desyncs_total",
+            "tollbridge_store_refuses_writes",
             "tollbridge_orphans_killed_total",
             "tollbridge_log_lines_dropped_total",
             "tollbridge_servers_overdue_total",

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, UnixTime};
 use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
 use crate::keyring::{KeyError, Keyring, OpenError, RootKey, is_foreign};
+use crate::metrics::{Gauge, Metrics};
 use crate::secret::Secret;
 use crate::user::UserId;
 
@@ -23,7 +24,7 @@ use embedded::Embedded;
 use record::Names;
 use session::Fields;
 
-pub(crate) use self::redis::{Link, Message, RECONNECT};
+pub(crate) use self::redis::{Link, Message, Question, RECONNECT};
 pub use error::{Notice, SetupError, StoreError};
 pub use session::{MAX_SUBSCRIPTIONS, MAX_URI, SessionState};
 
@@ -33,6 +34,8 @@ pub struct TokenStore {
     keyring: Arc<Keyring>,
     clock: Clock,
     backend: Backend,
+    /// 1 while it refuses writes.
+    refuses_writes: Gauge,
 }
 
 /// What holds the records. It sees names and sealed bytes only.
@@ -137,7 +140,7 @@ impl TokenStore {
             }
             TokenStoreKind::Embedded { path, timeout } => Backend::Embedded(Embedded::open(path, *timeout)?),
         };
-        Ok(Self { keyring, clock, backend })
+        Ok(Self { keyring, clock, backend, refuses_writes: Gauge::default() })
     }
 
     /// [`TokenStore::open`] with the key ring of the same configuration.
@@ -154,7 +157,18 @@ impl TokenStore {
     /// # Errors
     /// The system gives no thread or no memory.
     pub fn in_memory(keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
-        Ok(Self { keyring, clock, backend: Backend::Embedded(Embedded::in_memory()?) })
+        let backend = Backend::Embedded(Embedded::in_memory()?);
+        Ok(Self { keyring, clock, backend, refuses_writes: Gauge::default() })
+    }
+
+    /// The same store, which shows in `metrics` what an operator should watch of it.
+    #[must_use]
+    pub fn counted(mut self, metrics: &Metrics) -> Self {
+        self.refuses_writes = metrics.store_refuses_writes.clone();
+        if let Backend::Redis(redis) = &mut self.backend {
+            redis.count_desyncs(metrics.store_desyncs.clone());
+        }
+        self
     }
 
     /// The token of `user` for `server`, within the time that a question may take.
@@ -261,20 +275,34 @@ impl TokenStore {
     /// the start and for readiness.
     ///
     /// # Errors
-    /// It does not, it was not, or it would evict tokens.
+    /// It does not, it was not, or it is none to trust with tokens.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.verify().await?;
         match &self.backend {
-            Backend::Redis(redis) => redis.check_eviction().await,
+            Backend::Redis(redis) => redis.check_standing().await,
             Backend::Embedded(_) => Ok(()),
         }
+    }
+
+    /// Whether the store takes writes now: writes something that says nothing.
+    ///
+    /// # Errors
+    /// It does not, or could not be asked.
+    pub async fn check_writes(&self) -> Result<(), StoreError> {
+        let written = match &self.backend {
+            Backend::Redis(redis) => redis.try_write().await,
+            Backend::Embedded(embedded) => embedded.try_write().await,
+        };
+        let refused = matches!(written, Err(StoreError::Refused(_) | StoreError::Database(_)));
+        self.refuses_writes.set(i64::from(refused));
+        written
     }
 
     /// What an operator should hear when the bridge starts: that the store forgets when it restarts, or could not be
     /// asked about it. A store that is down is no error here.
     ///
     /// # Errors
-    /// [`StoreError::Evicts`]: the store throws records away when memory is short, so the bridge must not start.
+    /// [`StoreError::is_misfit`]: it answers, and is none to trust with tokens.
     pub async fn check_policy(&self) -> Result<Vec<Notice>, StoreError> {
         match &self.backend {
             Backend::Redis(redis) => redis.check_policy().await,

@@ -6,8 +6,12 @@
 mod embedded_files;
 #[path = "store/home.rs"]
 mod home;
+#[path = "store/proxy.rs"]
+mod proxy;
 #[path = "store/redis_outage.rs"]
 mod redis_outage;
+#[path = "store/redis_path.rs"]
+mod redis_path;
 #[path = "store/redis_server.rs"]
 mod redis_server;
 #[path = "store/redis_tls.rs"]

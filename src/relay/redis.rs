@@ -19,16 +19,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::local::Local;
 use super::wire::{Body, Frame, Part};
 use super::{NodeId, NotDelivered};
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
-use crate::store::{Link, SetupError, StoreError};
+use crate::store::{Link, Question, SetupError, StoreError};
 
 /// The longest part of a message, bytes.
 const PART: usize = 256 << 10;
@@ -161,14 +161,14 @@ impl Peers {
                 }
             }
         };
-        timeout(self.deadline, work).await.unwrap_or(Err(NotDelivered::Failed))
+        within(self.deadline, work).await.unwrap_or(Err(NotDelivered::Failed))
     }
 
     /// Publishes a frame and answers how many heard it.
     async fn publish(&self, channel: &str, frame: Frame<'_>) -> Result<u64, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("PUBLISH").arg(channel).arg(frame.seal(&self.keyring, channel));
-        self.link.ask(&pipe, |[receivers]: [u64; 1]| Ok(receivers)).await
+        let mut question = Question::new();
+        question.cmd("PUBLISH").arg(channel).arg(frame.seal(&self.keyring, channel));
+        self.link.ask(&question, |[receivers]: [u64; 1]| Ok(receivers)).await
     }
 
     /// Waits until a receipt could be heard.

@@ -143,6 +143,17 @@ impl Embedded {
         self.reader.run(self.write, read).await
     }
 
+    /// Writes what says nothing: a number in its header once more, which takes what any write takes.
+    pub(super) async fn try_write(&self) -> Result<(), StoreError> {
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            transaction.pragma_update(None, "user_version", version)?;
+            Ok(transaction.commit()?)
+        };
+        self.writer.run(self.write, write).await
+    }
+
     /// What `verify` says to the proofs of the keys that wrote here.
     pub(super) async fn verify<T>(
         &self,
@@ -208,6 +219,20 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_takes_no_writes_says_so_and_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&home.path().join("data"), TokenStoreKind::TIMEOUT).unwrap();
+        store.try_write().await.unwrap();
+        let read_only =
+            |only: bool| move |connection: &mut Connection| Ok(connection.pragma_update(None, "query_only", only)?);
+        store.writer.run(WRITE, read_only(true)).await.unwrap();
+        assert_eq!(store.try_write().await, Err(StoreError::Database("it is read-only")));
+        assert_eq!(store.verify(Ok).await, Ok(Vec::new()));
+        store.writer.run(WRITE, read_only(false)).await.unwrap();
+        store.try_write().await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_lookup_waits_for_those_before_it_as_long_as_it_may() {

@@ -14,11 +14,14 @@ pub enum StoreError {
     /// No answer in time, or too many questions at once.
     #[error("the token store did not answer in time")]
     Timeout,
+    /// The way to the store is not safe: TLS failed.
+    #[error("the TLS certificate or handshake of the token store is not good")]
+    Tls,
     /// The store wants another user or password.
     #[error("the token store refused the login")]
     Login,
     /// The store said no, with this code of its own (`READONLY`, `LOADING`, `OOM`, …).
-    #[error("the token store refused the command ({0})")]
+    #[error("the token store refused the command ({0}{hint})", hint = hint(.0))]
     Refused(Box<str>),
     /// The answer is not of the kind that was asked for.
     #[error("the token store gave an answer that does not fit the question")]
@@ -32,6 +35,15 @@ pub enum StoreError {
     /// The store throws records away when memory is short; this is its `maxmemory-policy`.
     #[error("the token store may evict tokens (maxmemory-policy {0}); set maxmemory-policy noeviction")]
     Evicts(Box<str>),
+    /// The Redis is a replica: what was deleted elsewhere may still be there.
+    #[error("the token store is a replica, which may hold what was deleted; give the address of its master")]
+    Replica,
+    /// The Redis is a node of a cluster.
+    #[error("the token store is a node of a Redis Cluster, which is not supported; give the address of a single Redis")]
+    Cluster,
+    /// What answers is a Sentinel.
+    #[error("the address is a Sentinel's, which stores nothing; give the address of the master that it watches")]
+    Sentinel,
     /// The database file is damaged.
     #[error("the token database is damaged")]
     Corrupt,
@@ -47,6 +59,7 @@ impl StoreError {
         match self {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
             Self::Login => "login",
             Self::Refused(_) => "refused",
             Self::Shape => "shape",
@@ -55,9 +68,18 @@ impl StoreError {
             Self::Sealed(OpenError::Tampered) => "tampered",
             Self::Newer => "newer",
             Self::Evicts(_) => "evicts",
+            Self::Replica => "replica",
+            Self::Cluster => "cluster",
+            Self::Sentinel => "sentinel",
             Self::Corrupt => "corrupt",
             Self::Database(_) => "database",
         }
+    }
+
+    /// Whether the store answers but is none to trust with tokens.
+    #[must_use]
+    pub fn is_misfit(&self) -> bool {
+        matches!(self, Self::Evicts(_) | Self::Replica | Self::Cluster | Self::Sentinel)
     }
 
     /// Whether this may be another question's answer, so that nothing from the same connection can be trusted.
@@ -66,14 +88,32 @@ impl StoreError {
             Self::Shape | Self::Sealed(OpenError::Format | OpenError::Tampered) => true,
             Self::Unreachable
             | Self::Timeout
+            | Self::Tls
             | Self::Login
             | Self::Refused(_)
             | Self::Sealed(OpenError::UnknownKey)
             | Self::Newer
             | Self::Evicts(_)
+            | Self::Replica
+            | Self::Cluster
+            | Self::Sentinel
             | Self::Corrupt
             | Self::Database(_) => false,
         }
+    }
+}
+
+/// What to do about a refusal with this code.
+fn hint(code: &str) -> &'static str {
+    match code {
+        "OOM" => ": it is full; raise maxmemory",
+        "READONLY" => ": it is a replica; give the address of its master",
+        "MISCONF" => ": it cannot save to its disk, and takes no writes until it can",
+        "NOREPLICAS" => ": too few replicas follow it for min-replicas-to-write",
+        "LOADING" => ": it is still reading its data",
+        "NOAUTH" => ": it wants a password",
+        "NOPERM" => ": its ACL keeps a command or a key from this user",
+        _ => "",
     }
 }
 

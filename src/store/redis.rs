@@ -7,23 +7,26 @@ mod policy;
 mod session;
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use redis::{Pipeline, Value, from_redis_value};
+use redis::{Value, from_redis_value};
 
 use super::record::Names;
 use super::session::Fields;
 use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
+use crate::metrics::Counter;
 use crate::secret::Secret;
 
-pub(crate) use link::{Link, Message, RECONNECT};
+pub(crate) use link::{Link, Message, Question, RECONNECT};
 
 /// The field that says whose hash it is; no server's name starts so.
 const OWNER: &str = "@owner";
 /// Keys per step of a listing.
 const SCAN: usize = 200;
+
+/// How long what was written for a try is kept.
+const TRIED: Duration = Duration::from_mins(1);
 
 /// The record of `ARGV[1]` in the first of the keys that has one: at one moment, so that a record that is moved from
 /// name to name is not missed under both.
@@ -51,14 +54,12 @@ const EVEN_WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 pub(super) struct Redis {
     link: Link,
     prefix: Box<str>,
-    /// Whether the eviction policy was seen and is a good one.
-    policy_seen: AtomicBool,
 }
 
 impl Redis {
     /// The store at `url`, where a question may take `timeout`; nothing is sent yet.
     pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration) -> Result<Self, SetupError> {
-        Ok(Self { link: Link::open(url, timeout)?, prefix: prefix.into(), policy_seen: AtomicBool::new(false) })
+        Ok(Self { link: Link::open(url, timeout)?, prefix: prefix.into() })
     }
 
     /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
@@ -69,11 +70,11 @@ impl Redis {
         session: Option<&Names>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut pipe = redis::pipe();
-        self.ask_for_record(&mut pipe, names, server);
-        pipe.cmd("HGETALL").arg(self.proofs());
+        let mut question = Question::new();
+        self.ask_for_record(&mut question, names, server);
+        question.cmd("HGETALL").arg(self.proofs());
         if let Some(session) = session {
-            self.ask_of_session(&mut pipe, session);
+            self.ask_of_session(&mut question, session);
         }
         let read = |mut answers: Vec<Value>| {
             let shape = |_| StoreError::Shape;
@@ -82,7 +83,7 @@ impl Redis {
             let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
             read(Found { record, proofs, session: session.concat() })
         };
-        self.link.ask(&pipe, read).await
+        self.link.ask(&question, read).await
     }
 
     /// Writes a record and its owner under the active name, and clears the older ones, all at once.
@@ -90,11 +91,11 @@ impl Redis {
         let (key, proof) = &write.proof;
         let keys = [self.proofs()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
         let ask = async |flags: &str| {
-            let mut pipe = redis::pipe();
+            let mut question = Question::new();
             let script = [flags, REMOVE, PUT].concat();
-            pipe.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
-            pipe.arg(key).arg(proof).arg(&write.owner).arg(&write.record);
-            self.link.ask(&pipe, |[_saved]: [bool; 1]| Ok(())).await
+            question.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+            question.arg(key).arg(proof).arg(&write.owner).arg(&write.record);
+            self.link.ask(&question, |[_saved]: [bool; 1]| Ok(())).await
         };
         match ask(EVEN_WHEN_FULL).await {
             Err(StoreError::Refused(code)) if *code == *"ERR" => ask("").await,
@@ -104,10 +105,10 @@ impl Redis {
 
     /// Removes the record for `server` under every name; whether there was one.
     pub(super) async fn delete(&self, names: &Names, server: &ServerName) -> Result<bool, StoreError> {
-        let mut pipe = redis::pipe();
+        let mut question = Question::new();
         let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
-        pipe.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
-        self.link.ask(&pipe, |[removed]: [u64; 1]| Ok(removed > 0)).await
+        question.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+        self.link.ask(&question, |[removed]: [u64; 1]| Ok(removed > 0)).await
     }
 
     /// The records under `names`, or all of them.
@@ -120,10 +121,10 @@ impl Redis {
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            let mut pipe = redis::pipe();
-            pipe.cmd("SCAN").arg(cursor).arg("MATCH").arg(format!("{}*{after}", escape(&before)));
-            pipe.arg("COUNT").arg(SCAN).arg("TYPE").arg("hash");
-            let [(next, keys)]: [(u64, Vec<String>); 1] = self.link.ask(&pipe, Ok).await?;
+            let mut question = Question::new();
+            question.cmd("SCAN").arg(cursor).arg("MATCH").arg(format!("{}*{after}", escape(&before)));
+            question.arg("COUNT").arg(SCAN).arg("TYPE").arg("hash");
+            let [(next, keys)]: [(u64, Vec<String>); 1] = self.link.ask(&question, Ok).await?;
             let names = keys.iter().filter_map(|key| key.strip_prefix(&before)?.strip_suffix(after));
             // A scan may name a key twice.
             let names: Vec<String> = names.map(str::to_owned).filter(|name| seen.insert(name.clone())).collect();
@@ -140,9 +141,22 @@ impl Redis {
         &self,
         verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("HGETALL").arg(self.proofs());
-        self.link.ask(&pipe, |[proofs]: [Proofs; 1]| verify(proofs)).await
+        let mut question = Question::new();
+        question.cmd("HGETALL").arg(self.proofs());
+        self.link.ask(&question, |[proofs]: [Proofs; 1]| verify(proofs)).await
+    }
+
+    /// Writes what says nothing and is gone soon.
+    pub(super) async fn try_write(&self) -> Result<(), StoreError> {
+        let mut question = Question::new();
+        let key = format!("{}:ready", self.prefix);
+        question.cmd("HSET").arg(&key).arg("written").arg(1).ignore();
+        question.cmd("PEXPIRE").arg(&key).arg(TRIED.as_millis()).ignore();
+        self.link.ask(&question, |()| Ok(())).await
+    }
+
+    pub(super) fn count_desyncs(&mut self, counter: Counter) {
+        self.link.count_desyncs(counter);
     }
 
     pub(super) fn desyncs(&self) -> u64 {
@@ -153,12 +167,12 @@ impl Redis {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipe = redis::pipe();
+        let mut question = Question::new();
         for name in &names {
-            pipe.cmd("HGETALL").arg(self.tokens(name));
+            question.cmd("HGETALL").arg(self.tokens(name));
         }
         self.link
-            .ask(&pipe, |hashes: Vec<Vec<(String, Vec<u8>)>>| {
+            .ask(&question, |hashes: Vec<Vec<(String, Vec<u8>)>>| {
                 let rows = names.into_iter().zip(hashes).map(|(name, mut records)| {
                     let owner =
                         records.iter().position(|(field, _)| field == OWNER).map(|at| records.swap_remove(at).1);
@@ -170,12 +184,12 @@ impl Redis {
     }
 
     /// Adds the question whose answer is the record for `server` under the first of `names` that has one.
-    fn ask_for_record(&self, pipe: &mut Pipeline, names: &Names, server: &ServerName) {
+    fn ask_for_record(&self, question: &mut Question, names: &Names, server: &ServerName) {
         if names.older().is_empty() {
-            pipe.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
+            question.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
         } else {
             let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
-            pipe.cmd("EVAL").arg(READ).arg(keys.len()).arg(keys).arg(server.as_str());
+            question.cmd("EVAL").arg(READ).arg(keys.len()).arg(keys).arg(server.as_str());
         }
     }
 

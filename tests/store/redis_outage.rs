@@ -144,6 +144,8 @@ async fn a_full_redis_goes_on_answering_and_takes_tokens_and_deletions() {
     assert_eq!(redis.raw::<()>(&["SET", "other", "x"]).unwrap_err().code(), Some("OOM"), "the test does not fill it");
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
     assert_eq!(look(&store, &user("bob"), "notion").await, Seen::Absent);
+    assert_eq!(store.check().await, Ok(()));
+    assert_eq!(store.check_writes().await, Err(StoreError::Refused("OOM".into())));
     // What sessions took is no reason to make anybody wait who saves a token.
     store.set(&alice, &notion, &secret("ntn_2")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_2"));
@@ -152,6 +154,8 @@ async fn a_full_redis_goes_on_answering_and_takes_tokens_and_deletions() {
     }
     assert_eq!(look(&store, &alice, "notion").await, Seen::Absent);
     assert_eq!(look(&store, &alice, "linear").await, Seen::Absent);
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    assert_eq!(store.check_writes().await, Ok(()));
 }
 
 #[tokio::test]
@@ -167,7 +171,7 @@ async fn a_redis_that_forgets_is_warned_of() {
 async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
     let redis = RedisServer::start(&[]);
     let rules = "ACL SETUSER bridge on >hunter2 resetkeys ~toll* resetchannels -@all \
-        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +pexpire +scan";
+        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +pexpire +scan +ping";
     redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
     let store = open(redis.tcp_url().replace("redis://", "redis://bridge:hunter2@"), &[key("k1")]);
     let alice = user("alice");

@@ -75,6 +75,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Its TCP port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it keeps its files.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()

@@ -48,7 +48,7 @@ async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it(
         |url| TokenStore::open(&redis_kind(url), Arc::new(ring(std::slice::from_ref(&key))), Clock::System).unwrap();
 
     let untrusted = open(format!("rediss://localhost:{port}/"));
-    assert_eq!(look(&untrusted, &user("other"), "s0").await, Seen::Failed(StoreError::Unreachable));
+    assert_eq!(look(&untrusted, &user("other"), "s0").await, Seen::Failed(StoreError::Tls));
     let trust = [("SSL_CERT_FILE", Path::new(&ca))];
     second_process(&redis_kind(format!("rediss://localhost:{port}/")), &key.1, &trust).await.unwrap();
     assert_eq!(look(&open(redis.socket_url()), &user("other"), "s0").await, found("other"));

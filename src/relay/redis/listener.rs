@@ -12,7 +12,7 @@ use crate::relay::heard::{Heard, is_of_now};
 use crate::relay::local::Local;
 use crate::relay::wire::{self, Body, Frame};
 use crate::relay::{NodeId, NotDelivered};
-use crate::store::{Message, RECONNECT, StoreError};
+use crate::store::{Message, Question, RECONNECT, StoreError};
 
 /// A connection that lasted as long was a good one.
 const GOOD: Duration = Duration::from_secs(1);
@@ -118,14 +118,14 @@ impl Ear<'_> {
 pub(super) async fn send_receipts(peers: Arc<Peers>, mut receipts: mpsc::Receiver<Receipt>) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while receipts.recv_many(&mut batch, TOGETHER).await > 0 {
-        let mut pipe = redis::pipe();
+        let mut question = Question::new();
         for Receipt { to, of, verdict } in batch.drain(..) {
             let channel = peers.channel_of(to);
             let body = Body::Receipt { of, verdict };
             let frame = Frame { from: peers.node, number: peers.next_number(), body };
-            pipe.cmd("PUBLISH").arg(&channel).arg(frame.seal(&peers.keyring, &channel));
+            question.cmd("PUBLISH").arg(&channel).arg(frame.seal(&peers.keyring, &channel));
         }
-        if let Err(error) = peers.link.ask(&pipe, |_: Vec<Value>| Ok(())).await {
+        if let Err(error) = peers.link.ask(&question, |_: Vec<Value>| Ok(())).await {
             tracing::warn!(%error, "the relay could not send receipts");
         }
     }

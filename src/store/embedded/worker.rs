@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
+use crate::clock::within;
 use crate::store::StoreError;
 
 /// Questions that may wait for the thread; more wait to get in line, within their deadlines.
@@ -50,6 +50,6 @@ impl Worker {
             self.jobs.send(job).await.map_err(|_| StoreError::Unreachable)?;
             answer.await.map_err(|_| StoreError::Unreachable)?
         };
-        timeout(deadline, work).await.unwrap_or(Err(StoreError::Timeout))
+        within(deadline, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 }

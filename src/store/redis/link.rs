@@ -2,30 +2,35 @@
 //!
 //! Whoever needs Redis for something of its own opens a link of its own, so that none waits behind another's commands.
 
+mod connection;
+mod question;
+mod retries;
+mod standing;
 mod subscription;
+mod trouble;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2};
-use redis::{
-    Client, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
-};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use redis::{Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
+use crate::clock::within;
+use crate::metrics::Counter;
 use crate::secret::Secret;
 use crate::store::{SetupError, StoreError};
+use connection::Connection;
+use retries::Retries;
 
+pub(crate) use question::Question;
+pub(crate) use standing::field;
 pub(crate) use subscription::Message;
 
-/// Between attempts to connect: back soon after an outage, without hammering.
+/// Between attempts to connect, the shortest and the longest: back soon after an outage, without hammering.
 pub(crate) const RECONNECT: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
-/// Before the one retry of a command whose connection was lost.
-const RETRY: Duration = Duration::from_millis(10);
 /// How long a silent peer is waited for at least before it is taken to have vanished: a packet may be lost, and Redis
 /// may be busy.
 const VANISHED: Duration = Duration::from_secs(1);
@@ -34,21 +39,23 @@ const KEEPALIVE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(5
 /// Questions at once on the one connection; more wait, as part of their time.
 const IN_FLIGHT: usize = 256;
 
-/// One multiplexed connection, made when it is first used and made anew when it is lost.
+/// One multiplexed connection, made when it is first used and made anew when it is lost, silent or spoiled.
 pub(crate) struct Link {
     client: Client,
     /// A question, with everything it waits for.
     timeout: Duration,
-    connection: RwLock<Numbered>,
+    attempt: RwLock<Arc<Attempt>>,
     in_flight: Semaphore,
-    desyncs: AtomicU64,
+    retries: Retries,
+    desyncs: Counter,
 }
 
-/// The connection in use. A new number is a new connection, so that of many who saw the same one fail, one replaces it.
-#[derive(Clone)]
-struct Numbered {
-    number: u64,
-    manager: ConnectionManager,
+/// One attempt to connect, which all who need it share, and what became of it.
+struct Attempt {
+    /// How many attempts in a row led to nothing.
+    failures: u32,
+    not_before: Instant,
+    made: OnceCell<Result<Connection, StoreError>>,
 }
 
 impl Link {
@@ -71,73 +78,128 @@ impl Link {
         let client = Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
             .map_err(|_| SetupError::Url("a part of it is malformed"))?;
         Ok(Self {
-            connection: RwLock::new(Numbered { number: 0, manager: connect(&client, timeout) }),
             client,
             timeout,
+            attempt: RwLock::new(Arc::new(Attempt::after(0))),
             in_flight: Semaphore::new(IN_FLIGHT),
-            desyncs: AtomicU64::new(0),
+            retries: Retries::new(),
+            desyncs: Counter::default(),
         })
     }
 
-    /// Sends `pipe` and reads the answer, in time. An answer that may be another question's drops the
+    /// Asks `question` and reads the answer, in time. An answer that may be another question's drops the
     /// connection for everybody.
     pub(crate) async fn ask<A: FromRedisValue, T>(
         &self,
-        pipe: &Pipeline,
+        question: &Question,
         read: impl FnOnce(A) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let work = async {
             let _permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
-            let (number, answer) = self.send(pipe).await?;
-            read(answer).inspect_err(|error| self.judge(number, error))
+            let (attempt, answers) = self.send(question).await?;
+            let answer = from_redis_value(Value::Array(answers)).map_err(|_| StoreError::Shape);
+            answer.and_then(read).inspect_err(|error| {
+                self.judge(&attempt, error);
+            })
         };
-        timeout(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout))
+        within(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 
-    /// Sends `pipe`, again if the connection was lost meanwhile.
-    async fn send<A: FromRedisValue>(&self, pipe: &Pipeline) -> Result<(u64, A), StoreError> {
+    /// Asks Redis what it is, and whether it said all of it.
+    ///
+    /// # Errors
+    /// It could not be asked, may not be asked by this user, or is not one to trust with tokens.
+    pub(crate) async fn look(&self) -> Result<bool, StoreError> {
+        let attempt = self.attempt();
+        let work = async { self.connection(&attempt).await?.look().await };
+        let looked = within(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout));
+        looked.inspect_err(|error| {
+            // A refusal says nothing about the connection.
+            if !matches!(error, StoreError::Refused(_)) {
+                self.judge(&attempt, error);
+            }
+        })
+    }
+
+    /// Sends `question`, again if its connection was of no use and a new one may be.
+    async fn send(&self, question: &Question) -> Result<(Arc<Attempt>, Vec<Value>), StoreError> {
+        self.retries.earn();
         let mut first = true;
         loop {
-            let Numbered { number, mut manager } = self.connection();
-            let error = match pipe.query_async(&mut manager).await {
-                Ok(answer) => return Ok((number, answer)),
+            let attempt = self.attempt();
+            let asked = async { self.connection(&attempt).await?.ask(question, answer(self.timeout)).await };
+            let error = match asked.await {
+                Ok(answers) => return Ok((attempt, answers)),
                 Err(error) => error,
             };
-            let failure = classify(&error);
-            self.judge(number, &failure);
-            if !(first && failure == StoreError::Unreachable) {
-                return Err(failure);
+            let replaced = self.judge(&attempt, &error);
+            let curable = matches!(error, StoreError::Unreachable | StoreError::Timeout | StoreError::Replica);
+            if !(first && replaced && curable && self.retries.spend()) {
+                return Err(error);
             }
             first = false;
-            sleep(RETRY).await;
         }
     }
 
-    /// Replaces the connection if `error` says that it is spoiled in a way that it would not notice itself.
-    fn judge(&self, number: u64, error: &StoreError) {
+    /// Replaces the connection if `error` says that it is of no more use; whether it does.
+    fn judge(&self, attempt: &Arc<Attempt>, error: &StoreError) -> bool {
         if error.is_desync() {
-            self.desyncs.fetch_add(1, Ordering::Relaxed);
+            self.desyncs.inc();
         }
-        let stuck = match error {
-            // Also what a login was answered with, which the connection manager would repeat for ever.
-            StoreError::Refused(code) => matches!(&**code, "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "NOPERM"),
-            error => *error == StoreError::Login || error.is_desync(),
-        };
-        if stuck {
-            let mut current = self.connection.write().unwrap_or_else(PoisonError::into_inner);
-            if current.number == number {
-                *current = Numbered { number: number + 1, manager: connect(&self.client, self.timeout) };
+        let spoiled = attempt.connected().is_none_or(|connection| connection.is_spoiled_by(error));
+        if spoiled {
+            let mut current = self.attempt.write().unwrap_or_else(PoisonError::into_inner);
+            // Of many who saw the same one fail, one replaces it.
+            if Arc::ptr_eq(&current, attempt) {
+                *current = Arc::new(attempt.next());
             }
         }
+        spoiled
     }
 
-    fn connection(&self) -> Numbered {
-        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn attempt(&self) -> Arc<Attempt> {
+        Arc::clone(&self.attempt.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connection of `attempt`, which is made by the first who needs it.
+    async fn connection<'a>(&self, attempt: &'a Attempt) -> Result<&'a Connection, StoreError> {
+        let make = async || {
+            sleep_until(attempt.not_before).await;
+            // Rare, and large within each question.
+            Box::pin(Connection::make(&self.client, connecting(self.timeout))).await
+        };
+        attempt.made.get_or_init(make).await.as_ref().map_err(Clone::clone)
+    }
+
+    /// Counts in `counter` from now on how often an answer did not belong to its question.
+    pub(crate) fn count_desyncs(&mut self, counter: Counter) {
+        self.desyncs = counter;
     }
 
     /// How often an answer did not belong to its question, so that the connection was dropped.
     pub(crate) fn desyncs(&self) -> u64 {
-        self.desyncs.load(Ordering::Relaxed)
+        self.desyncs.get()
+    }
+}
+
+impl Attempt {
+    /// The attempt after so many in a row that led to nothing.
+    fn after(failures: u32) -> Self {
+        let pause = match failures {
+            0 => Duration::ZERO,
+            _ => (RECONNECT[0] * (1 << failures.min(8))).min(RECONNECT[1]),
+        };
+        Self { failures, not_before: Instant::now() + pause, made: OnceCell::new() }
+    }
+
+    /// The attempt that takes the place of this one.
+    fn next(&self) -> Self {
+        let was_good = self.connected().is_some_and(Connection::was_good);
+        Self::after(if was_good { 0 } else { self.failures.saturating_add(1) })
+    }
+
+    fn connected(&self) -> Option<&Connection> {
+        self.made.get()?.as_ref().ok()
     }
 }
 
@@ -161,44 +223,4 @@ fn connecting(timeout: Duration) -> Duration {
 /// question waits for it.
 fn vanished(timeout: Duration) -> Duration {
     (timeout * 5 / 3).max(VANISHED)
-}
-
-/// A connection that is made when it is first used, and made anew when it is lost.
-fn connect(client: &Client, timeout: Duration) -> ConnectionManager {
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(1)
-        .set_min_delay(RECONNECT[0])
-        .set_max_delay(RECONNECT[1])
-        .set_connection_timeout(Some(connecting(timeout)))
-        .set_response_timeout(Some(answer(timeout)))
-        .set_pipeline_buffer_size(IN_FLIGHT);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
-        .expect("no pushes are asked for, so none can be wrong")
-}
-
-/// The kind of an error, without the words of it.
-fn classify(error: &RedisError) -> StoreError {
-    if error.is_timeout() {
-        return StoreError::Timeout;
-    }
-    match error.kind() {
-        ErrorKind::Io => StoreError::Unreachable,
-        ErrorKind::AuthenticationFailed => StoreError::Login,
-        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::ExecAbort) | ErrorKind::Extension => {
-            let errors = error.clone().into_server_errors();
-            refusal(errors.as_deref().and_then(<[_]>::first).map_or("ERR", |(_, error)| error.code()))
-        }
-        ErrorKind::Server(_) => refusal(error.code().unwrap_or("ERR")),
-        _ => StoreError::Shape,
-    }
-}
-
-fn refusal(code: &str) -> StoreError {
-    match code {
-        "WRONGTYPE" => StoreError::Shape,
-        "WRONGPASS" => StoreError::Login,
-        // Codes are one word in capitals; anything else is not a code and may be anything.
-        code if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => StoreError::Refused(code.into()),
-        _ => StoreError::Refused("ERR".into()),
-    }
 }

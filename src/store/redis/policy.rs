@@ -1,29 +1,26 @@
 //! Whether Redis may be trusted with tokens: it must not evict them, and should keep them across a restart.
 
-use std::sync::atomic::Ordering;
-
 use super::Redis;
+use super::link::{Question, field};
 use crate::store::{Notice, StoreError};
 
 impl Redis {
-    /// An error if Redis is known to evict.
-    pub(in crate::store) async fn check_eviction(&self) -> Result<(), StoreError> {
-        if self.policy_seen.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        match self.eviction().await {
+    /// An error if Redis is known to be none to trust with tokens.
+    pub(in crate::store) async fn check_standing(&self) -> Result<(), StoreError> {
+        match self.link.look().await {
             // Redis answers, only not to this question: the start has said so.
             Err(StoreError::Refused(code)) if *code == *"NOPERM" => Ok(()),
-            result => result,
+            looked => looked.map(drop),
         }
     }
 
-    /// What an operator should know; an error only if Redis is known to evict.
+    /// What an operator should know; an error only if Redis is known to be none to trust with tokens.
     pub(in crate::store) async fn check_policy(&self) -> Result<Vec<Notice>, StoreError> {
-        match self.eviction().await {
-            Err(error @ StoreError::Evicts(_)) => return Err(error),
+        match self.link.look().await {
+            Ok(true) => {}
+            Ok(false) => return Ok(vec![Notice::NotChecked(StoreError::Shape)]),
+            Err(error) if error.is_misfit() => return Err(error),
             Err(error) => return Ok(vec![Notice::NotChecked(error)]),
-            Ok(()) => {}
         }
         Ok(match self.is_persistent().await {
             Ok(true) => Vec::new(),
@@ -32,35 +29,16 @@ impl Redis {
         })
     }
 
-    async fn eviction(&self) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("INFO").arg("memory");
-        let [info]: [String; 1] = self.link.ask(&pipe, Ok).await?;
-        match field(&info, "maxmemory_policy") {
-            Some("noeviction") => {
-                self.policy_seen.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Some(policy) => Err(StoreError::Evicts(policy.chars().filter(|c| !c.is_control()).take(32).collect())),
-            None => Err(StoreError::Shape),
-        }
-    }
-
     async fn is_persistent(&self) -> Result<bool, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("INFO").arg("persistence");
-        let [info]: [String; 1] = self.link.ask(&pipe, Ok).await?;
+        let mut question = Question::new();
+        question.cmd("INFO").arg("persistence");
+        let [info]: [String; 1] = self.link.ask(&question, Ok).await?;
         if field(&info, "aof_enabled") == Some("1") {
             return Ok(true);
         }
-        let mut pipe = redis::pipe();
-        pipe.cmd("CONFIG").arg("GET").arg("save");
-        let [save]: [Vec<String>; 1] = self.link.ask(&pipe, Ok).await?;
+        let mut question = Question::new();
+        question.cmd("CONFIG").arg("GET").arg("save");
+        let [save]: [Vec<String>; 1] = self.link.ask(&question, Ok).await?;
         save.get(1).map(|rules| !rules.is_empty()).ok_or(StoreError::Shape)
     }
-}
-
-/// The value of `name` in what `INFO` answers.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

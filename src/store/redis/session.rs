@@ -1,8 +1,6 @@
 //! What is kept of sessions on Redis: one hash each, which expires as a whole.
 
-use redis::Pipeline;
-
-use super::Redis;
+use super::{Question, Redis};
 use crate::store::StoreError;
 use crate::store::record::Names;
 use crate::store::session::{Fields, LEVEL, LISTENER, MAX_SUBSCRIPTIONS, Note, RESOURCE, REVOKED};
@@ -26,29 +24,29 @@ impl Redis {
         names: &Names,
         read: impl FnOnce(Fields) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut pipe = redis::pipe();
-        self.ask_of_session(&mut pipe, names);
-        self.link.ask(&pipe, |fields: Vec<Fields>| read(fields.concat())).await
+        let mut question = Question::new();
+        self.ask_of_session(&mut question, names);
+        self.link.ask(&question, |fields: Vec<Fields>| read(fields.concat())).await
     }
 
     /// Adds the questions whose answers are the fields of the session, one answer per name.
-    pub(super) fn ask_of_session(&self, pipe: &mut Pipeline, names: &Names) {
+    pub(super) fn ask_of_session(&self, question: &mut Question, names: &Names) {
         for name in names.iter() {
-            pipe.cmd("HGETALL").arg(self.session_key(name));
+            question.cmd("HGETALL").arg(self.session_key(name));
         }
     }
 
     /// Writes a field under the active name, in place of the older ones; whether there was room.
     pub(in crate::store) async fn note(&self, names: &Names, note: &Note) -> Result<bool, StoreError> {
         let most = if note.field.starts_with(RESOURCE) { MAX_SUBSCRIPTIONS.to_string() } else { String::new() };
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        pipe.cmd("EVAL").arg(NOTE).arg(1).arg(self.session_key(names.active()));
-        pipe.arg(&note.field).arg(&note.value).arg(milliseconds(note)).arg(most).arg(&[LEVEL, LISTENER, REVOKED]);
+        let mut question = Question::new();
+        question.atomic();
+        question.cmd("EVAL").arg(NOTE).arg(1).arg(self.session_key(names.active()));
+        question.arg(&note.field).arg(&note.value).arg(milliseconds(note)).arg(most).arg(&[LEVEL, LISTENER, REVOKED]);
         for name in names.older().iter().filter(|_| note.field != REVOKED) {
-            pipe.cmd("HDEL").arg(self.session_key(name)).arg(&note.field).ignore();
+            question.cmd("HDEL").arg(self.session_key(name)).arg(&note.field).ignore();
         }
-        self.link.ask(&pipe, |[noted]: [bool; 1]| Ok(noted)).await
+        self.link.ask(&question, |[noted]: [bool; 1]| Ok(noted)).await
     }
 
     /// Writes a field under the active name if what it holds there is what was `seen`; whether it was.
@@ -58,19 +56,19 @@ impl Redis {
         seen: Option<Vec<u8>>,
         note: &Note,
     ) -> Result<bool, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("EVAL").arg(REPLACE).arg(1).arg(self.session_key(names.active()));
-        pipe.arg(&note.field).arg(&note.value).arg(milliseconds(note)).arg(seen.unwrap_or_default());
-        self.link.ask(&pipe, |[replaced]: [bool; 1]| Ok(replaced)).await
+        let mut question = Question::new();
+        question.cmd("EVAL").arg(REPLACE).arg(1).arg(self.session_key(names.active()));
+        question.arg(&note.field).arg(&note.value).arg(milliseconds(note)).arg(seen.unwrap_or_default());
+        self.link.ask(&question, |[replaced]: [bool; 1]| Ok(replaced)).await
     }
 
     /// Removes fields under every name.
     pub(in crate::store) async fn forget(&self, names: &Names, fields: Vec<String>) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
+        let mut question = Question::new();
         for name in names.iter() {
-            pipe.cmd("HDEL").arg(self.session_key(name)).arg(&fields).ignore();
+            question.cmd("HDEL").arg(self.session_key(name)).arg(&fields).ignore();
         }
-        self.link.ask(&pipe, |()| Ok(())).await
+        self.link.ask(&question, |()| Ok(())).await
     }
 
     fn session_key(&self, name: &str) -> String {

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value, cmd};
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Link, classify, connecting, vanished};
+use super::trouble::classify;
+use super::{Link, connecting, standing, vanished};
 use crate::store::StoreError;
 
 /// Messages that may wait to be taken. What comes beyond is dropped, so who sends must ask for receipts.
 const WAITING: usize = 1024;
-/// How long a silent connection is trusted before Redis is asked whether it is still there.
+/// How long a silent connection is trusted before Redis is asked whether it is still there, and still a master.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Hears what is published on some channels, until the connection is lost.
@@ -73,7 +74,11 @@ impl Subscription {
                 message = self.messages.recv() => return message,
                 () = self.lost.cancelled() => return None,
                 () = sleep(SILENCE) => {
-                    cmd("PING").exec_async(&mut self.connection).await.ok()?;
+                    // Nobody publishes any more where a master was demoted.
+                    match standing::look(&self.connection).await {
+                        Ok(_) | Err(StoreError::Refused(_)) => {}
+                        Err(_) => return None,
+                    }
                 }
             }
         }
