@@ -197,8 +197,8 @@ impl Bridge {
 
         let may_park = call.may_park(asked.server.questions);
         let permit = self.limits.admit(&asked.user, &asked.server.name, may_park).await?;
-        let (token, state) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
-        call.level = call.level.or_else(|| state.level.as_deref().and_then(Level::parse));
+        let (token, standing) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
+        call.level = call.level.or_else(|| standing.level.as_deref().and_then(Level::parse));
         let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => {
@@ -321,7 +321,7 @@ impl Bridge {
             server = %talk.server.name,
             method = %encode_for_log(talk.call.message.method()),
         );
-        let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit };
+        let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit, announced: false };
         self.lifecycle.spawn(conversation.run().instrument(span));
         guard
     }

@@ -6,6 +6,7 @@
 //! but themself, and a slow server keeps nothing of what another server could use. Long streams have gates of their
 //! own: however many there are, no call is refused because of them.
 
+mod pace;
 mod pressure;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, ServerName};
+use pace::Pace;
 pub use pressure::{Pressure, Short};
 
 use crate::metrics::{Counted, Gauge, Metrics};
@@ -34,6 +36,7 @@ pub struct Limits {
     all: Arc<Gates<()>>,
     users_streams: Arc<Gates<UserId>>,
     streams: Arc<Gates<()>>,
+    pace: Pace,
     queue: Duration,
     pressure: Pressure,
     permits: Gauge,
@@ -69,6 +72,9 @@ pub enum Lack {
     /// `perServer` or `total` is reached.
     #[error("no room for another request")]
     OfAll,
+    /// Too many messages that need no process.
+    #[error("too many messages of this user in a short time")]
+    Messages,
     /// `parkedPerUser` is reached.
     #[error("no room for another call of this user that may wait for an answer: answer what is asked first")]
     Parked,
@@ -88,7 +94,7 @@ impl Lack {
     #[must_use]
     pub fn is_users_own(self) -> bool {
         match self {
-            Self::OfUser | Self::Parked | Self::StreamsOfUser => true,
+            Self::OfUser | Self::Messages | Self::Parked | Self::StreamsOfUser => true,
             Self::OfAll | Self::Streams | Self::Host(_) => false,
         }
     }
@@ -105,6 +111,7 @@ impl Limits {
             all: Gates::new(limits.total),
             users_streams: Gates::new(limits.streams_per_user),
             streams: Gates::new(limits.streams_total),
+            pace: Pace::default(),
             queue: limits.queue,
             pressure: Pressure::default(),
             permits: metrics.permits.clone(),
@@ -116,6 +123,15 @@ impl Limits {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.pressure.clone()
+    }
+
+    /// Lets one message of `user`, of so many bytes, pass that needs no process, after a moment if many have passed just
+    /// now.
+    ///
+    /// # Errors
+    /// Too many have.
+    pub async fn pace(&self, user: &UserId, bytes: usize) -> Result<(), Refused> {
+        self.pace.keep(user, bytes).await
     }
 
     /// Lets one call of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue. The

@@ -41,8 +41,11 @@ pub const MAX_WAITING: usize = 16;
 /// Bytes that may wait in a mailbox. A message may be longer than this if it waits alone.
 pub const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// The longest message that is delivered by key, bytes: every node gets it.
-pub const MAX_BY_KEY: usize = 64 << 10;
+/// For how long an exchange may go on before the other nodes are told as what it listens: most are over by then.
+pub const UNANNOUNCED: Duration = Duration::from_millis(100);
+
+/// For how long an exchange that is not found by its key may be one that is only about to be announced.
+const MAYBE_ANNOUNCED: Duration = Duration::from_secs(1);
 
 /// The longest message, bytes, where what is relayed comes in pieces of up to `longest` bytes: one may be written within
 /// another, and there is room for what is said about it.
@@ -54,7 +57,7 @@ pub const fn longest_message(longest: usize) -> usize {
 /// Between looks at a mailbox that was full: doubled from the first to the second.
 const ROOM: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// For how long a message is delivered again that must not be lost, and the pause before each time.
+/// For how long a message is delivered again that must not be lost, and the first pause, which doubles.
 const INSISTENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(200)];
 
 /// Delivers messages to exchanges of this node and of others. Cloning it shares it.
@@ -93,7 +96,7 @@ pub enum NotDelivered {
     /// Its mailbox is full; there may be room later.
     #[error("too many messages wait for the same request")]
     Full,
-    /// Longer than the node takes, or than [`MAX_BY_KEY`].
+    /// Longer than the node takes.
     #[error("the message is too long to be relayed")]
     TooLarge,
     /// Nobody knows: Redis could not be asked, or no receipt came in time. It may have arrived.
@@ -199,12 +202,42 @@ impl Relay {
         again(|| self.deliver_within(patience, to, payload.clone())).await
     }
 
-    /// [`Relay::deliver_by_key`], again as in [`Relay::insist`].
+    /// [`Relay::deliver_by_key`], again as in [`Relay::insist`], also while the exchange may be one that is only about to
+    /// be announced.
     ///
     /// # Errors
     /// As [`Relay::deliver_by_key`], of the last time.
     pub async fn insist_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
-        again(|| self.deliver_by_key(key, payload.clone())).await
+        let until = Instant::now() + MAYBE_ANNOUNCED;
+        again(|| async {
+            match self.deliver_by_key(key, payload.clone()).await {
+                Err(NotDelivered::Gone) if self.has_others() && Instant::now() < until => Err(NotDelivered::Failed),
+                done => done,
+            }
+        })
+        .await
+    }
+
+    /// Lets the other nodes find the mailbox at `at` by `key` for `lifetime`: for what carries no address of ours.
+    ///
+    /// # Errors
+    /// They could not be told.
+    pub async fn announce(&self, key: &str, at: &Address, lifetime: Duration) -> Result<(), NotDelivered> {
+        match &self.others {
+            Others::None => Ok(()),
+            Others::Redis(peers) => peers.announce(key, at, lifetime).await,
+        }
+    }
+
+    /// Takes back what was announced of `key`.
+    ///
+    /// # Errors
+    /// The other nodes could not be told; what they find by it is gone all the same.
+    pub async fn withdraw(&self, key: &str) -> Result<(), NotDelivered> {
+        match &self.others {
+            Others::None => Ok(()),
+            Others::Redis(peers) => peers.withdraw(key).await,
+        }
     }
 
     /// Whether the mailbox at `to` is still open: for who waits for something from its exchange.
@@ -219,20 +252,22 @@ impl Relay {
         }
     }
 
-    /// Delivers `payload` to the mailbox that listens as `key`, on whichever node: for what carries no address of ours.
-    /// Nobody says whether there was one, and a key that nobody listens as is ignored.
+    /// Delivers `payload` to the mailbox that listens as `key` on this node, or that another has announced.
     ///
     /// # Errors
-    /// The mailbox is this node's and full, the message is over [`MAX_BY_KEY`], or the other nodes could not be told.
+    /// As [`Relay::deliver`]; [`NotDelivered::Gone`] if nobody listens as `key`, or nobody has said so.
     pub async fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
-        if payload.len() + key.len() > MAX_BY_KEY {
-            return Err(NotDelivered::TooLarge);
-        }
         match (self.local.deliver_by_key(key, payload.clone()), &self.others) {
-            (Err(NotDelivered::Gone), Others::None) => Ok(()),
-            (Err(NotDelivered::Gone), Others::Redis(peers)) => peers.tell_all(key, &payload).await,
+            (Err(NotDelivered::Gone), Others::Redis(peers)) => {
+                let found = peers.find(key).await?;
+                self.deliver(&found, payload).await
+            }
             (done, _) => done,
         }
+    }
+
+    fn has_others(&self) -> bool {
+        matches!(self.others, Others::Redis(_))
     }
 
     /// Whether other nodes can reach this one now, if there may be any.
@@ -261,11 +296,13 @@ where
     F: Future<Output = Result<(), NotDelivered>>,
 {
     let until = Instant::now() + INSISTENCE[0];
+    let mut pause = INSISTENCE[1];
     loop {
         match deliver().await {
-            Err(NotDelivered::Failed | NotDelivered::Full) if Instant::now() < until => sleep(INSISTENCE[1]).await,
+            Err(NotDelivered::Failed | NotDelivered::Full) if Instant::now() < until => sleep(pause).await,
             done => return done,
         }
+        pause *= 2;
     }
 }
 

@@ -22,11 +22,14 @@ use crate::user::UserId;
 use self::redis::Redis;
 use embedded::Embedded;
 use record::Names;
-use session::Fields;
+use session::{Fields, SessionNames};
 
 pub(crate) use self::redis::{Link, Message, Question, RECONNECT};
 pub use error::{Notice, SetupError, StoreError};
-pub use session::{MAX_SUBSCRIPTIONS, MAX_URI, SessionState};
+pub use session::{
+    Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Noted, SessionKey, SessionState,
+    Standing,
+};
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
 #[derive(Debug)]
@@ -82,8 +85,8 @@ struct Found {
     record: Option<Vec<u8>>,
     /// A proof of every key that ever wrote here, by key id.
     proofs: Proofs,
-    /// What is kept of the session, if one was asked for.
-    session: Fields,
+    /// What is kept of the session, if one was asked for and has not been ended.
+    session: Option<Fields>,
 }
 
 /// Sealed proofs by key id.
@@ -184,8 +187,8 @@ impl TokenStore {
         &self,
         user: &UserId,
         server: &ServerName,
-        session: Option<&Names>,
-        read: impl FnOnce(Option<Secret>, Fields) -> Result<T, StoreError>,
+        session: Option<&SessionNames>,
+        read: impl FnOnce(Option<Secret>, Option<Fields>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let names = self.names(user);
         let open = |found: Found| {
@@ -198,9 +201,7 @@ impl TokenStore {
         };
         match &self.backend {
             Backend::Redis(redis) => redis.fetch(&names, server, session, open).await,
-            Backend::Embedded(embedded) => {
-                embedded.fetch(&names, server, session.map(|names| (names, self.clock.now())), open).await
-            }
+            Backend::Embedded(embedded) => embedded.fetch(&names, server, session, open).await,
         }
     }
 

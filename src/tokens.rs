@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::config::Server;
 use crate::secret::Secret;
-use crate::store::{Lookup, SessionState, StoreError, TokenStore};
+use crate::store::{Lookup, SessionKey, Standing, StoreError, TokenStore};
 use crate::user::UserId;
 
 /// The longest token, bytes.
@@ -64,18 +64,17 @@ impl TokenSource {
         found(self.store.lookup(user, &server.name).await)
     }
 
-    /// [`TokenSource::access_token`], and what is kept of the session with this nonce, in one question to the store.
+    /// [`TokenSource::access_token`] for the session's user, and the session's standing, in one question to the store.
     pub async fn in_session(
         &self,
-        user: &UserId,
         server: &Server,
-        nonce: &str,
-    ) -> (Result<Option<Secret>, TokenError>, Result<SessionState, StoreError>) {
+        session: &SessionKey<'_>,
+    ) -> (Result<Option<Secret>, TokenError>, Result<Option<Standing>, StoreError>) {
         if !server.requires_user_token {
-            return (Ok(None), self.store.session_state(nonce).await);
+            return (Ok(None), self.store.standing(session).await);
         }
-        let (token, state) = self.store.lookup_in_session(user, &server.name, nonce).await;
-        (found(token), state)
+        let (token, standing) = self.store.lookup_in_session(&server.name, session).await;
+        (found(token), standing)
     }
 }
 

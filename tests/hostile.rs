@@ -7,6 +7,8 @@
 mod engine;
 #[path = "containers/fixture.rs"]
 mod fixture;
+#[path = "hostile/flood.rs"]
+mod flood;
 mod support;
 
 use std::collections::BTreeMap;

@@ -14,8 +14,8 @@ mod timeouts;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nodes::{Nodes, received, silent, soon};
-use tollbridge::relay::{Address, MAX_BY_KEY, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_BYTES, NotDelivered};
+use nodes::{DEADLINE, Nodes, received, silent, soon};
+use tollbridge::relay::{Address, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_BYTES, NotDelivered};
 
 /// Runs each behaviour within one node and between two.
 macro_rules! within_and_between_nodes {
@@ -115,8 +115,6 @@ async fn the_longest_message_arrives_whole_and_a_longer_one_is_refused(nodes: No
     assert!(received(&mut mailbox).await == longest);
     let longer = Bytes::from(vec![0; MAX_MESSAGE + 1]);
     assert_eq!(nodes.here.deliver(&address, longer).await, Err(NotDelivered::TooLarge));
-    let by_key = Bytes::from(vec![0; MAX_BY_KEY]);
-    assert_eq!(nodes.here.deliver_by_key("key", by_key).await, Err(NotDelivered::TooLarge));
     assert!(silent(&mut mailbox));
 }
 
@@ -201,7 +199,13 @@ async fn a_message_by_key_reaches_who_listens_as_it(nodes: Nodes) {
     one.listen_as("session/1".to_owned());
     one.listen_as("session/one".to_owned());
     other.listen_as("session/2".to_owned());
-    for key in ["session/3", "", "session/1", "session/one", "session/2"] {
+    for (mailbox, key) in [(&one, "session/1"), (&one, "session/one"), (&other, "session/2")] {
+        nodes.there.announce(key, &mailbox.address(), DEADLINE).await.unwrap();
+    }
+    for key in ["session/3", ""] {
+        assert_eq!(nodes.here.deliver_by_key(key, "for nobody".into()).await, Err(NotDelivered::Gone));
+    }
+    for key in ["session/1", "session/one", "session/2"] {
         assert_eq!(nodes.here.deliver_by_key(key, format!("for {key}").into()).await, Ok(()));
     }
     assert_eq!(received(&mut one).await, "for session/1");
@@ -210,9 +214,16 @@ async fn a_message_by_key_reaches_who_listens_as_it(nodes: Nodes) {
     assert!(silent(&mut one) && silent(&mut other));
     // The one that came last listens, and goes on when an earlier one ends.
     other.listen_as("session/1".to_owned());
+    nodes.there.announce("session/1", &other.address(), DEADLINE).await.unwrap();
     drop(one);
     assert_eq!(nodes.here.deliver_by_key("session/1", "again".into()).await, Ok(()));
     assert_eq!(received(&mut other).await, "again");
+    assert_eq!(nodes.here.deliver_by_key("session/one", "late".into()).await, Err(NotDelivered::Gone));
+    for key in ["session/1", "session/2"] {
+        nodes.there.withdraw(key).await.unwrap();
+    }
+    drop(other);
+    assert_eq!(nodes.here.deliver_by_key("session/1", "later".into()).await, Err(NotDelivered::Gone));
 }
 
 async fn nothing_is_left_of_mailboxes_that_were_dropped(nodes: Nodes) {

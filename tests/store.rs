@@ -26,16 +26,19 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use home::{
     Home, PATIENCE, Seen, embedded_kind, fixed, found, key, look, name, redis_kind_within, ring, secret, server, user,
 };
 use sessions::{
+    a_session_has_room_for_so_many_bytes_and_a_user_for_so_many_sessions,
     a_session_has_room_for_so_many_subscriptions_and_no_more, a_session_is_claimed_by_one_listener_at_a_time,
     a_session_s_level_and_subscriptions_are_seen_by_every_handle_and_by_no_other_session,
+    a_session_that_a_fast_node_has_ended_is_ended_for_a_slow_one_as_long_as_that_takes_it,
     a_tampered_session_is_failed_and_not_empty, a_token_and_its_session_are_found_in_one_question,
-    an_ended_session_is_ended_on_every_handle_until_it_expires,
+    an_ended_session_is_ended_on_every_handle_and_takes_nothing_more,
+    ended_sessions_are_forgotten_once_no_node_takes_them_any_more, session,
+    so_many_ended_sessions_are_remembered_and_with_one_more_all_older_ones_count_as_ended,
     what_is_kept_of_a_session_outlives_a_change_of_the_sealing_key,
 };
 use tollbridge::clock::{Clock, UnixTime};
@@ -43,8 +46,6 @@ use tollbridge::config::TokenStoreKind;
 use tollbridge::keyring::OpenError;
 use tollbridge::store::{Entry, Listing, StoreError, TokenStore};
 use tollbridge::user::UserId;
-
-const HOUR: Duration = Duration::from_hours(1);
 
 /// Runs each behaviour against every store.
 macro_rules! on_every_store {
@@ -71,7 +72,11 @@ on_every_store! {
     a_list_counts_what_it_cannot_read,
     nothing_is_kept_in_the_clear,
     writers_in_two_processes_lose_nothing,
-    an_ended_session_is_ended_on_every_handle_until_it_expires,
+    an_ended_session_is_ended_on_every_handle_and_takes_nothing_more,
+    a_session_that_a_fast_node_has_ended_is_ended_for_a_slow_one_as_long_as_that_takes_it,
+    ended_sessions_are_forgotten_once_no_node_takes_them_any_more,
+    so_many_ended_sessions_are_remembered_and_with_one_more_all_older_ones_count_as_ended,
+    a_session_has_room_for_so_many_bytes_and_a_user_for_so_many_sessions,
     a_session_s_level_and_subscriptions_are_seen_by_every_handle_and_by_no_other_session,
     a_session_has_room_for_so_many_subscriptions_and_no_more,
     what_is_kept_of_a_session_outlives_a_change_of_the_sealing_key,
@@ -245,9 +250,9 @@ async fn nothing_is_kept_in_the_clear(home: Home) {
     let store = home.open(&keys);
     let user = UserId::new("https://idp.example", "subject-of-alice").unwrap();
     store.set(&user, &server("notion"), &secret("ntn_in_the_clear")).await.unwrap();
-    store.revoke("nonce-of-a-session", HOUR).await.unwrap();
-    store.set_level("nonce-of-a-session", "level-of-a-session", HOUR).await.unwrap();
-    store.subscribe("nonce-of-a-session", "file:///of-a-session", HOUR).await.unwrap();
+    store.set_level(&session("nonce-of-a-session"), "level-of-a-session").await.unwrap();
+    store.subscribe(&session("nonce-of-a-session"), "file:///of-a-session").await.unwrap();
+    store.revoke(&session("nonce-that-was-ended")).await.unwrap();
     let bytes = home.bytes();
     let holds = |text: &str| memchr::memmem::find(&bytes, text.as_bytes()).is_some();
     assert!(holds("notion"), "the test looks in the wrong place");

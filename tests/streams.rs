@@ -19,7 +19,7 @@ mod subscription;
 mod watched;
 
 use serde_json::{Value, json};
-use support::{Bridge, Client, Home, Redis};
+use support::{Bridge, Client, Home, Redis, bearer_identity};
 use watched::Watched;
 
 /// How long something that is on its way may take.

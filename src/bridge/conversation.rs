@@ -13,6 +13,7 @@ use super::questions::{Note, call_key};
 use super::talk::{Done, Talk};
 use crate::limits::Permit;
 use crate::metrics::{Counted, End};
+use crate::relay::{Address, UNANNOUNCED};
 use crate::upstream::UpstreamError;
 
 /// How long a server has to take note of a cancellation before it is ended.
@@ -31,6 +32,8 @@ pub(super) struct Conversation {
     pub(super) hard: CancellationToken,
     /// The right to run, given back when nothing of the server is left.
     pub(super) permit: Permit,
+    /// Whether the other nodes have been told of the call.
+    pub(super) announced: bool,
 }
 
 /// Where a call has come to.
@@ -70,8 +73,29 @@ impl Conversation {
         }
     }
 
+    /// By what and where the call is found, if a cancellation may be for it.
+    fn found(&self) -> Option<(String, Address)> {
+        let (session, mailbox) = (self.talk.call.session()?, self.talk.mailbox.as_ref()?);
+        Some((call_key(&session.nonce, self.talk.call.id()), mailbox.address()))
+    }
+
+    /// Lets a cancellation that another node takes find the call once it has gone on for a while.
+    fn announce(&self) -> impl Future<Output = ()> + use<> {
+        let (relay, found) = (self.talk.bridge.relay.clone(), self.found());
+        let lifetime = self.talk.server.process.request_timeout;
+        async move {
+            let Some((key, address)) = found else { return std::future::pending().await };
+            tokio::time::sleep(UNANNOUNCED).await;
+            if let Err(error) = relay.announce(&key, &address, lifetime).await {
+                tracing::warn!(%error, "the other nodes could not be told of a call; only this one can cancel it");
+            }
+        }
+    }
+
     /// The one place where everything that can end a call is waited for.
     async fn talk_until_an_end(&mut self) -> Stage {
+        let announce = self.announce();
+        let announced = &mut self.announced;
         let limits = self.talk.server.process.clone();
         let (modern, gone, hard) = (self.talk.call.is_modern(), self.gone.clone(), self.hard.clone());
         let deadline = tokio::time::sleep(limits.request_timeout);
@@ -79,7 +103,7 @@ impl Conversation {
         let (waits, mut left) = (Arc::clone(&self.talk.waits), false);
         let (end, error) = {
             let talk = self.talk.run();
-            tokio::pin!(deadline, abandoned, talk);
+            tokio::pin!(deadline, abandoned, talk, announce);
             loop {
                 tokio::select! {
                     biased;
@@ -95,6 +119,7 @@ impl Conversation {
                         left = true;
                         abandoned.as_mut().reset(Instant::now() + limits.abandoned_grace);
                     }
+                    () = &mut announce, if !*announced => *announced = true,
                     () = &mut abandoned, if left => break (End::ClientLeft, None),
                     () = &mut deadline => break (End::DeadlinePassed, Some(BridgeError::Deadline)),
                     () = hard.cancelled() => break (End::Stopped, Some(BridgeError::Stopped)),
@@ -152,8 +177,9 @@ impl Conversation {
 
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End) {
+        let found = self.found().filter(|_| self.announced);
         let Self { talk, hard, permit, .. } = self;
-        let Talk { call, mut child, outbox, mailbox, cancelled, asked, .. } = talk;
+        let Talk { bridge, call, mut child, outbox, mailbox, cancelled, asked, .. } = talk;
         let upstream = &mut child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
@@ -168,8 +194,14 @@ impl Conversation {
         if matches!(end, End::UpstreamLeft | End::DeadlinePassed) {
             upstream.explain();
         }
+        let withdrawn = async {
+            if let Some((key, _)) = &found {
+                // What could not be taken back leads nowhere, and not for long.
+                let _ = bridge.relay.withdraw(key).await;
+            }
+        };
         tokio::select! {
-            () = child.close() => {}
+            _ = async { tokio::join!(child.close(), withdrawn) } => {}
             // Dropping a server is killing it.
             () = until_forced(&hard) => {}
         }

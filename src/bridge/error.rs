@@ -14,7 +14,7 @@ use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
 use crate::respond::{self, Body};
-use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
+use crate::store::{MAX_SESSION, MAX_SUBSCRIPTIONS, MAX_URI};
 use crate::upstream::UpstreamError;
 
 const PARSE_ERROR: i64 = -32700;
@@ -87,7 +87,9 @@ pub enum BridgeError {
     #[error("there is no such stream; open another")]
     NoStream,
     /// The session has no room for another subscription.
-    #[error("a session can be subscribed to {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes")]
+    #[error(
+        "a session can be subscribed to {MAX_SUBSCRIPTIONS} resources with URIs of up to {MAX_URI} bytes, {MAX_SESSION} bytes in all"
+    )]
     Subscriptions,
     /// The client says too much of itself for a session.
     #[error("the client's capabilities are too long")]

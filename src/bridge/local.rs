@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use super::call::{Call, Purpose};
 use super::error::BridgeError;
 use super::questions::{Note, Owner as Asker, call_key, open_question};
+use super::session::key;
 use super::{Asked, Bridge, read};
 use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
@@ -18,6 +19,7 @@ use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::session::{self, Session};
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
+use crate::store::Standing;
 
 /// What is to be done with a message.
 pub(super) enum Next {
@@ -31,21 +33,23 @@ impl Bridge {
     /// Answers what needs no process; anything else becomes a call.
     pub(super) async fn answer_locally(&self, asked: &Asked) -> Result<Next, BridgeError> {
         let message = &asked.message;
-        if modern::is_modern(&asked.head.headers, Some(message)) {
+        let is_modern = modern::is_modern(&asked.head.headers, Some(message));
+        let session = asked.session.clone();
+        // What becomes a call is let in as one.
+        if is_local(message, session.is_some()) {
+            self.limits.pace(&asked.user, message.text().len()).await?;
+        }
+        if is_modern {
             return modern_next(asked);
         }
         let named = version_header(asked)?;
-        let session = asked.session.clone();
-        if message.kind() != Kind::Request || message.method() == "ping" {
-            self.check(session.as_ref()).await?;
-        }
         match message.kind() {
             Kind::Request => {}
             Kind::Notification => return self.take_notification(asked, session).await.map(Next::Answered),
             Kind::Response => return self.take_answer(asked, session).await.map(Next::Answered),
         }
         match message.method() {
-            "ping" => Ok(Next::Answered(respond::json(StatusCode::OK, legacy::result(id(message), "{}")))),
+            "ping" => self.pong(asked, session.as_ref()).await.map(Next::Answered),
             "initialize" => Ok(Next::Call(Box::new(initialize(asked)?))),
             "logging/setLevel" if let Some(session) = &session => {
                 self.set_level(asked, session).await.map(Next::Answered)
@@ -57,22 +61,32 @@ impl Bridge {
         }
     }
 
+    /// The answer to a `ping`, which asks whether the bridge is there: also while the store is not.
+    async fn pong(&self, asked: &Asked, session: Option<&Session>) -> Result<Response<Body>, BridgeError> {
+        match self.standing(asked, session).await {
+            Ok(_) | Err(BridgeError::Store) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(respond::json(StatusCode::OK, legacy::result(id(&asked.message), "{}")))
+    }
+
     /// A session that was ended is ended for what needs no process, too.
-    async fn check(&self, session: Option<&Session>) -> Result<(), BridgeError> {
+    async fn standing(&self, asked: &Asked, session: Option<&Session>) -> Result<Standing, BridgeError> {
         match session {
-            Some(session) => self.alive(self.store.session_state(&session.nonce).await).map(drop),
-            None => Ok(()),
+            Some(session) => self.alive(self.store.standing(&key(&asked.user, session)).await),
+            None => Ok(Standing::default()),
         }
     }
 
     /// A legacy client tells something: what concerns a call finds it by its session and its id.
     async fn take_notification(&self, asked: &Asked, session: Option<Session>) -> Result<Response<Body>, BridgeError> {
+        let standing = self.standing(asked, session.as_ref()).await?;
         let Some(session) = session else { return Ok(respond::empty(StatusCode::ACCEPTED)) };
         let (message, params) = (&asked.message, asked.message.params_object());
         match message.method() {
             "notifications/cancelled" => {
-                if let Some(id) = params.get("requestId") {
-                    let note = Note::Cancelled(message.text().to_owned()).write();
+                if let Some(id) = params.get("requestId").filter(|id| id.len() <= MAX_CANCELLATION) {
+                    let note = Note::Cancelled(cancellation(message, id)).write();
                     let (relay, key) = (self.relay.clone(), call_key(&session.nonce, id));
                     self.tell_of_an_end(async move { relay.insist_by_key(&key, note).await });
                 }
@@ -88,7 +102,8 @@ impl Bridge {
                 }
             }
             "notifications/roots/list_changed" => {
-                self.tell_listener(&session, Note::Tell(message.text().to_owned())).await;
+                let listener = standing.listener.map(|listener| listener.address);
+                self.tell_listener(listener.as_deref(), Note::Tell(message.text().to_owned())).await;
             }
             _ => {}
         }
@@ -98,6 +113,7 @@ impl Bridge {
     /// A legacy client answers a question of its server, which waits on the node that the question's id names.
     async fn take_answer(&self, asked: &Asked, session: Option<Session>) -> Result<Response<Body>, BridgeError> {
         let accepted = Ok(respond::empty(StatusCode::ACCEPTED));
+        self.standing(asked, session.as_ref()).await?;
         let Some(session) = session else { return accepted };
         let Some(id) = asked.message.id().and_then(json::string) else { return accepted };
         let to = open_question(&self.keyring, asker(asked), &session.nonce, &id);
@@ -154,6 +170,9 @@ fn what_to_do(call: &Call, sentence: &str, link: &str) -> String {
     legacy::error(Some(call.id()), NO_TOKEN, sentence, Some(&data))
 }
 
+/// The longest cancellation that travels as it was written, bytes.
+const MAX_CANCELLATION: usize = 4 << 10;
+
 /// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
 const NO_TOKEN: i64 = 1401;
 
@@ -168,6 +187,21 @@ pub(super) fn display_name(server: &Server) -> &str {
 
 fn id(message: &Message) -> &str {
     message.id().unwrap_or("null")
+}
+
+/// Whether a message is answered without a process, whatever its server is.
+fn is_local(message: &Message, has_session: bool) -> bool {
+    message.kind() != Kind::Request
+        || message.method() == "ping"
+        || has_session && message.method() == "logging/setLevel"
+}
+
+/// A cancellation as its server hears it: as written, or without the reason where that is long.
+fn cancellation(message: &Message, id: &str) -> String {
+    if message.text().len() <= MAX_CANCELLATION {
+        return message.text().to_owned();
+    }
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
 }
 
 fn asker(asked: &Asked) -> Asker<'_> {
@@ -247,5 +281,23 @@ fn version_header(asked: &Asked) -> Result<Option<Version>, BridgeError> {
 impl From<HeaderMismatch> for BridgeError {
     fn from(mismatch: HeaderMismatch) -> Self {
         Self::Modern(ModernFault::Headers(mismatch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_travels_as_written_unless_its_reason_is_long() {
+        let written = |reason: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":"\u0061", "reason":"{reason}"}}}}"#
+            )
+        };
+        let heard = |reason: &str| cancellation(&Message::parse(written(reason).into()).unwrap(), r#""\u0061""#);
+        assert_eq!(heard("x"), written("x"));
+        let short = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"\u0061"}}"#;
+        assert_eq!(heard(&"x".repeat(MAX_CANCELLATION)), short);
     }
 }

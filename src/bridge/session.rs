@@ -18,17 +18,18 @@ use crate::mcp::session::{Owner, Session};
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 use crate::secret::Secret;
-use crate::store::{MAX_URI, SessionState, StoreError};
+use crate::store::{MAX_URI, Noted, SessionKey, Standing, StoreError};
 use crate::tokens::TokenError;
 use crate::user::UserId;
 
-/// Under which key a session's listener is delivered to. The nonce is known to who has the session's id, and to us.
-pub(super) fn listener_key(nonce: &str) -> String {
-    format!("session:{nonce}")
+/// The session of `user` as the store knows it.
+pub(super) fn key<'a>(user: &'a UserId, session: &'a Session) -> SessionKey<'a> {
+    SessionKey { user, nonce: &session.nonce, expires: session.expires }
 }
 
 /// A change of a session's subscriptions that counts once the server has agreed to it.
 pub(super) struct Subscription {
+    user: UserId,
     session: Session,
     /// The request.
     message: Message,
@@ -51,41 +52,29 @@ impl Bridge {
         Duration::from_secs(session.expires.0.saturating_sub(self.clock.now().0))
     }
 
-    /// What is kept of a session that has not been ended. A store that failed is no reason to refuse what needs none.
+    /// What is kept of a session that has not been ended.
     ///
     /// # Errors
-    /// The session was ended.
-    pub(super) fn alive(&self, kept: Result<SessionState, StoreError>) -> Result<SessionState, BridgeError> {
-        match kept {
-            Ok(state) if state.revoked => Err(BridgeError::Session),
-            Ok(state) => Ok(state),
-            Err(error) => {
-                self.metrics.store_failures.inc();
-                tracing::warn!(%error, "what is kept of a session is not known; going on without it");
-                Ok(SessionState::default())
-            }
-        }
+    /// The session was ended, or nobody knows whether it was.
+    pub(super) fn alive<T>(&self, kept: Result<Option<T>, StoreError>) -> Result<T, BridgeError> {
+        kept.map_err(|error| self.store_failed(&error))?.ok_or(BridgeError::Session)
     }
 
-    /// The user's token, and what is kept of the session if there is one: one question to the store.
+    /// The user's token, and the standing of the session if there is one: one question to the store.
     ///
     /// # Errors
-    /// The session was ended.
+    /// The session was ended, or nobody knows whether it was.
     pub(super) async fn look_up(
         &self,
         user: &UserId,
         server: &Server,
         session: Option<&Session>,
-    ) -> Result<(Result<Option<Secret>, TokenError>, SessionState), BridgeError> {
+    ) -> Result<(Result<Option<Secret>, TokenError>, Standing), BridgeError> {
         let Some(session) = session else {
-            return Ok((self.tokens.access_token(user, server).await, SessionState::default()));
+            return Ok((self.tokens.access_token(user, server).await, Standing::default()));
         };
-        let (token, kept) = self.tokens.in_session(user, server, &session.nonce).await;
-        match (&token, kept) {
-            // One failure is said once.
-            (Err(TokenError::Failed(_)), Err(_)) => Ok((token, SessionState::default())),
-            (_, kept) => Ok((token, self.alive(kept)?)),
-        }
+        let (token, kept) = self.tokens.in_session(server, &key(user, session)).await;
+        Ok((token, self.alive(kept)?))
     }
 
     /// `DELETE /{server}/mcp`: ends the session on every node, and its listener wherever that is.
@@ -99,22 +88,23 @@ impl Bridge {
             return Err(BridgeError::Method("POST"));
         }
         let session = self.session(head, user, server)?.ok_or(BridgeError::NoSession)?;
-        let state = self.alive(self.store.session_state(&session.nonce).await)?;
-        let revoked = self.store.revoke(&session.nonce, self.remaining(&session)).await;
-        revoked.map_err(|error| self.store_failed(&error))?;
-        // By its address, which is receipted, and by its key, in case it is only now being opened.
-        if let Some(address) = state.listener.and_then(|listener| listener.address.parse().ok()) {
+        self.limits.pace(user, 0).await?;
+        let standing = self.alive(self.store.standing(&key(user, &session)).await)?;
+        let revoked = self.store.revoke(&key(user, &session)).await;
+        // One that has claimed the session meanwhile is told instead; one that claims it from now on is refused.
+        let claimed = revoked.map_err(|error| self.store_failed(&error))?;
+        let listener = claimed.or(standing.listener.map(|listener| listener.address));
+        if let Some(address) = listener.and_then(|address| address.parse().ok()) {
             let relay = self.relay.clone();
             self.tell_of_an_end(async move { relay.insist(&address, Note::Left.write()).await });
         }
-        let (relay, key) = (self.relay.clone(), listener_key(&session.nonce));
-        self.tell_of_an_end(async move { relay.insist_by_key(&key, Note::Left.write()).await });
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 
-    /// Leaves a note for the session's listener, if there is a listener on any node.
-    pub(super) async fn tell_listener(&self, session: &Session, note: Note) {
-        match self.relay.deliver_by_key(&listener_key(&session.nonce), note.write()).await {
+    /// Leaves a note for the session's listener, where it has one.
+    pub(super) async fn tell_listener(&self, address: Option<&str>, note: Note) {
+        let Some(address) = address.and_then(|address| address.parse().ok()) else { return };
+        match self.relay.deliver(&address, note.write()).await {
             Ok(()) | Err(NotDelivered::Gone) => {}
             Err(error) => tracing::warn!(%error, "a session's listener could not be told"),
         }
@@ -122,13 +112,23 @@ impl Bridge {
 
     /// `logging/setLevel`: remembered, and said to every server that is started for the session from now on.
     pub(super) async fn set_level(&self, asked: &Asked, session: &Session) -> Result<Response<Body>, BridgeError> {
-        self.alive(self.store.session_state(&session.nonce).await)?;
         let level = asked.message.params_object().get_string("level").and_then(|name| Level::parse(&name));
         let level = level.ok_or(BridgeError::Level)?;
-        let kept = self.store.set_level(&session.nonce, level.as_str(), self.remaining(session)).await;
-        kept.map_err(|error| self.store_failed(&error))?;
-        self.tell_listener(session, Note::Tell(legacy::set_level(level))).await;
+        let noted = self.store.set_level(&key(&asked.user, session), level.as_str()).await;
+        self.noted(noted, legacy::set_level(level)).await?;
         Ok(agreed(&asked.message))
+    }
+
+    /// A change that was noted is also said to the session's listener.
+    async fn noted(&self, noted: Result<Noted, StoreError>, text: String) -> Result<(), BridgeError> {
+        match noted.map_err(|error| self.store_failed(&error))? {
+            Noted::Kept(listener) => {
+                self.tell_listener(listener.as_deref(), Note::Tell(text)).await;
+                Ok(())
+            }
+            Noted::NoRoom => Err(BridgeError::Subscriptions),
+            Noted::Ended => Err(BridgeError::Session),
+        }
     }
 
     /// Changes the subscriptions of a session whose server is modern, and is told of them when it listens; any other must
@@ -136,7 +136,7 @@ impl Bridge {
     pub(super) async fn change_locally(&self, asked: &Asked) -> Result<Option<Response<Body>>, BridgeError> {
         let change = asked.subscription()?.filter(|change| change.session.era == Era::Modern);
         let Some(change) = change else { return Ok(None) };
-        self.alive(self.store.session_state(&change.session.nonce).await)?;
+        self.limits.pace(&asked.user, change.message.text().len()).await?;
         self.change(&change).await?;
         Ok(Some(agreed(&change.message)))
     }
@@ -159,18 +159,13 @@ impl Bridge {
     }
 
     async fn change(&self, change: &Subscription) -> Result<(), BridgeError> {
-        let nonce = &change.session.nonce;
-        let kept = if change.adds {
-            self.store.subscribe(nonce, &change.uri, self.remaining(&change.session)).await
+        let key = key(&change.user, &change.session);
+        let noted = if change.adds {
+            self.store.subscribe(&key, &change.uri).await
         } else {
-            self.store.unsubscribe(nonce, &change.uri).await.map(|()| true)
+            self.store.unsubscribe(&key, &change.uri).await
         };
-        if !kept.map_err(|error| self.store_failed(&error))? {
-            return Err(BridgeError::Subscriptions);
-        }
-        let told = Note::Tell(legacy::change_subscription(&change.uri, change.adds));
-        self.tell_listener(&change.session, told).await;
-        Ok(())
+        self.noted(noted, legacy::change_subscription(&change.uri, change.adds)).await
     }
 }
 
@@ -192,8 +187,8 @@ impl Asked {
         if uri.len() > MAX_URI {
             return Err(BridgeError::Subscriptions);
         }
-        let (session, message) = (session.clone(), self.message.clone());
-        Ok(Some(Subscription { session, message, uri: uri.into_owned(), adds }))
+        let (user, session, message) = (self.user.clone(), session.clone(), self.message.clone());
+        Ok(Some(Subscription { user, session, message, uri: uri.into_owned(), adds }))
     }
 }
 

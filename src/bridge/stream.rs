@@ -31,7 +31,7 @@ use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
 use crate::respond::Body;
 use crate::secret::Secret;
-use crate::store::SessionState;
+use crate::store::Standing;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::UserId;
@@ -88,7 +88,7 @@ impl Stream {
 enum Work {
     Listener(Listener),
     Pipe(Pipe),
-    Subscription(Subscription),
+    Subscription(Box<Subscription>),
 }
 
 impl Work {
@@ -203,11 +203,11 @@ impl Bridge {
         user: &UserId,
         server: &Server,
         session: Option<&Session>,
-    ) -> Result<Result<(Permit, Option<Arc<Secret>>, SessionState), Response<Body>>, BridgeError> {
+    ) -> Result<Result<(Permit, Option<Arc<Secret>>, Standing), Response<Body>>, BridgeError> {
         let permit = self.limits.admit_stream(user).await?;
-        let (token, state) = self.look_up(user, server, session).await?;
+        let (token, standing) = self.look_up(user, server, session).await?;
         match token {
-            Ok(token) => Ok(Ok((permit, token.map(Arc::new), state))),
+            Ok(token) => Ok(Ok((permit, token.map(Arc::new), standing))),
             Err(TokenError::Absent) => Ok(Err(self.stream_without_token(server))),
             Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
         }

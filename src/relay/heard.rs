@@ -3,22 +3,12 @@
 use std::collections::HashMap;
 
 use super::NodeId;
-use crate::clock::UnixTime;
 
 /// How far frames of one node may overtake each other.
 const REACH: u64 = 8192;
 /// Nodes that are remembered, dead ones among them. What was sent by the one that was heard least lately could be
 /// repeated once more other nodes than this have been heard.
 const NODES: usize = 1024;
-
-/// How far the clocks of two nodes may differ, in seconds.
-const CLOCK_ERROR: u64 = 5 * 60;
-
-/// Whether what was said at `time` may have been said just now. A node that was started anew remembers no frame, and what
-/// an earlier one heard could be said to it again.
-pub(super) fn is_of_now(time: UnixTime, now: UnixTime) -> bool {
-    time.0.abs_diff(now.0) <= CLOCK_ERROR
-}
 
 /// Which frames of which nodes were heard.
 #[derive(Default)]
@@ -90,14 +80,6 @@ mod tests {
         assert!(!numbers.iter().any(|number| heard.first_time(a, *number)));
         assert!(!heard.first_time(a, 100_000 - REACH), "too late to tell");
         assert!(heard.first_time(b, 5));
-    }
-
-    #[test]
-    fn what_was_said_long_ago_or_by_a_clock_that_is_wrong_is_not_of_now() {
-        let now = UnixTime(10_000);
-        let is = [9_700, 10_000, 10_300].map(|time| is_of_now(UnixTime(time), now));
-        let is_not = [0, 9_699, 10_301, u64::MAX].map(|time| is_of_now(UnixTime(time), now));
-        assert_eq!((is, is_not), ([true; 3], [false; 4]));
     }
 
     #[test]

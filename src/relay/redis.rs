@@ -1,14 +1,15 @@
-//! Other nodes, reached through Redis pub/sub: every node listens to a channel of its own and to one for all.
+//! Other nodes, reached through Redis pub/sub: every node listens to a channel of its own.
 //!
 //! `PUBLISH` counts who listens, which says that a node is there and not that an exchange is. So every message asks
 //! for a receipt, which comes back on the sender's own channel; without one in time nobody knows, and that is said.
 //! A message travels in parts, each after the receipt of the one before, so that what lies between two nodes in
 //! Redis is bounded far below its `client-output-buffer-limit pubsub`. Needs Redis 6 or later, and for an ACL user
-//! `+publish +subscribe +ping` and `&{prefix}:node*`.
+//! `+publish +subscribe +ping +set +get +del` and `&{prefix}:node*`.
 //!
 //! Not for a Redis Cluster yet: there `PUBLISH` counts only who listens at the same server, so a node could seem gone.
 //! Sharded pub/sub goes into [`Peers::publish`] and [`Link::subscribe`]; nothing else knows of the commands.
 
+mod directory;
 mod listener;
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use super::local::Local;
 use super::wire::{Body, Frame, Part};
 use super::{NodeId, NotDelivered};
-use crate::clock::{Clock, within};
+use crate::clock::within;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
@@ -54,7 +55,6 @@ pub(super) struct Peers {
     /// [`SETTLING`], or longer where an attempt to connect may be: the other may be in the middle of one.
     settling: Duration,
     keyring: Arc<Keyring>,
-    clock: Clock,
     prefix: Box<str>,
     /// The number of the last frame.
     number: AtomicU64,
@@ -88,7 +88,6 @@ impl Peers {
             deadline: timeout * 5 / 3,
             settling: (timeout * 4 / 3).max(SETTLING),
             keyring,
-            clock: Clock::System,
             prefix: prefix.into(),
             number: AtomicU64::new(0),
             expected: Mutex::default(),
@@ -121,17 +120,6 @@ impl Peers {
     /// Whether an exchange of another node is there.
     pub(super) async fn probe(&self, node: NodeId, exchange: u64) -> Verdict {
         self.tell(node, 0, |_| Body::Probe { exchange }).await
-    }
-
-    /// Tells every other node; nobody answers.
-    pub(super) async fn tell_all(&self, key: &str, payload: &[u8]) -> Verdict {
-        let (number, channel) = (self.next_number(), self.channel_of_all());
-        let frame = Frame { from: self.node, number, body: Body::ByKey { time: self.clock.now(), key, payload } };
-        match self.publish(&channel, frame).await {
-            Ok(1..) => Ok(()),
-            // Not even this node listens.
-            Ok(0) | Err(_) => Err(NotDelivered::Failed),
-        }
     }
 
     pub(super) fn is_listening(&self) -> bool {
@@ -207,11 +195,6 @@ impl Peers {
     /// The channel of one node.
     fn channel_of(&self, node: NodeId) -> String {
         format!("{}:node:{node}", self.prefix)
-    }
-
-    /// The channel of every node.
-    fn channel_of_all(&self) -> String {
-        format!("{}:nodes", self.prefix)
     }
 }
 

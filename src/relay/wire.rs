@@ -1,7 +1,6 @@
 //! What nodes say to each other, sealed to the channel it is said on: Redis sees whom it is for and how long it is,
 //! and cannot say anything itself.
 
-use crate::clock::UnixTime;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::relay::{NodeId, NotDelivered};
 
@@ -35,16 +34,6 @@ pub(super) enum Body<'a> {
         of: u64,
         /// What became of it.
         verdict: Result<(), NotDelivered>,
-    },
-    /// A message for whoever listens as a key. A key may stand for the same thing on a node that was started anew and
-    /// remembers nothing, so it is believed for a while only.
-    ByKey {
-        /// When it was said.
-        time: UnixTime,
-        /// The key.
-        key: &'a str,
-        /// The message.
-        payload: &'a [u8],
     },
 }
 
@@ -88,14 +77,6 @@ impl<'a> Frame<'a> {
                 plain.extend(of.to_be_bytes());
                 plain.push(verdict_byte(verdict));
             }
-            Body::ByKey { time, key, payload } => {
-                // Not `k`, which had no time.
-                plain.push(b't');
-                plain.extend(time.0.to_be_bytes());
-                plain.extend((key.len() as u64).to_be_bytes());
-                plain.extend(key.as_bytes());
-                plain.extend(payload);
-            }
         }
         plain
     }
@@ -116,11 +97,6 @@ impl<'a> Frame<'a> {
             }
             b'p' => Body::Probe { exchange: first },
             b'r' => Body::Receipt { of: first, verdict: verdict(*rest.first()?)? },
-            b't' => {
-                let (length, rest) = self::number(rest)?;
-                let (key, payload) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                Body::ByKey { time: UnixTime(first), key: str::from_utf8(key).ok()?, payload }
-            }
             _ => return None,
         };
         Some(Self { from: NodeId(*from), number, body })
@@ -131,7 +107,6 @@ impl Body<'_> {
     fn payload(&self) -> &[u8] {
         match self {
             Self::Part(part) => part.bytes,
-            Self::ByKey { payload, .. } => payload,
             Self::Probe { .. } | Self::Receipt { .. } => &[],
         }
     }
@@ -173,11 +148,7 @@ mod tests {
     fn bodies() -> Vec<Body<'static>> {
         let part = Part { exchange: 1, message: 2, total: 300, offset: 4, bytes: b"bytes" };
         let receipts = VERDICTS.map(|verdict| Body::Receipt { of: 9, verdict });
-        let mut bodies = vec![
-            Body::Part(part),
-            Body::Probe { exchange: 5 },
-            Body::ByKey { time: UnixTime(8), key: "k", payload: b"p" },
-        ];
+        let mut bodies = vec![Body::Part(part), Body::Probe { exchange: 5 }];
         bodies.extend(receipts);
         bodies
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::record::Names;
+use super::session::{SessionNames, Want};
 use super::{Found, Proofs, Row, SetupError, StoreError, Write};
-use crate::clock::UnixTime;
 use crate::config::{ServerName, TokenStoreKind};
 use worker::Worker;
 
@@ -63,11 +63,11 @@ impl Embedded {
         &self,
         names: &Names,
         server: &ServerName,
-        session: Option<(&Names, UnixTime)>,
+        session: Option<&SessionNames>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (names, server) = (names.clone(), server.clone());
-        let session = session.map(|(names, now)| (names.clone(), now));
+        let session = session.cloned();
         let select = move |connection: &mut Connection| {
             // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
             let snapshot = connection.transaction()?;
@@ -80,8 +80,8 @@ impl Embedded {
                 }
             }
             let session = match &session {
-                Some((names, now)) => session::fields(&snapshot, names, *now)?,
-                None => Vec::new(),
+                Some(names) => session::kept(&snapshot, names, Want::Standing)?,
+                None => None,
             };
             Ok(Found { record, proofs: proofs(&snapshot)?, session })
         };

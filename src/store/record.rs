@@ -29,8 +29,8 @@ impl Names {
         Self::of(keyring, "tokens", &[user.issuer(), user.subject()])
     }
 
-    pub(super) fn of_session(keyring: &Keyring, nonce: &str) -> Self {
-        Self::of(keyring, "session", &[nonce])
+    pub(super) fn of_session(keyring: &Keyring, user: &UserId, nonce: &str) -> Self {
+        Self::of(keyring, "session", &[user.issuer(), user.subject(), nonce])
     }
 
     pub(super) fn active(&self) -> &str {

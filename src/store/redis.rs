@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Value, from_redis_value};
 
 use super::record::Names;
-use super::session::Fields;
+use super::session::{SessionNames, Want};
 use super::{Found, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::metrics::Counter;
@@ -67,21 +67,24 @@ impl Redis {
         &self,
         names: &Names,
         server: &ServerName,
-        session: Option<&Names>,
+        session: Option<&SessionNames>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut question = Question::new();
         self.ask_for_record(&mut question, names, server);
         question.cmd("HGETALL").arg(self.proofs());
         if let Some(session) = session {
-            self.ask_of_session(&mut question, session);
+            self.ask_of_session(&mut question, session, Want::Standing);
         }
         let read = |mut answers: Vec<Value>| {
             let shape = |_| StoreError::Shape;
-            let session = answers.split_off(answers.len().min(2));
-            let session: Vec<Fields> = from_redis_value(Value::Array(session)).map_err(shape)?;
+            let kept = answers.split_off(answers.len().min(2));
+            let session = match session {
+                Some(session) => session::kept(kept, session, Want::Standing)?,
+                None => None,
+            };
             let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
-            read(Found { record, proofs, session: session.concat() })
+            read(Found { record, proofs, session })
         };
         self.link.ask(&question, read).await
     }

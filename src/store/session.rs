@@ -1,5 +1,9 @@
-//! What is kept of a legacy session: that it was ended, its log level and its subscriptions. Nothing of it can be read
-//! without the session's nonce and a key, and all of it expires with the session.
+//! What is kept of a legacy session: that it was ended, its log level, its subscriptions and where its listener is.
+//! Nothing of it can be read without the session's nonce and a key, and all of it expires with the session.
+//!
+//! Invariants: one session holds [`MAX_SESSION`] bytes at most, and one user [`MAX_SESSIONS`] of them and
+//! [`MAX_ENDED`] ended ones, so nobody fills the store for others. A session that was ended stays ended: nothing is
+//! written to it any more, and no room that others took keeps it from being ended.
 
 use std::time::Duration;
 
@@ -8,6 +12,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::record::Names;
 use super::{Backend, Lookup, StoreError, TokenStore};
+use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::user::UserId;
@@ -18,10 +23,23 @@ pub const MAX_SUBSCRIPTIONS: usize = 100;
 /// The longest URI of a subscription, bytes.
 pub const MAX_URI: usize = 2 * 1024;
 
+/// What one session's subscriptions may take with all else that is kept of it, bytes as stored.
+pub const MAX_SESSION: usize = 64 << 10;
+
+/// Sessions of one user that anything but their end is kept of; of one more, what is kept of the one that was written to
+/// least lately is forgotten.
+pub const MAX_SESSIONS: usize = 32;
+
+/// Ended sessions of one user that are remembered one by one; of one more, every session that expires no later than the
+/// first of them counts as ended.
+pub const MAX_ENDED: usize = 1000;
+
+/// How far the clocks of two nodes may be apart: what ends a session is remembered for that much longer than the session
+/// lasts.
+pub(super) const CLOCK_ERROR: Duration = Duration::from_mins(5);
+
 /// Holds the address of the session's listener, sealed.
 pub(super) const LISTENER: &str = "listener";
-/// There if the session was ended.
-pub(super) const REVOKED: &str = "revoked";
 /// Holds the log level, sealed.
 pub(super) const LEVEL: &str = "level";
 /// How a field begins that holds a resource's URI, sealed; the rest is the URI's keyed hash.
@@ -30,17 +48,33 @@ pub(super) const RESOURCE: &str = "uri:";
 /// What is kept of one session: sealed values by field.
 pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
-/// What is kept of a legacy session beside its id.
+/// Which legacy session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionKey<'a> {
+    /// Whose it is.
+    pub user: &'a UserId,
+    /// What tells it from every other.
+    pub nonce: &'a str,
+    /// When it expires, the same on every node.
+    pub expires: UnixTime,
+}
+
+/// What a request needs to know of the session that it is made in.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The log level that its client set.
+    pub level: Option<String>,
+    /// Where the listener is that last claimed the session; it may be gone.
+    pub listener: Option<Listener>,
+}
+
+/// What a client has set in its session.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SessionState {
-    /// Whether it was ended.
-    pub revoked: bool,
-    /// The log level that its client set.
+    /// The log level.
     pub level: Option<String>,
     /// The URIs of the resources that it is subscribed to, sorted.
     pub subscriptions: Vec<String>,
-    /// Where the listener is that last claimed the session; it may be gone.
-    pub listener: Option<Listener>,
 }
 
 /// A listener's claim on a session.
@@ -52,43 +86,131 @@ pub struct Listener {
     sealed: Vec<u8>,
 }
 
+/// What became of a change of what is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Noted {
+    /// It is kept; where the session's listener was at that moment.
+    Kept(Option<String>),
+    /// There is no room for it in the session.
+    NoRoom,
+    /// The session was ended.
+    Ended,
+}
+
+/// The names of a session and of whose it is, one pair per key of the ring, the active key's first.
+#[derive(Clone)]
+pub(super) struct SessionNames {
+    users: Names,
+    sessions: Names,
+    /// When the session expires.
+    pub(super) expires: UnixTime,
+    /// For how long it is kept from now.
+    pub(super) lifetime: Duration,
+}
+
+impl SessionNames {
+    /// Pairs of the name of the user and of the session.
+    pub(super) fn pairs(&self) -> impl ExactSizeIterator<Item = (&String, &String)> {
+        self.users.iter().zip(self.sessions.iter())
+    }
+
+    /// The pair to write under.
+    pub(super) fn active(&self) -> (&str, &str) {
+        (self.users.active(), self.sessions.active())
+    }
+
+    /// The names of the session under older keys.
+    pub(super) fn older(&self) -> &[String] {
+        self.sessions.older()
+    }
+}
+
+/// How much is asked of a session that has not been ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// [`LEVEL`] and [`LISTENER`].
+    Standing,
+    /// All its fields.
+    All,
+}
+
+impl Want {
+    /// The fields that are wanted, if not all.
+    pub(super) const STANDING: [&str; 2] = [LEVEL, LISTENER];
+}
+
 /// One field as a backend writes it.
 pub(super) struct Note {
     /// Its name.
     pub(super) field: String,
     /// What it holds.
     pub(super) value: Vec<u8>,
-    /// How long it is kept, and with it all that is kept of the session.
-    pub(super) lifetime: Duration,
+    /// In place of what it may be written.
+    pub(super) over: Over,
+}
+
+/// What a field may hold before.
+pub(super) enum Over {
+    /// Whatever it is.
+    Anything,
+    /// This, or nothing.
+    Only(Option<Vec<u8>>),
+}
+
+/// What a backend made of a note, with the sealed address of the listener.
+pub(super) enum Written {
+    Kept(Option<Vec<u8>>),
+    /// No room, or not what was seen.
+    Refused,
+    Ended,
 }
 
 impl TokenStore {
-    /// What is kept of the legacy session with this nonce; of one that nothing is known of, nothing.
+    /// What a request in the session needs to know; nothing if the session was ended.
     ///
     /// # Errors
     /// The store failed: nobody knows.
-    pub async fn session_state(&self, nonce: &str) -> Result<SessionState, StoreError> {
-        let names = Names::of_session(&self.keyring, nonce);
-        let read = |fields: Fields| read(&self.keyring, nonce, fields);
+    pub async fn standing(&self, key: &SessionKey<'_>) -> Result<Option<Standing>, StoreError> {
+        let read = |fields: Option<Fields>| standing(&self.keyring, key.nonce, fields);
+        self.kept(key, Want::Standing, read).await
+    }
+
+    /// What the client has set in the session; nothing if the session was ended.
+    ///
+    /// # Errors
+    /// The store failed: nobody knows.
+    pub async fn session_state(&self, key: &SessionKey<'_>) -> Result<Option<SessionState>, StoreError> {
+        let read = |fields: Option<Fields>| state(&self.keyring, key.nonce, fields);
+        self.kept(key, Want::All, read).await
+    }
+
+    async fn kept<T>(
+        &self,
+        key: &SessionKey<'_>,
+        want: Want,
+        read: impl FnOnce(Option<Fields>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let names = self.session_names(key);
         match &self.backend {
-            Backend::Redis(redis) => redis.session(&names, read).await,
-            Backend::Embedded(embedded) => embedded.session(names, self.clock.now(), read).await,
+            Backend::Redis(redis) => redis.session(&names, want, read).await,
+            Backend::Embedded(embedded) => embedded.session(names, want, read).await,
         }
     }
 
-    /// [`TokenStore::lookup`] and [`TokenStore::session_state`] in one question.
+    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::standing`] in one question.
     pub async fn lookup_in_session(
         &self,
-        user: &UserId,
         server: &ServerName,
-        nonce: &str,
-    ) -> (Lookup, Result<SessionState, StoreError>) {
-        let session = Names::of_session(&self.keyring, nonce);
+        key: &SessionKey<'_>,
+    ) -> (Lookup, Result<Option<Standing>, StoreError>) {
+        let session = self.session_names(key);
         let found = self
-            .find(user, server, Some(&session), |token, fields| Ok((token, read(&self.keyring, nonce, fields)?)))
+            .find(key.user, server, Some(&session), |token, fields| {
+                Ok((token, standing(&self.keyring, key.nonce, fields)?))
+            })
             .await;
         match found {
-            Ok((token, state)) => (token.map_or(Lookup::Absent, Lookup::Found), Ok(state)),
+            Ok((token, standing)) => (token.map_or(Lookup::Absent, Lookup::Found), Ok(standing)),
             Err(error) => (Lookup::Failed(error.clone()), Err(error)),
         }
     }
@@ -97,73 +219,96 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed; the level may be remembered or not.
-    pub async fn set_level(&self, nonce: &str, level: &str, lifetime: Duration) -> Result<(), StoreError> {
-        let value = seal(&self.keyring, nonce, LEVEL, level);
-        self.note(nonce, Note { field: LEVEL.to_owned(), value, lifetime }).await.map(drop)
+    pub async fn set_level(&self, key: &SessionKey<'_>, level: &str) -> Result<Noted, StoreError> {
+        let value = seal(&self.keyring, key.nonce, LEVEL, level);
+        self.note(key, Note { field: LEVEL.to_owned(), value, over: Over::Anything }).await
     }
 
-    /// Remembers that the session is subscribed to the resource at `uri`; whether there was room for it: no more than
-    /// [`MAX_SUBSCRIPTIONS`] of no more than [`MAX_URI`].
+    /// Remembers that the session is subscribed to the resource at `uri`, if there is room for it: no more than
+    /// [`MAX_SUBSCRIPTIONS`] of no more than [`MAX_URI`], and no more than [`MAX_SESSION`] in all.
     ///
     /// # Errors
     /// The store failed; the subscription may be remembered or not.
-    pub async fn subscribe(&self, nonce: &str, uri: &str, lifetime: Duration) -> Result<bool, StoreError> {
+    pub async fn subscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<Noted, StoreError> {
         if uri.len() > MAX_URI {
-            return Ok(false);
+            return Ok(Noted::NoRoom);
         }
-        let field = resources(&self.keyring, nonce, uri).next().expect("a ring is never empty");
-        let value = seal(&self.keyring, nonce, &field, uri);
-        self.note(nonce, Note { field, value, lifetime }).await
+        let field = resources(&self.keyring, key.nonce, uri).next().expect("a ring is never empty");
+        let value = seal(&self.keyring, key.nonce, &field, uri);
+        self.note(key, Note { field, value, over: Over::Anything }).await
     }
 
     /// Forgets a subscription, if there is one.
     ///
     /// # Errors
     /// The store failed; the subscription may be remembered or not.
-    pub async fn unsubscribe(&self, nonce: &str, uri: &str) -> Result<(), StoreError> {
-        let names = Names::of_session(&self.keyring, nonce);
-        let fields = resources(&self.keyring, nonce, uri).collect();
-        match &self.backend {
-            Backend::Redis(redis) => redis.forget(&names, fields).await,
-            Backend::Embedded(embedded) => embedded.forget(names, fields).await,
-        }
+    pub async fn unsubscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<Noted, StoreError> {
+        let names = self.session_names(key);
+        let fields = resources(&self.keyring, key.nonce, uri).collect();
+        let written = match &self.backend {
+            Backend::Redis(redis) => redis.forget(&names, fields).await?,
+            Backend::Embedded(embedded) => embedded.forget(names, fields).await?,
+        };
+        self.noted(key, written)
     }
 
     /// Claims the session for the listener at `address`, in place of the one that was `seen` there; whether it was, and
-    /// no other was faster.
+    /// no other was faster, and the session not ended.
     ///
     /// # Errors
     /// The store failed; the session may be claimed or not.
     pub async fn claim(
         &self,
-        nonce: &str,
+        key: &SessionKey<'_>,
         seen: Option<&Listener>,
         address: &str,
-        lifetime: Duration,
     ) -> Result<bool, StoreError> {
-        let names = Names::of_session(&self.keyring, nonce);
-        let value = seal(&self.keyring, nonce, LISTENER, address);
-        let note = Note { field: LISTENER.to_owned(), value, lifetime };
-        let seen = seen.map(|seen| seen.sealed.clone());
-        match &self.backend {
-            Backend::Redis(redis) => redis.replace(&names, seen, &note).await,
-            Backend::Embedded(embedded) => embedded.replace(names, seen, note, self.clock.now()).await,
-        }
+        let value = seal(&self.keyring, key.nonce, LISTENER, address);
+        let over = Over::Only(seen.map(|seen| seen.sealed.clone()));
+        let noted = self.note(key, Note { field: LISTENER.to_owned(), value, over }).await?;
+        Ok(matches!(noted, Noted::Kept(_)))
     }
 
-    /// Ends the legacy session with this nonce for every node, for as long as it could still be presented.
+    /// Ends the session for every node, for as long as it could still be presented anywhere, and forgets what else was
+    /// kept of it, also where the store takes nothing else any more. Answers where its listener is that has claimed it.
     ///
     /// # Errors
     /// The store failed; the session may go on.
-    pub async fn revoke(&self, nonce: &str, lifetime: Duration) -> Result<(), StoreError> {
-        self.note(nonce, Note { field: REVOKED.to_owned(), value: Vec::new(), lifetime }).await.map(drop)
+    pub async fn revoke(&self, key: &SessionKey<'_>) -> Result<Option<String>, StoreError> {
+        let names = self.session_names(key);
+        let listener = match &self.backend {
+            Backend::Redis(redis) => redis.revoke(&names, self.clock.now()).await?,
+            Backend::Embedded(embedded) => embedded.revoke(names, self.clock.now()).await?,
+        };
+        listener.map(|sealed| open(&self.keyring, key.nonce, LISTENER, &sealed)).transpose()
     }
 
-    async fn note(&self, nonce: &str, note: Note) -> Result<bool, StoreError> {
-        let names = Names::of_session(&self.keyring, nonce);
-        match &self.backend {
-            Backend::Redis(redis) => redis.note(&names, &note).await,
-            Backend::Embedded(embedded) => embedded.note(names, note, self.clock.now()).await,
+    async fn note(&self, key: &SessionKey<'_>, note: Note) -> Result<Noted, StoreError> {
+        let names = self.session_names(key);
+        let written = match &self.backend {
+            Backend::Redis(redis) => redis.note(&names, &note).await?,
+            Backend::Embedded(embedded) => embedded.note(names, note, self.clock.now()).await?,
+        };
+        self.noted(key, written)
+    }
+
+    fn noted(&self, key: &SessionKey<'_>, written: Written) -> Result<Noted, StoreError> {
+        match written {
+            Written::Kept(listener) => {
+                let open = |sealed: Vec<u8>| open(&self.keyring, key.nonce, LISTENER, &sealed);
+                Ok(Noted::Kept(listener.map(open).transpose()?))
+            }
+            Written::Refused => Ok(Noted::NoRoom),
+            Written::Ended => Ok(Noted::Ended),
+        }
+    }
+
+    fn session_names(&self, key: &SessionKey<'_>) -> SessionNames {
+        SessionNames {
+            users: self.names(key.user),
+            sessions: Names::of_session(&self.keyring, key.user, key.nonce),
+            expires: key.expires,
+            lifetime: Duration::from_secs(key.expires.0.saturating_sub(self.clock.now().0)),
         }
     }
 }
@@ -178,29 +323,44 @@ fn seal(keyring: &Keyring, nonce: &str, field: &str, value: &str) -> Vec<u8> {
     keyring.seal(place(&["session", "1", nonce, field]), value.as_bytes())
 }
 
+fn open(keyring: &Keyring, nonce: &str, field: &str, sealed: &[u8]) -> Result<String, StoreError> {
+    let plain = keyring.open(place(&["session", "1", nonce, field]), sealed).map_err(StoreError::Sealed)?;
+    Ok(str::from_utf8(&plain).map_err(|_| StoreError::Shape)?.to_owned())
+}
+
 fn place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
     Place { purpose: Purpose::Session, parts }
 }
 
-/// What the fields of a session say; where two keys wrote the same field, the first that was read counts.
-fn read(keyring: &Keyring, nonce: &str, fields: Fields) -> Result<SessionState, StoreError> {
-    let mut state = SessionState::default();
-    for (field, value) in fields {
-        if field == REVOKED {
-            state.revoked = true;
-            continue;
-        }
-        let plain = keyring.open(place(&["session", "1", nonce, &field]), &value).map_err(StoreError::Sealed)?;
-        let text = str::from_utf8(&plain).map_err(|_| StoreError::Shape)?.to_owned();
+/// What the fields of a session say of its standing; where two keys wrote the same field, the first that was read
+/// counts.
+fn standing(keyring: &Keyring, nonce: &str, fields: Option<Fields>) -> Result<Option<Standing>, StoreError> {
+    let Some(fields) = fields else { return Ok(None) };
+    let mut standing = Standing::default();
+    for (field, sealed) in fields {
         match &*field {
-            LEVEL => drop(state.level.get_or_insert(text)),
-            LISTENER => drop(state.listener.get_or_insert(Listener { address: text, sealed: value })),
-            _ if field.starts_with(RESOURCE) => state.subscriptions.push(text),
-            // A newer version's.
+            LEVEL if standing.level.is_none() => standing.level = Some(open(keyring, nonce, &field, &sealed)?),
+            LISTENER if standing.listener.is_none() => {
+                standing.listener = Some(Listener { address: open(keyring, nonce, &field, &sealed)?, sealed });
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(standing))
+}
+
+/// What the fields of a session say that its client set; of the level, the first that was read.
+fn state(keyring: &Keyring, nonce: &str, fields: Option<Fields>) -> Result<Option<SessionState>, StoreError> {
+    let Some(fields) = fields else { return Ok(None) };
+    let mut state = SessionState::default();
+    for (field, sealed) in fields {
+        match &*field {
+            LEVEL if state.level.is_none() => state.level = Some(open(keyring, nonce, &field, &sealed)?),
+            _ if field.starts_with(RESOURCE) => state.subscriptions.push(open(keyring, nonce, &field, &sealed)?),
             _ => {}
         }
     }
     state.subscriptions.sort_unstable();
     state.subscriptions.dedup();
-    Ok(state)
+    Ok(Some(state))
 }

@@ -74,8 +74,8 @@ async fn a_node_with_other_keys_delivers_nothing() {
     let [there] = listening(&redis).await;
     let [stranger] = listening(&redis).await;
     let mut mailbox = there.relay.open();
-    mailbox.listen_as("key".to_owned());
-    assert_eq!(stranger.relay.deliver_by_key("key", "strange".into()).await, Ok(()));
+    there.relay.announce("key", &mailbox.address(), DEADLINE).await.unwrap();
+    assert_eq!(stranger.relay.deliver_by_key("key", "strange".into()).await, Err(NotDelivered::Gone));
     assert_eq!(stranger.relay.deliver(&mailbox.address(), "strange".into()).await, Err(NotDelivered::Failed));
     assert!(silent(&mut mailbox));
 }
@@ -89,27 +89,23 @@ async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
     spy.psubscribe("toll:*").unwrap();
     // The same in number, so that a message for the one could be taken for one for the other.
     let (mut mailbox, mut other) = (there.relay.open(), third.relay.open());
-    mailbox.listen_as("key".to_owned());
     assert_eq!(here.relay.deliver(&mailbox.address(), "once".into()).await, Ok(()));
-    assert_eq!(here.relay.deliver_by_key("key", "once more".into()).await, Ok(()));
     assert_eq!(received(&mut mailbox).await, "once");
-    assert_eq!(received(&mut mailbox).await, "once more");
     // What comes after it in order has arrived: from here on it would be taken for the one that is published again.
     assert_eq!(here.relay.deliver(&other.address(), "before".into()).await, Ok(()));
     assert_eq!(received(&mut other).await, "before");
-    other.listen_as("key".to_owned());
-    // The message, its receipt, the message by key: again where they were, and on every other channel.
-    let seen: Vec<redis::Msg> = (0..3).map(|_| spy.get_message().unwrap()).collect();
+    // The message and its receipt: again where they were, and on every other channel.
+    let seen: Vec<redis::Msg> = (0..2).map(|_| spy.get_message().unwrap()).collect();
     let mut attacker = connection(&redis);
     let nodes = [&here, &there, &third].map(|node| format!("toll:node:{}", node.relay.node()));
     for message in &seen {
-        for channel in nodes.iter().map(String::as_str).chain(["toll:nodes"]) {
+        for channel in &nodes {
             let heard: u64 =
                 redis::cmd("PUBLISH").arg(channel).arg(message.get_payload_bytes()).query(&mut attacker).unwrap();
             assert!(heard >= 2, "the spy and the node");
         }
     }
-    redis::cmd("PUBLISH").arg("toll:nodes").arg("rubbish").exec(&mut attacker).unwrap();
+    redis::cmd("PUBLISH").arg(&nodes[1]).arg("rubbish").exec(&mut attacker).unwrap();
     // What comes in order after all that arrives first.
     assert_eq!(here.relay.deliver(&mailbox.address(), "after".into()).await, Ok(()));
     assert_eq!(here.relay.deliver(&other.address(), "after".into()).await, Ok(()));
@@ -127,7 +123,7 @@ async fn redis_sees_nothing_in_the_clear() {
     let mut lines = BufReader::new(monitor).lines().map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), "+OK");
     let mut mailbox = there.relay.open();
-    mailbox.listen_as("secret-key".to_owned());
+    there.relay.announce("secret-key", &mailbox.address(), DEADLINE).await.unwrap();
     here.relay.deliver(&mailbox.address(), "secret-payload".into()).await.unwrap();
     here.relay.deliver_by_key("secret-key", "secret-cancel".into()).await.unwrap();
     received(&mut mailbox).await;
@@ -135,8 +131,9 @@ async fn redis_sees_nothing_in_the_clear() {
     redis::cmd("ECHO").arg("secret-end").exec(&mut connection(&redis)).unwrap();
     let traffic: Vec<String> = lines.take_while(|line| !line.contains("secret-end")).collect();
     let published = traffic.iter().filter(|line| line.contains("\"PUBLISH\"")).count();
-    assert_eq!(published, 3, "a message, its receipt, a message by key: {traffic:?}");
-    assert!(!traffic.iter().any(|line| line.contains("secret")), "{traffic:?}");
+    assert_eq!(published, 4, "two messages and their receipts: {traffic:?}");
+    let clear = ["secret".to_owned(), mailbox.address().to_string()];
+    assert!(!traffic.iter().any(|line| clear.iter().any(|clear| line.contains(clear))), "{traffic:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +141,7 @@ async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis
     let mut redis = Redis::start();
     let [here, there] = listening(&redis).await;
     let mut mailbox = there.relay.open();
-    mailbox.listen_as("key".to_owned());
+    there.relay.announce("key", &mailbox.address(), DEADLINE).await.unwrap();
     let mut outages = Vec::new();
     for _ in 0..3 {
         assert_eq!(here.relay.deliver(&mailbox.address(), "before".into()).await, Ok(()));
@@ -284,22 +281,51 @@ async fn a_node_starts_while_redis_is_down() {
 }
 
 #[tokio::test]
-async fn a_message_by_key_reaches_exactly_one_of_three_nodes() {
+async fn a_message_by_key_is_said_to_the_one_of_three_nodes_that_has_announced_it_and_to_no_other() {
     let redis = Redis::start();
     let nodes: [Node; 3] = listening(&redis).await;
+    let mut spy = connection(&redis);
+    let mut spy = spy.as_pubsub();
+    spy.psubscribe("toll:*").unwrap();
     let mut mailboxes = nodes.each_ref().map(|node| node.relay.open());
-    for (n, mailbox) in mailboxes.iter_mut().enumerate() {
+    for (n, (mailbox, node)) in mailboxes.iter_mut().zip(&nodes).enumerate() {
         mailbox.listen_as(format!("session/{n}"));
+        node.relay.announce(&format!("session/{n}"), &mailbox.address(), DEADLINE).await.unwrap();
     }
     for (from, to) in [(0, 1), (0, 2), (1, 1), (2, 0)] {
         nodes[from].relay.deliver_by_key(&format!("session/{to}"), format!("to {to}").into()).await.unwrap();
         assert_eq!(received(&mut mailboxes[to]).await, format!("to {to}"));
+        // The message and its receipt; none at all where both are the same node.
+        let said = if from == to { vec![] } else { vec![to, from] };
+        for node in said {
+            let channel = format!("toll:node:{}", nodes[node].relay.node());
+            assert_eq!(spy.get_message().unwrap().get_channel_name(), channel);
+        }
     }
     // What is delivered to each afterwards is the first thing that lies there.
     for mailbox in &mut mailboxes {
         nodes[0].relay.deliver(&mailbox.address(), "end".into()).await.unwrap();
         assert_eq!(received(mailbox).await, "end");
     }
+}
+
+#[tokio::test]
+async fn a_message_that_is_insisted_on_finds_who_is_announced_only_now_and_gives_up_on_who_never_is() {
+    let redis = Redis::start();
+    let [here, there] = listening(&redis).await;
+    let mut mailbox = there.relay.open();
+    let address = mailbox.address();
+    let late = async {
+        assert_eq!(here.relay.deliver_by_key("key", "once".into()).await, Err(NotDelivered::Gone));
+        there.relay.announce("key", &address, DEADLINE).await.unwrap();
+    };
+    let (delivered, ()) = tokio::join!(here.relay.insist_by_key("key", "early".into()), late);
+    assert_eq!(delivered, Ok(()));
+    assert_eq!(received(&mut mailbox).await, "early");
+    assert_eq!(here.relay.insist_by_key("another", "never".into()).await, Err(NotDelivered::Gone));
+    let looks: String = redis::cmd("INFO").arg("commandstats").query(&mut connection(&redis)).unwrap();
+    let looks = looks.lines().find_map(|line| line.strip_prefix("cmdstat_get:calls=")?.split(',').next());
+    assert!(looks.is_some_and(|looks| looks.parse::<u32>().unwrap() < 12), "{looks:?}");
 }
 
 #[tokio::test]

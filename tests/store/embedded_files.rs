@@ -12,6 +12,7 @@ use tollbridge::config::TokenStoreKind;
 use tollbridge::store::{SetupError, TokenStore};
 
 use crate::home::{Home, embedded_kind, found, key, look, ring, secret, server, user};
+use crate::sessions::session;
 
 /// A closed store that held a token, and the path of its database.
 async fn closed() -> (TempDir, PathBuf) {
@@ -107,24 +108,37 @@ async fn a_newer_or_another_program_s_database_is_refused() {
     let pragma = |name: &str, value: i32| {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
-    pragma("user_version", 3);
+    pragma("user_version", 4);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Newer { .. }));
-    pragma("user_version", 2);
+    pragma("user_version", 3);
     pragma("application_id", 7);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Corrupt { .. }));
 }
 
 #[tokio::test]
-async fn a_database_of_the_version_before_is_brought_up_to_date() {
-    let (_home, path) = closed().await;
-    let old = rusqlite::Connection::open(&path).unwrap();
-    let revoked = "CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID";
-    old.execute_batch(&format!("DROP TABLE sessions; {revoked}; PRAGMA user_version = 1")).unwrap();
-    drop(old);
-    for _ in 0..2 {
-        let store = open(path.parent().unwrap()).unwrap();
-        store.set_level("s1", "info", std::time::Duration::from_hours(1)).await.unwrap();
-        assert_eq!(store.session_state("s1").await.unwrap().level.as_deref(), Some("info"));
+async fn a_database_of_an_earlier_version_is_brought_up_to_date() {
+    let versions = [
+        (1, "CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID"),
+        (
+            2,
+            "CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL,
+            PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID; CREATE INDEX sessions_by_end ON sessions (until)",
+        ),
+    ];
+    for (version, tables) in versions {
+        let (_home, path) = closed().await;
+        let old = rusqlite::Connection::open(&path).unwrap();
+        let newer = "DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended";
+        old.execute_batch(&format!("{newer}; {tables}; PRAGMA user_version = {version}")).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let store = open(path.parent().unwrap()).unwrap();
+            store.set_level(&session("s1"), "info").await.unwrap();
+            let state = store.session_state(&session("s1")).await.unwrap().unwrap();
+            assert_eq!(state.level.as_deref(), Some("info"));
+            let listing = store.list(None).await.unwrap();
+            assert_eq!(listing.unreadable, 1, "the tokens are still there");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tollbridge::clock::Clock;
 use tollbridge::config::{KeySource, SealingKey, ServerName, TokenStoreKind};
 use tollbridge::keyring::{Keyring, RootKey};
 use tollbridge::secret::Secret;
-use tollbridge::store::{Lookup, StoreError, TokenStore};
+use tollbridge::store::{Lookup, SessionKey, StoreError, TokenStore};
 use tollbridge::user::UserId;
 
 use crate::redis_server::RedisServer;
@@ -80,13 +80,15 @@ impl Home {
     }
 
     /// Puts the level of each of two sessions where the other's was, past the store.
-    pub(crate) fn swap_levels(&self, keys: &[Key], nonces: [&str; 2]) {
-        let ring = ring(keys);
-        let [one, other] =
-            nonces.map(|nonce| BASE64_URL_SAFE_NO_PAD.encode(ring.index("session", &[nonce]).next().unwrap()));
+    pub(crate) fn swap_levels(&self, keys: &[Key], sessions: [&SessionKey<'_>; 2]) {
+        let (ring, user) = (ring(keys), name(keys, sessions[0].user));
+        let [one, other] = sessions.map(|SessionKey { user, nonce, .. }| {
+            let hash = ring.index("session", &[user.issuer(), user.subject(), nonce]).next().unwrap();
+            BASE64_URL_SAFE_NO_PAD.encode(hash)
+        });
         match self {
             Self::Redis(home) => {
-                let key = |name: &str| format!("{PREFIX}:session:{{{name}}}");
+                let key = |name: &str| format!("{PREFIX}:session:{{{user}}}:{name}");
                 let value = |name: &str| home.raw::<Vec<u8>>(&["HGET", &key(name), "level"]).unwrap();
                 let (first, second) = (value(&one), value(&other));
                 for (name, value) in [(&one, second), (&other, first)] {
@@ -94,9 +96,9 @@ impl Home {
                 }
             }
             Self::Embedded(_) => {
-                let update = "UPDATE sessions SET name = CASE name WHEN ?1 THEN 'x' || ?2 ELSE 'x' || ?1 END";
+                let update = "UPDATE fields SET name = CASE name WHEN ?1 THEN 'x' || ?2 ELSE 'x' || ?1 END";
                 self.sqlite().execute(update, [&one, &other]).unwrap();
-                self.sqlite().execute("UPDATE sessions SET name = substr(name, 2)", ()).unwrap();
+                self.sqlite().execute("UPDATE fields SET name = substr(name, 2)", ()).unwrap();
             }
         }
     }

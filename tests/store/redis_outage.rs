@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tollbridge::clock::Clock;
 use tollbridge::keyring::OpenError;
-use tollbridge::store::{Notice, SetupError, StoreError, TokenStore};
+use tollbridge::store::{MAX_SESSIONS, Notice, SetupError, StoreError, TokenStore};
 
 use crate::home::{Key, Seen, found, key, look, name, redis_key, redis_kind, ring, secret, server, user};
 use crate::redis_server::RedisServer;
+use crate::sessions::{is_ended, session};
 
 const SOON: Duration = Duration::from_secs(1);
 /// How long anything may take on a busy machine. Of three times the shortest must be within [`SOON`]: something else
@@ -149,6 +150,12 @@ async fn a_full_redis_goes_on_answering_and_takes_tokens_and_deletions() {
     // What sessions took is no reason to make anybody wait who saves a token.
     store.set(&alice, &notion, &secret("ntn_2")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_2"));
+    // Nor who ends a session, which is refused whatever else would be kept of it.
+    for nonce in ["s1", "s2"] {
+        assert_eq!(store.set_level(&session(nonce), "info").await, Err(StoreError::Refused("OOM".into())));
+        store.revoke(&session(nonce)).await.unwrap();
+        assert!(is_ended(&store, &session(nonce)).await);
+    }
     for server in [&notion, &linear] {
         assert!(store.delete(&alice, server).await.unwrap());
     }
@@ -171,14 +178,19 @@ async fn a_redis_that_forgets_is_warned_of() {
 async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
     let redis = RedisServer::start(&[]);
     let rules = "ACL SETUSER bridge on >hunter2 resetkeys ~toll* resetchannels -@all \
-        +hget +hgetall +hset +hdel +hlen +hexists +del +eval +multi +exec +pexpire +scan +ping";
+        +hget +hmget +hgetall +hset +hdel +hlen +hexists +hincrby +zscore +zadd +zcard +zpopmin +zrem +zremrangebyscore \
+        +del +eval +pexpire +pttl +time +scan +ping";
     redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
     let store = open(redis.tcp_url().replace("redis://", "redis://bridge:hunter2@"), &[key("k1")]);
     let alice = user("alice");
     store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
-    store.revoke("s1", Duration::from_mins(1)).await.unwrap();
-    assert!(store.session_state("s1").await.unwrap().revoked);
+    for n in 0..=MAX_SESSIONS {
+        store.subscribe(&session(&n.to_string()), "a://").await.unwrap();
+        store.unsubscribe(&session(&n.to_string()), "a://").await.unwrap();
+    }
+    store.revoke(&session("1")).await.unwrap();
+    assert!(is_ended(&store, &session("1")).await);
     assert_eq!(store.list(None).await.unwrap().entries.len(), 1);
     assert!(store.delete(&alice, &server("notion")).await.unwrap());
     let unknown = StoreError::Refused("NOPERM".into());

@@ -71,16 +71,35 @@ async fn a_log_level_is_checked_and_taken_without_a_process() {
 }
 
 #[tokio::test]
-async fn without_its_store_a_server_that_needs_no_token_goes_on() {
+async fn without_its_store_nobody_knows_whether_a_session_was_ended_so_only_a_ping_is_answered_in_it() {
     let (home, mut redis) = (Home::new(), Redis::start());
     let mut config = config(&json!({ "one": hostile(&home, &["polite"]) }));
     config["tokenStore"] = home.in_failing_redis(&redis);
     let bridge = home.serve(config);
-    let mut client = Client::legacy(&bridge, "one", None).await;
+    let (mut client, mut ended) =
+        (Client::legacy(&bridge, "one", None).await, Client::legacy(&bridge, "one", None).await);
+    assert_eq!(delete(&ended, &bridge).await, 204);
     redis.crash();
-    assert_eq!(client.call("act", json!({})).await.unwrap().text(), "done");
-    assert_eq!(client.request("logging/setLevel", json!({ "level": "info" })).await.unwrap().status, 503);
-    assert_eq!(delete(&client, &bridge).await, 503);
+    for client in [&mut client, &mut ended] {
+        for method in ["tools/call", "tools/list", "logging/setLevel", "resources/subscribe"] {
+            let params = json!({ "name": "act", "level": "info", "uri": "a://" });
+            let answer = client.request(method, params).await.unwrap();
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{method}");
+            let said = answer.response()["error"]["message"].to_string();
+            assert!(said.contains("the token store is not available"), "{said}");
+        }
+        let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+        let answer = json!({ "jsonrpc": "2.0", "id": "x", "result": {} });
+        for message in [cancelled, answer] {
+            assert_eq!(client.tell(&message).await.unwrap(), 503);
+        }
+        assert_eq!(delete(client, &bridge).await, 503);
+        assert_eq!(client.request("ping", json!({})).await.unwrap().response()["result"], json!({}));
+    }
+    // What needs neither a token nor a session goes on.
+    for mut client in [Client::without_session(&bridge, "one", None), Client::modern(&bridge, "one", None)] {
+        assert_eq!(client.call("act", json!({})).await.unwrap().text(), "done");
+    }
 }
 
 #[tokio::test]
@@ -100,4 +119,45 @@ async fn a_subscription_is_kept_once_the_server_agrees() {
     refused.initialize(LEGACY, json!({})).await.unwrap();
     let answer = refused.request("resources/subscribe", json!({ "uri": uri })).await.unwrap();
     assert_eq!(answer.error_code(), Some(-32601), "a server's refusal is passed on");
+}
+
+#[tokio::test]
+async fn who_sends_too_much_that_needs_no_process_is_refused_and_nobody_else_is() {
+    let (home, one) = (Home::without_key(), "alices-key-0123456789abcdef");
+    let bob = "bobs-key-0123456789abcdef";
+    let bridge = home.serve(json!({
+        "identity": bearer_identity(&[("alice", one), ("bob", bob)]),
+        "mcpServers": { "one": hostile(&home, &["polite"]) },
+    }));
+    let client = Client::legacy(&bridge, "one", Some(one)).await;
+    let mut connections = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let mut client = client.twin();
+        connections.spawn(async move {
+            let cancelled =
+                json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+            let mut refused = 0;
+            for _ in 0..10 {
+                let answers = [
+                    client.request("ping", json!({})).await.expect("an answer"),
+                    client.request("logging/setLevel", json!({ "level": "info" })).await.expect("an answer"),
+                    client.exchange(cancelled.to_string().as_bytes()).await.expect("an answer"),
+                ];
+                for answer in answers.iter().filter(|answer| answer.status == 429) {
+                    assert_eq!(answer.header("retry-after"), Some("2"), "{answer:?}");
+                    refused += 1;
+                }
+            }
+            refused
+        });
+    }
+    let mut other = Client::legacy(&bridge, "one", Some(bob)).await;
+    while connections.len() > 25 {
+        assert_eq!(other.request("ping", json!({})).await.unwrap().status, 200);
+        connections.join_next().await.expect("some go on").expect("no client panics");
+    }
+    let refused: usize = connections.join_all().await.into_iter().sum();
+    assert!(refused > 0, "nobody was refused");
+    let mut calls = client.twin();
+    assert_eq!(calls.call("act", json!({})).await.unwrap().text(), "done", "calls have limits of their own");
 }

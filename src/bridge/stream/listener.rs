@@ -12,7 +12,7 @@ use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::{For, Met};
 use crate::bridge::questions::{Note, for_client, seal_question};
-use crate::bridge::session::{introduction, listener_key};
+use crate::bridge::session::{introduction, key};
 use crate::bridge::sse::way_back;
 use crate::bridge::talk::{one_line, text};
 use crate::bridge::{Bridge, Connection, read};
@@ -25,7 +25,7 @@ use crate::mcp::mrtr;
 use crate::mcp::session::Session;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
-use crate::store::SessionState;
+use crate::store::{SessionState, Standing};
 use crate::upstream::UpstreamError;
 use crate::user::UserId;
 
@@ -61,13 +61,13 @@ impl Bridge {
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }
-        let (permit, token, state) = match self.admit_stream(&user, &server, Some(&session)).await? {
+        let (permit, token, standing) = match self.admit_stream(&user, &server, Some(&session)).await? {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),
         };
-        let mailbox = self.claim(&session, &state).await?;
-        // What was set after the first look and before the claim was told to nobody.
-        let state = self.alive(self.store.session_state(&session.nonce).await)?;
+        let mailbox = self.claim(&user, &session, &standing).await?;
+        // What is set from now on is told to the mailbox.
+        let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
         let child = Child::staying(self, &user, &server, token)?;
         let lifetime = self.remaining(&session);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
@@ -78,8 +78,8 @@ impl Bridge {
     }
 
     /// A mailbox that is the session's only listener.
-    async fn claim(&self, session: &Session, state: &SessionState) -> Result<Mailbox, BridgeError> {
-        if let Some(before) = &state.listener {
+    async fn claim(&self, user: &UserId, session: &Session, standing: &Standing) -> Result<Mailbox, BridgeError> {
+        if let Some(before) = &standing.listener {
             let address = before.address.parse().map_err(|_| BridgeError::Relay)?;
             match self.relay.probe(&address).await {
                 Err(NotDelivered::Gone) => {}
@@ -87,14 +87,12 @@ impl Bridge {
                 Err(_) => return Err(BridgeError::Relay),
             }
         }
-        let mut mailbox = self.relay.open();
+        let mailbox = self.relay.open();
         let address = mailbox.address().to_string();
-        let claimed =
-            self.store.claim(&session.nonce, state.listener.as_ref(), &address, self.remaining(session)).await;
+        let claimed = self.store.claim(&key(user, session), standing.listener.as_ref(), &address).await;
         if !claimed.map_err(|error| self.store_failed(&error))? {
             return Err(BridgeError::Listening);
         }
-        mailbox.listen_as(listener_key(&session.nonce));
         Ok(mailbox)
     }
 }

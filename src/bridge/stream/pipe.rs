@@ -134,6 +134,7 @@ impl Bridge {
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
         let body = read::body(&head, body, &self.config.limits).await?;
+        self.limits.pace(&user, body.len()).await?;
         let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);
         let note = Note::Tell(message.text().to_owned()).write();

@@ -147,7 +147,7 @@ impl Bridge {
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
         let subscription = Subscription { stream, call, filter, asked: false, answered: false };
         let lifetime = self.config.limits.session_lifetime;
-        let guard = self.run_stream(Work::Subscription(subscription), permit, lifetime, connection);
+        let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);
         Ok(inbox.respond(form, guard).await)
     }
 }

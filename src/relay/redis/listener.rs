@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Peers, Verdict};
-use crate::relay::heard::{Heard, is_of_now};
+use crate::relay::NodeId;
+use crate::relay::heard::Heard;
 use crate::relay::local::Local;
 use crate::relay::wire::{self, Body, Frame};
-use crate::relay::{NodeId, NotDelivered};
 use crate::store::{Message, Question, RECONNECT, StoreError};
 
 /// A connection that lasted as long was a good one.
@@ -64,15 +64,14 @@ struct Ear<'a> {
 impl Ear<'_> {
     /// Listens until the connection is lost; answers how long that was.
     async fn until_lost(&mut self) -> Result<Duration, StoreError> {
-        let channels = [self.peers.channel_of(self.peers.node), self.peers.channel_of_all()];
-        let mut subscription = self.peers.link.subscribe(&channels).await?;
+        let channel = self.peers.channel_of(self.peers.node);
+        let mut subscription = self.peers.link.subscribe(std::slice::from_ref(&channel)).await?;
         let since = Instant::now();
         tracing::info!("the relay listens on Redis");
         self.peers.listening.send_replace(Some(since));
         while let Some(message) = subscription.next().await {
-            let channel = channels.iter().find(|channel| channel.as_bytes() == message.channel);
-            if let Some(channel) = channel {
-                self.hear(channel, &message);
+            if channel.as_bytes() == message.channel {
+                self.hear(&channel, &message);
             }
         }
         self.peers.listening.send_replace(None);
@@ -97,13 +96,6 @@ impl Ear<'_> {
             Body::Part(part) => self.receipt(from, number, self.local.deliver_part(from, part)),
             Body::Probe { exchange } => self.receipt(from, number, self.local.probe(exchange)),
             Body::Receipt { of, verdict } => self.peers.settle(of, verdict),
-            Body::ByKey { time, .. } if !is_of_now(time, self.peers.clock.now()) => {
-                tracing::warn!("a message by key of another time is not believed; are the nodes' clocks right?");
-            }
-            Body::ByKey { key, payload, .. } => match self.local.deliver_by_key(key, payload.to_vec().into()) {
-                Ok(()) | Err(NotDelivered::Gone) => {}
-                Err(error) => tracing::warn!(%error, "a message by key was not delivered"),
-            },
         }
     }
 

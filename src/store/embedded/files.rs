@@ -18,9 +18,9 @@ const DATABASE: &str = "tokens.db";
 /// "Toll", in the header of a database of ours.
 const APPLICATION: i32 = 0x546f_6c6c;
 /// The version of the tables.
-const VERSION: i32 = 2;
-/// The version before [`SESSIONS`].
-const WITHOUT_SESSIONS: i32 = 1;
+const VERSION: i32 = 3;
+/// The oldest version that is brought up to date: all have the tables of [`SCHEMA`].
+const OLDEST: i32 = 1;
 /// What stands where a path is wanted for a database that has none.
 pub(super) const IN_MEMORY: &str = ":memory:";
 /// The most pages of a database in memory: 64 MiB.
@@ -34,11 +34,15 @@ const SCHEMA: &str = "
     CREATE TABLE tokens (name TEXT, server TEXT, record BLOB NOT NULL, PRIMARY KEY (name, server)) STRICT, WITHOUT ROWID;
 ";
 
-/// What is kept of sessions: fields, and until when.
+/// What is kept of sessions: whose they are, in which order they were written to and until when; their fields; those that
+/// were ended, with one of no name for all that expire no later.
 const SESSIONS: &str = "
-    CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, field))
+    CREATE TABLE sessions (user TEXT, name TEXT, written INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (user, name))
         STRICT, WITHOUT ROWID;
     CREATE INDEX sessions_by_end ON sessions (until);
+    CREATE TABLE fields (name TEXT, field TEXT, value BLOB NOT NULL, PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID;
+    CREATE TABLE ended (user TEXT, name TEXT, expires INTEGER NOT NULL, PRIMARY KEY (user, name)) STRICT, WITHOUT ROWID;
+    CREATE INDEX ended_by_expiry ON ended (expires);
 ";
 
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
@@ -109,7 +113,7 @@ pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), Set
     }
     match number(connection, "user_version").map_err(failed)? {
         VERSION => {}
-        WITHOUT_SESSIONS => add_sessions(connection).map_err(failed)?,
+        OLDEST..VERSION => renew_sessions(connection).map_err(failed)?,
         newer if newer > VERSION => return Err(SetupError::Newer { path: path.to_owned() }),
         _ => return corrupt("its version is unknown"),
     }
@@ -123,11 +127,12 @@ pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), Set
     Ok(())
 }
 
-/// Brings a database of the version before sessions up to date, unless another process was faster.
-fn add_sessions(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Brings a database of an earlier version up to date, unless another process was faster: what was kept of sessions is
+/// forgotten.
+fn renew_sessions(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if number(&transaction, "user_version")? == WITHOUT_SESSIONS {
-        transaction.execute_batch("DROP TABLE IF EXISTS revoked")?;
+    if number(&transaction, "user_version")? < VERSION {
+        transaction.execute_batch("DROP TABLE IF EXISTS revoked; DROP TABLE IF EXISTS sessions;")?;
         transaction.execute_batch(SESSIONS)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
