@@ -29,6 +29,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use rustix::io::Errno;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -49,11 +50,11 @@ use crate::secret::Secret;
 use crate::store::TokenStore;
 use crate::telemetry::encode_for_log;
 use crate::tokens::{TokenError, TokenSource};
-use crate::upstream::Upstream;
 use crate::upstream::container::Containers;
 use crate::upstream::group::{Graces, Spawner};
 use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
+use crate::upstream::{Upstream, UpstreamError};
 use crate::user::UserId;
 
 use call::{Call, Purpose};
@@ -255,11 +256,11 @@ impl Bridge {
         match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
                 let started = StdioServer::start(&self.spawner, program, &server.process, token);
-                Ok(Upstream::Stdio(Box::new(started.inspect_err(|_| self.spawn_failed())?)))
+                Ok(Upstream::Stdio(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Container(container) => {
                 let started = self.containers.start(container, &server.process, token);
-                Ok(Upstream::Container(Box::new(started.inspect_err(|_| self.spawn_failed())?)))
+                Ok(Upstream::Container(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Http(call) => {
                 let opened = self.http.open(&server.name, &call, server.process.line)?;
@@ -268,8 +269,15 @@ impl Bridge {
         }
     }
 
-    fn spawn_failed(&self) {
+    /// Counts a server that could not be started, and says which and why.
+    fn spawn_failed(&self, server: &Server, error: &UpstreamError) {
         self.metrics.spawn_failures.inc();
+        let errno = match error {
+            UpstreamError::Spawn(error) => error.errno().map(Errno::raw_os_error),
+            _ => None,
+        };
+        let program = server.plan.program().unwrap_or_default();
+        tracing::warn!(server = %server.name, program = %encode_for_log(&program), errno, "{error}");
     }
 
     /// Ends a server that its call no longer needs; `closing` knows when that is done.

@@ -31,7 +31,7 @@ use tokio::io::unix::AsyncFd;
 use crate::descendants;
 use crate::privilege;
 use crate::sys::{self, Signals};
-use crate::upstream::orphans;
+use crate::upstream::{oom, orphans};
 
 /// What is handed on to the worker.
 const HANDED_ON: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -71,7 +71,7 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What must hold before anything is started or read, in the supervisor and again in the worker: no file descriptor
 /// above 2 and no capability goes to a new program, no signal is ignored or blocked, memory can neither be dumped nor be
-/// read by others of this user.
+/// read by others of this user, and when it runs out the kernel ends others first.
 pub fn harden() {
     sys::close_fds_on_exec();
     privilege::keep();
@@ -80,6 +80,7 @@ pub fn harden() {
     // Neither can be refused: both take something away.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    oom::protect();
     // The kernel names a process after the file it was started from, and for the worker that is `exe`.
     let _ = set_name(c"tollbridge");
 }

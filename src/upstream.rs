@@ -12,6 +12,7 @@ pub mod http;
 pub mod instance;
 mod junk;
 pub mod lines;
+pub mod oom;
 pub mod orphans;
 pub mod stderr;
 pub mod stdio;

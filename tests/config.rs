@@ -117,9 +117,9 @@ fn a_container_is_shown_with_what_it_was_completed_by() {
     assert_eq!((problems.as_str(), code), ("", Some(0)));
     for expected in [
         "image      mcp/time:1\n  completed  --rm --interactive --init --stop-timeout=0 --pull=never --log-driver=none \
-         --security-opt=no-new-privileges --cap-drop=ALL --pids-limit=256 --memory=67108864b\n  arguments  1\n",
+         --security-opt=no-new-privileges --cap-drop=ALL --pids-limit=256 --oom-score-adj=500 --memory=67108864b\n  arguments  1\n",
         "image      mcp/time:2\n  completed  --rm --stop-timeout=0 --pull=never --log-driver=none --security-opt=no-new-privileges \
-         --cap-drop=ALL --pids-limit=256 --memory=1073741824b\n  arguments  8\n",
+         --cap-drop=ALL --pids-limit=256 --oom-score-adj=500 --memory=1073741824b\n  arguments  8\n",
         &format!("server gateway\n  program    {path}/docker\n  arguments  3\n"),
     ] {
         assert!(summary.contains(expected), "{expected:?} is missing in\n{summary}");

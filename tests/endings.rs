@@ -120,6 +120,8 @@ async fn what_a_server_says_of_its_end_is_in_the_log() {
     let told = || (bridge.log().matches("the-reason").count() == FAILURES).then_some(());
     let all = procs::eventually(SETTLED, told).await;
     assert!(all.is_some(), "{} of {FAILURES}", bridge.log().matches("the-reason").count());
+    let told = || (bridge.log().matches("exit=exit status 3").count() == FAILURES).then_some(());
+    procs::eventually(SETTLED, told).await.expect("how it ended is told, too");
 }
 
 /// Programs that cannot be run, each in its own way, by a name and what the client is told.
@@ -156,6 +158,14 @@ async fn cannot_be_started(as_another: &Value) {
         refused(&answer, 502, says);
     }
     assert!(!home.path().join("ran").exists());
+    for (name, errno) in [("gone", Errno::NOENT), ("closed", Errno::ACCESS), ("garbage", Errno::NOEXEC)] {
+        let said = format!("server={name} program={name} errno={}", errno.raw_os_error());
+        let seen = bridge.log_with(&said);
+        assert!(
+            seen.contains(&said) && !seen.contains(home.path().join(name).to_str().expect("text")),
+            "{said}\n{seen}"
+        );
+    }
     assert_eq!(support::metric(admin, "tollbridge_spawn_failures_total").await, Some(4.0));
     let none = || bridge.children().is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing half-made remains");

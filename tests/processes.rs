@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use processes::marked::{Marked, Seen, example};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::runtime::Runtime;
@@ -209,10 +210,10 @@ fn a_server_that_cannot_be_started_says_why_and_nothing_of_itself() {
     lost.cwd = Some(missing.clone());
     let (plain, garbage) = (file("plain", 0o600), file("garbage", 0o700));
     let refused = [
-        (launch(missing, &[]), SpawnError::NotFound),
-        (lost, SpawnError::NotFound),
-        (launch(plain, &[]), SpawnError::NotPermitted),
-        (launch(directory.path(), &[]), SpawnError::NotPermitted),
+        (launch(missing, &[]), SpawnError::NotFound(Errno::NOENT)),
+        (lost, SpawnError::NotFound(Errno::NOENT)),
+        (launch(plain, &[]), SpawnError::NotPermitted(Errno::ACCESS)),
+        (launch(directory.path(), &[]), SpawnError::NotPermitted(Errno::ACCESS)),
         (launch(garbage, &[]), SpawnError::NotExecutable),
         (launch("/bin/true", &[&"x".repeat(200_000)]), SpawnError::TooLarge),
         (launch("/bin/true", &["a\0b"]), SpawnError::Nul),

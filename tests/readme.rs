@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
@@ -254,24 +255,24 @@ fn upstream_errors() -> Vec<UpstreamError> {
     let unreachable = [Unreachable::Refused, Unreachable::Timeout, Unreachable::Tls, Unreachable::Other];
     errors.extend(unreachable.map(E::Unreachable));
     let spawn = [
-        SpawnError::NotFound,
-        SpawnError::NotPermitted,
+        SpawnError::NotFound(Errno::NOENT),
+        SpawnError::NotPermitted(Errno::ACCESS),
         SpawnError::NotExecutable,
         SpawnError::TooLarge,
         SpawnError::Nul,
         SpawnError::TooManyProcesses,
-        SpawnError::TooManyFiles,
+        SpawnError::TooManyFiles(Errno::MFILE),
         SpawnError::OutOfMemory,
-        SpawnError::NoSpace,
+        SpawnError::NoSpace(Errno::NOSPC),
         SpawnError::Stopping,
-        SpawnError::Other(i32::try_from(NUMBER).unwrap()),
+        SpawnError::Other(Errno::from_raw_os_error(i32::try_from(NUMBER).unwrap())),
     ];
     errors.extend(spawn.map(E::Spawn));
     errors
 }
 
 /// Stands where a sentence has a number; the README says NUMBER.
-const NUMBER: usize = 59_999;
+const NUMBER: usize = 3_999;
 
 /// Here the compiler asks for an error that is new: it goes into `errors`, and into the README.
 fn is_in_errors(error: &BridgeError) -> bool {

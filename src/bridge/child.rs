@@ -131,7 +131,7 @@ impl Child {
     /// A program that becomes another user first is known only now not to have been started.
     fn count(&self, error: &UpstreamError) {
         if matches!(error, UpstreamError::Spawn(_)) {
-            self.bridge.spawn_failed();
+            self.bridge.spawn_failed(&self.server, error);
         }
     }
 

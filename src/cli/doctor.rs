@@ -10,6 +10,7 @@ use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
 use crate::upstream::container::survey;
 use crate::upstream::guarantee::{self, Finding, Verdict};
+use crate::upstream::oom;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,8 @@ impl Doctor {
             Ok(config) => config,
             Err(problems) => return Stop::exit(Err(Stop::usage(problems))),
         };
+        // As the bridge does when it serves.
+        oom::protect();
         let (places, held) = Places::begin(&self.cgroup);
         let mut findings = guarantee::findings(&config, &places);
         findings.extend(survey::findings(&config));

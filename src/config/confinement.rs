@@ -14,6 +14,8 @@ pub struct Confinement {
     pub cpus: Option<f64>,
     /// The most processes and threads.
     pub pids: Option<u64>,
+    /// How readily the kernel ends them when memory runs out, 0 to 1000: `oom_score_adj`.
+    pub oom_score_adj: u16,
     /// Whom they run as, if not as the bridge.
     pub run_as: Option<RunAs>,
     /// Whether they get a directory of their own.
@@ -34,6 +36,9 @@ pub struct RunAs {
 /// Less than this and no runtime starts, bytes.
 const LEAST_MEMORY: u64 = 1 << 20;
 
+/// Halfway to "before anything else": a server that uses half of all memory less than another process goes first.
+const OOM_SCORE_ADJ: u16 = 500;
+
 /// The most processors that a machine has.
 const MOST_CPUS: f64 = 8192.0;
 
@@ -43,6 +48,7 @@ impl Loader<'_> {
             memory: file.memory.as_ref().and_then(|size| self.memory(&at.key("memory"), size)),
             cpus: file.cpus.and_then(|cpus| self.cpus(&at.key("cpus"), cpus)),
             pids: file.pids.and_then(|pids| self.pids(&at.key("pids"), pids)),
+            oom_score_adj: self.oom_score_adj(&at.key("oomScoreAdj"), file.oom_score_adj),
             run_as: file.run_as.as_deref().and_then(|text| self.run_as(&at.key("runAs"), text)),
             private_directory: file.private_directory.unwrap_or(file.cwd.is_none()),
         }
@@ -71,6 +77,16 @@ impl Loader<'_> {
             return None;
         }
         u64::try_from(pids).ok()
+    }
+
+    fn oom_score_adj(&mut self, at: &Path, written: Option<usize>) -> u16 {
+        const MOST: u16 = 1000;
+        let value =
+            written.map_or(Some(OOM_SCORE_ADJ), |value| u16::try_from(value).ok().filter(|&value| value <= MOST));
+        value.unwrap_or_else(|| {
+            self.report(at, "this is no value of oom_score_adj for a server", "write a number from 0 to 1000");
+            OOM_SCORE_ADJ
+        })
     }
 
     fn run_as(&mut self, at: &Path, text: &str) -> Option<RunAs> {
@@ -137,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_not_written_is_not_limited_and_the_directory_is_private_without_a_cwd() {
         let plain = confinement(&server(&json!({ "command": "/bin/cat" })));
-        assert_eq!(plain, Confinement { private_directory: true, ..Confinement::default() });
+        assert_eq!(plain, Confinement { private_directory: true, oom_score_adj: 500, ..Confinement::default() });
         assert!(!confinement(&server(&json!({ "command": "/bin/cat", "cwd": "/" }))).private_directory);
         let own = json!({ "command": "/bin/cat", "cwd": "/", "privateDirectory": true });
         assert!(confinement(&server(&own)).private_directory);
@@ -145,9 +161,11 @@ mod tests {
 
     #[test]
     fn limits_are_read_and_nonsense_is_refused() {
-        let fields = json!({ "command": "/bin/cat", "memory": "2GiB", "cpus": 0.5, "pids": 64, "runAs": "65534" });
+        let fields = json!({ "command": "/bin/cat", "memory": "2GiB", "cpus": 0.5, "pids": 64, "runAs": "65534",
+            "oomScoreAdj": 1000 });
         let limits = confinement(&server(&fields));
         assert_eq!((limits.memory, limits.cpus, limits.pids), (Some(2 << 30), Some(0.5), Some(64)));
+        assert_eq!(limits.oom_score_adj, 1000);
         assert_eq!(limits.run_as, Some(RunAs { first: 65534, last: 65534, gid: None }));
         for bad in [
             r#""memory": "1kB""#,
@@ -155,6 +173,8 @@ mod tests {
             r#""cpus": 0"#,
             r#""cpus": -1"#,
             r#""pids": 0"#,
+            r#""oomScoreAdj": -1"#,
+            r#""oomScoreAdj": 1001"#,
             r#""runAs": "0""#,
             r#""runAs": "0-9""#,
             r#""runAs": "5:0""#,

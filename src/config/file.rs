@@ -316,6 +316,10 @@ pub struct Server {
     pub cpus: Option<f64>,
     /// The most processes and threads that they may be. Default: no limit.
     pub pids: Option<usize>,
+    /// How readily the kernel ends it when memory runs out, as `oom_score_adj`: 0 to 1000, and the bridge has less. Default:
+    /// 500.
+    #[schemars(range(max = 1000))]
+    pub oom_score_adj: Option<usize>,
     /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
     pub run_as: Option<String>,
     /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,

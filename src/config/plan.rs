@@ -1,6 +1,7 @@
 //! What a server is started from, with holes for the user's token, and the same without.
 
-use std::ffi::OsString;
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::{Confinement, ContainerLaunch, ContainerPlan, Template, TokenFile, TokenFilePlan, Transport};
@@ -15,6 +16,19 @@ pub enum Plan {
     Container(ContainerPlan),
     /// A server elsewhere that speaks MCP over HTTP.
     Http(HttpPlan),
+}
+
+impl Plan {
+    /// The name of the program that is started here, without its path.
+    #[must_use]
+    pub fn program(&self) -> Option<Cow<'_, str>> {
+        let path = match self {
+            Self::Stdio(plan) => &plan.program,
+            Self::Container(plan) => &plan.client.program,
+            Self::Http(_) => return None,
+        };
+        path.file_name().map(OsStr::to_string_lossy)
+    }
 }
 
 /// A program to start.

@@ -25,6 +25,7 @@ const OF_PROGRAMS: &[&str] = &[
     "memory",
     "cpus",
     "pids",
+    "oomScoreAdj",
     "runAs",
     "privateDirectory",
 ];

@@ -4,11 +4,11 @@
 //! undo, and nothing has to be done from outside to a process that we may not touch any more:
 //!
 //! ```text
-//! tollbridge exec-as UID GID LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
+//! tollbridge exec-as UID GID OOM LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
 //! ```
 //!
-//! A limit is `SOFT:HARD` or `-` for the one that is there; without a directory it stays where it is. The error of a
-//! program that cannot be run goes to a pipe that is closed by running it.
+//! OOM is what `oom_score_adj` is set to. It may be `-` for what is there, as may a limit, which is `SOFT:HARD`; without a
+//! directory it stays where it is. The error of a program that cannot be run goes to a pipe that is closed by running it.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -23,6 +23,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::confine::Cell;
 use super::group::SpawnError;
+use super::oom;
 use crate::privilege;
 use crate::sys::{self, CStrings};
 
@@ -40,6 +41,8 @@ const LIMITS: [Resource; 4] = [Resource::Locks, Resource::Nofile, Resource::Data
 pub struct Change {
     /// The user and group to become.
     user: (u32, u32),
+    /// The value of `oom_score_adj`.
+    oom_score_adj: Option<i16>,
     /// Of [`LIMITS`], those to set.
     limits: [Option<Rlimit>; LIMITS.len()],
     /// Where the program works.
@@ -62,11 +65,16 @@ pub enum Stopped {
 
 impl Change {
     /// What becomes of a process in this cell; none if it runs as our own user.
-    pub(super) fn of(cell: &Cell, mark: Option<u64>, files: Option<Rlimit>, directory: Option<&Path>) -> Option<Self> {
+    pub(super) fn of(
+        cell: &Cell,
+        mark: Option<u64>,
+        files: Option<Rlimit>,
+        (oom_score_adj, directory): (Option<i16>, Option<&Path>),
+    ) -> Option<Self> {
         let user = cell.user.as_ref()?;
         let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
         let limits = [mark.map(both), files, cell.by_process.data.map(both), cell.by_process.processes.map(both)];
-        Some(Self { user: (user.uid, user.gid), limits, directory: directory.map(Path::to_owned) })
+        Some(Self { user: (user.uid, user.gid), oom_score_adj, limits, directory: directory.map(Path::to_owned) })
     }
 
     /// What stands before the program among the arguments.
@@ -74,6 +82,7 @@ impl Change {
         let (uid, gid) = self.user;
         let mut arguments: Vec<OsString> =
             vec!["tollbridge".into(), EXEC_AS.into(), uid.to_string().into(), gid.to_string().into()];
+        arguments.push(self.oom_score_adj.map_or_else(|| "-".to_owned(), |value| value.to_string()).into());
         arguments.extend(self.limits.iter().map(|limit| written(limit.as_ref()).into()));
         arguments.push(self.directory.clone().unwrap_or_default().into());
         arguments
@@ -83,12 +92,16 @@ impl Change {
     fn read(arguments: &mut impl Iterator<Item = OsString>) -> Option<Self> {
         let mut text = || arguments.next()?.into_string().ok();
         let user = (text()?.parse().ok()?, text()?.parse().ok()?);
+        let oom_score_adj = match text()?.as_str() {
+            "-" => None,
+            value => Some(value.parse().ok()?),
+        };
         let mut limits = [None; LIMITS.len()];
         for limit in &mut limits {
             *limit = read(&text()?)?;
         }
         let directory = Some(PathBuf::from(arguments.next()?)).filter(|path| !path.as_os_str().is_empty());
-        Some(Self { user, limits, directory })
+        Some(Self { user, oom_score_adj, limits, directory })
     }
 }
 
@@ -140,6 +153,9 @@ impl Command {
 }
 
 fn become_program(change: &Change, command: &Command) -> Stopped {
+    if let Some(value) = change.oom_score_adj {
+        oom::set_own(value);
+    }
     for (resource, limit) in LIMITS.into_iter().zip(change.limits) {
         if let Some(limit) = limit
             && let Err(refused) = setrlimit(resource, limit)
@@ -199,10 +215,11 @@ mod tests {
     fn a_change_reads_back_as_it_is_written() {
         let all = Some(Rlimit { current: Some(7), maximum: Some(u64::MAX - 1) });
         let endless = Some(Rlimit { current: Some(0), maximum: None });
-        for (limits, directory) in
-            [([all, None, endless, None], None), ([None, endless, None, all], Some(PathBuf::from("/a b")))]
-        {
-            let change = Change { user: (61_000, 7), limits, directory };
+        for (oom_score_adj, limits, directory) in [
+            (None, [all, None, endless, None], None),
+            (Some(-5), [None, endless, None, all], Some(PathBuf::from("/a b"))),
+        ] {
+            let change = Change { user: (61_000, 7), oom_score_adj, limits, directory };
             let mut arguments = change.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
             assert_eq!(Change::read(&mut arguments), Some(change));
             assert_eq!(arguments.next(), Some("/bin/true".into()));
@@ -211,9 +228,17 @@ mod tests {
 
     #[test]
     fn what_the_bridge_would_not_write_is_refused() {
-        for line in
-            ["", "1", "1 1", "x 1 - - - - /", "1 1 - - - -", "1 1 - 1 - - /", "1 1 - a:b - - /", "1 1 - - - - /"]
-        {
+        for line in [
+            "",
+            "1",
+            "1 1",
+            "x 1 - - - - - /",
+            "1 1 - - - - -",
+            "1 1 - - 1 - - /",
+            "1 1 - - a:b - - /",
+            "1 1 - - - - - /",
+            "1 1 x - - - - / /",
+        ] {
             let stopped = run(line.split(' ').map(OsString::from));
             assert!(matches!(stopped, Stopped::Arguments), "{line}");
         }

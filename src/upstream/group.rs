@@ -11,6 +11,7 @@
 
 mod error;
 mod exit;
+mod limits;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,10 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitIdOptions, getrlimit, kill_process_group, pidfd_open,
-    pidfd_send_signal, prlimit, setrlimit,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{self, timeout, timeout_at};
@@ -40,6 +38,7 @@ use crate::upstream::orphans::{self, Family, Kin, Place, Strangers};
 use crate::upstream::token_files::Cabinet;
 
 use exit::look;
+use limits::Limits;
 
 pub use error::SpawnError;
 pub use exit::Exit;
@@ -57,8 +56,7 @@ pub struct Spawner {
     family: Arc<Family>,
     /// Signals that this process ignores and its children must not.
     ignored: Signals,
-    /// The limit on open files that children get back, if ours was raised.
-    files: Option<Rlimit>,
+    limits: Limits,
     /// What its children are confined to.
     confiner: Arc<Confiner>,
     kin: Kin,
@@ -99,9 +97,9 @@ impl Spawner {
     ) -> io::Result<Self> {
         let family = Arc::new(Family::new(strangers, counts)?);
         lifecycle.spawn(orphans::sweep(Arc::clone(&family), lifecycle.clone()));
-        let (ignored, files) = (Signals::ignored(), raise_file_limit());
+        let (ignored, limits) = (Signals::ignored(), Limits::raise());
         let token_files = Cabinet::new(confiner.tidier());
-        Ok(Self { family, ignored, files, confiner: Arc::new(confiner), kin: Kin::Server, token_files })
+        Ok(Self { family, ignored, limits, confiner: Arc::new(confiner), kin: Kin::Server, token_files })
     }
 
     /// The same, for clients of container engines: what they leave behind in a session of its own is the engine's, and
@@ -140,7 +138,7 @@ impl Spawner {
         let (leader, report) = self.run(launch, stdio, &cell, place).inspect_err(|_| self.family.leave(place))?;
         self.family.lead(place, leader, self.kin);
         if cell.user.is_none() {
-            self.limit(leader, &cell);
+            self.limits.put_on(leader, &cell, &launch.confinement);
         }
         match watch(leader) {
             Ok(pidfd) => {
@@ -163,7 +161,8 @@ impl Spawner {
         place: Place,
     ) -> Result<(Pid, Option<Report>), SpawnError> {
         let mark = self.family.mark(place);
-        let change = Change::of(cell, mark, self.files, command_line::directory(launch, cell));
+        let oom_score_adj = self.limits.oom_score_adj(&launch.confinement);
+        let change = Change::of(cell, mark, self.limits.files, (oom_score_adj, command_line::directory(launch, cell)));
         let line = CommandLine::new(launch, cell, change.as_ref())?;
         let mut files: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
         let Some(user) = &cell.user else { return Ok((self.spawn_in(cell, &line, &files)?, None)) };
@@ -188,29 +187,12 @@ impl Spawner {
         }
     }
 
-    /// Limits a process that runs already, but takes longer to its first instruction than we do to get here. (One that
-    /// becomes another user limits itself.)
-    fn limit(&self, leader: Pid, cell: &Cell) {
-        let data = cell.by_process.data.map(|data| Rlimit { current: Some(data), maximum: Some(data) });
-        for (resource, limit) in [(Resource::Nofile, self.files), (Resource::Data, data)] {
-            if let Some(limit) = limit {
-                let _ = prlimit(Some(leader), resource, limit);
-            }
-        }
-    }
-
     /// Ends every process below this one, whoever started it, but those of container engines, and returns whether no other
     /// is left. Blocks for up to two seconds. For the very end: nothing can be started any more.
     #[must_use]
     pub fn kill_everything(&self) -> bool {
         self.family.end_everything()
     }
-}
-
-fn raise_file_limit() -> Option<Rlimit> {
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    (raised != before && setrlimit(Resource::Nofile, raised).is_ok()).then_some(before)
 }
 
 fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
@@ -246,6 +228,12 @@ impl Group {
     #[must_use]
     pub fn refusal(&self) -> Option<SpawnError> {
         self.report.as_ref().and_then(Report::read)
+    }
+
+    /// How the server itself ended, if that has been seen.
+    #[must_use]
+    pub fn has_exited(&self) -> Option<Exit> {
+        self.exit
     }
 
     /// Waits until the server itself has ended; others of its group may go on. The future may be dropped, and the

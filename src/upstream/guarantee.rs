@@ -5,6 +5,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::cgroup::{Cgroups, Limits};
 use super::confine::Places;
+use super::oom;
 use crate::config::{Config, Confinement, Plan, Server};
 
 /// Something that holds, or does not.
@@ -34,7 +35,7 @@ pub enum Verdict {
 pub fn findings(config: &Config, places: &Places) -> Vec<Finding> {
     let limits = places.cgroup.as_deref().map(|run| Cgroups::of_run(run).limits()).ok();
     let programs: Vec<_> = config.servers.values().filter_map(|server| program(server)).collect();
-    let mut findings = vec![trees(places), directories(places)];
+    let mut findings = vec![trees(places), directories(places), out_of_memory(oom::own())];
     findings.extend(resources(&programs, limits));
     findings.extend(users(&programs, may_change_user()));
     findings
@@ -87,6 +88,19 @@ fn directories(places: &Places) -> Finding {
             text: format!("directories: requests get none of their own, because none can be made ({why})"),
         },
     }
+}
+
+/// `own` is the bridge's.
+fn out_of_memory(own: i16) -> Finding {
+    let text = format!(
+        "out of memory: the kernel ends servers (`oomScoreAdj`) before the bridge, whose oom_score_adj is {own}"
+    );
+    if own < 0 {
+        return Finding { verdict: Verdict::Holds, text };
+    }
+    let mend = "but a small server after a large bridge, which may not lower its own: give it CAP_SYS_RESOURCE, or \
+                `OOMScoreAdjust=-500` in its unit";
+    Finding { verdict: Verdict::Weak, text: format!("{text}, {mend}") }
 }
 
 /// Whether a server is to be limited in something.
@@ -176,7 +190,7 @@ mod tests {
 
     fn asking(run_as: Option<RunAs>) -> [Program<'static>; 1] {
         let (memory, cpus, pids) = (Some(1 << 30), Some(1.0), Some(10));
-        [("s", Confinement { memory, cpus, pids, run_as, private_directory: true })]
+        [("s", Confinement { memory, cpus, pids, run_as, private_directory: true, oom_score_adj: 500 })]
     }
 
     fn verdicts(findings: &[Finding]) -> Vec<Verdict> {
@@ -199,6 +213,13 @@ mod tests {
         assert_eq!(verdicts(&resources(&asking(None), None)), [Weak, Missing, Missing]);
         assert_eq!(verdicts(&resources(&asking(Some(one)), None)), [Weak, Missing, Weak]);
         assert_eq!(verdicts(&resources(&asking(Some(many)), Some(Limits::default()))), [Weak, Missing, Holds]);
+    }
+
+    #[test]
+    fn a_bridge_that_may_not_go_below_the_others_says_so() {
+        assert_eq!(out_of_memory(-500).verdict, Verdict::Holds);
+        assert_eq!(out_of_memory(0).verdict, Verdict::Weak);
+        assert!(out_of_memory(0).text.contains("OOMScoreAdjust"));
     }
 
     #[test]

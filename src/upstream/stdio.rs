@@ -128,6 +128,7 @@ impl StdioServer {
                 return;
             }
         }
+        let _ = timeout_at(until, self.group.exited()).await;
     }
 
     /// Why nothing more comes.
@@ -169,8 +170,11 @@ impl StdioServer {
         self.junk.count(line)
     }
 
-    /// Puts what the child last wrote to stderr into the log: it ended, or did not do what it should.
+    /// Puts into the log how the child ended, if it has, and what it last wrote to stderr: it did not do what it should.
     pub fn explain(&self) {
+        if let Some(exit) = self.group.has_exited() {
+            tracing::warn!(%exit, "the server ended by itself");
+        }
         self.errors.explain();
     }
 

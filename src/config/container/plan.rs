@@ -257,6 +257,7 @@ pub(in crate::config) fn missing(run: &Run<'_>, limits: &Confinement) -> Vec<Str
         ("--security-opt=no-new-privileges".to_owned(), values("--security-opt").any(is_of_privileges)),
         ("--cap-drop=ALL".to_owned(), values("--cap-drop").any(drops_all)),
         (format!("--pids-limit={}", limits.pids.unwrap_or(PIDS)), run.has("--pids-limit")),
+        (format!("--oom-score-adj={}", limits.oom_score_adj), run.has("--oom-score-adj")),
         (format!("--memory={}b", limits.memory.unwrap_or(MEMORY)), run.has("--memory")),
         (
             limits.cpus.map_or(String::new(), |cpus| format!("--cpus={cpus}")),

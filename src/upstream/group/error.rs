@@ -11,10 +11,10 @@ use crate::sys;
 pub enum SpawnError {
     /// ENOENT, ENOTDIR.
     #[error("the program, its interpreter or its working directory does not exist")]
-    NotFound,
+    NotFound(Errno),
     /// EACCES, EPERM.
     #[error("the program or its working directory may not be used by this user")]
-    NotPermitted,
+    NotPermitted(Errno),
     /// ENOEXEC.
     #[error("the program is neither an executable for this machine nor a script with a #! line")]
     NotExecutable,
@@ -29,19 +29,19 @@ pub enum SpawnError {
     TooManyProcesses,
     /// EMFILE, ENFILE.
     #[error("the limit on open files is reached")]
-    TooManyFiles,
+    TooManyFiles(Errno),
     /// ENOMEM.
     #[error("there is not enough memory")]
     OutOfMemory,
     /// ENOSPC, EDQUOT: of a file system, or of the kernel's own tables.
     #[error("there is no space for its files")]
-    NoSpace,
+    NoSpace(Errno),
     /// Everything is being ended.
     #[error("the bridge is stopping")]
     Stopping,
     /// Anything else, by its errno.
-    #[error("the system refused (errno {0})")]
-    Other(i32),
+    #[error("the system refused (errno {})", .0.raw_os_error())]
+    Other(Errno),
 }
 
 impl SpawnError {
@@ -49,10 +49,32 @@ impl SpawnError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::TooManyProcesses | Self::TooManyFiles | Self::OutOfMemory | Self::NoSpace | Self::Stopping => true,
-            Self::NotFound | Self::NotPermitted | Self::NotExecutable | Self::TooLarge | Self::Nul | Self::Other(_) => {
-                false
+            Self::TooManyProcesses | Self::TooManyFiles(_) | Self::OutOfMemory | Self::NoSpace(_) | Self::Stopping => {
+                true
             }
+            Self::NotFound(_)
+            | Self::NotPermitted(_)
+            | Self::NotExecutable
+            | Self::TooLarge
+            | Self::Nul
+            | Self::Other(_) => false,
+        }
+    }
+
+    /// What the system said, for the log.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::NotFound(errno)
+            | Self::NotPermitted(errno)
+            | Self::TooManyFiles(errno)
+            | Self::NoSpace(errno)
+            | Self::Other(errno) => Some(*errno),
+            Self::NotExecutable => Some(Errno::NOEXEC),
+            Self::TooLarge => Some(Errno::TOOBIG),
+            Self::TooManyProcesses => Some(Errno::AGAIN),
+            Self::OutOfMemory => Some(Errno::NOMEM),
+            Self::Nul | Self::Stopping => None,
         }
     }
 }
@@ -60,22 +82,22 @@ impl SpawnError {
 impl From<Errno> for SpawnError {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::NOENT | Errno::NOTDIR => Self::NotFound,
-            Errno::ACCESS | Errno::PERM => Self::NotPermitted,
+            Errno::NOENT | Errno::NOTDIR => Self::NotFound(errno),
+            Errno::ACCESS | Errno::PERM => Self::NotPermitted(errno),
             Errno::NOEXEC => Self::NotExecutable,
             Errno::TOOBIG => Self::TooLarge,
             Errno::AGAIN => Self::TooManyProcesses,
-            Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
+            Errno::MFILE | Errno::NFILE => Self::TooManyFiles(errno),
             Errno::NOMEM => Self::OutOfMemory,
-            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
-            other => Self::Other(other.raw_os_error()),
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace(errno),
+            _ => Self::Other(errno),
         }
     }
 }
 
 impl From<io::Error> for SpawnError {
     fn from(error: io::Error) -> Self {
-        error.raw_os_error().map_or(Self::Other(0), |code| Errno::from_raw_os_error(code).into())
+        Errno::from_io_error(&error).unwrap_or(Errno::IO).into()
     }
 }
 
