@@ -31,6 +31,7 @@ use crate::routes::Routes;
 use crate::server::{Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::sys::Signals;
+use crate::telemetry::Seldom;
 use crate::tokens::TokenSource;
 use crate::upstream::confine::{Confiner, Places};
 use crate::upstream::container::Containers;
@@ -115,6 +116,7 @@ pub async fn run(
         limits,
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
+        store_trouble: Seldom::default(),
         relay,
         keyring,
         spawner: spawner.clone(),
@@ -138,11 +140,12 @@ pub async fn run(
     lifecycle.spawn(server.run(listener));
     tokio::select! {
         () = until_stopped(&lifecycle, signals, config.limits.shutdown_grace, orphaned) => {}
-        () = admin.serve((store, containers), metrics, &lifecycle) => {}
+        () = admin.serve((Arc::clone(&store), containers), metrics, &lifecycle) => {}
     }
     if !spawner.kill_everything() {
         tracing::error!("a process could not be ended");
     }
+    store.close().await;
     places.end();
     tracing::info!("stopped");
     Ok(())

@@ -48,7 +48,7 @@ use crate::relay::{NotDelivered, Relay};
 use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::TokenStore;
-use crate::telemetry::encode_for_log;
+use crate::telemetry::{Seldom, encode_for_log};
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::container::Containers;
 use crate::upstream::group::{Graces, Spawner};
@@ -80,6 +80,8 @@ pub struct Bridge {
     pub tokens: TokenSource,
     /// Remembers what sessions set.
     pub store: Arc<TokenStore>,
+    /// Says that it fails, if not at each request.
+    pub store_trouble: Seldom,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
     /// Starts programs.
@@ -336,7 +338,9 @@ impl Bridge {
 
     fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {
         self.metrics.store_failures.inc();
-        tracing::error!(%error, "the token store failed");
+        if let Some(unsaid) = self.store_trouble.turn(error.kind()) {
+            tracing::error!(%error, unsaid, "the token store failed");
+        }
         BridgeError::Store
     }
 }

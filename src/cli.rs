@@ -1,4 +1,4 @@
-//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete`, `keygen`. Answers go to stdout,
+//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete|export|restore`, `keygen`. Answers go to stdout,
 //! everything else to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
 
 pub mod check;

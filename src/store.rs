@@ -3,8 +3,10 @@
 //! A record is sealed to its issuer, subject, server, field and version, so one that was copied elsewhere does not
 //! open there. A lookup has three answers and they never blur: what cannot be read is [`Lookup::Failed`], not absent.
 
+mod backup;
 mod embedded;
 mod error;
+mod listing;
 mod record;
 mod redis;
 mod session;
@@ -12,9 +14,9 @@ mod session;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::clock::{Clock, UnixTime};
+use crate::clock::Clock;
 use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
-use crate::keyring::{KeyError, Keyring, OpenError, RootKey, is_foreign};
+use crate::keyring::{KeyError, Keyring, RootKey, is_foreign};
 use crate::metrics::{Gauge, Metrics};
 use crate::secret::Secret;
 use crate::user::UserId;
@@ -25,7 +27,9 @@ use record::Names;
 use session::{Fields, SessionNames};
 
 pub(crate) use self::redis::{Link, Message, Question, RECONNECT};
+pub use backup::{BackupError, Restored};
 pub use error::{Notice, SetupError, StoreError};
+pub use listing::{Entry, Listing};
 pub use session::{
     Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Noted, SessionKey, SessionState,
     Standing,
@@ -59,26 +63,6 @@ pub enum Lookup {
     Failed(StoreError),
 }
 
-/// A stored token, without the token.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Whose it is.
-    pub user: UserId,
-    /// For which server.
-    pub server: ServerName,
-    /// When it was saved, or why it cannot be read.
-    pub saved_at: Result<UnixTime, StoreError>,
-}
-
-/// What a store holds, without the tokens.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// The tokens whose owner and server are known, by user and server.
-    pub entries: Vec<Entry>,
-    /// Records whose owner or server cannot be told: sealed by a key that is not in the ring, or not ours.
-    pub unreadable: usize,
-}
-
 /// What a backend found where a record should be.
 struct Found {
     /// The sealed record, if there is one.
@@ -98,8 +82,18 @@ struct Write {
     owner: Vec<u8>,
     /// The sealed record.
     record: Vec<u8>,
-    /// The id of the key that sealed both, and its proof.
-    proof: (String, Vec<u8>),
+    /// The keys that sealed both, and whatever else was sealed by who wrote it.
+    proofs: Proofs,
+    /// Over what it is written.
+    over: Over,
+}
+
+/// Over what a record is written.
+enum Over {
+    /// Over whatever is there.
+    Anything,
+    /// Over this record, or none, and nothing else.
+    What(Option<Vec<u8>>),
 }
 
 /// One user's records as a backend holds them.
@@ -220,18 +214,11 @@ impl TokenStore {
         let write = Write {
             owner: record::seal_owner(&self.keyring, user, names.active()),
             record: record::seal(&self.keyring, user, server, self.clock.now(), token),
-            proof: record::prove(&self.keyring),
+            proofs: vec![record::prove(&self.keyring)],
+            over: Over::Anything,
         };
-        match &self.backend {
-            Backend::Redis(redis) => {
-                redis.fetch(&names, server, None, writable).await?;
-                redis.put(&names, server, &write).await
-            }
-            Backend::Embedded(embedded) => {
-                embedded.fetch(&names, server, None, writable).await?;
-                embedded.put(names, server, write).await
-            }
-        }
+        self.found(&names, server, writable).await?;
+        self.put(names, server, write).await.map(drop)
     }
 
     /// Deletes the token of `user` for `server`, whether or not it could be read, and says whether there was one.
@@ -248,28 +235,6 @@ impl TokenStore {
             self.verify().await?;
         }
         Ok(existed)
-    }
-
-    /// What is stored of `user`, or of everybody: names and dates, never tokens.
-    ///
-    /// # Errors
-    /// The store failed. Records that cannot be read are listed or counted as such.
-    pub async fn list(&self, user: Option<&UserId>) -> Result<Listing, StoreError> {
-        let names = user.map(|user| self.names(user));
-        let rows = match &self.backend {
-            Backend::Redis(redis) => redis.rows(names.as_ref()).await?,
-            Backend::Embedded(embedded) => embedded.rows(names).await?,
-        };
-        let mut listing = Listing::default();
-        for row in rows {
-            match user.cloned().map_or_else(|| self.owner(&row), Ok) {
-                Ok(owner) => self.enlist(&owner, row, &mut listing),
-                Err(_) => listing.unreadable += row.records.len(),
-            }
-        }
-        listing.entries.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));
-        listing.entries.dedup_by(|a, b| (&a.user, &a.server) == (&b.user, &b.server));
-        Ok(listing)
     }
 
     /// Whether the store answers now, was written with keys that are in the ring and may be trusted with tokens: for
@@ -320,40 +285,52 @@ impl TokenStore {
         }
     }
 
+    /// Brings everything into the one file that an operator may copy, as far as nobody else is at it; before the process
+    /// ends.
+    pub async fn close(&self) {
+        if let Backend::Embedded(embedded) = &self.backend
+            && let Err(error) = embedded.checkpoint().await
+        {
+            tracing::warn!(%error, "the log of the token database could not be taken into it");
+        }
+    }
+
     /// Whether the ring holds every key that wrote here.
     async fn verify(&self) -> Result<(), StoreError> {
-        let verify = |proofs: Proofs| record::verify(&self.keyring, &proofs);
+        self.proofs(|proofs| record::verify(&self.keyring, &proofs)).await
+    }
+
+    /// What `read` makes of the proofs of the keys that wrote here.
+    async fn proofs<T>(&self, read: impl FnOnce(Proofs) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.backend {
-            Backend::Redis(redis) => redis.verify(verify).await,
-            Backend::Embedded(embedded) => embedded.verify(verify).await,
+            Backend::Redis(redis) => redis.proofs(read).await,
+            Backend::Embedded(embedded) => embedded.proofs(read).await,
+        }
+    }
+
+    /// What `read` makes of what is where the record for `server` should be.
+    async fn found<T>(
+        &self,
+        names: &Names,
+        server: &ServerName,
+        read: impl FnOnce(Found) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.fetch(names, server, None, read).await,
+            Backend::Embedded(embedded) => embedded.fetch(names, server, None, read).await,
+        }
+    }
+
+    /// Writes a record; whether what was there is what it is to be written over.
+    async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<bool, StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.put(&names, server, &write).await,
+            Backend::Embedded(embedded) => embedded.put(names, server, write).await,
         }
     }
 
     fn names(&self, user: &UserId) -> Names {
         Names::of_user(&self.keyring, user)
-    }
-
-    /// Whose records `row` holds: says so itself, and lies at the name that only its owner has.
-    fn owner(&self, row: &Row) -> Result<UserId, StoreError> {
-        let sealed = row.owner.as_deref().ok_or(StoreError::Shape)?;
-        let owner = record::open_owner(&self.keyring, &row.name, sealed)?;
-        let names = self.names(&owner);
-        if names.iter().any(|name| *name == row.name) {
-            Ok(owner)
-        } else {
-            Err(StoreError::Sealed(OpenError::Tampered))
-        }
-    }
-
-    fn enlist(&self, user: &UserId, row: Row, listing: &mut Listing) {
-        for (server, sealed) in row.records {
-            let Some(server) = ServerName::parse(&server) else {
-                listing.unreadable += 1;
-                continue;
-            };
-            let saved_at = record::open(&self.keyring, user, &server, &sealed).map(|record| record.saved_at);
-            listing.entries.push(Entry { user: user.clone(), server, saved_at });
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Logs: one line per event to stderr, whatever a child, a header or a name put into it, and no library's chatter.
 
 mod lines;
+mod seldom;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,6 +18,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
 use lines::Lines;
+
+pub use seldom::Seldom;
 
 /// The environment variable that holds the filter, such as `debug` or `tollbridge::upstream=trace`.
 pub const FILTER_VARIABLE: &str = "TOLLBRIDGE_LOG";

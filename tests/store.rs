@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/embedded_files.rs"]
 mod embedded_files;
 #[path = "store/home.rs"]
@@ -18,6 +20,8 @@ mod redis_server;
 mod redis_tls;
 #[path = "store/sessions.rs"]
 mod sessions;
+#[path = "store/shown.rs"]
+mod shown;
 mod support;
 #[path = "store/timeouts.rs"]
 mod timeouts;
@@ -27,6 +31,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use backup::{
+    a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer,
+    a_backup_goes_into_a_store_of_another_kind_and_other_keys, a_damaged_backup_is_told_from_a_whole_one,
+};
 use home::{
     Home, PATIENCE, Seen, embedded_kind, fixed, found, key, look, name, redis_kind_within, ring, secret, server, user,
 };
@@ -84,6 +92,9 @@ on_every_store! {
     a_session_is_claimed_by_one_listener_at_a_time,
     a_tampered_session_is_failed_and_not_empty,
     a_store_that_works_is_ready,
+    a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer,
+    a_backup_goes_into_a_store_of_another_kind_and_other_keys,
+    a_damaged_backup_is_told_from_a_whole_one,
 }
 
 async fn a_saved_token_is_found_by_its_user_for_its_server_alone(home: Home) {

@@ -1,5 +1,6 @@
-//! `tollbridge token set|list|delete`: the token store from the command line, beside a running bridge or without one.
+//! `tollbridge token set|list|delete|export|restore`: the token store from the command line, beside a running bridge or without one.
 
+mod backup;
 mod prompt;
 
 use std::io::{self, Read, Write};
@@ -35,6 +36,18 @@ pub enum Token {
     },
     /// Delete a user's token for a server, if there is one.
     Delete(Whose),
+    /// Write all tokens to stdout, sealed as they are stored: a backup.
+    Export {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Save the tokens of a backup, read from stdin; one that is stored and newer is kept.
+    Restore {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
 }
 
 /// Whose token, for which server.
@@ -68,6 +81,8 @@ impl Token {
                 Self::Set(whose) => set(&whose).await,
                 Self::List { config, user, issuer } => list(&config, user.as_deref(), &issuer).await,
                 Self::Delete(whose) => delete(&whose).await,
+                Self::Export { config } => backup::export(&config).await,
+                Self::Restore { config } => backup::restore(&config).await,
             }
         }))
     }
@@ -87,7 +102,9 @@ async fn set(whose: &Whose) -> Result<(), Stop> {
 
 async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), Stop> {
     store.check().await?;
-    Ok(store.set(user, server, token).await?)
+    store.set(user, server, token).await?;
+    store.close().await;
+    Ok(())
 }
 
 async fn list(config: &Path, subject: Option<&str>, issuer: &str) -> Result<(), Stop> {
@@ -110,7 +127,9 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let user = user(&whose.issuer, &whose.user)?;
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
     // A server that is no longer configured may have left tokens behind.
-    let existed = open(&config)?.delete(&user, &server).await?;
+    let store = open(&config)?;
+    let existed = store.delete(&user, &server).await?;
+    store.close().await;
     if existed || config.servers.contains_key(&server) { Ok(()) } else { Err(unknown(&config, &whose.server)) }
 }
 

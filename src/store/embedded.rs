@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Over, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::{ServerName, TokenStoreKind};
 use worker::Worker;
 
@@ -71,14 +71,7 @@ impl Embedded {
         let select = move |connection: &mut Connection| {
             // One transaction: a record that is moved from name to name meanwhile must not be missed under both.
             let snapshot = connection.transaction()?;
-            let mut select = snapshot.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
-            let mut record = None;
-            for name in names.iter() {
-                record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
-                if record.is_some() {
-                    break;
-                }
-            }
+            let record = record(&snapshot, &names, &server)?;
             let session = match &session {
                 Some(names) => session::kept(&snapshot, names, Want::Standing)?,
                 None => None,
@@ -88,20 +81,29 @@ impl Embedded {
         read(self.reader.run(self.lookup, select).await?)
     }
 
-    /// Writes a record and its owner under the active name, and clears the older ones, all at once.
-    pub(super) async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<(), StoreError> {
+    /// Writes a record and its owner under the active name, and clears the older ones, all at once; whether what was
+    /// there is what it is to be written over.
+    pub(super) async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<bool, StoreError> {
         let server = server.clone();
         let put = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let active = names.active();
-            transaction.execute("REPLACE INTO keys (id, proof) VALUES (?1, ?2)", write.proof)?;
+            if let Over::What(there) = &write.over
+                && record(&transaction, &names, &server)? != *there
+            {
+                return Ok(false);
+            }
+            for proof in write.proofs {
+                transaction.execute("REPLACE INTO keys (id, proof) VALUES (?1, ?2)", proof)?;
+            }
             transaction.execute("REPLACE INTO owners (name, sealed) VALUES (?1, ?2)", params![active, write.owner])?;
             transaction.execute(
                 "REPLACE INTO tokens (name, server, record) VALUES (?1, ?2, ?3)",
                 params![active, server.as_str(), write.record],
             )?;
             remove(&transaction, names.older(), &server)?;
-            Ok(transaction.commit()?)
+            transaction.commit()?;
+            Ok(true)
         };
         self.writer.run(self.write, put).await
     }
@@ -154,12 +156,18 @@ impl Embedded {
         self.writer.run(self.write, write).await
     }
 
-    /// What `verify` says to the proofs of the keys that wrote here.
-    pub(super) async fn verify<T>(
-        &self,
-        verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        verify(self.reader.run(self.lookup, |connection| Ok(proofs(connection)?)).await?)
+    /// Takes the write-ahead log into the database, so that the one file holds everything.
+    pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
+        let checkpoint = |connection: &mut Connection| {
+            // Answers whether somebody else kept it from being whole; who closes last then does it.
+            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?)
+        };
+        self.writer.run(self.write, checkpoint).await
+    }
+
+    /// What `read` makes of the proofs of the keys that wrote here.
+    pub(super) async fn proofs<T>(&self, read: impl FnOnce(Proofs) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        read(self.reader.run(self.lookup, |connection| Ok(proofs(connection)?)).await?)
     }
 }
 
@@ -167,6 +175,18 @@ impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Embedded(…)")
     }
+}
+
+/// The record for `server` under the first of `names` that has one.
+fn record(connection: &Connection, names: &Names, server: &ServerName) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut select = connection.prepare_cached("SELECT record FROM tokens WHERE name = ?1 AND server = ?2")?;
+    for name in names.iter() {
+        let record = select.query_row(params![name, server.as_str()], |row| row.get(0)).optional()?;
+        if record.is_some() {
+            return Ok(record);
+        }
+    }
+    Ok(None)
 }
 
 /// The proofs of the keys that wrote here.
@@ -229,7 +249,7 @@ mod tests {
             |only: bool| move |connection: &mut Connection| Ok(connection.pragma_update(None, "query_only", only)?);
         store.writer.run(WRITE, read_only(true)).await.unwrap();
         assert_eq!(store.try_write().await, Err(StoreError::Database("it is read-only")));
-        assert_eq!(store.verify(Ok).await, Ok(Vec::new()));
+        assert_eq!(store.proofs(Ok).await, Ok(Vec::new()));
         store.writer.run(WRITE, read_only(false)).await.unwrap();
         store.try_write().await.unwrap();
     }
@@ -247,8 +267,8 @@ mod tests {
         };
         let ((one_goes_on, one), (other_goes_on, other)) = (busy(&hasty), busy(&patient));
         let lookups = async {
-            assert_eq!(hasty.verify(Ok).await, Err(StoreError::Timeout));
-            let mut lookup = std::pin::pin!(patient.verify(Ok));
+            assert_eq!(hasty.proofs(Ok).await, Err(StoreError::Timeout));
+            let mut lookup = std::pin::pin!(patient.proofs(Ok));
             // Longer than it may take by default.
             let waits = tokio::time::timeout(2 * TokenStoreKind::TIMEOUT, &mut lookup).await;
             assert!(waits.is_err(), "{waits:?}");

@@ -13,7 +13,7 @@ use redis::{Value, from_redis_value};
 
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Over, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::metrics::Counter;
 use crate::secret::Secret;
@@ -33,10 +33,17 @@ const TRIED: Duration = Duration::from_mins(1);
 const READ: &str = "for _, key in ipairs(KEYS) do local record = redis.call('HGET', key, ARGV[1]) \
     if record then return record end end return false";
 
-/// Saves the record of `ARGV[1]`, clears it under the other names and says by which key that was done.
-const PUT: &str = "redis.call('HSET', KEYS[1], ARGV[3], ARGV[4]) \
-    redis.call('HSET', KEYS[2], ARGV[2], ARGV[5], ARGV[1], ARGV[6]) \
+/// Saves the record of `ARGV[1]`, clears it under the other names and says by which keys that was done; 0 if what is
+/// there is not `ARGV[5]`, empty for nothing, and that is not [`ANYTHING`].
+const PUT: &str = "if ARGV[5] ~= '*' then local there = false \
+    for i = 2, #KEYS do there = there or redis.call('HGET', KEYS[i], ARGV[1]) end \
+    if (there or '') ~= ARGV[5] then return 0 end end \
+    for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end \
+    redis.call('HSET', KEYS[2], ARGV[2], ARGV[3], ARGV[1], ARGV[4]) \
     for i = 3, #KEYS do remove(KEYS[i]) end return 1";
+
+/// What a record is written over if it is no matter what; no record is so short.
+const ANYTHING: &[u8] = b"*";
 
 /// Removes the record of `ARGV[1]` under every key. Answers how many there were.
 const DELETE: &str = "local n = 0 for _, key in ipairs(KEYS) do n = n + remove(key) end return n";
@@ -72,7 +79,7 @@ impl Redis {
     ) -> Result<T, StoreError> {
         let mut question = Question::new();
         self.ask_for_record(&mut question, names, server);
-        question.cmd("HGETALL").arg(self.proofs());
+        question.cmd("HGETALL").arg(self.keys());
         if let Some(session) = session {
             self.ask_of_session(&mut question, session, Want::Standing);
         }
@@ -89,16 +96,20 @@ impl Redis {
         self.link.ask(&question, read).await
     }
 
-    /// Writes a record and its owner under the active name, and clears the older ones, all at once.
-    pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<(), StoreError> {
-        let (key, proof) = &write.proof;
-        let keys = [self.proofs()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
+    /// Writes a record and its owner under the active name, and clears the older ones, all at once; whether what was
+    /// there is what it is to be written over.
+    pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<bool, StoreError> {
+        let keys = [self.keys()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
+        let over = match &write.over {
+            Over::Anything => ANYTHING,
+            Over::What(there) => there.as_deref().unwrap_or_default(),
+        };
         let ask = async |flags: &str| {
             let mut question = Question::new();
             let script = [flags, REMOVE, PUT].concat();
             question.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
-            question.arg(key).arg(proof).arg(&write.owner).arg(&write.record);
-            self.link.ask(&question, |[_saved]: [bool; 1]| Ok(())).await
+            question.arg(&write.owner).arg(&write.record).arg(over).arg(&write.proofs);
+            self.link.ask(&question, |[saved]: [bool; 1]| Ok(saved)).await
         };
         match ask(EVEN_WHEN_FULL).await {
             Err(StoreError::Refused(code)) if *code == *"ERR" => ask("").await,
@@ -139,14 +150,11 @@ impl Redis {
         }
     }
 
-    /// What `verify` says to the proofs of the keys that wrote here.
-    pub(super) async fn verify<T>(
-        &self,
-        verify: impl FnOnce(Proofs) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    /// What `read` makes of the proofs of the keys that wrote here.
+    pub(super) async fn proofs<T>(&self, read: impl FnOnce(Proofs) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut question = Question::new();
-        question.cmd("HGETALL").arg(self.proofs());
-        self.link.ask(&question, |[proofs]: [Proofs; 1]| verify(proofs)).await
+        question.cmd("HGETALL").arg(self.keys());
+        self.link.ask(&question, |[proofs]: [Proofs; 1]| read(proofs)).await
     }
 
     /// Writes what says nothing and is gone soon.
@@ -202,7 +210,7 @@ impl Redis {
     }
 
     /// The key of the proofs of the keys that wrote here.
-    fn proofs(&self) -> String {
+    fn keys(&self) -> String {
         format!("{}:keys", self.prefix)
     }
 }

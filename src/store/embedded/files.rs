@@ -149,6 +149,8 @@ pub(super) fn setup(error: &rusqlite::Error, path: &Path) -> SetupError {
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
             SetupError::Corrupt { path: path.to_owned(), problem: "SQLite cannot read it" }
         }
+        // SQLite has many words for it.
+        _ if is_read_only(path) => failed(path, &io::ErrorKind::ReadOnlyFilesystem.into()),
         Some(rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::ReadOnly) => {
             failed(path, &io::ErrorKind::PermissionDenied.into())
         }
@@ -158,6 +160,11 @@ pub(super) fn setup(error: &rusqlite::Error, path: &Path) -> SetupError {
         Some(rusqlite::ErrorCode::DiskFull) => failed(path, &io::ErrorKind::StorageFull.into()),
         _ => failed(path, &io::ErrorKind::Other.into()),
     }
+}
+
+/// Whether nothing can be written where `path` is.
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|system| system.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Makes an empty database beside `path` and moves it there whole, so that a file that is found there empty was damaged

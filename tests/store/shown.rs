@@ -1,0 +1,70 @@
+//! What a bridge shows of its store.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::redis_server::RedisServer;
+use crate::support::{self, Bridge, Client, Home, free_address};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A bridge with a server that needs a token of the user alice, kept in that Redis.
+fn bridge(home: &Home, redis: &RedisServer, admin: SocketAddr) -> Bridge {
+    home.serve(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "admin": { "listen": admin },
+        "tokenStore": { "kind": "redis", "url": redis.tcp_url(), "keys": [{ "id": "k1", "file": home.key() }] },
+        "mcpServers": { "whoami": {
+            "command": support::server("whoami"), "args": [format!("marker={}", home.marker())],
+            "env": { "TOKEN": { "$userToken": "<<token>>" } }, "requiresUserToken": true,
+        } },
+    }))
+}
+
+async fn is_ready(admin: SocketAddr) -> bool {
+    let mut connection = support::http::Connection::open(admin).await.unwrap();
+    connection.send("GET", "/readyz", &[], b"").await.unwrap().status == 200
+}
+
+async fn until_ready(admin: SocketAddr, ready: bool) {
+    let start = Instant::now();
+    while is_ready(admin).await != ready {
+        assert!(start.elapsed() < PATIENCE, "readiness is never {ready}");
+    }
+}
+
+#[tokio::test]
+async fn a_bridge_whose_store_refuses_writes_is_not_ready_and_a_metric_says_why() {
+    let (home, redis, admin) = (Home::new(), RedisServer::start(&[]), free_address());
+    let _bridge = bridge(&home, &redis, admin);
+    let metric = || support::metric(admin, "tollbridge_store_refuses_writes");
+    until_ready(admin, true).await;
+    assert_eq!(metric().await, Some(0.0));
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    until_ready(admin, false).await;
+    assert_eq!(metric().await, Some(1.0));
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    until_ready(admin, true).await;
+    assert_eq!(metric().await, Some(0.0));
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_is_one_line_and_not_one_per_request() {
+    const REQUESTS: u32 = 30;
+    let (home, mut redis, admin) = (Home::new(), RedisServer::start(&[]), free_address());
+    let bridge = bridge(&home, &redis, admin);
+    redis.kill();
+    let mut client = Client::modern(&bridge, "whoami", None);
+    let start = Instant::now();
+    for _ in 0..REQUESTS {
+        let answer = client.call("whoami", Value::Null).await.expect("an answer");
+        assert_eq!(answer.status, 503);
+    }
+    let most = 1 + start.elapsed().as_secs() / 5;
+    let lines = bridge.log_with("the token store failed").matches("the token store failed").count();
+    assert!((1..=most).contains(&u64::try_from(lines).unwrap()), "{lines}");
+    assert_eq!(support::metric(admin, "tollbridge_store_failures_total").await, Some(f64::from(REQUESTS)));
+}
