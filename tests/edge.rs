@@ -120,6 +120,29 @@ fn chunked(encoding: &str) -> String {
 }
 
 #[test]
+fn a_message_of_very_many_members_is_refused_at_once() {
+    let home = Home::new();
+    let bridge = home.serve(json!({
+        "limits": { "body": "8MiB" },
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": { "hostile": { "command": support::server("hostile") } },
+    }));
+    // To compare each of these keys with each before it takes ten minutes.
+    let keys: Vec<String> = (0..430_000).map(|n| format!(r#""{n:x}":1"#)).collect();
+    let keys = keys.join(",");
+    let message = |params: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping"{params}}}"#);
+    for (wanted, body) in [
+        ("400", message(&format!(",{keys}"))),
+        ("400", message(&format!(r#","params":{{{keys}}}"#))),
+        ("400", message(&format!(r#","params":{{"_meta":{{{keys}}}}}"#))),
+        ("200", message(&format!(r#","params":{{"arguments":{{{keys}}}}}"#))),
+    ] {
+        let answer = exchange(&bridge, &post("/hostile/mcp", JSON, &body));
+        assert_eq!((status(&answer), answer.contains("more than 1000 members")), (wanted, wanted == "400"), "{answer}");
+    }
+}
+
+#[test]
 fn a_request_that_two_readers_could_read_differently_is_refused() {
     let home = Home::new();
     let bridge = bridge(&home);
@@ -136,6 +159,8 @@ fn a_request_that_two_readers_could_read_differently_is_refused() {
         post("/hostile/mcp", &format!("{JSON}X-Null: a\0b\r\n"), PING),
         post("/hostile/mcp", &format!("{JSON}X-Space : a\r\n"), PING),
         post("/hostile/mcp", &format!("{JSON}X-Fold: a\r\n b\r\n"), PING),
+        post("/hostile/mcp", JSON, &PING.replace('}', r#","Method":"tools/call"}"#)),
+        post("/hostile/mcp", JSON, &PING.replace('}', r#","params":{"name":"a","Name":"b"}}"#)),
     ];
     for request in cases {
         // Only the end of the connection ends the exchange.

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Bridge, Client, procs, server};
+use support::{Bridge, Client, Home, procs, server};
 
 const MIB: usize = 1 << 20;
 /// What a result of 8 MiB may cost: the line once as it was read, once as it is written, and what is on its way.
@@ -78,6 +78,25 @@ async fn a_result_reaches_a_modern_client_with_fields_added_and_none_changed() {
     assert!(raw.contains(&format!(r#""x-top":{{{ODD}}}"#)), "{raw}");
     assert!(raw.contains(&format!(r#"{ODD},"content":[{{{ODD}}}]"#)), "{raw}");
     assert!(raw.contains(r#""resultType""#), "{raw}");
+}
+
+#[tokio::test]
+async fn a_result_of_very_many_members_arrives_whole() {
+    // To compare each of 1.6 million keys with each before it takes an hour.
+    let members: Vec<String> = (0..16 * MIB / 10).map(|n| format!(r#""{n:06x}":1"#)).collect();
+    let members = &members.join(",")[..];
+    let home = Home::new();
+    let file = home.path().join("line");
+    std::fs::write(&file, format!(r#"{{"jsonrpc":"2.0","id":@id@,"result":{{{members}}}}}"#)).expect("a file");
+    let line = format!("line=@{}", file.display());
+    let bridge = home.serve(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": { "exact": { "command": server("hostile"), "args": ["exact", line], "line": "20MiB" } },
+    }));
+    for mut client in clients(&bridge, "exact").await {
+        let answer = client.call("act", json!({})).await.expect("an answer");
+        assert!(text(answer.raw.last()).contains(members), "HTTP {}", answer.status);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! A call: what is asked of a fresh server, and how its client is introduced to it.
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 
 use super::meet::For;
@@ -48,8 +46,8 @@ impl Call {
     }
 
     /// The request's progress token as written: also as the server knows it.
-    pub(super) fn progress(&self) -> Option<Cow<'_, str>> {
-        self.message.meta().and_then(|meta| meta.get("progressToken").map(|token| Cow::Owned(token.to_owned())))
+    pub(super) fn progress(&self) -> Option<&str> {
+        self.message.meta("progressToken")
     }
 
     /// Whether its client is of the era in which leaving is cancelling.

@@ -261,6 +261,8 @@ fn code_of(fault: Fault) -> i64 {
         Fault::Batch
         | Fault::NotAnObject
         | Fault::DuplicateKey
+        | Fault::Case(_)
+        | Fault::TooManyMembers
         | Fault::TooDeep
         | Fault::Version
         | Fault::Id

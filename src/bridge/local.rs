@@ -11,9 +11,9 @@ use super::{Asked, Bridge, read};
 use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::headers::{self, HeaderMismatch};
-use crate::mcp::json::{self, Object};
+use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
-use crate::mcp::message::{Kind, Message};
+use crate::mcp::message::{Answer, Kind, Message};
 use crate::mcp::mirror;
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::session::{self, Session};
@@ -82,20 +82,20 @@ impl Bridge {
     async fn take_notification(&self, asked: &Asked, session: Option<Session>) -> Result<Response<Body>, BridgeError> {
         let standing = self.standing(asked, session.as_ref()).await?;
         let Some(session) = session else { return Ok(respond::empty(StatusCode::ACCEPTED)) };
-        let (message, params) = (&asked.message, asked.message.params_object());
+        let message = &asked.message;
         match message.method() {
             "notifications/cancelled" => {
-                if let Some(id) = params.get("requestId").filter(|id| id.len() <= MAX_CANCELLATION) {
+                if let Some(id) = message.param("requestId").filter(|id| id.len() <= MAX_CANCELLATION) {
                     let note = Note::Cancelled(cancellation(message, id)).write();
                     let (relay, key) = (self.relay.clone(), call_key(&session.nonce, id));
                     self.tell_of_an_end(async move { relay.insist_by_key(&key, note).await });
                 }
             }
             "notifications/progress" => {
-                let token = params.get_string("progressToken");
+                let token = message.param_string("progressToken");
                 let to = token.and_then(|token| open_question(&self.keyring, asker(asked), &session.nonce, &token));
                 if let Some((address, token)) = to {
-                    let mut params = params;
+                    let mut params = message.params_object();
                     params.set("progressToken", &token);
                     let text = message.with_params(&params.write());
                     let _ = self.relay.deliver(&address, Note::Tell(text).write()).await;
@@ -118,11 +118,10 @@ impl Bridge {
         let Some(id) = asked.message.id().and_then(json::string) else { return accepted };
         let to = open_question(&self.keyring, asker(asked), &session.nonce, &id);
         let Some((address, question)) = to else { return accepted };
-        let object = Object::parse(asked.message.text()).unwrap_or_default();
-        let (failed, text) = match (object.get("error"), object.get("result")) {
-            (Some(error), _) => (true, error),
-            (None, Some(result)) => (false, result),
-            (None, None) => return accepted,
+        let (failed, text) = match asked.message.answer() {
+            Some(Answer::Error(error)) => (true, error),
+            Some(Answer::Result(result)) => (false, result),
+            None => return accepted,
         };
         let note = Note::Answer { id: question, failed, text: text.to_owned() };
         match self.relay.deliver(&address, note.write()).await {

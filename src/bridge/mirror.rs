@@ -45,19 +45,18 @@ impl Talk {
 
     /// Whether the client's headers fit the call; `None` if the tool is not known.
     fn checked(&self, tools: &Tools, from_client: bool) -> Option<Result<(), HeaderMismatch>> {
-        let params = self.call.message.params_object();
-        let wanted = tools.get(&params.get_string("name")?)?;
-        Some(if from_client { check(wanted, &self.call.mirrored, params.get("arguments")) } else { Ok(()) })
+        let call = &self.call.message;
+        let wanted = tools.get(&call.param_string("name")?)?;
+        Some(if from_client { check(wanted, &self.call.mirrored, call.param("arguments")) } else { Ok(()) })
     }
 }
 
 impl Child {
     /// Has the next message, a call of one of these tools, bear the headers that the tool wants.
     pub(super) fn mirror(&mut self, call: &Message, tools: &Tools) {
-        let params = call.params_object();
-        let tool = params.get_string("name").filter(|_| call.method() == "tools/call");
+        let tool = call.param_string("name").filter(|_| call.method() == "tools/call");
         let wanted = tool.and_then(|name| tools.get(&name)).unwrap_or_default();
-        self.upstream.mirror(headers_for(wanted, params.get("arguments")));
+        self.upstream.mirror(headers_for(wanted, call.param("arguments")));
     }
 
     /// Asks the server for its tools, a modern one for this client. One that has none to tell has none that want

@@ -9,7 +9,7 @@ use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::json::{self, Object};
-use crate::mcp::message::Message;
+use crate::mcp::message::{MAX_MEMBERS, Message};
 use crate::relay::Address;
 use crate::user::UserId;
 
@@ -247,7 +247,7 @@ impl RequestState {
         owner: Owner<'_>,
         now: UnixTime,
     ) -> Result<Option<Self>, BadState> {
-        let Some(sealed) = message.params_object().get_string("requestState").map(std::borrow::Cow::into_owned) else {
+        let Some(sealed) = message.param_string("requestState") else {
             return Ok(None);
         };
         let Some(text) = sealed.strip_prefix(PREFIX) else { return Ok(None) };
@@ -268,8 +268,7 @@ fn state_place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
 
 /// What makes a call the same call: its method, what it names, and its arguments, however they are written.
 fn fingerprint_of_call(message: &Message) -> String {
-    let params = message.params_object();
-    let part = |key| canonical(params.get(key).unwrap_or("null"));
+    let part = |key| canonical(message.param(key).unwrap_or("null"));
     fingerprint(&[message.method(), &part("name"), &part("uri"), &part("arguments")])
 }
 
@@ -294,9 +293,8 @@ fn fingerprint(parts: &[&str]) -> String {
 
 /// The answers that a request brings, by key, as written; `None` if what it brings is not an object of objects.
 pub(super) fn answers(message: &Message) -> Option<Vec<(String, String)>> {
-    let params = message.params_object();
-    let Some(text) = params.get("inputResponses") else { return Some(Vec::new()) };
-    let responses = Object::parse(text).ok()?;
+    let Some(text) = message.param("inputResponses") else { return Some(Vec::new()) };
+    let responses = Object::parse_up_to(MAX_MEMBERS, text).ok()?;
     responses.iter().map(|(key, text)| text.starts_with('{').then(|| (key.to_owned(), text.to_owned()))).collect()
 }
 

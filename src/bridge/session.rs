@@ -112,7 +112,7 @@ impl Bridge {
 
     /// `logging/setLevel`: remembered, and said to every server that is started for the session from now on.
     pub(super) async fn set_level(&self, asked: &Asked, session: &Session) -> Result<Response<Body>, BridgeError> {
-        let level = asked.message.params_object().get_string("level").and_then(|name| Level::parse(&name));
+        let level = asked.message.param_string("level").and_then(|name| Level::parse(&name));
         let level = level.ok_or(BridgeError::Level)?;
         let noted = self.store.set_level(&key(&asked.user, session), level.as_str()).await;
         self.noted(noted, legacy::set_level(level)).await?;
@@ -182,8 +182,7 @@ impl Asked {
     pub(super) fn subscription(&self) -> Result<Option<Subscription>, BridgeError> {
         let Some(session) = self.session.as_ref().filter(|_| is_subscription(&self.message)) else { return Ok(None) };
         let adds = self.message.method() == "resources/subscribe";
-        let params = self.message.params_object();
-        let Some(uri) = params.get_string("uri") else { return Ok(None) };
+        let Some(uri) = self.message.param_string("uri") else { return Ok(None) };
         if uri.len() > MAX_URI {
             return Err(BridgeError::Subscriptions);
         }

@@ -1,7 +1,6 @@
 //! The straight-line work of a call: meeting the server, the request, everything until the answer. It knows nothing of
 //! cancelling; whoever owns it stops listening.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -91,7 +90,7 @@ impl Talk {
         child: Child,
         (outbox, transcript): (Outbox, Transcript),
     ) -> Self {
-        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(Cow::into_owned));
+        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(str::to_owned));
         Self {
             bridge: Arc::clone(bridge),
             user: asked.user,
@@ -195,7 +194,7 @@ impl Talk {
     }
 
     fn brings_foreign_state(&self) -> bool {
-        let state = self.call.message.params_object().get_string("requestState").map(Cow::into_owned);
+        let state = self.call.message.param_string("requestState");
         state.is_some_and(|state| !RequestState::is_ours(&state))
     }
 
@@ -338,7 +337,7 @@ impl Talk {
                 let params = Object::parse(params?).ok()?;
                 let token = params.get("progressToken")?;
                 let (asked, wanted) = (self.call.progress()?, self.reply_progress.as_deref()?);
-                if !json::same_scalar(token, &asked) {
+                if !json::same_scalar(token, asked) {
                     return None;
                 }
                 Some(if asked == wanted { one_line(line) } else { with_part(line, token, wanted) })

@@ -65,7 +65,7 @@ pub fn check_standard(headers: &HeaderMap, message: &Message) -> Result<(), Head
         return Err(HeaderMismatch::Different(METHOD));
     }
     let Some(field) = named_by(message.method()) else { return Ok(()) };
-    let Some(expected) = message.params_object().get_string(field).map(Cow::into_owned) else {
+    let Some(expected) = message.param_string(field) else {
         return Ok(());
     };
     let name = decode(required(headers, NAME)?).ok_or(HeaderMismatch::Malformed(NAME))?;

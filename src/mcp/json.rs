@@ -2,6 +2,7 @@
 //! their escapes, objects their order.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,6 +11,9 @@ use serde_json::value::RawValue;
 
 /// The deepest nesting that is read from a client.
 pub const MAX_DEPTH: usize = 64;
+
+/// Up to how many keys are compared with one another; more are looked up.
+const FEW: usize = 16;
 
 /// The members of one object: decoded keys, values as written. No key stands twice.
 #[derive(Debug, Default)]
@@ -29,26 +33,47 @@ pub enum ObjectError {
     /// A key stands twice.
     #[error("a key stands twice in one object")]
     DuplicateKey,
+    /// It has more members than are wanted.
+    #[error("the object has too many members")]
+    TooManyMembers,
 }
 
 impl<'a> Object<'a> {
-    /// Reads the top level of `text`.
+    /// Reads the top level of `text`, in a time that grows with its length alone.
     ///
     /// # Errors
     /// If it is not one object with distinct keys.
     pub fn parse(text: &'a str) -> Result<Self, ObjectError> {
+        Self::parse_up_to(usize::MAX, text)
+    }
+
+    /// The same of an object with at most `most` members.
+    ///
+    /// # Errors
+    /// If it is not one object with distinct keys, or has more members.
+    pub fn parse_up_to(most: usize, text: &'a str) -> Result<Self, ObjectError> {
         let mut reader = serde_json::Deserializer::from_str(text);
-        let members = reader.deserialize_map(Members).map_err(|error| {
-            if error.is_data() && error.to_string().starts_with(DUPLICATE) {
-                ObjectError::DuplicateKey
-            } else if error.is_data() {
-                ObjectError::NotAnObject
-            } else {
+        let members = reader.deserialize_map(Members { most }).map_err(|error| {
+            if !error.is_data() {
                 ObjectError::Syntax
+            } else if text.trim_start().starts_with('{') {
+                ObjectError::TooManyMembers
+            } else {
+                ObjectError::NotAnObject
             }
         })?;
         reader.end().map_err(|_| ObjectError::Syntax)?;
-        Ok(Self { members })
+        let object = Self { members };
+        if object.repeats_a_key() { Err(ObjectError::DuplicateKey) } else { Ok(object) }
+    }
+
+    fn repeats_a_key(&self) -> bool {
+        let keys = || self.members.iter().map(|(key, _)| key);
+        if self.members.len() <= FEW {
+            return keys().enumerate().any(|(at, key)| keys().take(at).any(|before| before == key));
+        }
+        let mut seen = HashSet::with_capacity(self.members.len());
+        !keys().all(|key| seen.insert(key))
     }
 
     /// The value of `key` as written.
@@ -122,9 +147,10 @@ impl<'a> Object<'a> {
     }
 }
 
-const DUPLICATE: &str = "duplicate key";
-
-struct Members;
+/// Reads members until there are too many.
+struct Members {
+    most: usize,
+}
 
 impl<'a> Visitor<'a> for Members {
     type Value = Vec<(Cow<'a, str>, &'a str)>;
@@ -136,8 +162,8 @@ impl<'a> Visitor<'a> for Members {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Self::Value = Vec::with_capacity(4);
         while let Some(Key(key)) = map.next_key::<Key<'a>>()? {
-            if members.iter().any(|(name, _)| *name == key) {
-                return Err(A::Error::custom(DUPLICATE));
+            if members.len() == self.most {
+                return Err(A::Error::custom("too many members"));
             }
             members.push((key, map.next_value::<&'a RawValue>()?.get()));
         }
@@ -147,6 +173,74 @@ impl<'a> Visitor<'a> for Members {
 
 #[derive(serde::Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Where the members of an object stand in the text that it is part of: an [`Object`] to be kept beside its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Places(Vec<(Name, Range<usize>)>);
+
+/// A key: where it stands, or what it says if it is written with escapes.
+#[derive(Debug, Clone)]
+enum Name {
+    Plain(Range<usize>),
+    Escaped(Box<str>),
+}
+
+impl Places {
+    /// Where the members of `object` stand in `whole`, the text that it was read from.
+    #[must_use]
+    pub fn of(object: &Object<'_>, whole: &str) -> Self {
+        let name = |key: &Cow<'_, str>| match key {
+            Cow::Borrowed(key) => Name::Plain(range_in(whole, key)),
+            Cow::Owned(key) => Name::Escaped(key.as_str().into()),
+        };
+        Self(object.members.iter().map(|(key, value)| (name(key), range_in(whole, value))).collect())
+    }
+
+    /// Where the value of `key` stands in `whole`, the bytes of that text.
+    #[must_use]
+    pub fn find(&self, key: &str, whole: &[u8]) -> Option<Range<usize>> {
+        let is_named = |name: &Name| match name {
+            Name::Plain(at) => whole[at.clone()] == *key.as_bytes(),
+            Name::Escaped(decoded) => **decoded == *key,
+        };
+        self.0.iter().find(|(name, _)| is_named(name)).map(|(_, value)| value.clone())
+    }
+
+    /// The object again; `whole` are the bytes of that text.
+    #[must_use]
+    pub fn object<'a>(&'a self, whole: &'a [u8]) -> Object<'a> {
+        let name = |name: &'a Name| match name {
+            Name::Plain(at) => slice(whole, at),
+            Name::Escaped(decoded) => decoded,
+        };
+        Object { members: self.0.iter().map(|(key, at)| (Cow::Borrowed(name(key)), slice(whole, at))).collect() }
+    }
+
+    /// Takes note that what stood at `at` is now `length` bytes long.
+    pub fn shift(&mut self, at: &Range<usize>, length: usize) {
+        for (name, value) in &mut self.0 {
+            if let Name::Plain(place) = name {
+                shift(place, at, length);
+            }
+            shift(value, at, length);
+        }
+    }
+}
+
+/// Moves a place in a text whose part `at` is now `length` bytes long: one that holds the part grows, one after it moves.
+pub fn shift(place: &mut Range<usize>, at: &Range<usize>, length: usize) {
+    for end in [&mut place.start, &mut place.end] {
+        if *end >= at.end {
+            *end = *end - at.len() + length;
+        }
+    }
+}
+
+/// A part of bytes that were read as text, and so are UTF-8.
+#[must_use]
+pub fn slice<'a>(whole: &'a [u8], at: &Range<usize>) -> &'a str {
+    std::str::from_utf8(&whole[at.clone()]).expect("what was read as JSON is UTF-8")
+}
 
 /// A JSON string, decoded; `None` if the text is no string.
 #[must_use]
@@ -194,86 +288,42 @@ pub fn range_in(whole: &str, part: &str) -> Range<usize> {
 /// Whether the brackets of `text` nest at most [`MAX_DEPTH`] deep. The text need not be JSON.
 #[must_use]
 pub fn depth_is_bounded(text: &[u8]) -> bool {
-    let mut depth = 0usize;
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|b| matches!(b, b'"' | b'{' | b'[' | b'}' | b']')) {
-        match rest[at] {
+    let (mut depth, mut at) = (0usize, 0);
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match byte {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {
-                rest = after_string(&rest[at + 1..]);
-                continue;
-            }
+            b'"' => at = after_string(text, at),
+            _ => {}
         }
         if depth > MAX_DEPTH {
             return false;
         }
-        rest = &rest[at + 1..];
     }
     true
 }
 
-/// What follows a string whose opening quote has been read.
-fn after_string(mut rest: &[u8]) -> &[u8] {
-    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
-        if rest[at] == b'"' {
-            return &rest[at + 1..];
+/// Where a string ends that begins at `at`, after its opening quote.
+fn after_string(text: &[u8], mut at: usize) -> usize {
+    // Most strings are short, and escapes come in crowds: a search pays only where nothing is near.
+    const NEAR: usize = 32;
+    loop {
+        let near = at + NEAR;
+        while at < near {
+            match text.get(at) {
+                Some(b'"') => return at + 1,
+                Some(b'\\') => at += 2,
+                Some(_) => at += 1,
+                None => return text.len(),
+            }
         }
-        rest = rest.get(at + 2..).unwrap_or_default();
+        match text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+            Some(found) => at += found,
+            None => return text.len(),
+        }
     }
-    &[]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_stay_as_written() {
-        let text = r#"{"a":1.0,"b":18446744073709551616,"c":"\u0061","d":{"x":1e400}}"#;
-        assert_eq!(Object::parse(text).unwrap().write(), text);
-    }
-
-    #[test]
-    fn a_key_that_stands_twice_is_refused_also_when_it_is_escaped() {
-        assert_eq!(Object::parse(r#"{"a":1,"\u0061":2}"#).unwrap_err(), ObjectError::DuplicateKey);
-        assert!(Object::parse(r#"{"a":1,"A":2}"#).is_ok());
-    }
-
-    #[test]
-    fn what_is_no_object_is_told_from_what_is_no_json() {
-        assert_eq!(Object::parse("[1]").unwrap_err(), ObjectError::NotAnObject);
-        assert_eq!(Object::parse("7").unwrap_err(), ObjectError::NotAnObject);
-        assert_eq!(Object::parse("{\"a\":}").unwrap_err(), ObjectError::Syntax);
-        assert_eq!(Object::parse("{} {}").unwrap_err(), ObjectError::Syntax);
-    }
-
-    #[test]
-    fn members_are_replaced_removed_and_added() {
-        let mut object = Object::parse(r#"{"a":1,"b":2}"#).unwrap();
-        object.set("b", "3");
-        object.set("c", "4");
-        object.remove("a");
-        assert_eq!(object.write(), r#"{"b":3,"c":4}"#);
-    }
-
-    #[test]
-    fn scalars_are_compared_by_what_they_say() {
-        assert!(same_scalar("1", "1.0"));
-        assert!(same_scalar("-0", "0"));
-        assert!(same_scalar("123456789012345678901234567890", "1.2345678901234568e+29"));
-        assert!(same_scalar(r#""a""#, r#""\u0061""#));
-        assert!(!same_scalar("1", r#""1""#));
-        assert!(!same_scalar("1", "2"));
-        assert!(!same_scalar("123456789012345678901234567890", "123456789012345678901234567891"));
-        assert!(!same_scalar("null", "true"));
-    }
-
-    #[test]
-    fn depth_is_counted_outside_strings_only() {
-        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(depth_is_bounded(deep(MAX_DEPTH).as_bytes()));
-        assert!(!depth_is_bounded(deep(MAX_DEPTH + 1).as_bytes()));
-        assert!(depth_is_bounded(format!(r#"["\"{}"]"#, "[".repeat(100)).as_bytes()));
-    }
-}
+mod tests;

@@ -170,13 +170,12 @@ impl Asked {
     /// Reads the parameters of `initialize`; `None` if they name no version.
     #[must_use]
     pub fn parse(message: &Message) -> Option<Self> {
-        let params = message.params_object();
-        let version = params.get_string("protocolVersion")?;
+        let version = message.param_string("protocolVersion")?;
         let known = Version::parse(&version).filter(|version| !version.is_modern());
-        let capabilities = params.get("capabilities").filter(|text| text.starts_with('{')).unwrap_or("{}");
+        let capabilities = message.param("capabilities").filter(|text| text.starts_with('{')).unwrap_or("{}");
         Some(Self {
             version: known.unwrap_or(Version::NEWEST_LEGACY),
-            client_info: params.get("clientInfo").filter(|text| text.starts_with('{')).map(str::to_owned),
+            client_info: message.param("clientInfo").filter(|text| text.starts_with('{')).map(str::to_owned),
             capabilities: capabilities.to_owned(),
         })
     }

@@ -1,21 +1,47 @@
 //! One JSON-RPC message, parsed once; what travels on is the text that came.
 
+mod from_server;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
-use super::json::{self, Object, ObjectError};
+use super::json::{self, Object, ObjectError, Places};
+
+pub use from_server::{Answer, FromServer};
+
+/// The most members of a client's message, of its `params` and of `params._meta`, each.
+pub const MAX_MEMBERS: usize = 1000;
+
+/// The members of a message that are read, and that no other may resemble.
+const OF_MESSAGE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
+
+/// The same of `params`.
+const OF_PARAMS: [&str; 4] = ["name", "uri", "arguments", META];
+
+const META: &str = "_meta";
 
 /// A message from a client: a view into the bytes that arrived.
 #[derive(Debug, Clone)]
 pub struct Message {
     text: Bytes,
     kind: Kind,
-    id: Option<Range<usize>>,
     method: String,
+    parts: Box<Parts>,
+}
+
+/// Where the parts of a message stand.
+#[derive(Debug, Clone, Default)]
+struct Parts {
+    id: Option<Range<usize>>,
+    result: Option<Range<usize>>,
+    error: Option<Range<usize>>,
     params: Option<Range<usize>>,
+    /// The members of `params`.
+    members: Places,
+    /// The members of `params._meta`.
+    meta: Option<Places>,
 }
 
 /// What a message is.
@@ -50,9 +76,15 @@ pub enum Fault {
     /// A scalar.
     #[error("the body is not a JSON-RPC message")]
     NotAnObject,
-    /// Two members of the message, or of its `params`, have the same name.
+    /// Two members of the message, of its `params`, or of `params._meta` have the same name.
     #[error("a key stands twice in the message or in its params")]
     DuplicateKey,
+    /// A member is named like one that is read but for upper and lower case: there are readers that take it for that.
+    #[error("a key of the message differs from `{0}` only by case")]
+    Case(&'static str),
+    /// One of those objects has more than [`MAX_MEMBERS`] members.
+    #[error("the message, its params or their _meta have more than {MAX_MEMBERS} members")]
+    TooManyMembers,
     /// Nested deeper than [`json::MAX_DEPTH`].
     #[error("the body nests deeper than 64 levels")]
     TooDeep,
@@ -81,31 +113,22 @@ impl Message {
         if !json::depth_is_bounded(text.as_bytes()) {
             return Err(without_id(Fault::TooDeep));
         }
-        let object = Object::parse(text).map_err(|error| {
-            without_id(match error {
-                ObjectError::Syntax => Fault::NotJson,
-                ObjectError::DuplicateKey => Fault::DuplicateKey,
-                ObjectError::NotAnObject if text.trim_start().starts_with('[') => Fault::Batch,
-                ObjectError::NotAnObject => Fault::NotAnObject,
-            })
+        let object = read(text).map_err(|fault| match fault {
+            Fault::NotAnObject if text.trim_start().starts_with('[') => without_id(Fault::Batch),
+            fault => without_id(fault),
         })?;
         let id = object.get("id").filter(|id| json::string(id).is_some() || is_number(id));
         let with_id = |fault| Malformed { id: id.map(str::to_owned), fault };
         if id.is_none() && object.get("id").is_some() {
             return Err(with_id(Fault::Id));
         }
+        has_no_twin(&object, OF_MESSAGE).map_err(with_id)?;
         if object.get_string("jsonrpc").as_deref() != Some("2.0") {
             return Err(with_id(Fault::Version));
         }
         let (kind, method) = kind(&object).map_err(with_id)?;
-        let params = object.get("params");
-        if let Some(params) = params {
-            Object::parse(params).map_err(|error| {
-                with_id(if error == ObjectError::DuplicateKey { Fault::DuplicateKey } else { Fault::Params })
-            })?;
-        }
-        let place = |part| json::range_in(text, part);
-        Ok(Self { kind, id: id.map(place), method, params: params.map(place), text: body })
+        let parts = Box::new(Parts::of(&object, text).map_err(with_id)?);
+        Ok(Self { kind, method, parts, text: body })
     }
 
     /// What it is.
@@ -123,48 +146,110 @@ impl Message {
     /// Its id as written.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.id.clone().map(|range| self.slice(range))
+        self.parts.id.as_ref().map(|at| self.slice(at))
     }
 
-    /// Its `params` as written.
+    /// Its outcome, if it is a response.
     #[must_use]
-    pub fn params(&self) -> Option<&str> {
-        self.params.clone().map(|range| self.slice(range))
+    pub fn answer(&self) -> Option<Answer<'_>> {
+        match (&self.parts.error, &self.parts.result) {
+            (Some(error), _) => Some(Answer::Error(self.slice(error))),
+            (None, Some(result)) => Some(Answer::Result(self.slice(result))),
+            (None, None) => None,
+        }
+    }
+
+    /// A member of its `params` as written.
+    #[must_use]
+    pub fn param(&self, key: &str) -> Option<&str> {
+        self.parts.members.find(key, &self.text).map(|at| self.slice(&at))
+    }
+
+    /// A member of its `params` if it is a string, decoded.
+    #[must_use]
+    pub fn param_string(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.param(key).and_then(json::string)
+    }
+
+    /// A member of its `params._meta` as written.
+    #[must_use]
+    pub fn meta(&self, key: &str) -> Option<&str> {
+        self.parts.meta.as_ref()?.find(key, &self.text).map(|at| self.slice(&at))
     }
 
     /// The top level of its `params`; empty if there are none.
     #[must_use]
     pub fn params_object(&self) -> Object<'_> {
-        self.params().and_then(|text| Object::parse(text).ok()).unwrap_or_default()
+        self.parts.members.object(&self.text)
     }
 
     /// The top level of its `params._meta`, if that is an object.
     #[must_use]
-    pub fn meta(&self) -> Option<Object<'_>> {
-        self.params().and_then(|text| Object::parse(text).ok())?.get_object("_meta")
+    pub fn meta_object(&self) -> Option<Object<'_>> {
+        self.parts.meta.as_ref().map(|meta| meta.object(&self.text))
     }
 
     /// The whole message as it arrived.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.slice(0..self.text.len())
+        self.slice(&(0..self.text.len()))
     }
 
     /// The whole message with other `params`.
     #[must_use]
     pub fn with_params(&self, params: &str) -> String {
-        if let Some(range) = self.params.clone() {
-            let text = self.text();
-            return format!("{}{params}{}", &text[..range.start], &text[range.end..]);
+        let text = self.text();
+        if let Some(at) = &self.parts.params {
+            return format!("{}{params}{}", &text[..at.start], &text[at.end..]);
         }
-        let mut object = Object::parse(self.text()).unwrap_or_default();
-        object.set("params", params);
-        object.write()
+        let end = text.rfind('}').expect("a message is an object");
+        format!(r#"{},"params":{params}{}"#, &text[..end], &text[end..])
     }
 
-    fn slice(&self, range: Range<usize>) -> &str {
-        std::str::from_utf8(&self.text[range]).expect("a message is kept only if its text is UTF-8")
+    fn slice(&self, at: &Range<usize>) -> &str {
+        json::slice(&self.text, at)
     }
+}
+
+impl Parts {
+    fn of(object: &Object<'_>, whole: &str) -> Result<Self, Fault> {
+        let place = |key| object.get(key).map(|part| json::range_in(whole, part));
+        let mut parts = Self {
+            id: place("id"),
+            result: place("result"),
+            error: place("error"),
+            params: place("params"),
+            ..Self::default()
+        };
+        let Some(params) = object.get("params") else { return Ok(parts) };
+        let params = read(params).map_err(|fault| if fault == Fault::NotAnObject { Fault::Params } else { fault })?;
+        has_no_twin(&params, OF_PARAMS)?;
+        parts.members = Places::of(&params, whole);
+        parts.meta = match params.get(META).map(read) {
+            None | Some(Err(Fault::NotAnObject)) => None,
+            Some(meta) => Some(Places::of(&meta?, whole)),
+        };
+        Ok(parts)
+    }
+}
+
+/// Reads an object of a client.
+fn read(text: &str) -> Result<Object<'_>, Fault> {
+    Object::parse_up_to(MAX_MEMBERS, text).map_err(|error| match error {
+        ObjectError::Syntax => Fault::NotJson,
+        ObjectError::NotAnObject => Fault::NotAnObject,
+        ObjectError::DuplicateKey => Fault::DuplicateKey,
+        ObjectError::TooManyMembers => Fault::TooManyMembers,
+    })
+}
+
+/// Refuses a key that a reader who does not tell upper from lower case would take for one of these.
+fn has_no_twin(object: &Object<'_>, names: [&'static str; 4]) -> Result<(), Fault> {
+    fn folded(text: &str) -> impl Iterator<Item = char> {
+        text.chars().flat_map(char::to_uppercase)
+    }
+    let twin = |key: &str| names.into_iter().find(|name| *name != key && folded(name).eq(folded(key)));
+    object.iter().find_map(|(key, _)| twin(key)).map_or(Ok(()), |name| Err(Fault::Case(name)))
 }
 
 fn is_number(text: &str) -> bool {
@@ -198,160 +283,5 @@ pub fn line(text: &str) -> Vec<u8> {
     line
 }
 
-/// What a server said on one line.
-#[derive(Debug)]
-pub enum FromServer<'a> {
-    /// The answer to a request.
-    Response {
-        /// Its id as written; `None` if it is null or missing.
-        id: Option<&'a str>,
-        /// What it answers.
-        answer: Answer<'a>,
-    },
-    /// A request of its own.
-    Request {
-        /// Its id as written.
-        id: &'a str,
-        /// What it asks.
-        method: Cow<'a, str>,
-        /// With which parameters.
-        params: Option<&'a str>,
-    },
-    /// A notification.
-    Notification {
-        /// What it tells.
-        method: Cow<'a, str>,
-        /// With which parameters.
-        params: Option<&'a str>,
-    },
-}
-
-/// The outcome of a request, as written.
-#[derive(Debug, Clone, Copy)]
-pub enum Answer<'a> {
-    /// It worked.
-    Result(&'a str),
-    /// It did not.
-    Error(&'a str),
-}
-
-#[derive(serde::Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-impl<'a> FromServer<'a> {
-    /// Reads one line of a server's stdout; `None` if it is no JSON-RPC message.
-    #[must_use]
-    pub fn parse(line: &'a str) -> Option<Self> {
-        let envelope: Envelope<'a> = serde_json::from_str(line).ok()?;
-        let id = envelope.id.map(RawValue::get);
-        let params = envelope.params.map(RawValue::get);
-        match (envelope.method, id) {
-            (Some(method), Some(id)) => Some(Self::Request { id, method, params }),
-            (Some(method), None) => Some(Self::Notification { method, params }),
-            (None, id) => {
-                let answer = match (envelope.result, envelope.error) {
-                    (_, Some(error)) => Answer::Error(error.get()),
-                    (Some(result), None) => Answer::Result(result.get()),
-                    (None, None) => return None,
-                };
-                Some(Self::Response { id, answer })
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &'static str) -> Result<Message, Malformed> {
-        Message::parse(Bytes::from_static(text.as_bytes()))
-    }
-
-    fn fault(text: &'static str) -> Fault {
-        parse(text).unwrap_err().fault
-    }
-
-    #[test]
-    fn a_request_keeps_its_id_and_params_byte_for_byte() {
-        let message = parse(
-            r#"{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"x","params":{"a":1.0,"b":18446744073709551616},"x-extra":[1e400]}"#,
-        )
-        .unwrap();
-        assert_eq!(message.kind(), Kind::Request);
-        assert_eq!(message.id(), Some("123456789012345678901234567890"));
-        assert_eq!(message.params(), Some(r#"{"a":1.0,"b":18446744073709551616}"#));
-        assert_eq!(
-            message.with_params("{}"),
-            r#"{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"x","params":{},"x-extra":[1e400]}"#
-        );
-    }
-
-    #[test]
-    fn params_are_added_where_there_were_none() {
-        let message = parse(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).unwrap();
-        assert_eq!(message.with_params("{}"), r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#);
-    }
-
-    #[test]
-    fn kinds_are_told_apart() {
-        assert_eq!(parse(r#"{"jsonrpc":"2.0","method":"x"}"#).unwrap().kind(), Kind::Notification);
-        assert_eq!(parse(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).unwrap().kind(), Kind::Response);
-    }
-
-    #[test]
-    fn malformed_messages_say_what_is_wrong() {
-        assert_eq!(fault("{"), Fault::NotJson);
-        assert_eq!(fault("[]"), Fault::Batch);
-        assert_eq!(fault("1"), Fault::NotAnObject);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#), Fault::DuplicateKey);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"a":2}}"#), Fault::DuplicateKey);
-        assert_eq!(fault(r#"{"id":1,"method":"x"}"#), Fault::Version);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#), Fault::Id);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":true,"method":"x"}"#), Fault::Id);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"method":7}"#), Fault::Method);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1}"#), Fault::Method);
-        assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#), Fault::Params);
-    }
-
-    #[test]
-    fn the_id_of_a_malformed_message_is_known_when_it_can_be() {
-        assert_eq!(parse(r#"{"id":"a","method":"x"}"#).unwrap_err().id.as_deref(), Some(r#""a""#));
-    }
-
-    #[test]
-    fn a_line_has_one_line_end_and_keeps_its_length() {
-        assert_eq!(line("{\r\n \"a\": \"\\n\"\n}"), b"{   \"a\": \"\\n\" }\n");
-    }
-
-    #[test]
-    fn lines_of_a_server_are_told_apart() {
-        assert!(matches!(
-            FromServer::parse(r#"{"jsonrpc":"2.0","id":1,"result":{"a":1.0}}"#),
-            Some(FromServer::Response { id: Some("1"), answer: Answer::Result(r#"{"a":1.0}"#) })
-        ));
-        assert!(matches!(
-            FromServer::parse(r#"{"jsonrpc":"2.0","id":null,"error":{}}"#),
-            Some(FromServer::Response { id: None, answer: Answer::Error("{}") })
-        ));
-        assert!(matches!(
-            FromServer::parse(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#),
-            Some(FromServer::Request { id: r#""q""#, .. })
-        ));
-        assert!(matches!(FromServer::parse(r#"{"method":"n","params":{}}"#), Some(FromServer::Notification { .. })));
-        assert!(FromServer::parse("listening on port 3000").is_none());
-        assert!(FromServer::parse("7").is_none());
-        assert!(FromServer::parse("{}").is_none());
-    }
-}
+mod tests;

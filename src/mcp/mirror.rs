@@ -15,6 +15,12 @@ use super::json::Object;
 /// What the names of mirrored headers begin with.
 pub const PREFIX: &str = "mcp-param-";
 
+/// The most parameters of one tool that are mirrored: each is a header, and servers take about a hundred.
+const MAX_MIRRORED: usize = 64;
+
+/// The longest path to such a parameter, in bytes of its keys.
+const MAX_PATH: usize = 4096;
+
 /// One parameter that is mirrored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirrored {
@@ -81,6 +87,9 @@ fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> bo
         let name = annotation.as_str().filter(|name| !name.is_empty() && primitive && !path.is_empty());
         let header = name.and_then(|name| HeaderName::try_from(format!("{PREFIX}{name}")).ok());
         let Some(header) = header else { return false };
+        if found.len() == MAX_MIRRORED || path.iter().map(String::len).sum::<usize>() > MAX_PATH {
+            return false;
+        }
         found.push(Mirrored { header, path: path.clone() });
     }
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return true };
@@ -211,6 +220,24 @@ mod tests {
         assert_eq!(tools.get("plain"), Some(&[][..]));
         assert_eq!(tools.get("bad"), Some(&[][..]));
         assert_eq!(tools.get("unknown"), None);
+    }
+
+    #[test]
+    fn annotations_without_end_want_nothing() {
+        let list = |key: &str, count: usize| {
+            let one = |n| format!(r#""{n}":{{"type":"string","x-mcp-header":"H{n}"}}"#);
+            let many: Vec<String> = (0..count).map(one).collect();
+            let inner = format!(r#"{{"properties":{{{}}}}}"#, many.join(","));
+            format!(r#"{{"tools":[{{"name":"t","inputSchema":{{"properties":{{"{key}":{inner}}}}}}}]}}"#)
+        };
+        let wanted = |key, count| {
+            let mut tools = Tools::default();
+            tools.add_page(&list(key, count));
+            tools.get("t").map(<[_]>::len)
+        };
+        assert_eq!(wanted("deep", MAX_MIRRORED), Some(MAX_MIRRORED));
+        assert_eq!(wanted("deep", MAX_MIRRORED + 1), Some(0));
+        assert_eq!(wanted(&"k".repeat(MAX_PATH + 1), 1), Some(0));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! The modern era: what every request must carry, in the order in which it is checked. Source: MCP 2026-07-28,
 //! basic/index "_meta" and basic/transports/streamable-http "Server Validation".
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 
 use super::era::{Version, names_modern_version};
@@ -114,7 +112,7 @@ pub enum ModernFault {
 /// Whether a message is of the modern era: its `_meta` names a protocol version, or the header names a modern one.
 #[must_use]
 pub fn is_modern(headers: &HeaderMap, message: Option<&Message>) -> bool {
-    let by_body = message.and_then(Message::meta).is_some_and(|meta| meta.get(META_VERSION).is_some());
+    let by_body = message.is_some_and(|message| message.meta(META_VERSION).is_some());
     by_body || header_is_modern(headers)
 }
 
@@ -134,24 +132,23 @@ pub fn check(headers: &HeaderMap, message: &Message) -> Result<Modern, ModernFau
         return Err(ModernFault::Response);
     }
     headers::check_standard(headers, message)?;
-    let meta = message.meta().ok_or(ModernFault::Meta(META_VERSION))?;
-    let version = meta.get_string(META_VERSION).map(Cow::into_owned).ok_or(ModernFault::Meta(META_VERSION))?;
-    let capabilities = meta.get(META_CAPABILITIES).filter(|text| text.starts_with('{'));
+    let version = message.meta(META_VERSION).and_then(json::string).ok_or(ModernFault::Meta(META_VERSION))?;
+    let capabilities = message.meta(META_CAPABILITIES).filter(|text| text.starts_with('{'));
     let capabilities = capabilities.ok_or(ModernFault::Meta(META_CAPABILITIES))?.to_owned();
-    let client_info = meta.get(META_CLIENT_INFO);
+    let client_info = message.meta(META_CLIENT_INFO);
     if client_info.is_some_and(|text| !text.starts_with('{')) {
         return Err(ModernFault::Meta(META_CLIENT_INFO));
     }
-    if headers::single(headers, headers::PROTOCOL_VERSION)?.map(str::trim) != Some(version.as_str()) {
+    if headers::single(headers, headers::PROTOCOL_VERSION)?.map(str::trim) != Some(&*version) {
         return Err(HeaderMismatch::Different(headers::PROTOCOL_VERSION).into());
     }
     if !Version::parse(&version).is_some_and(Version::is_modern) {
-        return Err(ModernFault::Version { requested: version });
+        return Err(ModernFault::Version { requested: version.into_owned() });
     }
     if is_removed(message.method()) {
         return Err(ModernFault::RemovedMethod);
     }
-    let log_level = match meta.get(META_LOG_LEVEL) {
+    let log_level = match message.meta(META_LOG_LEVEL) {
         None => None,
         Some(text) => {
             let name = json::string(text).ok_or(ModernFault::LogLevel)?;

@@ -21,7 +21,7 @@ pub fn request_for_legacy(message: &Message) -> String {
     for key in MODERN_PARAMS {
         params.remove(key);
     }
-    let Some(mut meta) = params.get_object("_meta") else { return message.with_params(&params.write()) };
+    let Some(mut meta) = message.meta_object() else { return message.with_params(&params.write()) };
     for key in MODERN_META {
         meta.remove(key);
     }
@@ -110,7 +110,7 @@ fn without_execution(tools: &str) -> Option<String> {
 #[must_use]
 pub fn request_for_modern(message: &Message, client: &Introduction, level: Option<modern::Level>) -> String {
     let mut params = message.params_object();
-    let meta = modern_meta(params.get_object("_meta").unwrap_or_default(), client, level);
+    let meta = modern_meta(message.meta_object().unwrap_or_default(), client, level);
     params.set("_meta", &meta);
     message.with_params(&params.write())
 }
@@ -195,10 +195,10 @@ pub fn honest_discovery(discovered: &str) -> String {
 /// A legacy request without `task`: a task outlives its request, and so cannot be had.
 #[must_use]
 pub fn without_task(message: &Message) -> String {
-    let mut params = message.params_object();
-    if params.get("task").is_none() {
+    if message.param("task").is_none() {
         return message.text().to_owned();
     }
+    let mut params = message.params_object();
     params.remove("task");
     message.with_params(&params.write())
 }

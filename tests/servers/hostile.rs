@@ -21,7 +21,7 @@
 //! | `spin` | on a call, computes without end |
 //! | `nests` | on a call, makes `count=N` (15000) directories, each in the one before and closed to writing, beside its token file, else in `TMPDIR`; with `then=wait` it answers nothing then |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
-//! | `exact` | a call answers the line `line=RAW`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
+//! | `exact` | a call answers the line `line=RAW`, or that of the file `line=@PATH`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
 //! | `tells` | a call answers with the variable `HOSTILE_TOKEN` and what is in the file that `HOSTILE_TOKEN_FILE` names |
 //! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, capabilities, and which of the files `open=PATH,PATH…` it can read and of the directories `list=PATH,PATH…` it can list; it leaves a file in `TMPDIR` |
@@ -298,7 +298,9 @@ fn until_cancelled(settings: &Settings, token: Option<&str>, lines: &Receiver<Ve
 }
 
 fn exact_line(settings: &Settings) -> String {
-    let from_argument = settings.values.get("line").cloned();
+    let from_file = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let from_argument =
+        settings.values.get("line").map(|line| line.strip_prefix('@').map_or_else(|| line.clone(), from_file));
     let from_environment = || {
         let named = std::env::vars_os().find(|(name, _)| name == "HOSTILE_LINE");
         named.and_then(|(_, line)| line.into_string().ok())

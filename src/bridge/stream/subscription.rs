@@ -65,8 +65,7 @@ impl Filter {
 
     /// What the request asks for; `None` if that is malformed or more than is kept.
     fn parse(message: &Message) -> Option<Self> {
-        let params = message.params_object();
-        let wanted = Object::parse(params.get("notifications")?).ok()?;
+        let wanted = Object::parse(message.param("notifications")?).ok()?;
         let mut filter = Self::default();
         for (at, (name, ..)) in LISTS.iter().enumerate() {
             filter.lists[at] = wanted.get(name).map_or(Some(false), |text| serde_json::from_str(text).ok())?;

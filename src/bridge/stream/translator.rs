@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::subscription::{self, Filter};
-use crate::mcp::json::{self, Object};
+use crate::mcp::json;
 use crate::mcp::legacy::{self, Asked, Introduction, without_tasks};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::Level;
@@ -79,7 +79,7 @@ impl Translator {
             Kind::Response => self.answer(&message),
             // A call that is cancelled is not answered.
             Kind::Notification if message.method() == "notifications/cancelled" => {
-                let id = message.params_object().get("requestId").map(str::to_owned);
+                let id = message.param("requestId").map(str::to_owned);
                 id.and_then(|id| self.calls.remove(&id));
                 vec![Said::ToServer(text.to_owned())]
             }
@@ -109,12 +109,12 @@ impl Translator {
         }
         let Some(client) = &self.client else { return failed(NOT_INITIALIZED, "initialize first") };
         match message.method() {
-            "logging/setLevel" => match message.params_object().get_string("level").and_then(|l| Level::parse(&l)) {
+            "logging/setLevel" => match message.param_string("level").and_then(|l| Level::parse(&l)) {
                 Some(level) => self.level = Some(level),
                 None => return failed(INVALID_PARAMS, "`params.level` is not a log level"),
             },
             method @ ("resources/subscribe" | "resources/unsubscribe") => {
-                let uri = message.params_object().get_string("uri").unwrap_or_default().into_owned();
+                let uri = message.param_string("uri").unwrap_or_default().into_owned();
                 self.resources.retain(|subscribed| *subscribed != uri);
                 if method == "resources/subscribe" {
                     if uri.is_empty() || uri.len() > MAX_URI || self.resources.len() >= MAX_SUBSCRIPTIONS {
@@ -198,8 +198,7 @@ impl Translator {
         let Some(id) = self.calls.iter().find(|(_, call)| holds(call)).map(|(id, _)| id.clone()) else {
             return Vec::new();
         };
-        let object = Object::parse(message.text()).unwrap_or_default();
-        let Some(result) = object.get("result") else {
+        let Some(Answer::Result(result)) = message.answer() else {
             // A modern server knows no failed answers: the call ends as its client wanted it to.
             return self.fail(&id, "the server's question was not answered");
         };

@@ -1,12 +1,14 @@
 //! One message on its way to a server, with the headers that mirror it. Source: MCP 2026-07-28,
 //! basic/transports/streamable-http, "Request Metadata".
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::mcp::headers;
 use crate::mcp::json::{self, Object};
-use crate::mcp::message::{Answer, FromServer, Kind, Message};
+use crate::mcp::message::{Answer, FromServer};
 use crate::mcp::modern::META_VERSION;
 
 /// A queued message.
@@ -40,34 +42,26 @@ pub(super) enum About {
 impl Outgoing {
     /// Takes a message in.
     pub(super) fn new(text: &str) -> Self {
-        let text = Bytes::copy_from_slice(text.as_bytes());
-        let nothing_known = |text| Self {
-            text,
-            about: About::Notification,
-            modern_version: None,
-            mirrored: Vec::new(),
-            method: String::new(),
-            name: None,
+        let (about, method, params) = match FromServer::parse(text) {
+            Some(FromServer::Request { id, method, params }) => (About::Request(id.to_owned()), method, params),
+            Some(FromServer::Notification { method, params }) => (About::Notification, method, params),
+            Some(FromServer::Response { .. }) => (About::Answer, "".into(), None),
+            None => (About::Notification, "".into(), None),
         };
-        let Ok(message) = Message::parse(text.clone()) else { return nothing_known(text) };
-        let params = message.params_object();
+        let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
+        let about = match params.get("requestId").filter(|_| method == "notifications/cancelled") {
+            Some(id) => About::Cancellation(id.to_owned()),
+            None => about,
+        };
         let version = params.get_object("_meta").and_then(|meta| meta.get_string(META_VERSION));
-        let name = headers::named_by(message.method()).and_then(|field| params.get_string(field));
-        let about = match (message.kind(), message.id()) {
-            (Kind::Request, Some(id)) => About::Request(id.to_owned()),
-            (Kind::Response, _) => About::Answer,
-            _ => match params.get("requestId").filter(|_| message.method() == "notifications/cancelled") {
-                Some(id) => About::Cancellation(id.to_owned()),
-                None => About::Notification,
-            },
-        };
+        let name = headers::named_by(&method).and_then(|field| params.get_string(field));
         Self {
+            text: Bytes::copy_from_slice(text.as_bytes()),
             about,
-            modern_version: version.map(std::borrow::Cow::into_owned),
+            modern_version: version.map(Cow::into_owned),
             mirrored: Vec::new(),
-            method: message.method().to_owned(),
-            name: name.map(std::borrow::Cow::into_owned),
-            text,
+            name: name.map(Cow::into_owned),
+            method: method.into_owned(),
         }
     }
 

@@ -1,0 +1,74 @@
+//! What it costs to read a message, by its shape: 4 MiB of each, as a client sends them and as a server does.
+//!
+//! Prints a table and one line with the target; exits 1 if a byte of any shape costs more than it says.
+//! `messages [--quick]`
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tollbridge::mcp::message::{FromServer, MAX_MEMBERS, Message};
+
+/// How long a message is.
+const SIZE: u32 = 4 << 20;
+/// What a byte of a client's message may cost, whatever its shape, in nanoseconds. Validating JSON takes about 4 where it
+/// is all tokens, and it is gone through three times: for its depth, its members, and those of `params`.
+const MOST: f64 = 20.0;
+
+#[expect(clippy::print_stdout, reason = "a program whose answer is its output")]
+fn main() -> ExitCode {
+    let rounds = if std::env::args().any(|argument| argument == "--quick") { 5 } else { 30 };
+    let mut times = Vec::new();
+    for (shape, arguments) in shapes() {
+        let client = Bytes::from(request(&arguments));
+        let server = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{arguments}}}"#);
+        let from_client = fastest(rounds, || assert!(Message::parse(client.clone()).is_ok(), "{shape} is a message"));
+        let from_server = fastest(rounds, || assert!(FromServer::parse(&server).is_some(), "{shape} is a message"));
+        println!("{shape:<24} {:>8.2} ms {:>8.2} ms", milliseconds(from_client), milliseconds(from_server));
+        times.push(from_client);
+    }
+    let worst = milliseconds(*times.iter().max().expect("a shape")) * 1e6 / f64::from(SIZE);
+    println!("reading a message: {worst:.1} ns per byte of the worst shape; target {MOST:.0}");
+    if worst <= MOST { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn request(arguments: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments}}}}}"#)
+}
+
+/// Objects of [`SIZE`] bytes.
+fn shapes() -> Vec<(&'static str, String)> {
+    let fill = |text: &str| text.repeat(SIZE as usize / text.len());
+    let keys: Vec<String> = (0..SIZE / 10).map(|n| format!(r#""{n:05x}":1"#)).collect();
+    let long_keys: Vec<String> =
+        (0..MAX_MEMBERS).map(|n| format!(r#""{n}{}":1"#, "k".repeat(SIZE as usize / MAX_MEMBERS))).collect();
+    let nested = format!("{}{}", "[".repeat(50), "]".repeat(50));
+    vec![
+        ("one string", format!(r#"{{"a":"{}"}}"#, fill("x"))),
+        ("one string, not ASCII", format!(r#"{{"a":"{}"}}"#, fill("é世"))),
+        ("escapes", format!(r#"{{"a":"{}"}}"#, fill(r"\n"))),
+        ("escapes by number", format!(r#"{{"a":"{}"}}"#, fill(r"\u0041"))),
+        ("one number", format!(r#"{{"a":{}}}"#, fill("7"))),
+        ("short numbers", format!(r#"{{"a":[{}1]}}"#, fill("1,"))),
+        ("short strings", format!(r#"{{"a":[{}""]}}"#, fill(r#""","#))),
+        ("spaces", format!(r#"{{"a":{}1}}"#, fill(" "))),
+        ("short keys", format!("{{{}}}", keys.join(","))),
+        ("long keys", format!("{{{}}}", long_keys.join(","))),
+        ("nested", format!(r#"{{"a":[{}1]}}"#, fill(&format!("{nested},")))),
+        ("shallow", format!(r#"{{"a":[{}1]}}"#, fill("[],"))),
+    ]
+}
+
+/// The fastest of some rounds: what it takes when nothing else is going on.
+fn fastest(rounds: usize, mut work: impl FnMut()) -> Duration {
+    let once = |_| {
+        let began = Instant::now();
+        work();
+        began.elapsed()
+    };
+    (0..rounds).map(once).min().expect("a round")
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
