@@ -99,6 +99,69 @@ async fn a_result_of_very_many_members_arrives_whole() {
     }
 }
 
+/// A bridge whose server answers calls with these lines; `@id@` is the id of the call.
+fn saying(lines: &str) -> Bridge {
+    let exact = json!({ "command": server("hostile"), "args": ["exact"], "env": { "HOSTILE_LINE": lines } });
+    Bridge::start(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": { "exact": exact } }))
+}
+
+const ANSWER: &str = r#"{"jsonrpc":"2.0","id":@id@,"result":{"content":[{"type":"text","text":"done"}]}}"#;
+
+#[tokio::test]
+async fn a_byte_order_mark_before_anything_that_a_server_says_is_skipped() {
+    let mark = r#"printf '\357\273\277'; exec "$0" "$@""#;
+    let exact = json!({ "command": "/bin/sh", "args": ["-c", mark, server("hostile"), "exact"],
+        "env": { "HOSTILE_LINE": format!("\u{feff}{ANSWER}") } });
+    let bridge =
+        Bridge::start(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": { "exact": exact } }));
+    for mut client in clients(&bridge, "exact").await {
+        for _ in 0..2 {
+            assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_counts_also_if_it_is_empty_or_of_another_version() {
+    let other = r#"{"jsonrpc":"1.0","id":@id@,"result":{"content":[{"type":"text","text":"wrong"}]}}"#;
+    for junk in ["", " ", other, r#"{"id":@id@,"result":{}}"#] {
+        let bridge = saying(&format!("{}{ANSWER}", format!("{junk}\n").repeat(3)));
+        let mut client = Client::modern(&bridge, "exact", None);
+        assert_eq!(client.call("act", json!({})).await.expect("an answer").text(), "done", "{junk:?}");
+        let bridge = saying(&format!("{}{ANSWER}", format!("{junk}\n").repeat(101)));
+        let mut client = Client::modern(&bridge, "exact", None);
+        let answer = client.call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.status, 502, "{junk:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_with_carriage_returns_between_its_tokens_is_one_event() {
+    let params = r#"{"message":"?","requestedSchema":{@"type":"object",@"properties":{}}}"#;
+    let question = format!(r#"{{"jsonrpc":"2.0",@"id":"q","method":"elicitation/create",@"params":{params}}}"#);
+    let question = question.replace('@', "\r");
+    let bridge = saying(&format!("{question}\n{}", ANSWER.replace(',', ",\r")));
+    let mut client = Client::without_session(&bridge, "exact", None);
+    client.initialize("2025-11-25", json!({ "elicitation": {} })).await.expect("an answer");
+    let answer = client.call("act", json!({})).await.expect("an answer");
+    let messages = answer.messages();
+    assert_eq!((messages.len(), &messages[0]["params"]["message"]), (2, &json!("?")));
+    assert_eq!(answer.text(), "done");
+}
+
+#[tokio::test]
+async fn questions_whose_ids_look_alike_have_keys_of_their_own() {
+    let question =
+        |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"message":"?"}}}}"#);
+    let ids = ["12", r#""12""#, r#""1-2""#];
+    let bridge = saying(&ids.map(question).join("\n"));
+    let mut client = Client::modern(&bridge, "exact", None);
+    client.capabilities = json!({ "elicitation": {} });
+    let answer = client.call("act", json!({})).await.expect("an answer").response();
+    let asked = answer["result"]["inputRequests"].as_object().expect("questions");
+    assert_eq!(asked.len(), ids.len(), "{answer}");
+}
+
 #[tokio::test]
 async fn params_reach_the_server_byte_for_byte() {
     let bridge = bridge();

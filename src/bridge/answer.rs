@@ -8,7 +8,7 @@ use super::error::BridgeError;
 use super::local::{setup_link, token_refused};
 use super::meet::Met;
 use super::sse::Last;
-use super::talk::{Talk, one_line, text, with_part};
+use super::talk::{Talk, text, with_part};
 use crate::clock::UnixTime;
 use crate::mcp::headers;
 use crate::mcp::json;
@@ -131,12 +131,12 @@ fn respliced(line: &Bytes, id: (&str, &str), outcome: &str, write: impl FnOnce(&
         said.push_str(id.1);
         said.push_str(&whole[id_at.end..]);
     }
-    one_line(&said.into())
+    said.into()
 }
 
 /// The server's line with the id as the client wrote it; most servers write it so themselves.
 fn with_id(line: &Bytes, id: &str, wanted: &str) -> Bytes {
-    if id == wanted { one_line(line) } else { with_part(line, id, wanted) }
+    if id == wanted { line.clone() } else { with_part(line, id, wanted) }
 }
 
 /// The status of an error for a modern client. Source: MCP 2026-07-28, basic/transports/streamable-http: 404 is for a

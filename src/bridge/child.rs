@@ -120,11 +120,10 @@ impl Child {
     pub(super) async fn line(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
             let line = self.upstream.receive().await.inspect_err(|error| self.count(error))?;
-            if std::str::from_utf8(&line).is_err() {
-                self.junk(&line)?;
-            } else if !line.trim_ascii().is_empty() {
+            if !line.trim_ascii().is_empty() && std::str::from_utf8(&line).is_ok() {
                 return Ok(line);
             }
+            self.junk(&line)?;
         }
     }
 

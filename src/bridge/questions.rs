@@ -3,6 +3,7 @@
 //! Source: MCP 2025-11-25, client/{sampling,elicitation,roots}; MCP 2026-07-28, basic/patterns/mrtr.
 
 use bytes::Bytes;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
@@ -79,10 +80,9 @@ pub(super) struct Question {
 
 impl Question {
     pub(super) fn new(id: &str, method: &str, params: &str) -> Self {
-        // The key says what it is about to whoever reads a trace, and is as unique as the id.
+        // The key says what it is about to whoever reads a trace, and no two ids have the same.
         let about = method.split('/').next().unwrap_or_default();
-        let number: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-        let (id, key) = (id.to_owned(), format!("{about}-{number}"));
+        let (id, key) = (id.to_owned(), format!("{about}-{}", utf8_percent_encode(id, NON_ALPHANUMERIC)));
         Self { id, key, method: method.to_owned(), params: params.to_owned(), answer: None }
     }
 }
@@ -338,6 +338,15 @@ mod tests {
         let (address, original) = open_question(&keyring, owner, "n1", &id).unwrap();
         assert_eq!((address, original.as_str()), (mailbox.address(), "\"q\""));
         assert!(open_question(&keyring, owner, "n2", &id).is_none());
+    }
+
+    #[test]
+    fn no_two_ids_of_questions_have_one_key() {
+        let key = |id| Question::new(id, "elicitation/create", "{}").key;
+        assert_eq!(key("12"), "elicitation-12");
+        let keys: std::collections::BTreeSet<_> =
+            ["12", r#""12""#, r#""1-2""#, "1.2", "-12", r#""%2D12""#, "1e2"].into_iter().map(key).collect();
+        assert_eq!(keys.len(), 7, "{keys:?}");
     }
 
     #[test]

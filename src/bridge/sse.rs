@@ -1,6 +1,7 @@
 //! The way back to the client: what a conversation says, held until it is known how to say it, then one server-sent
 //! event per message. Source: MCP 2025-11-25 and 2026-07-28, basic/transports; WHATWG HTML, "Server-sent events".
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -258,12 +259,23 @@ fn add_headers(response: &mut Response<Body>, last: &Last) {
 }
 
 /// One event in one frame.
-fn event(text: &[u8]) -> Bytes {
+fn event(text: &Bytes) -> Bytes {
+    let text = one_line(text);
     let mut frame = BytesMut::with_capacity(text.len() + 8);
     frame.put_slice(b"data: ");
-    frame.put_slice(text);
+    frame.put_slice(&text);
     frame.put_slice(b"\n\n");
     frame.freeze()
+}
+
+/// A message without line ends, so that it is one event for every reader: they can only stand between its tokens, where
+/// a space says the same.
+fn one_line(text: &Bytes) -> Cow<'_, Bytes> {
+    if memchr::memchr2(b'\n', b'\r', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let spaced = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+    Cow::Owned(text.iter().map(spaced).collect())
 }
 
 /// One event in as many frames as it needs.
@@ -271,6 +283,7 @@ fn pieces(text: &Bytes) -> VecDeque<Bytes> {
     if text.len() <= PIECE {
         return VecDeque::from([event(text)]);
     }
+    let text = one_line(text);
     let middle = (0..text.len()).step_by(PIECE).map(|at| text.slice(at..text.len().min(at + PIECE)));
     let mut all = VecDeque::with_capacity(text.len() / PIECE + 3);
     all.push_back(Bytes::from_static(b"data: "));

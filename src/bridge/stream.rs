@@ -22,7 +22,7 @@ use super::conversation::until_forced;
 use super::error::BridgeError;
 use super::questions::{Note, Owner};
 use super::sse::{Outbox, Stalled};
-use super::talk::{one_line, text};
+use super::talk::text;
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;

@@ -340,7 +340,7 @@ impl Talk {
                 if !json::same_scalar(token, asked) {
                     return None;
                 }
-                Some(if asked == wanted { one_line(line) } else { with_part(line, token, wanted) })
+                Some(if asked == wanted { line.clone() } else { with_part(line, token, wanted) })
             }
             "notifications/message" => {
                 let wanted = match &self.call.purpose {
@@ -348,7 +348,7 @@ impl Talk {
                     Purpose::Legacy(_) => true,
                     Purpose::Initialize(_) | Purpose::Discover => false,
                 };
-                wanted.then(|| one_line(line))
+                wanted.then(|| line.clone())
             }
             _ => None,
         }
@@ -387,19 +387,10 @@ pub(super) fn text(line: &Bytes) -> &str {
     std::str::from_utf8(line).unwrap_or_default()
 }
 
-/// A message without line ends, so that it is one event for every reader: a carriage return can only stand between its
-/// tokens, where a space says the same.
-pub(super) fn one_line(line: &Bytes) -> Bytes {
-    if memchr::memchr(b'\r', line).is_none() {
-        return line.clone();
-    }
-    line.iter().map(|b| if *b == b'\r' { b' ' } else { *b }).collect::<Vec<u8>>().into()
-}
-
 /// A line with one part of it, a slice of it, said otherwise.
 pub(super) fn with_part(line: &Bytes, part: &str, otherwise: &str) -> Bytes {
     let at = json::range_in(text(line), part);
-    one_line(&[&line[..at.start], otherwise.as_bytes(), &line[at.end..]].concat().into())
+    [&line[..at.start], otherwise.as_bytes(), &line[at.end..]].concat().into()
 }
 
 impl Answered {

@@ -1,6 +1,6 @@
 //! Lines out of a byte stream, bounded: a line is handed on without being copied, and none grows over its limit.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 /// How much is read at once, at least.
 const CHUNK: usize = 8 * 1024;
@@ -15,6 +15,16 @@ pub struct Lines {
     /// How much of `buffer` is known to hold no line end.
     searched: usize,
     limit: usize,
+}
+
+/// Text without the byte order mark that some programs begin what they write with. Source: RFC 8259, section 8.1: a
+/// parser may ignore it.
+#[must_use]
+pub fn without_mark(mut text: Bytes) -> Bytes {
+    if text.starts_with(b"\xef\xbb\xbf") {
+        text.advance(3);
+    }
+    text
 }
 
 /// A line is longer than its limit.
@@ -36,7 +46,7 @@ impl Lines {
         &mut self.buffer
     }
 
-    /// The next whole line, without its line end (LF or CRLF).
+    /// The next whole line, without its line end (LF or CRLF) and without a byte order mark.
     ///
     /// # Errors
     /// As soon as a line is known to be over the limit, whole or not.
@@ -55,13 +65,13 @@ impl Lines {
         if line.ends_with(b"\r") {
             line.truncate(end - 1);
         }
-        Ok(Some(line.freeze()))
+        Ok(Some(without_mark(line.freeze())))
     }
 
     /// What is left when the stream has ended: a last line without a line end.
     pub fn rest(&mut self) -> Option<Bytes> {
         self.searched = 0;
-        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
+        (!self.buffer.is_empty()).then(|| without_mark(self.buffer.split().freeze()))
     }
 }
 
@@ -85,6 +95,16 @@ mod tests {
         assert_eq!(lines.next_line(), Ok(None));
         assert_eq!(lines.rest(), Some(Bytes::from_static(b"rest")));
         assert_eq!(lines.rest(), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_any_line() {
+        let mut lines = Lines::new(100);
+        feed(&mut lines, b"\xef\xbb\xbf{}\n\xef\xbb\xbf\n\xef\xbb\xbf1\n\xef\xbb\xbflast");
+        for expected in ["{}", "", "1"] {
+            assert_eq!(lines.next_line(), Ok(Some(Bytes::from(expected))));
+        }
+        assert_eq!(lines.rest(), Some(Bytes::from_static(b"last")));
     }
 
     #[test]

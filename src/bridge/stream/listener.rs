@@ -14,7 +14,7 @@ use crate::bridge::meet::{For, Met};
 use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, key};
 use crate::bridge::sse::way_back;
-use crate::bridge::talk::{one_line, text};
+use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
 use crate::config::Server;
 use crate::mcp::json::{self, Object};
@@ -165,7 +165,7 @@ impl Listener {
                 None => Ok(()),
             },
             _ if self.asked > 0 => self.stream.event(subscription::untagged(line)).await,
-            _ => self.stream.event(one_line(line)).await,
+            _ => self.stream.event(line.clone()).await,
         }
     }
 
@@ -190,7 +190,7 @@ impl Listener {
         let sealed = |id: &str| seal_question(&bridge.keyring, owner, nonce, &address, id);
         let (sealed, text) = for_client(id, method, params.unwrap_or("{}"), sealed);
         self.open.insert(id.to_owned(), sealed);
-        self.stream.event(one_line(&text.into())).await
+        self.stream.event(text.into()).await
     }
 
     fn note(&mut self, note: Note, met: &Met) {

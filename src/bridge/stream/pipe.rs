@@ -17,7 +17,7 @@ use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
 use crate::bridge::questions::{Note, Owner};
 use crate::bridge::sse::way_back;
-use crate::bridge::talk::{one_line, text};
+use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::era::Version;
@@ -201,7 +201,7 @@ impl Pipe {
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
         let said = match &mut self.translator {
             Some(translator) => translator.hear_server(line),
-            None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(one_line(line))]),
+            None => FromServer::parse(text(line)).map(|_| vec![Said::ToClient(line.clone())]),
         };
         match said {
             Some(said) => self.say(said).await,

@@ -12,7 +12,7 @@ use crate::bridge::call::Call;
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::{For, Met};
 use crate::bridge::sse::{Last, way_back};
-use crate::bridge::talk::{one_line, text};
+use crate::bridge::talk::text;
 use crate::bridge::{Asked, Bridge, Connection};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Initialized, Introduction};
@@ -220,7 +220,7 @@ impl Subscription {
                     Answer::Error(error) => translate::error_code(error),
                     Answer::Result(_) => None,
                 };
-                self.last(status_of(error), one_line(line)).await;
+                self.last(status_of(error), line.clone()).await;
             }
             Some(FromServer::Request { id, method, .. }) => self.stream.child.decline(id, &method),
             Some(FromServer::Response { .. }) => {}
@@ -311,7 +311,7 @@ fn with_tag(line: &Bytes, id: Option<&str>) -> Bytes {
     }
     let params = params.write();
     message.set("params", &params);
-    one_line(&message.write().into())
+    message.write().into()
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl Translator {
                     self.ask(id, required)
                 } else {
                     self.calls.remove(id);
-                    vec![Said::ToClient(super::one_line(line))]
+                    vec![Said::ToClient(line.clone())]
                 }
             }
             FromServer::Response { .. } => Vec::new(),
@@ -184,7 +184,7 @@ impl Translator {
             let question = format!(r#""{}question:{}""#, legacy::RESERVED, self.questions);
             let method = json::quote(method);
             let text = format!(r#"{{"jsonrpc":"2.0","id":{question},"method":{method},"params":{params}}}"#);
-            said.push(Said::ToClient(super::one_line(&text.into())));
+            said.push(Said::ToClient(text.into()));
             call.open.push((question, key.clone(), None));
         }
         call.required = Some(required);

@@ -44,6 +44,8 @@ pub enum Answer<'a> {
 #[derive(serde::Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     method: Option<Cow<'a, str>>,
@@ -60,6 +62,9 @@ impl<'a> FromServer<'a> {
     #[must_use]
     pub fn parse(line: &'a str) -> Option<Self> {
         let envelope: Envelope<'a> = serde_json::from_str(line).ok()?;
+        if envelope.jsonrpc != "2.0" {
+            return None;
+        }
         let id = envelope.id.map(RawValue::get);
         let params = envelope.params.map(RawValue::get);
         match (envelope.method, id) {
@@ -95,9 +100,14 @@ mod tests {
             FromServer::parse(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#),
             Some(FromServer::Request { id: r#""q""#, .. })
         ));
-        assert!(matches!(FromServer::parse(r#"{"method":"n","params":{}}"#), Some(FromServer::Notification { .. })));
+        assert!(matches!(
+            FromServer::parse(r#"{"jsonrpc":"2.0","method":"n","params":{}}"#),
+            Some(FromServer::Notification { .. })
+        ));
         assert!(FromServer::parse("listening on port 3000").is_none());
         assert!(FromServer::parse("7").is_none());
         assert!(FromServer::parse("{}").is_none());
+        assert!(FromServer::parse(r#"{"id":1,"result":{}}"#).is_none());
+        assert!(FromServer::parse(r#"{"jsonrpc":"1.0","id":1,"result":{}}"#).is_none());
     }
 }

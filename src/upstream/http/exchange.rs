@@ -12,6 +12,7 @@ use url::Url;
 
 use super::events::{Event, Events, TooLong};
 use crate::mcp::headers::SESSION_ID;
+use crate::upstream::lines::without_mark;
 use crate::upstream::{Unreachable, UpstreamError};
 
 /// How many redirects are followed.
@@ -205,7 +206,7 @@ impl Reading {
             let event = self.events.next_event().map_err(|TooLong| UpstreamError::LineTooLong(self.limit))?;
             match event {
                 Some(Event { kind, data }) => match kind.as_deref() {
-                    None | Some(b"message") => return Ok(Some(Heard::Message(data))),
+                    None | Some(b"message") => return Ok(Some(Heard::Message(without_mark(data)))),
                     Some(b"endpoint") => return Ok(Some(Heard::Endpoint(data))),
                     Some(_) => {}
                 },
@@ -244,6 +245,7 @@ async fn discard(response: Response) {
 
 /// A body as one line: its line ends can only stand between the tokens of JSON, where a space says the same.
 fn one_line(body: Bytes) -> Bytes {
+    let body = without_mark(body);
     if memchr::memchr2(b'\n', b'\r', &body).is_none() {
         return body;
     }
