@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
-use support::{Bridge, Home};
+use support::mcp::Era;
+use support::{Bridge, Client, Home};
 use tempfile::TempDir;
 
 /// Each kind of server behind the bridge: its name there, its era, its transport.
@@ -135,6 +136,34 @@ fn visit(revision: &str, server: &str) {
     // What legacy revisions call a resource that is not there; the modern one has no code of its own for it.
     let missing = if era == "legacy" && !is_modern { -32002 } else { -32602 };
     assert_eq!(seen["missing"], missing);
+}
+
+/// What a program in JavaScript cannot tell from another number, or not hold at all.
+#[tokio::test]
+async fn an_id_that_a_server_cannot_represent_comes_back_as_written() {
+    let setting = Setting::shared();
+    for (name, ..) in KINDS {
+        let (legacy, modern) =
+            (Client::legacy(&setting.bridge, name, None), Client::modern(&setting.bridge, name, None));
+        for (mut client, arguments) in [(legacy.await, json!({ "name": "n" })), (modern, json!({}))] {
+            // What it compares with a header is there for a client of its own era to say.
+            if name == "modern-http" && client.era == Era::Modern {
+                continue;
+            }
+            for id in ["9007199254740993", "1.5", "1e400"] {
+                let params = json!({ "name": "steps", "arguments": arguments, "_meta": { "progressToken": "@" } });
+                let plain = client.message("tools/call", params);
+                let parsed: Value = serde_json::from_str(&plain).expect("JSON");
+                let params = parsed["params"].to_string().replace(r#""@""#, id);
+                let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
+                let answer = client.exchange_as(message.as_bytes(), plain.as_bytes()).await.expect("an answer");
+                let raw = answer.raw.iter().map(|raw| String::from_utf8_lossy(raw)).collect::<Vec<_>>().join("\n");
+                let count = |key: &str| raw.matches(&format!(r#""{key}":{id}"#)).count();
+                assert_eq!((count("progressToken"), count("id")), (3, 1), "{name} {id}: {raw}");
+                assert!(raw.contains("three steps"), "{name} {id}: {raw}");
+            }
+        }
+    }
 }
 
 /// One test for each cell, so that a failure names both.

@@ -20,6 +20,7 @@ fn bridge() -> Bridge {
             "tiny": { "command": server("tiny"), "line": "16MiB" },
             "exact": { "command": server("hostile"), "args": ["exact"], "env": { "HOSTILE_LINE": line } },
             "mirror": hostile(&["mirror"]),
+            "rmcp": { "command": server("whoami") },
         },
     }))
 }
@@ -183,44 +184,50 @@ async fn params_reach_the_server_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_id_comes_back_as_it_was_written_or_is_refused() {
-    const IDS: [&str; 9] = [
+async fn an_id_and_a_progress_token_come_back_as_written_whatever_the_server_can_represent() {
+    const IDS: [&str; 13] = [
         "0",
         "-7",
+        "9007199254740993",
         "18446744073709551616",
         "123456789012345678901234567890",
         "1e2",
+        "1e400",
         "-0",
         "1.0",
+        "1.5",
         r#""\u0041""#,
         r#""""#,
+        r#""1""#,
     ];
     let bridge = bridge();
-    for mut client in clients(&bridge, "mirror").await {
-        for id in IDS {
-            let message = client.message("tools/call", json!({ "name": "act", "arguments": {} }));
-            let parsed: Value = serde_json::from_str(&message).expect("JSON");
-            let message =
-                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{}}}"#, parsed["params"]);
-            let answer = client.exchange(message.as_bytes()).await.expect("an answer");
-            let raw = text(answer.raw.last());
-            if answer.status == 200 {
-                assert!(
-                    raw.contains(&format!(r#""id":{id},"#)) || raw.contains(&format!(r#""id":{id}}}"#)),
-                    "{id}: {raw}"
-                );
-            } else {
-                assert_eq!(answer.status, 400, "{id}: {raw}");
+    for name in ["tiny", "mirror", "rmcp"] {
+        for mut client in clients(&bridge, name).await {
+            for id in IDS {
+                let (tool, arguments) = match name {
+                    "tiny" => ("progress", json!({ "steps": 1, "bytes": 1 })),
+                    "rmcp" => ("countdown", json!({ "from": 1, "delay_ms": 0 })),
+                    _ => ("act", json!({})),
+                };
+                let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "@" } });
+                let plain = client.message("tools/call", params);
+                let parsed: Value = serde_json::from_str(&plain).expect("JSON");
+                let params = parsed["params"].to_string().replace(r#""@""#, id);
+                let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
+                let answer = client.exchange_as(message.as_bytes(), plain.as_bytes()).await.expect("an answer");
+                let raw = text(answer.raw.last());
+                let has = |raw: &str, name: &str| {
+                    [",", "}"].iter().any(|end| raw.contains(&format!(r#""{name}":{id}{end}"#)))
+                };
+                assert!(answer.status == 200 && has(raw, "id"), "{name} {id}: {raw}");
+                if name == "mirror" {
+                    let read = [r#"\"id\":1,"#, r#"\"progressToken\":1"#];
+                    assert!(read.iter().all(|part| raw.contains(part)), "{raw}");
+                } else {
+                    assert!(answer.raw.len() > 1 && has(text(answer.raw.first()), "progressToken"), "{name} {id}");
+                }
             }
         }
-        let thirty = r#""id":123456789012345678901234567890"#;
-        let message = client.message("tools/call", json!({ "name": "act", "arguments": {} }));
-        let id = message.find(r#""id":"#).expect("an id");
-        let end = id + message[id..].find([',', '}']).expect("an end");
-        let message = format!("{}{thirty}{}", &message[..id], &message[end..]);
-        let answer = client.exchange(message.as_bytes()).await.expect("an answer");
-        assert_eq!(answer.status, 200, "a number of 30 digits is an id like any other");
-        assert!(answer.text().contains(thirty), "the server read {}", answer.text());
     }
 }
 

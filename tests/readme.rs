@@ -154,6 +154,8 @@ fn errors() -> Vec<BridgeError> {
         Fault::Batch,
         Fault::NotAnObject,
         Fault::DuplicateKey,
+        Fault::Case("NAME"),
+        Fault::TooManyMembers,
         Fault::TooDeep,
         Fault::Version,
         Fault::Id,

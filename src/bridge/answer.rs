@@ -114,7 +114,7 @@ fn translated(talk: &Talk, line: &Bytes, id: &str, answer: Answer<'_>) -> (Statu
 }
 
 /// A line with its id and its outcome, both slices of it, said anew, in one copy.
-fn respliced(line: &Bytes, id: (&str, &str), outcome: &str, write: impl FnOnce(&mut String)) -> Bytes {
+pub(super) fn respliced(line: &Bytes, id: (&str, &str), outcome: &str, write: impl FnOnce(&mut String)) -> Bytes {
     let whole = text(line);
     let (id_at, outcome_at) = (json::range_in(whole, id.0), json::range_in(whole, outcome));
     let mut said = String::with_capacity(line.len() + 256);

@@ -15,7 +15,7 @@ use crate::clock::UnixTime;
 use crate::config::Questions;
 use crate::mcp::json;
 use crate::mcp::legacy;
-use crate::mcp::message::Answer;
+use crate::mcp::message::{Answer, Message};
 use crate::mcp::modern::MISSING_CAPABILITY;
 use crate::mcp::mrtr::{self, InputRequired};
 use crate::mcp::translate;
@@ -182,7 +182,8 @@ impl Talk {
             Note::Answer { id, failed, text } => self.take_answer(&id, failed, &text).await?,
             Note::Tell(text) => self.child.upstream.send(&text),
             Note::Cancelled(text) => {
-                self.cancelled = Some(text);
+                let said = Message::parse(text.into()).ok();
+                self.cancelled = said.map(|said| said.with_param("requestId", self.call.id_at_server()));
                 return Err(BridgeError::Cancelled);
             }
             Note::Left => return Err(BridgeError::Stalled),
@@ -245,7 +246,7 @@ impl Talk {
         use crate::mcp::message::FromServer;
         let line = self.child.line().await?;
         match FromServer::parse(super::talk::text(&line)) {
-            Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id()) => {
+            Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.open.clear();
                 self.settled = Some(line);
             }

@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::meet::For;
 use crate::config::Questions;
-use crate::mcp::legacy::{Introduction, can_be_asked};
+use crate::mcp::legacy::{Introduction, REQUEST_ID, can_be_asked};
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
 use crate::mcp::session::Session;
@@ -12,8 +12,12 @@ use crate::mcp::session::Session;
 /// A request, its client, and what is to be done.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// The client's request.
+    /// The client's request, as a server is asked it: under an id of the bridge's own, which is its progress token too.
     pub(super) message: Message,
+    /// Its id as its client wrote it.
+    pub(super) id: String,
+    /// Its progress token as its client wrote it.
+    pub(super) progress: Option<String>,
     /// Who the server is told is calling.
     pub(super) introduction: Introduction,
     /// What is done once the server has been met.
@@ -40,14 +44,14 @@ pub(super) enum Purpose {
 }
 
 impl Call {
-    /// The request's id as written: also as the server knows it.
+    /// The request's id as its client wrote it.
     pub(super) fn id(&self) -> &str {
-        self.message.id().unwrap_or("null")
+        &self.id
     }
 
-    /// The request's progress token as written: also as the server knows it.
-    pub(super) fn progress(&self) -> Option<&str> {
-        self.message.meta("progressToken")
+    /// The request's id as the server knows it.
+    pub(super) fn id_at_server(&self) -> &str {
+        self.message.id().unwrap_or(REQUEST_ID)
     }
 
     /// Whether its client is of the era in which leaving is cancelling.

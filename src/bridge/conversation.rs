@@ -12,6 +12,7 @@ use super::error::BridgeError;
 use super::questions::{Note, call_key};
 use super::talk::{Done, Talk};
 use crate::limits::Permit;
+use crate::mcp::legacy;
 use crate::metrics::{Counted, End};
 use crate::relay::{Address, UNANNOUNCED};
 use crate::upstream::UpstreamError;
@@ -60,7 +61,7 @@ impl Conversation {
         self.talk.bridge.metrics.ended(end);
         drop(live);
         tracing::info!(end = end.as_str(), ms = began.elapsed().as_millis(), "request ended");
-        self.close(end).await;
+        Box::pin(self.close(end)).await;
     }
 
     /// A legacy client's cancellation names its request by an id of its own: from now on it finds this call, also
@@ -184,10 +185,8 @@ impl Conversation {
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
         if cancel {
-            let (id, reason) = (call.id(), end.as_str());
-            upstream.send(&cancelled.unwrap_or_else(|| format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#,
-            )));
+            let ours = || legacy::cancelled(call.id_at_server(), end.as_str());
+            upstream.send(&cancelled.map_or_else(ours, |said| said.text().to_owned()));
             let until_it_leaves = async { while upstream.receive().await.is_ok() {} };
             let _ = tokio::time::timeout(CANCEL_GRACE, until_it_leaves).await;
         }

@@ -95,9 +95,7 @@ impl Bridge {
                 let token = message.param_string("progressToken");
                 let to = token.and_then(|token| open_question(&self.keyring, asker(asked), &session.nonce, &token));
                 if let Some((address, token)) = to {
-                    let mut params = message.params_object();
-                    params.set("progressToken", &token);
-                    let text = message.with_params(&params.write());
+                    let text = message.with_param("progressToken", &token).text().to_owned();
                     let _ = self.relay.deliver(&address, Note::Tell(text).write()).await;
                 }
             }
@@ -232,10 +230,12 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
 }
 
 fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
-    let (message, events) = (asked.message.clone(), read::accepts_events(&asked.head));
+    let (message, events) = (&asked.message, read::accepts_events(&asked.head));
+    let (id, progress) = (id(message).to_owned(), message.progress_token().map(str::to_owned));
+    let message = message.under(legacy::REQUEST_ID);
     let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
     let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Call { message, introduction, purpose, level, mirrored, events }
+    Call { message, id, progress, introduction, purpose, level, mirrored, events }
 }
 
 fn initialize(asked: &Asked) -> Result<Call, BridgeError> {

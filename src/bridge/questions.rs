@@ -3,7 +3,6 @@
 //! Source: MCP 2025-11-25, client/{sampling,elicitation,roots}; MCP 2026-07-28, basic/patterns/mrtr.
 
 use bytes::Bytes;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
@@ -82,7 +81,8 @@ impl Question {
     pub(super) fn new(id: &str, method: &str, params: &str) -> Self {
         // The key says what it is about to whoever reads a trace, and no two ids have the same.
         let about = method.split('/').next().unwrap_or_default();
-        let (id, key) = (id.to_owned(), format!("{about}-{}", utf8_percent_encode(id, NON_ALPHANUMERIC)));
+        let plain: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
+        let (id, key) = (id.to_owned(), format!("{about}-{plain}"));
         Self { id, key, method: method.to_owned(), params: params.to_owned(), answer: None }
     }
 }

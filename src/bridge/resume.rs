@@ -67,7 +67,7 @@ impl Bridge {
         let retry = Retry {
             reply_to: mailbox.address().to_string(),
             id: call.id().to_owned(),
-            progress: call.progress().map(str::to_owned),
+            progress: call.progress.clone(),
             answers,
             round,
         };

@@ -4,6 +4,7 @@
 //! A server that ends is not started again: the stream ends with it, and its client, who knows what it missed and what
 //! it still wants, opens another. A stream ends at a soft stop, because nothing would ever finish it.
 
+mod asked;
 mod listener;
 mod pipe;
 mod subscription;

@@ -20,7 +20,7 @@ use crate::config::{Protocol, Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
-use crate::mcp::message::{Answer, FromServer};
+use crate::mcp::message::{Answer, FromServer, Message};
 use crate::mcp::modern::Level;
 use crate::mcp::mrtr;
 use crate::mcp::translate;
@@ -49,8 +49,8 @@ pub(super) struct Talk {
     pub(super) reply_progress: Option<String>,
     /// Whether the request is on its way to the server, so that a cancellation means something to it.
     pub(super) asked: bool,
-    /// What the client said when it cancelled.
-    pub(super) cancelled: Option<String>,
+    /// What the client said when it cancelled, of the id that the server knows.
+    pub(super) cancelled: Option<Message>,
     /// Questions of the server that have no answer yet.
     pub(super) open: Vec<Question>,
     /// How often the client has been asked to call again.
@@ -90,7 +90,7 @@ impl Talk {
         child: Child,
         (outbox, transcript): (Outbox, Transcript),
     ) -> Self {
-        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress().map(str::to_owned));
+        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress.clone());
         Self {
             bridge: Arc::clone(bridge),
             user: asked.user,
@@ -247,7 +247,7 @@ impl Talk {
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
         match FromServer::parse(text(&line)) {
-            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
+            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.answered(&line, id, answer).await
             }
             Some(FromServer::Request { id, method, params }) => self.question(id, &method, params).await,
@@ -336,11 +336,8 @@ impl Talk {
             "notifications/progress" => {
                 let params = Object::parse(params?).ok()?;
                 let token = params.get("progressToken")?;
-                let (asked, wanted) = (self.call.progress()?, self.reply_progress.as_deref()?);
-                if !json::same_scalar(token, asked) {
-                    return None;
-                }
-                Some(if asked == wanted { line.clone() } else { with_part(line, token, wanted) })
+                let wanted = self.reply_progress.as_deref()?;
+                json::same_scalar(token, self.call.id_at_server()).then(|| with_part(line, token, wanted))
             }
             "notifications/message" => {
                 let wanted = match &self.call.purpose {

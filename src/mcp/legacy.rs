@@ -10,6 +10,10 @@ use super::modern::Level;
 /// in front of this one: each is answered before the client's request is sent.
 pub const RESERVED: &str = "tollbridge:";
 
+/// The id under which a client's request is asked of a server that serves no other, and its progress token: one that
+/// every server can represent, which cannot be said of a client's own.
+pub const REQUEST_ID: &str = "1";
+
 /// The id of the bridge's `initialize`.
 pub const INITIALIZE_ID: &str = r#""tollbridge:initialize""#;
 
@@ -64,6 +68,14 @@ pub fn set_level(level: Level) -> String {
 pub fn change_subscription(uri: &str, adds: bool) -> String {
     let (method, uri) = (if adds { "subscribe" } else { "unsubscribe" }, json::quote(uri));
     format!(r#"{{"jsonrpc":"2.0","id":{SUBSCRIBE_ID},"method":"resources/{method}","params":{{"uri":{uri}}}}}"#)
+}
+
+/// The notification that takes a request back.
+#[must_use]
+pub fn cancelled(id: &str, reason: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#
+    )
 }
 
 /// What a server answered to `initialize`.

@@ -21,6 +21,7 @@ const OF_MESSAGE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 const OF_PARAMS: [&str; 4] = ["name", "uri", "arguments", META];
 
 const META: &str = "_meta";
+const PROGRESS_TOKEN: &str = "progressToken";
 
 /// A message from a client: a view into the bytes that arrived.
 #[derive(Debug, Clone)]
@@ -117,7 +118,7 @@ impl Message {
             Fault::NotAnObject if text.trim_start().starts_with('[') => without_id(Fault::Batch),
             fault => without_id(fault),
         })?;
-        let id = object.get("id").filter(|id| json::string(id).is_some() || is_number(id));
+        let id = object.get("id").filter(|id| is_id(id));
         let with_id = |fault| Malformed { id: id.map(str::to_owned), fault };
         if id.is_none() && object.get("id").is_some() {
             return Err(with_id(Fault::Id));
@@ -177,6 +178,38 @@ impl Message {
         self.parts.meta.as_ref()?.find(key, &self.text).map(|at| self.slice(&at))
     }
 
+    /// Its progress token as written, if that is one.
+    #[must_use]
+    pub fn progress_token(&self) -> Option<&str> {
+        self.meta(PROGRESS_TOKEN).filter(|token| is_id(token))
+    }
+
+    /// The same request under another id, which is its progress token too if it has one.
+    #[must_use]
+    pub fn under(&self, id: &str) -> Self {
+        let mut message = self.with(self.parts.id.clone(), id);
+        if message.progress_token().is_some() {
+            let meta = message.parts.meta.as_ref();
+            message = message.with(meta.and_then(|meta| meta.find(PROGRESS_TOKEN, &message.text)), id);
+        }
+        message
+    }
+
+    /// The same message with another value of a member of `params` that it has.
+    #[must_use]
+    pub fn with_param(&self, key: &str, value: &str) -> Self {
+        self.with(self.parts.members.find(key, &self.text), value)
+    }
+
+    /// The same message with `text` in one place.
+    fn with(&self, at: Option<Range<usize>>, text: &str) -> Self {
+        let Some(at) = at else { return self.clone() };
+        let mut parts = self.parts.clone();
+        parts.shift(&at, text.len());
+        let text = [&self.text[..at.start], text.as_bytes(), &self.text[at.end..]].concat();
+        Self { text: text.into(), kind: self.kind, method: self.method.clone(), parts }
+    }
+
     /// The top level of its `params`; empty if there are none.
     #[must_use]
     pub fn params_object(&self) -> Object<'_> {
@@ -231,6 +264,18 @@ impl Parts {
         };
         Ok(parts)
     }
+
+    /// Takes note that what stood at `at` is now `length` bytes long.
+    fn shift(&mut self, at: &Range<usize>, length: usize) {
+        let Self { id, result, error, params, members, meta } = self;
+        for place in [id, result, error, params].into_iter().flatten() {
+            json::shift(place, at, length);
+        }
+        members.shift(at, length);
+        if let Some(meta) = meta {
+            meta.shift(at, length);
+        }
+    }
 }
 
 /// Reads an object of a client.
@@ -252,8 +297,9 @@ fn has_no_twin(object: &Object<'_>, names: [&'static str; 4]) -> Result<(), Faul
     object.iter().find_map(|(key, _)| twin(key)).map_or(Ok(()), |name| Err(Fault::Case(name)))
 }
 
-fn is_number(text: &str) -> bool {
-    text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+/// Whether a value is a string or a number.
+fn is_id(text: &str) -> bool {
+    json::string(text).is_some() || text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
 }
 
 fn kind(object: &Object<'_>) -> Result<(Kind, String), Fault> {

@@ -166,6 +166,27 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
 }
 
 #[tokio::test]
+async fn an_id_that_a_server_cannot_represent_comes_back_as_it_was_written() {
+    let bridge = Bridge::start(config(&json!({ "everything": everything() })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "everything", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    assert_eq!(next(&mut stream).await["id"], 0);
+    for id in [json!(9_007_199_254_740_993_u64), json!(1.5)] {
+        let arguments = json!({ "duration": 0.1, "steps": 1 });
+        let params = json!({ "name": "trigger-long-running-operation", "arguments": arguments, "_meta": { "progressToken": id } });
+        let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
+        assert_eq!(post(&bridge, &endpoint, None, &call).await, 202);
+        let (mut told, mut answered) = (false, false);
+        while !(told && answered) {
+            let message = next(&mut stream).await;
+            told |= message.pointer("/params/progressToken") == Some(&id);
+            answered |= message["id"] == id && message["result"].is_object();
+        }
+    }
+}
+
+#[tokio::test]
 async fn text_that_is_no_message_does_not_reach_the_client() {
     let home = Home::without_key();
     let bridge = home.serve(config(&json!({ "one": hostile(&home, &["garbage", "lines=6"]) })));

@@ -135,7 +135,7 @@ impl Listener {
     fn ask_to_listen(&mut self) {
         let id = |number| format!(r#""{}listen:{number}""#, legacy::RESERVED);
         if self.asked > 0 {
-            let cancelled = subscription::cancelled(&id(self.asked), "changed");
+            let cancelled = legacy::cancelled(&id(self.asked), "changed");
             self.stream.child.upstream.send(&cancelled);
         }
         self.asked += 1;

@@ -1,7 +1,6 @@
 //! HTTP+SSE: one server for the life of the stream, and what its client says to it by POSTs to any node. Source: MCP
 //! 2024-11-05, basic/transports, "HTTP with SSE".
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::translator::{Said, Translator};
 use super::{Child, Heard, Stream, Work};
 use crate::bridge::error::BridgeError;
@@ -21,10 +21,8 @@ use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::era::Version;
-use crate::mcp::json::Object;
-use crate::mcp::legacy::Introduction;
-use crate::mcp::message::FromServer;
-use crate::mcp::message::Message;
+use crate::mcp::legacy::{self, Introduction};
+use crate::mcp::message::{FromServer, Kind, Message};
 use crate::mcp::mirror::Tools;
 use crate::mcp::session;
 use crate::relay::{Address, NotDelivered};
@@ -34,8 +32,7 @@ use crate::upstream::Upstream;
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many requests of one client are known to wait for answers; more are served, and not told apart at the end.
-const MOST_ASKED: usize = 256;
+const INTERNAL_ERROR: i64 = -32603;
 
 /// How far apart a notification and the answer after it go out: the official TypeScript client of this transport loses
 /// progress that arrives in one chunk with the answer, however it was flushed.
@@ -47,8 +44,7 @@ const SESSION: &str = "sessionId";
 /// A client's stream.
 pub(super) struct Pipe {
     pub(super) stream: Stream,
-    /// The ids of requests that have no answer yet, as written.
-    asked: BTreeSet<String>,
+    asked: Asked,
     /// When the last notification went out.
     notified: Instant,
     /// What a modern server needs; a legacy one speaks for itself.
@@ -113,7 +109,7 @@ impl Bridge {
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
         let pipe =
-            Pipe { stream, asked: BTreeSet::new(), notified: Instant::now(), translator: None, tools: Arc::default() };
+            Pipe { stream, asked: Asked::default(), notified: Instant::now(), translator: None, tools: Arc::default() };
         let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
         Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
     }
@@ -170,7 +166,7 @@ impl Pipe {
             };
             match heard {
                 Heard::Line(line) => self.line(&line).await?,
-                Heard::Note(Note::Tell(text)) => self.tell(&text).await?,
+                Heard::Note(Note::Tell(text)) => self.tell(text).await?,
                 Heard::Note(_) => {}
             }
         }
@@ -209,30 +205,31 @@ impl Pipe {
         }
     }
 
-    /// What the client says goes in as it came.
-    async fn tell(&mut self, text: &str) -> Result<(), BridgeError> {
-        match FromServer::parse(text) {
-            Some(FromServer::Request { id, .. }) if self.asked.len() < MOST_ASKED => {
-                self.asked.insert(id.to_owned());
+    /// What the client says goes in as it came, but for the ids of its requests.
+    async fn tell(&mut self, text: String) -> Result<(), BridgeError> {
+        let Ok(message) = Message::parse(text.into()) else { return Ok(()) };
+        let message = match (message.kind(), message.method()) {
+            (Kind::Request, _) => {
+                let Some(ours) = self.asked.ask(&message) else {
+                    let refusal = legacy::error(message.id(), INTERNAL_ERROR, "too many requests at once", None);
+                    return self.stream.event(refusal.into()).await;
+                };
+                ours
             }
-            Some(FromServer::Notification { method, params }) if method == "notifications/cancelled" => {
-                let params = params.and_then(|params| Object::parse(params).ok()).unwrap_or_default();
-                if let Some(id) = params.get("requestId") {
-                    self.asked.remove(id);
-                }
+            (Kind::Notification, "notifications/cancelled") => {
+                let Some(ours) = self.asked.cancel(&message) else { return Ok(()) };
+                ours
             }
-            Some(FromServer::Notification { method, .. })
-                if method == "notifications/initialized" && self.translator.is_none() =>
-            {
-                self.stream.child.upstream.send(text);
+            (Kind::Notification, "notifications/initialized") if self.translator.is_none() => {
+                self.stream.child.upstream.send(message.text());
                 self.stream.child.upstream.listen();
                 return Ok(());
             }
-            _ => {}
-        }
+            _ => message,
+        };
         let said = match &mut self.translator {
-            Some(translator) => translator.hear_client(text),
-            None => vec![Said::ToServer(text.to_owned())],
+            Some(translator) => translator.hear_client(&message),
+            None => vec![Said::ToServer(message.text().to_owned())],
         };
         self.say(said).await
     }
@@ -252,20 +249,13 @@ impl Pipe {
         Ok(())
     }
 
-    async fn event(&mut self, event: Bytes) -> Result<(), BridgeError> {
-        let is_notification = match FromServer::parse(text(&event)) {
-            Some(FromServer::Response { id, .. }) => {
-                if let Some(id) = id {
-                    self.asked.remove(id);
-                }
-                tokio::time::sleep_until(self.notified + APART).await;
-                false
-            }
-            Some(FromServer::Notification { .. }) => true,
-            _ => false,
-        };
+    async fn event(&mut self, said: Bytes) -> Result<(), BridgeError> {
+        let Some((kind, event)) = self.asked.for_client(&said) else { return Ok(()) };
+        if kind == Kind::Response {
+            tokio::time::sleep_until(self.notified + APART).await;
+        }
         self.stream.event(event).await?;
-        if is_notification {
+        if kind == Kind::Notification {
             self.notified = Instant::now();
         }
         Ok(())
@@ -273,7 +263,7 @@ impl Pipe {
 
     /// Every request that has no answer gets an error, then the stream ends.
     pub(super) async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
-        for id in std::mem::take(&mut self.asked) {
+        for id in std::mem::take(&mut self.asked).into_ids() {
             let error = error.unwrap_or(&BridgeError::Interrupted).document(Some(&id));
             if self.stream.outbox.event(error).await.is_err() {
                 break;

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Child, Heard, Stream, Work};
+use crate::bridge::answer::respliced;
 use crate::bridge::call::Call;
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::{For, Met};
 use crate::bridge::sse::{Last, way_back};
-use crate::bridge::talk::text;
+use crate::bridge::talk::{text, with_part};
 use crate::bridge::{Asked, Bridge, Connection};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Initialized, Introduction};
@@ -215,12 +216,16 @@ impl Subscription {
                     return self.stream.event(tagged(line, self.call.id())).await;
                 }
             }
-            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id()) => {
-                let error = match answer {
-                    Answer::Error(error) => translate::error_code(error),
-                    Answer::Result(_) => None,
+            Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id_at_server()) => {
+                let wanted = self.call.id();
+                let (error, text) = match answer {
+                    Answer::Error(error) => (translate::error_code(error), with_part(line, id, wanted)),
+                    Answer::Result(result) => {
+                        let result_for_client = |text: &mut String| text.push_str(&said_of(result, wanted));
+                        (None, respliced(line, (id, wanted), result, result_for_client))
+                    }
                 };
-                self.last(status_of(error), line.clone()).await;
+                self.last(status_of(error), text).await;
             }
             Some(FromServer::Request { id, method, .. }) => self.stream.child.decline(id, &method),
             Some(FromServer::Response { .. }) => {}
@@ -258,7 +263,7 @@ impl Subscription {
         let Self { stream: Stream { mut child, outbox, .. }, call, asked, .. } = self;
         drop(outbox);
         if asked && matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) {
-            child.upstream.send(&cancelled(call.id(), end.as_str()));
+            child.upstream.send(&legacy::cancelled(call.id_at_server(), end.as_str()));
             let until_it_leaves = async { while child.upstream.receive().await.is_ok() {} };
             let _ = tokio::time::timeout(CANCEL_GRACE, until_it_leaves).await;
         }
@@ -275,15 +280,20 @@ fn status_of(error: Option<i64>) -> StatusCode {
     }
 }
 
-/// The notification that takes a request back.
-pub(super) fn cancelled(id: &str, reason: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"{reason}"}}}}"#
-    )
-}
-
 fn notification(method: &str, params: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()
+}
+
+/// The result that ends a subscription, said of the id that its client knows.
+fn said_of(result: &str, id: &str) -> String {
+    let mut object = Object::parse(result).unwrap_or_default();
+    let Some(mut meta) = object.get_object("_meta").filter(|meta| meta.get(SUBSCRIPTION_ID).is_some()) else {
+        return result.to_owned();
+    };
+    meta.set(SUBSCRIPTION_ID, id);
+    let meta = meta.write();
+    object.set("_meta", &meta);
+    object.write()
 }
 
 /// A notification that says which subscription it belongs to.
@@ -348,6 +358,13 @@ mod tests {
         assert!(filter.wants(UPDATED, Some(r#"{"uri":"a"}"#)));
         assert!(!filter.wants(UPDATED, Some(r#"{"uri":"b"}"#)));
         assert!(!filter.wants("notifications/message", Some("{}")));
+    }
+
+    #[test]
+    fn the_result_that_ends_a_subscription_names_it_as_its_client_does() {
+        let result = r#"{"x":1.0,"_meta":{"io.modelcontextprotocol/subscriptionId":1,"k":1e2}}"#;
+        assert_eq!(said_of(result, "1.5"), result.replace(":1,", ":1.5,"));
+        assert_eq!(said_of(r#"{"_meta": {}}"#, "1.5"), r#"{"_meta": {}}"#);
     }
 
     #[test]

@@ -19,9 +19,6 @@ const INVALID_PARAMS: i64 = -32602;
 const INTERNAL_ERROR: i64 = -32603;
 const NOT_INITIALIZED: i64 = -32600;
 
-/// How many requests may wait for answers.
-const MOST_ASKED: usize = 256;
-
 /// How often one call may be asked about; a call that asks more never comes to an end.
 const MAX_ROUNDS: u32 = 16;
 
@@ -73,18 +70,17 @@ impl Translator {
     }
 
     /// What becomes of a message of the client.
-    pub(super) fn hear_client(&mut self, text: &str) -> Vec<Said> {
-        let Ok(message) = Message::parse(text.to_owned().into()) else { return Vec::new() };
+    pub(super) fn hear_client(&mut self, message: &Message) -> Vec<Said> {
         match message.kind() {
-            Kind::Response => self.answer(&message),
+            Kind::Response => self.answer(message),
             // A call that is cancelled is not answered.
             Kind::Notification if message.method() == "notifications/cancelled" => {
                 let id = message.param("requestId").map(str::to_owned);
                 id.and_then(|id| self.calls.remove(&id));
-                vec![Said::ToServer(text.to_owned())]
+                vec![Said::ToServer(message.text().to_owned())]
             }
             Kind::Notification => Vec::new(),
-            Kind::Request => self.request(&message),
+            Kind::Request => self.request(message),
         }
     }
 
@@ -123,7 +119,6 @@ impl Translator {
                     self.resources.push(uri);
                 }
             }
-            _ if self.calls.len() >= MOST_ASKED => return failed(INTERNAL_ERROR, "too many requests at once"),
             _ => {
                 let text = translate::request_for_modern(message, client, self.level);
                 let call = Call { text: text.clone(), rounds: 0, required: None, open: Vec::new() };
@@ -138,7 +133,7 @@ impl Translator {
     fn listen(&mut self) -> Vec<Said> {
         let Some(client) = &self.client else { return Vec::new() };
         let id = |number| format!(r#""{}listen:{number}""#, legacy::RESERVED);
-        let before = (self.listens > 0).then(|| subscription::cancelled(&id(self.listens), "changed"));
+        let before = (self.listens > 0).then(|| legacy::cancelled(&id(self.listens), "changed"));
         self.listens += 1;
         let wanted = Filter::everything(self.resources.clone());
         let request = wanted.request(&id(self.listens), client, self.level);
@@ -241,9 +236,13 @@ mod tests {
         translator
     }
 
+    fn hear_client(translator: &mut Translator, message: &Value) -> Vec<Said> {
+        translator.hear_client(&Message::parse(message.to_string().into()).unwrap())
+    }
+
     fn ask(translator: &mut Translator, id: u32, method: &str, params: &Value) -> Vec<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        read(translator.hear_client(&request.to_string()))
+        read(hear_client(translator, &request))
     }
 
     fn read(said: Vec<Said>) -> Vec<Value> {
@@ -271,7 +270,7 @@ mod tests {
         let question = answer(&mut translator, &json!(1), &required);
         assert_eq!(question[0]["method"], "roots/list");
         let reply = json!({ "jsonrpc": "2.0", "id": question[0]["id"], "result": { "roots": [] } });
-        let again = read(translator.hear_client(&reply.to_string()));
+        let again = read(hear_client(&mut translator, &reply));
         assert_eq!((&again[0]["id"], &again[0]["params"]["requestState"]), (&json!(1), &json!("s")));
         assert_eq!(again[0]["params"]["inputResponses"], json!({ "k": { "roots": [] } }));
         let done = answer(&mut translator, &json!(1), &json!({ "resultType": "complete", "content": [] }));
@@ -287,7 +286,7 @@ mod tests {
         let required = json!({ "resultType": "input_required", "inputRequests": { "k": request } });
         let question = answer(&mut translator, &json!(1), &required);
         let reply = json!({ "jsonrpc": "2.0", "id": question[0]["id"], "error": { "code": -1, "message": "no" } });
-        let failed = read(translator.hear_client(&reply.to_string()));
+        let failed = read(hear_client(&mut translator, &reply));
         assert_eq!((&failed[0]["id"], &failed[0]["error"]["code"]), (&json!(1), &json!(INTERNAL_ERROR)));
     }
 

@@ -105,6 +105,27 @@ fn a_message_is_read_once_into_its_parts() {
 }
 
 #[test]
+fn a_request_is_said_again_under_another_id_and_nothing_else_of_it_changes() {
+    let text = r#"{"params":{"_meta":{"a":1,"progressToken":"\u0041","b":2},"arguments":{"progressToken":7}},"id":1e400,"jsonrpc":"2.0","method":"x"}"#;
+    let message = parse(text).unwrap();
+    assert_eq!(message.progress_token(), Some(r#""\u0041""#));
+    let ours = message.under("12");
+    assert_eq!(ours.text(), text.replace("1e400", "12").replace(r#""\u0041""#, "12"));
+    assert_eq!((ours.id(), ours.progress_token(), ours.meta("b")), (Some("12"), Some("12"), Some("2")));
+    assert_eq!(
+        ours.params_object().write(),
+        r#"{"_meta":{"a":1,"progressToken":12,"b":2},"arguments":{"progressToken":7}}"#
+    );
+    let bare = parse(r#"{"jsonrpc":"2.0","id":"x","method":"x","params":{"_meta":{"progressToken":{}}}}"#).unwrap();
+    assert_eq!(bare.under("1").text(), bare.text().replacen(r#""x""#, "1", 1));
+    let cancelled =
+        parse(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1.5,"reason":"r"}}"#)
+            .unwrap();
+    assert_eq!(cancelled.with_param("requestId", "1").text(), cancelled.text().replace("1.5", "1"));
+    assert_eq!(cancelled.with_param("other", "1").text(), cancelled.text());
+}
+
+#[test]
 fn the_id_of_a_malformed_message_is_known_when_it_can_be() {
     assert_eq!(parse(r#"{"id":"a","method":"x"}"#).unwrap_err().id.as_deref(), Some(r#""a""#));
 }

@@ -1,0 +1,125 @@
+//! What the client of a stream has asked and the server has not answered. The server is asked under ids of the bridge's
+//! own, which every server can represent; what it says of them is said to the client of the client's.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::bridge::talk::{text, with_part};
+use crate::mcp::json::{self, Object};
+use crate::mcp::message::{FromServer, Kind, Message};
+
+/// How many requests of one client may wait for answers.
+const MOST_ASKED: usize = 256;
+
+/// The requests that have no answer yet, by their ids at the server.
+#[derive(Default)]
+pub(super) struct Asked {
+    open: BTreeMap<u64, Named>,
+    /// The id of the last request.
+    last: u64,
+}
+
+/// What a client calls a request.
+struct Named {
+    id: String,
+    progress: Option<String>,
+}
+
+impl Asked {
+    /// A request of the client as the server is asked it; `None` if too many wait.
+    pub(super) fn ask(&mut self, request: &Message) -> Option<Message> {
+        if self.open.len() >= MOST_ASKED {
+            return None;
+        }
+        self.last += 1;
+        let id = request.id().unwrap_or("null").to_owned();
+        self.open.insert(self.last, Named { id, progress: request.progress_token().map(str::to_owned) });
+        Some(request.under(&self.last.to_string()))
+    }
+
+    /// A cancellation of the client as the server knows it; `None` if it is of nothing that waits. Nobody waits for what
+    /// it cancels.
+    pub(super) fn cancel(&mut self, notification: &Message) -> Option<Message> {
+        let wanted = notification.param("requestId")?;
+        let at = *self.open.iter().find(|(_, named)| json::same_scalar(&named.id, wanted))?.0;
+        self.open.remove(&at);
+        Some(notification.with_param("requestId", &at.to_string()))
+    }
+
+    /// A message of the server as its client knows it, and what it is; `None` if it is of nothing that waits.
+    pub(super) fn for_client(&mut self, line: &Bytes) -> Option<(Kind, Bytes)> {
+        match FromServer::parse(text(line))? {
+            FromServer::Response { id: Some(id), .. } => {
+                let named = self.open.remove(&self.at(id)?)?;
+                Some((Kind::Response, with_part(line, id, &named.id)))
+            }
+            FromServer::Response { id: None, .. } => Some((Kind::Response, line.clone())),
+            FromServer::Notification { method, params } if method == "notifications/progress" => {
+                let token = Object::parse(params?).ok()?.get("progressToken")?;
+                let progress = self.open.get(&self.at(token)?)?.progress.as_deref()?;
+                Some((Kind::Notification, with_part(line, token, progress)))
+            }
+            FromServer::Notification { .. } => Some((Kind::Notification, line.clone())),
+            FromServer::Request { .. } => Some((Kind::Request, line.clone())),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The ids of everything that waits, as the client wrote them.
+    pub(super) fn into_ids(self) -> impl Iterator<Item = String> {
+        self.open.into_values().map(|named| named.id)
+    }
+
+    /// Under which id the server was asked what it calls so, however it writes a number.
+    fn at(&self, id: &str) -> Option<u64> {
+        self.open.keys().copied().find(|at| json::same_scalar(&at.to_string(), id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::parse(text.to_owned().into()).expect("a message")
+    }
+
+    #[test]
+    fn equal_and_odd_ids_each_get_their_own_answer_and_progress() {
+        let mut asked = Asked::default();
+        let request = |id| {
+            message(&format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"x","params":{{"_meta":{{"progressToken":{id}}}}}}}"#
+            ))
+        };
+        for (id, at) in [("1.5", "1"), (r#""a""#, "2"), ("1.5", "3")] {
+            let ours = asked.ask(&request(id)).expect("room");
+            assert_eq!((ours.id(), ours.progress_token()), (Some(at), Some(at)));
+        }
+        let mut hear = |text: &str| asked.for_client(&Bytes::from(text.to_owned())).map(|(_, text)| text);
+        let progress =
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":2,"progress":1}}"#;
+        assert_eq!(hear(progress).expect("progress"), progress.replace(":2,", r#":"a","#));
+        assert_eq!(hear(&progress.replace(":2,", ":4,")), None);
+        let answer = r#"{"jsonrpc":"2.0","id":2.0,"result":{}}"#;
+        assert_eq!(hear(answer).expect("an answer"), answer.replace("2.0,\"r", r#""a","r"#));
+        assert_eq!(hear(answer), None, "it is answered once");
+        let cancelled = message(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1.5}}"#);
+        assert_eq!(asked.cancel(&cancelled).expect("one").param("requestId"), Some("1"));
+        assert_eq!(asked.cancel(&cancelled).expect("another").param("requestId"), Some("3"));
+        assert!(asked.cancel(&cancelled).is_none() && asked.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut asked = Asked::default();
+        let request = message(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#);
+        assert!((0..MOST_ASKED).all(|_| asked.ask(&request).is_some()));
+        assert!(asked.ask(&request).is_none());
+    }
+}
