@@ -87,7 +87,11 @@ fn scan_for_children() -> io::Result<Vec<Pid>> {
     Ok(everything()?.filter(|process| process.parent == me).map(|process| process.pid).collect())
 }
 
-fn everything() -> io::Result<impl Iterator<Item = Process>> {
+/// Every process that can be seen.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn everything() -> io::Result<impl Iterator<Item = Process>> {
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| Process::read(parse_pid(entry.file_name().to_str()?)?)))
 }

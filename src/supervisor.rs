@@ -8,8 +8,8 @@
 //!     └ servers and what they start
 //! ```
 //!
-//! What neither can do: if both are killed at the same moment, only what is around them (a service manager's control
-//! group, a container) ends the rest.
+//! What neither can do: if both are killed at the same moment, what is around them (a service manager's control group, a
+//! container) ends the rest, or the next bridge that starts.
 
 pub mod will;
 

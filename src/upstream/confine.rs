@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 
 use super::cgroup::{self, Cgroups, Leaf};
 use super::group::SpawnError;
-use super::orphans::Kin;
+use super::orphans::{self, Kin};
 use super::tidy::{TURN, Tidier};
 use super::users::{Lease, Users};
 use crate::config::{Confinement, Environment};
@@ -88,8 +88,13 @@ fn begin_directory() -> io::Result<Held> {
     if privilege::has(CapabilitySet::SETUID) {
         candidates.sort_by_key(|path| !others_pass(path));
     }
+    let processes_ended = Once::new();
     for parent in candidates {
-        instance::sweep(&parent, remove_run);
+        instance::sweep(&parent, |run| {
+            // First what may still write there.
+            processes_ended.call_once(end_processes_of_dead_runs);
+            remove_run(run);
+        });
         if made.is_none() {
             match Held::make(&parent) {
                 Ok(held) => made = Some(held),
@@ -98,6 +103,13 @@ fn begin_directory() -> io::Result<Held> {
         }
     }
     made.ok_or(refused)
+}
+
+fn end_processes_of_dead_runs() {
+    let ended = orphans::end_dead_runs();
+    if ended > 0 {
+        tracing::warn!(ended, "ended processes that a bridge which died as a whole had left running");
+    }
 }
 
 /// Whether every user gets there.

@@ -22,9 +22,11 @@
 //! orphan: its request is on the list from before the fork, and of what is not older nothing is ended before that
 //! request, nor reaped before its leader is known.
 
+mod dead_runs;
 mod look;
 mod marks;
 
+pub use dead_runs::end_dead_runs;
 pub use marks::{is_daemon_of_engine, is_of_engine, mark_client};
 
 use std::collections::{HashMap, HashSet};

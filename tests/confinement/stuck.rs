@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{self, Client, Home, procs, server};
+use crate::support::{self, Bridge, Client, Home, procs, server};
 use crate::{SETTLED, config, is_server};
 
 /// Within the sum of its graces and a second.
@@ -39,6 +40,45 @@ async fn a_server_that_joins_another_process_group_is_ended_in_time_and_gives_it
         })
         .await;
     }
+}
+
+/// Supervisor and worker at once, so that neither can end anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bridge_that_died_as_a_whole_left_running_the_next_one_ends_and_nothing_else() {
+    /// The server and its grandchildren.
+    const FAMILY: usize = 4;
+    let behaviour = ["stubborn", "family=yes", "delay=100000"];
+    let homes = [Home::without_key(), Home::without_key()];
+    // In a place of its own: each bridge that starts looks for dead ones where others may have left theirs.
+    let places = homes.each_ref().map(|home| home.path().join("run"));
+    for place in &places {
+        fs::create_dir(place).expect("ours");
+    }
+    let start = |at: usize| {
+        homes[at].write(config(&homes[at], &behaviour, &json!({})));
+        Bridge::start_in(&homes[at], &[("RUNTIME_DIRECTORY", places[at].to_str().expect("text"))])
+    };
+    let bridges = [start(0), start(1)];
+    let mut calls = Vec::new();
+    for (bridge, home) in bridges.iter().zip(&homes) {
+        let call = json!({ "name": "act", "arguments": {} });
+        calls.push(Client::modern(bridge, "s", None).post("tools/call", call).await.expect("accepted"));
+        let all = || (procs::with_marker(home.marker()).len() == FAMILY).then_some(());
+        procs::eventually(SETTLED, all).await.expect("all are there");
+    }
+    let [dead, _living] = &bridges;
+    let halves = [dead.supervisor(), dead.worker()];
+    for signal in [Signal::STOP, Signal::KILL] {
+        for half in halves {
+            procs::kill(half, signal);
+        }
+    }
+    let ended = || halves.iter().all(|&half| procs::Process::read(half).is_none_or(|it| it.is_zombie())).then_some(());
+    procs::eventually(SETTLED, ended).await.expect("both are gone");
+    assert_eq!(procs::with_marker(homes[0].marker()).len(), FAMILY, "nobody was left to end them");
+    let next = start(0);
+    assert_eq!(procs::with_marker(homes[0].marker()).len(), 0, "{}", next.log());
+    assert_eq!(procs::with_marker(homes[1].marker()).len(), FAMILY, "those of a bridge that lives stay");
 }
 
 /// As a process in a disk that does not answer: a group of the first version of the freezer holds back even SIGKILL.
