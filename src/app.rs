@@ -195,8 +195,8 @@ fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
     let address = listener.describe();
     tracing::info!(%address, servers = config.servers.len(), "serving");
     for method in &config.identity {
-        if let IdentityMethod::Local { user } = method {
-            tracing::warn!(%user, "every caller on this machine is this user: identity is `local`");
+        if let IdentityMethod::Local(caller) = method {
+            tracing::warn!(user = %caller.user, "every caller on this machine is this user: identity is `local`");
         }
     }
     let mut stdout = io::stdout().lock();

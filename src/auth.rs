@@ -17,7 +17,7 @@ use aws_lc_rs::digest;
 use http::HeaderMap;
 
 use crate::config::{Config, IdentityMethod};
-use crate::user::UserId;
+use crate::user::Caller;
 
 use bearer::Bearer;
 use failures::Failures;
@@ -37,7 +37,7 @@ pub struct Authenticator {
 enum Method {
     Bearer(Bearer),
     TrustedHeader(TrustedHeader),
-    Local(UserId),
+    Local(Caller),
 }
 
 /// The other end of a connection.
@@ -111,18 +111,18 @@ impl Authenticator {
         let methods = methods.iter().map(|method| match method {
             IdentityMethod::Bearer { tokens } => Method::Bearer(Bearer::new(tokens)),
             IdentityMethod::TrustedHeader(header) => Method::TrustedHeader(TrustedHeader::new(header)),
-            IdentityMethod::Local { user } => Method::Local(user.clone()),
+            IdentityMethod::Local(caller) => Method::Local(caller.clone()),
         });
         Self { methods: methods.collect(), failures: Failures::default() }
     }
 
-    /// The user whose request it is. Every request is asked about, also on a connection that has been used before.
+    /// The user whose request it is, with the groups they are in. Every request is asked about, also on a connection that has been used before.
     ///
     /// # Errors
     /// Says what is wrong with the credential, or that its source has presented too many bad ones. A good credential
     /// is accepted whatever else came from its source: behind a proxy all users share one, and a stranger among them
     /// must not be able to lock the others out. No number of guesses finds a 128-bit token.
-    pub fn authenticate(&self, peer: &PeerAddr, headers: &HeaderMap) -> Result<UserId, AuthError> {
+    pub fn authenticate(&self, peer: &PeerAddr, headers: &HeaderMap) -> Result<Caller, AuthError> {
         match self.judge(*peer, headers) {
             Err(bad @ (AuthError::Bearer(_) | AuthError::TrustedHeader(_))) => match self.failures.count(*peer) {
                 Ok(()) => Err(bad),
@@ -132,13 +132,13 @@ impl Authenticator {
         }
     }
 
-    fn judge(&self, peer: PeerAddr, headers: &HeaderMap) -> Result<UserId, AuthError> {
+    fn judge(&self, peer: PeerAddr, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let mut named = None;
         for method in &self.methods {
             let found = match method {
                 Method::TrustedHeader(method) => method.identify(peer, headers).map_err(AuthError::TrustedHeader)?,
                 Method::Bearer(method) if named.is_none() => method.identify(headers).map_err(AuthError::Bearer)?,
-                Method::Local(user) if named.is_none() => Some(user.clone()),
+                Method::Local(caller) if named.is_none() => Some(caller.clone()),
                 Method::Bearer(_) | Method::Local(_) => None,
             };
             named = named.or(found);
@@ -155,19 +155,22 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::config;
     use crate::secret::Secret;
+    use crate::user::UserId;
 
     const TOKEN: &str = "correct-horse-battery-staple";
     const PROXY: PeerAddr = PeerAddr::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 1));
     const STRANGER: PeerAddr = PeerAddr::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9)), 1));
 
     fn bearer() -> IdentityMethod {
-        let user = UserId::local("alice").unwrap();
-        IdentityMethod::Bearer { tokens: vec![config::BearerToken { user, sha256: sha256(TOKEN.as_bytes()) }] }
+        let caller = Caller { user: UserId::local("alice").unwrap(), groups: Arc::default() };
+        IdentityMethod::Bearer { tokens: vec![config::BearerToken { caller, sha256: sha256(TOKEN.as_bytes()) }] }
     }
 
     fn trusted_header() -> IdentityMethod {
@@ -179,11 +182,12 @@ mod tests {
             secret_header: HeaderName::from_static("x-proxy-secret"),
             secret: Secret::new("proxy-secret".to_owned()),
             allow_comma: false,
+            groups_header: None,
         })
     }
 
     fn local() -> IdentityMethod {
-        IdentityMethod::Local { user: UserId::local("me").unwrap() }
+        IdentityMethod::Local(Caller { user: UserId::local("me").unwrap(), groups: Arc::default() })
     }
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -192,7 +196,7 @@ mod tests {
     }
 
     fn ask(methods: &[IdentityMethod], peer: PeerAddr, fields: &[(&'static str, &str)]) -> Result<String, AuthError> {
-        Authenticator::of(methods).authenticate(&peer, &headers(fields)).map(|user| user.to_string())
+        Authenticator::of(methods).authenticate(&peer, &headers(fields)).map(|caller| caller.user.to_string())
     }
 
     const GOOD: (&str, &str) = ("authorization", "Bearer correct-horse-battery-staple");

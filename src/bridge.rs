@@ -231,9 +231,10 @@ impl Bridge {
         connection: &Connection,
     ) -> Result<(UserId, Arc<Server>), BridgeError> {
         read::check_origin(head, &self.config)?;
-        let user = self.authenticator.authenticate(&connection.peer, &head.headers)?;
-        let server = self.config.servers.get(server).ok_or(BridgeError::NotFound)?;
-        Ok((user, Arc::clone(server)))
+        let caller = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        // What one may not use does not exist.
+        let server = self.config.servers.get(server).filter(|server| server.allows(&caller));
+        Ok((caller.user, Arc::clone(server.ok_or(BridgeError::NotFound)?)))
     }
 
     /// What a call that brings a state back continues; a call that brings none begins.

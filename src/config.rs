@@ -14,6 +14,7 @@ mod read;
 mod units;
 
 // what is meant
+mod allow;
 mod hosts;
 mod identity;
 mod load;
@@ -49,8 +50,9 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::secret::Secret;
-use crate::user::UserId;
+use crate::user::Caller;
 
+pub use allow::Allow;
 pub use confinement::{Confinement, RunAs};
 pub use container::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
@@ -180,18 +182,15 @@ pub enum IdentityMethod {
     },
     /// A header set by a reverse proxy that proves itself.
     TrustedHeader(TrustedHeader),
-    /// Every caller is this user; only on loopback.
-    Local {
-        /// That user.
-        user: UserId,
-    },
+    /// Every caller is this user, in these groups; only on loopback.
+    Local(Caller),
 }
 
 /// One static bearer token.
 #[derive(Debug)]
 pub struct BearerToken {
-    /// Whose it is.
-    pub user: UserId,
+    /// Whose it is, with the groups they are in.
+    pub caller: Caller,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
 }
@@ -213,6 +212,8 @@ pub struct TrustedHeader {
     pub secret: Secret,
     /// Whether the user header may hold a comma.
     pub allow_comma: bool,
+    /// The header that names the user's groups, lower case.
+    pub groups_header: Option<http::HeaderName>,
 }
 
 /// The store that holds users' tokens.
@@ -321,6 +322,8 @@ pub struct Server {
     pub protocol: Protocol,
     /// What becomes of its questions to clients that cannot be asked in the middle of a call.
     pub questions: Questions,
+    /// Who may use it, if not everybody.
+    pub allow: Option<Allow>,
 }
 
 /// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the

@@ -1,6 +1,7 @@
 //! Who a request belongs to: a user is the pair (issuer, subject), never an email address and never a bare name.
 
 use std::fmt;
+use std::sync::Arc;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
@@ -16,6 +17,16 @@ pub const MAX_NAME: usize = 256;
 pub struct UserId {
     issuer: Box<str>,
     subject: Box<str>,
+}
+
+/// Who is calling: a user, and the groups that they are in as far as whoever recognised them says so. Groups decide what
+/// a user may use and nothing else: they are no part of who the user is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// The names of their groups.
+    pub groups: Arc<[String]>,
 }
 
 /// Why a pair of names is no user.

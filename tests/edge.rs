@@ -349,3 +349,58 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost_once_it_is_read()
     assert!(bridge.stop().success());
     drop(stderr);
 }
+
+#[test]
+fn a_server_that_a_user_may_not_use_does_not_exist_for_them() {
+    let home = Home::without_key();
+    let (alice, bob, carol) =
+        ("alices-key-0123456789abcdef", "bobs-key-0123456789abcdef", "carols-key-0123456789abcdef");
+    let mut identity = support::bearer_identity(&[("alice", alice), ("bob", bob), ("carol", carol)]);
+    identity[0]["tokens"][1]["groups"] = json!(["engineering", "on call"]);
+    identity[0]["tokens"][2]["groups"] = json!(["alice"]);
+    let server = |allow: Value| json!({ "command": support::server("hostile"), "args": ["polite"], "allow": allow });
+    let bridge = home.serve(json!({ "identity": identity, "mcpServers": {
+        "named": server(json!(["alice"])),
+        "grouped": server(json!(["nobody", "group:on call"])),
+        "open": { "command": support::server("hostile"), "args": ["polite"] },
+    } }));
+    let ask = |user: &str, method: &str, path: &str| {
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {user}");
+        let rest = format!("Accept: application/json, text/event-stream\r\n{JSON}Content-Length: {}", PING.len());
+        exchange(&bridge, &format!("{head}\r\n{rest}\r\n\r\n{PING}"))
+    };
+    for (user, server, is_let_in) in [
+        (alice, "named", true),
+        (bob, "named", false),
+        (carol, "named", false),
+        (alice, "grouped", false),
+        (bob, "grouped", true),
+        (carol, "grouped", false),
+        (alice, "open", true),
+        (bob, "open", true),
+        (carol, "open", true),
+    ] {
+        let answer = ask(user, "POST", &format!("/{server}/mcp"));
+        assert_eq!(status(&answer), if is_let_in { "200" } else { "404" }, "{user} {server}: {answer}");
+    }
+    // Not a byte tells it from a server that is not there, wherever one asks.
+    let comparable = |answer: String| {
+        let varying = |line: &&str| !line.starts_with("date:") && !line.starts_with("x-request-id:");
+        answer.lines().filter(varying).collect::<Vec<_>>().join("\n")
+    };
+    for (method, rest) in [
+        ("POST", "mcp"),
+        ("GET", "mcp"),
+        ("DELETE", "mcp"),
+        ("PUT", "mcp"),
+        ("GET", "sse"),
+        ("POST", "message?sessionId=x"),
+        ("GET", "connect"),
+        ("POST", "connect"),
+    ] {
+        let forbidden = comparable(ask(carol, method, &format!("/named/{rest}")));
+        assert_eq!(forbidden, comparable(ask(carol, method, &format!("/never/{rest}"))), "{method} {rest}");
+    }
+    assert_eq!(status(&ask(alice, "GET", "/named/connect")), status(&ask(carol, "GET", "/open/connect")));
+}

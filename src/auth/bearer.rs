@@ -6,7 +6,7 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::sha256;
 use crate::config::BearerToken;
-use crate::user::UserId;
+use crate::user::Caller;
 
 /// The fewest characters of a token: 128 bits in base64url.
 const MIN_TOKEN: usize = 22;
@@ -16,7 +16,7 @@ const MAX_TOKEN: usize = 4096;
 /// The users known by a token.
 #[derive(Debug)]
 pub(super) struct Bearer {
-    users: Vec<(UserId, [u8; 32])>,
+    users: Vec<(Caller, [u8; 32])>,
 }
 
 /// What is wrong with an `Authorization` header.
@@ -38,11 +38,11 @@ pub enum BearerFault {
 
 impl Bearer {
     pub(super) fn new(tokens: &[BearerToken]) -> Self {
-        Self { users: tokens.iter().map(|token| (token.user.clone(), token.sha256)).collect() }
+        Self { users: tokens.iter().map(|token| (token.caller.clone(), token.sha256)).collect() }
     }
 
     /// The user whose token was presented; `None` without an `Authorization` header.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Option<UserId>, BearerFault> {
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Option<Caller>, BearerFault> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
@@ -56,13 +56,13 @@ impl Bearer {
     }
 
     /// Takes as long whoever it is, and as long when it is nobody.
-    fn owner(&self, token: &[u8]) -> Option<&UserId> {
+    fn owner(&self, token: &[u8]) -> Option<&Caller> {
         let presented = sha256(token);
         let mut owner = u64::MAX;
         for (at, (_, hash)) in (0..).zip(&self.users) {
             owner.conditional_assign(&at, hash.ct_eq(&presented));
         }
-        self.users.get(usize::try_from(owner).ok()?).map(|(user, _)| user)
+        self.users.get(usize::try_from(owner).ok()?).map(|(caller, _)| caller)
     }
 }
 
@@ -77,6 +77,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::user::UserId;
 
     /// 22 characters, the fewest there may be.
     const ALICE: &str = "aaaaaaaaaaaaaaaaaaaaaa";
@@ -84,7 +85,7 @@ mod tests {
 
     fn known(tokens: &[(&str, &str)]) -> Bearer {
         let token = |&(user, token): &(&str, &str)| BearerToken {
-            user: UserId::local(user).unwrap(),
+            caller: Caller { user: UserId::local(user).unwrap(), groups: [format!("{user}s")].into() },
             sha256: sha256(token.as_bytes()),
         };
         Bearer::new(&tokens.iter().map(token).collect::<Vec<_>>())
@@ -93,7 +94,8 @@ mod tests {
     fn ask(values: &[&[u8]]) -> Result<Option<String>, BearerFault> {
         let headers = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_bytes(value).unwrap())).collect();
         let found = known(&[("alice", ALICE), ("bob", BOB)]).identify(&headers)?;
-        Ok(found.map(|user| user.subject().to_owned()))
+        assert!(found.iter().all(|caller| *caller.groups == [format!("{}s", caller.user.subject())]));
+        Ok(found.map(|caller| caller.user.subject().to_owned()))
     }
 
     fn authorization(value: &str) -> Result<Option<String>, BearerFault> {

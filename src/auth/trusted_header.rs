@@ -1,6 +1,8 @@
 //! An identity header set by a reverse proxy. It counts only from a trusted peer that also knows the shared secret,
 //! and only if no two readers could take it for two different names.
 
+use std::sync::Arc;
+
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -8,10 +10,12 @@ use subtle::ConstantTimeEq as _;
 
 use super::{PeerAddr, sha256};
 use crate::config;
-use crate::user::UserId;
+use crate::user::{Caller, UserId};
 
 /// The longest name, in bytes.
 const MAX_NAME: usize = 256;
+/// The longest list of groups, in bytes.
+const MAX_GROUPS: usize = 8 << 10;
 
 /// What makes an identity header count.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub(super) struct TrustedHeader {
     /// Its hash, so that the comparison tells not even how long it is.
     secret: [u8; 32],
     allow_comma: bool,
+    groups_header: Option<HeaderName>,
 }
 
 /// Why an identity header does not count.
@@ -56,6 +61,9 @@ pub enum TrustedHeaderFault {
     /// It is over 256 bytes.
     #[error("the header is longer than 256 bytes")]
     Long,
+    /// The header of groups is over 8 KiB.
+    #[error("the header of groups is longer than 8 KiB")]
+    LongGroups,
     /// It is no user's name: empty, for example.
     #[error("the header is no user name")]
     Name,
@@ -71,12 +79,13 @@ impl TrustedHeader {
             secret_header: config.secret_header.clone(),
             secret: sha256(config.secret.expose().as_bytes()),
             allow_comma: config.allow_comma,
+            groups_header: config.groups_header.clone(),
         }
     }
 
-    /// The user whom the proxy names; `None` if no proxy and no name is there. A proxy that proved itself and names
+    /// The user whom the proxy names, with their groups; `None` if no proxy and no name is there. A proxy that proved itself and names
     /// nobody is refused: its user is not signed in, and is not whoever the next method takes them for.
-    pub(super) fn identify(&self, peer: PeerAddr, headers: &HeaderMap) -> Result<Option<UserId>, TrustedHeaderFault> {
+    pub(super) fn identify(&self, peer: PeerAddr, headers: &HeaderMap) -> Result<Option<Caller>, TrustedHeaderFault> {
         let trusted = self.trusts(peer);
         let proven = trusted && self.is_proven(headers);
         let twin = headers.keys().any(|name| is_twin(name, &self.header));
@@ -101,7 +110,28 @@ impl TrustedHeader {
         if is_hop_by_hop(headers, &self.header) || is_hop_by_hop(headers, &self.secret_header) {
             return Err(TrustedHeaderFault::Hop);
         }
-        self.user(value).map(Some)
+        Ok(Some(Caller { user: self.user(value)?, groups: self.groups(headers)? }))
+    }
+
+    /// The groups that the proxy names; none if it does not.
+    fn groups(&self, headers: &HeaderMap) -> Result<Arc<[String]>, TrustedHeaderFault> {
+        let Some(header) = &self.groups_header else { return Ok(Arc::default()) };
+        if headers.keys().any(|name| is_twin(name, header)) {
+            return Err(TrustedHeaderFault::Twin);
+        }
+        if is_hop_by_hop(headers, header) {
+            return Err(TrustedHeaderFault::Hop);
+        }
+        let mut values = headers.get_all(header).iter();
+        let Some(value) = values.next() else { return Ok(Arc::default()) };
+        if values.next().is_some() {
+            return Err(TrustedHeaderFault::Several);
+        }
+        if value.len() > MAX_GROUPS {
+            return Err(TrustedHeaderFault::LongGroups);
+        }
+        let names = value.to_str().map_err(|_| TrustedHeaderFault::Bytes)?.split(',').map(str::trim);
+        Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
     fn trusts(&self, peer: PeerAddr) -> bool {
@@ -165,6 +195,7 @@ mod tests {
             secret_header: HeaderName::from_static("x-proxy-secret"),
             secret: Secret::new("s3cret".to_owned()),
             allow_comma: false,
+            groups_header: Some(HeaderName::from_static("x-auth-groups")),
         }
     }
 
@@ -179,12 +210,30 @@ mod tests {
     }
 
     fn ask(method: &config::TrustedHeader, from: PeerAddr, fields: &[Field<'_>]) -> Result<Option<UserId>, Fault> {
-        TrustedHeader::new(method).identify(from, &headers(fields))
+        Ok(TrustedHeader::new(method).identify(from, &headers(fields))?.map(|caller| caller.user))
     }
 
     /// What a trusted peer that proves itself gets for these fields.
     fn proven(fields: &[Field<'_>]) -> Result<Option<UserId>, Fault> {
         ask(&method(), peer("10.1.2.3"), &[&[PROOF], fields].concat())
+    }
+
+    #[test]
+    fn the_proxy_names_groups_once_and_nobody_else_does() {
+        let groups = |values: &[&[u8]], further: &[Field<'_>]| {
+            let named = values.iter().map(|value| ("x-auth-groups", *value));
+            let fields: Vec<_> = [PROOF, ("x-auth-user", b"alice")].into_iter().chain(named).collect();
+            let caller =
+                TrustedHeader::new(&method()).identify(peer("10.1.2.3"), &headers(&[&fields, further].concat()));
+            caller.map(|caller| caller.unwrap().groups.join("|"))
+        };
+        assert_eq!(groups(&[], &[]).unwrap(), "");
+        assert_eq!(groups(&[b" staff,on call ,, ops"], &[]).unwrap(), "staff|on call|ops");
+        assert_eq!(groups(&[b"a", b"b"], &[]), Err(Fault::Several));
+        assert_eq!(groups(&[b"a\xff"], &[]), Err(Fault::Bytes));
+        assert_eq!(groups(&[&[b'a'; MAX_GROUPS + 1]], &[]), Err(Fault::LongGroups));
+        assert_eq!(groups(&[b"a"], &[("x_auth-groups", b"b")]), Err(Fault::Twin));
+        assert_eq!(groups(&[b"a"], &[("connection", b"X-Auth-Groups")]), Err(Fault::Hop));
     }
 
     #[test]

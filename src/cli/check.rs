@@ -83,15 +83,16 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
 fn identity(method: &IdentityMethod) -> String {
     match method {
         IdentityMethod::Bearer { tokens } => {
-            let users: Vec<&str> = tokens.iter().map(|token| token.user.subject()).collect();
+            let users: Vec<&str> = tokens.iter().map(|token| token.caller.user.subject()).collect();
             format!("bearer tokens of {}", listed(&users))
         }
         IdentityMethod::TrustedHeader(header) => {
             let networks = header.trusted_peers.iter().map(ToString::to_string);
             let peers: Vec<String> = networks.chain(header.trust_unix_socket.then(|| "unix".to_owned())).collect();
-            format!("header {} from {}, proven by {}", header.header, peers.join(", "), header.secret_header)
+            let groups = header.groups_header.as_ref().map_or(String::new(), |name| format!(", groups in {name}"));
+            format!("header {} from {}, proven by {}{groups}", header.header, peers.join(", "), header.secret_header)
         }
-        IdentityMethod::Local { user } => format!("everybody is {}", user.subject()),
+        IdentityMethod::Local(caller) => format!("everybody is {}", caller.user.subject()),
     }
 }
 
@@ -107,6 +108,13 @@ fn token_store(store: &TokenStoreConfig) -> String {
 fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
     let token = if server.requires_user_token { " (needs the user's token)" } else { "" };
     writeln!(out, "\nserver {}{token}", server.name)?;
+    match &server.allow {
+        Some(allow) => writeln!(out, "  allowed    {allow}")?,
+        None if holds_credential(&server.plan) => {
+            writeln!(out, "  allowed    everybody, with the operator's own credential: `allow` names who may use it")?;
+        }
+        None => {}
+    }
     match &server.plan {
         Plan::Stdio(plan) => {
             writeln!(out, "  program    {}", plan.program.display())?;
@@ -166,6 +174,21 @@ fn image(image: &Template) -> String {
         Source::Plain => image.fixed_text().map_or(String::new(), |text| format!(" {text}")),
         _ => reference(image),
     }
+}
+
+/// Whether a variable of the bridge's own environment goes to the server.
+fn holds_credential(plan: &Plan) -> bool {
+    let of_program =
+        |plan: &StdioPlan| plan.args.iter().chain(plan.env.iter().map(|(_, value)| value)).any(is_operators);
+    match plan {
+        Plan::Stdio(plan) => of_program(plan),
+        Plan::Container(plan) => of_program(&plan.client),
+        Plan::Http(plan) => is_operators(&plan.url) || plan.headers.iter().any(|(_, value)| is_operators(value)),
+    }
+}
+
+fn is_operators(value: &Template) -> bool {
+    matches!(value.source(), Source::Env(_))
 }
 
 /// Where a value comes from.

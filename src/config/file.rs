@@ -94,6 +94,8 @@ pub struct BearerToken {
     /// SHA-256 of the token, in hex or base64 (`tollbridge keygen` makes both).
     #[schemars(required)]
     pub sha256: Option<Value>,
+    /// The groups that they are in.
+    pub groups: Option<Vec<Option<String>>>,
 }
 
 /// A header set by a reverse proxy that proves itself.
@@ -120,6 +122,8 @@ pub struct TrustedHeader {
     pub secret: Option<Value>,
     /// Whether the user header may hold a comma. Default: false.
     pub allow_comma: Option<bool>,
+    /// The header that names the user's groups, with commas between them.
+    pub groups_header: Option<String>,
 }
 
 /// Every caller is one user.
@@ -133,6 +137,8 @@ pub struct Local {
     /// That user.
     #[schemars(required)]
     pub user: Option<String>,
+    /// The groups that they are in.
+    pub groups: Option<Vec<Option<String>>>,
 }
 
 /// Where users' tokens are kept. Only the schema is made from this type, as with [`Identity`].
@@ -294,6 +300,8 @@ pub struct Server {
     pub questions: Option<Questions>,
     /// How long it waits, parked, for the answer to a question. Default: 2m.
     pub park_lease: Option<Time>,
+    /// The users and groups (`group:NAME`) who may use it; for others it does not exist. Without it everybody may.
+    pub allow: Option<Vec<Option<String>>>,
     /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
     pub requires_user_token: Option<bool>,
     /// How a person gets a token.

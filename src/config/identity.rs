@@ -1,6 +1,7 @@
 //! How callers are recognised.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use super::load::Loader;
 use super::path::Path;
 use super::{BearerToken, IdentityMethod, Listen, TrustedHeader};
 use crate::secret::Secret;
-use crate::user::{LOCAL_ISSUER, UserId};
+use crate::user::{Caller, LOCAL_ISSUER, UserId};
 
 /// The user of a bridge on loopback whose file says nothing of identity.
 const LOCAL_USER: &str = "local";
@@ -86,7 +87,8 @@ impl Loader<'_> {
         let entries = written.unwrap_or_default();
         if entries.is_empty() {
             if absent && local {
-                return UserId::local(LOCAL_USER).map(|user| IdentityMethod::Local { user }).into_iter().collect();
+                let caller = UserId::local(LOCAL_USER).map(|user| Caller { user, groups: Arc::default() });
+                return caller.map(IdentityMethod::Local).into_iter().collect();
             }
             let message = if local {
                 "nobody could use this bridge: no way to recognise callers is configured"
@@ -122,8 +124,9 @@ impl Loader<'_> {
                     let help = "listen on 127.0.0.1, or recognise callers by `bearer` or `trustedHeader`";
                     self.report(at, "`local` takes everybody for one user, and others can reach this address", help);
                 }
+                let groups = self.groups(&at.key("groups"), file.groups);
                 let user = self.user(&at.key("user"), None, file.user)?;
-                Some(IdentityMethod::Local { user })
+                Some(IdentityMethod::Local(Caller { user, groups }))
             }
         }
     }
@@ -183,7 +186,9 @@ impl Loader<'_> {
             let at = at.index(index);
             let user = self.user(&at.key("user"), issuer.as_deref(), token.user);
             let sha256 = self.sha256(&at.key("sha256"), token.sha256);
-            tokens.extend(user.zip(sha256).map(|(user, sha256)| BearerToken { user, sha256 }));
+            let groups = self.groups(&at.key("groups"), token.groups);
+            let caller = user.map(|user| Caller { user, groups });
+            tokens.extend(caller.zip(sha256).map(|(caller, sha256)| BearerToken { caller, sha256 }));
         }
         IdentityMethod::Bearer { tokens }
     }
@@ -220,8 +225,9 @@ impl Loader<'_> {
         let mut owners: BTreeMap<[u8; 32], &UserId> = BTreeMap::new();
         let mut shared = None;
         for token in tokens {
-            if let Some(first) = owners.insert(token.sha256, &token.user) {
-                shared = Some(format!("{} and {} have the same token", first.subject(), token.user.subject()));
+            let user = &token.caller.user;
+            if let Some(first) = owners.insert(token.sha256, user) {
+                shared = Some(format!("{} and {} have the same token", first.subject(), user.subject()));
             }
         }
         if let Some(message) = shared {
@@ -236,6 +242,11 @@ impl Loader<'_> {
         if header.is_some() && header == secret_header {
             self.report(&at.key("secretHeader"), "this is the header that names the user", "use another header");
         }
+        let at_groups = at.key("groupsHeader");
+        let groups_header = file.groups_header.and_then(|name| self.header_name(&at_groups, Some(name)));
+        if groups_header.is_some() && (groups_header == header || groups_header == secret_header) {
+            self.report(&at_groups, "this header says something else", "use another header");
+        }
         let (trusted_peers, trust_unix_socket) = self.peers(&at.key("trustedPeers"), file.trusted_peers);
         let secret = self.proxy_secret(&at.key("secret"), file.secret);
         Some(TrustedHeader {
@@ -246,6 +257,7 @@ impl Loader<'_> {
             secret_header: secret_header?,
             secret: secret?,
             allow_comma: file.allow_comma.unwrap_or(false),
+            groups_header,
         })
     }
 

@@ -84,6 +84,7 @@ impl Loader<'_> {
         let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
         let limits = self.limits(&limits);
         let servers = self.servers(file.mcp_servers, &defaults);
+        self.refuse_ambiguous_users(&identity, &servers.served);
         if !had_store {
             self.demand_token_store(&servers.served);
         }

@@ -211,3 +211,28 @@ fn urls() {
     template("https://a.example/#<<token>>", "a fragment is never sent");
     template("https://a.example/<<token>>/../x", "`..` takes the token out of this URL");
 }
+
+#[test]
+fn who_may_use_a_server() {
+    let allow = |list: &str| format!(r#"{{ "command": "sh", "allow": {list} }}"#);
+    server_refused(&allow("[]"), "allow", "nobody could use this server");
+    server_refused(&allow("null"), "allow", "null is no value here");
+    server_refused(&allow(r#""alice""#), "allow", "expected a list");
+    server_refused(&allow(r#"["alice", null]"#), "allow[1]", "null is no value here");
+    server_refused(&allow(r#"["alice", ""]"#), "allow[1]", "this is no user");
+    server_refused(&allow(r#"["alice", "group:"]"#), "allow[1]", "this cannot be the name of a group");
+    server_refused(&allow(r#"["alice", "group:a,b"]"#), "allow[1]", "this cannot be the name of a group");
+    let hash = "0123456789abcdef".repeat(4);
+    let of = |issuer: &str, hash: &str| {
+        format!(
+            r#"{{ "kind": "bearer", "issuer": "{issuer}", "tokens": [{{ "user": "alice", "sha256": "{hash}" }}] }}"#
+        )
+    };
+    let (one, other) = (of("one", &hash), of("other", &hash.replace('0', "f")));
+    let text = format!(r#"{{ "identity": [{one}, {other}], "mcpServers": {{ "s": {} }} }}"#, allow(r#"["alice"]"#));
+    refused(
+        &text,
+        "mcpServers.s.allow",
+        "users of several issuers may call, and a name alone does not say which of them is meant",
+    );
+}
