@@ -26,9 +26,10 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::metrics::{Counter, Metrics};
+use crate::rate_limit::RareLines;
 use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
-use crate::server::{Listener, Server, Times};
+use crate::server::{Connections, Hangups, Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::sys::Signals;
 use crate::telemetry::Seldom;
@@ -39,10 +40,6 @@ use crate::upstream::group::Spawner;
 use crate::upstream::guarantee::{self, Verdict};
 use crate::upstream::http::HttpServers;
 use crate::upstream::orphans::Strangers;
-
-/// How long a connection may do nothing between requests: longer than the pools of reverse proxies keep one (nginx:
-/// 60 s), so that it is never we who close a connection that a proxy is about to use.
-const IDLE: Duration = Duration::from_secs(90);
 
 /// How long everything may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);
@@ -128,13 +125,10 @@ pub async fn run(
         clock: Clock::System,
         config: Arc::clone(&config),
     });
-    let server = Arc::new(Server {
-        routes: Arc::new(Routes::new(bridge)),
-        metrics: Arc::clone(&metrics),
-        lifecycle: lifecycle.clone(),
-        times: Times { head: config.limits.header_timeout, idle: IDLE, stall: config.limits.write_stall },
-    });
-    let listener = Listener::bind(&config.listen).await.map_err(|error| cannot_listen(&config.listen, error))?;
+    let server = server(bridge)?;
+    let listener = Listener::bind(&config.listen, config.limits.write_stall)
+        .await
+        .map_err(|error| cannot_listen(&config.listen, error))?;
     let admin = AdminListener::bind(config.admin).await?;
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
@@ -149,6 +143,20 @@ pub async fn run(
     places.end();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The connections to a bridge, of which there are none yet.
+fn server(bridge: Arc<Bridge>) -> io::Result<Arc<Server>> {
+    let (config, metrics) = (Arc::clone(&bridge.config), Arc::clone(&bridge.metrics));
+    Ok(Arc::new(Server {
+        connections: Arc::new(Connections::new(&config, &metrics)),
+        hangups: Arc::new(Hangups::new()?),
+        refusals: RareLines::default(),
+        times: Times::from(&config.limits),
+        lifecycle: bridge.lifecycle.clone(),
+        routes: Arc::new(Routes::new(bridge)),
+        metrics,
+    }))
 }
 
 /// The token store and the keys that seal; where none is configured the keys are made up, and sessions and what is kept

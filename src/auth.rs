@@ -6,7 +6,6 @@
 //! somebody pretends to be the proxy, or that the proxy is not set up as the operator thinks.
 
 mod bearer;
-mod failures;
 mod trusted_header;
 
 use std::fmt;
@@ -17,20 +16,27 @@ use aws_lc_rs::digest;
 use http::HeaderMap;
 
 use crate::config::{Config, IdentityMethod};
+use crate::rate_limit::RateLimit;
 use crate::user::Caller;
 
 use bearer::Bearer;
-use failures::Failures;
 use trusted_header::TrustedHeader;
 
 pub use bearer::BearerFault;
 pub use trusted_header::TrustedHeaderFault;
 
+/// Bad credentials that a source may present in a row. Two sources that share a cell are limited together, which costs
+/// the innocent of them nothing: good credentials are not counted.
+const BURST: u32 = 20;
+
+/// How long it takes until it may present one more.
+const PAUSE: Duration = Duration::from_secs(3);
+
 /// Recognises callers. Nothing is remembered of a request but that its credential was bad.
 #[derive(Debug)]
 pub struct Authenticator {
     methods: Vec<Method>,
-    failures: Failures,
+    failures: RateLimit,
 }
 
 #[derive(Debug)]
@@ -51,10 +57,21 @@ pub enum PeerAddr {
 
 impl PeerAddr {
     /// The peer's address; an IPv4 address that came as IPv6 is IPv4 again. `None` on a unix socket.
-    fn ip(self) -> Option<IpAddr> {
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip().to_canonical()),
             Self::Unix => None,
+        }
+    }
+
+    /// What counts as one source: an IPv4 address, an IPv6 /64 (one customer has at least as many), or `None`, the unix
+    /// socket.
+    #[must_use]
+    pub fn source(self) -> Option<IpAddr> {
+        match self.ip()? {
+            IpAddr::V6(address) => Some(IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into())),
+            v4 @ IpAddr::V4(_) => Some(v4),
         }
     }
 }
@@ -113,7 +130,7 @@ impl Authenticator {
             IdentityMethod::TrustedHeader(header) => Method::TrustedHeader(TrustedHeader::new(header)),
             IdentityMethod::Local(caller) => Method::Local(caller.clone()),
         });
-        Self { methods: methods.collect(), failures: Failures::default() }
+        Self { methods: methods.collect(), failures: RateLimit::new(BURST, PAUSE) }
     }
 
     /// The user whose request it is, with the groups they are in. Every request is asked about, also on a connection that has been used before.
@@ -124,7 +141,8 @@ impl Authenticator {
     /// must not be able to lock the others out. No number of guesses finds a 128-bit token.
     pub fn authenticate(&self, peer: &PeerAddr, headers: &HeaderMap) -> Result<Caller, AuthError> {
         match self.judge(*peer, headers) {
-            Err(bad @ (AuthError::Bearer(_) | AuthError::TrustedHeader(_))) => match self.failures.count(*peer) {
+            Err(bad @ (AuthError::Bearer(_) | AuthError::TrustedHeader(_))) => match self.failures.count(peer.source())
+            {
                 Ok(()) => Err(bad),
                 Err(retry_after) => Err(AuthError::TooMany { retry_after }),
             },

@@ -277,6 +277,12 @@ pub struct Limits {
     pub body: usize,
     /// The longest time to read a request's header, and a connection's first.
     pub header_timeout: Duration,
+    /// Connections at once; as many as descriptors allow if the operator does not say.
+    pub connections: Option<usize>,
+    /// Connections at once of one address; a part of all if the operator does not say.
+    pub connections_per_address: Option<usize>,
+    /// How long a connection may do nothing between requests.
+    pub connection_idle: Duration,
     /// The longest pause within a request body.
     pub body_idle: Duration,
     /// How long the status line may wait for something to forward.

@@ -46,6 +46,7 @@ pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;
 pub mod own_groups;
+pub mod rate_limit;
 pub mod respond;
 pub mod secret;
 pub mod telemetry;

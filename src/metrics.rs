@@ -63,6 +63,8 @@ pub struct ProcessCounts {
 pub struct Metrics {
     /// Connections to clients that are open.
     pub open_connections: Gauge,
+    /// Connections for which there was no room.
+    pub connections_refused: Counter,
     /// Requests that were let in and have not ended.
     pub live_requests: Gauge,
     /// What is counted of processes.
@@ -102,6 +104,7 @@ impl Metrics {
         r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
         Self {
             open_connections: registered(r, "open_connections", "Connections to clients that are open"),
+            connections_refused: registered(r, "connections_refused", "Connections for which there was no room"),
             live_requests: registered(r, "live_requests", "Requests that were let in and have not ended"),
             processes: ProcessCounts {
                 live: registered(r, "live_children", "Servers and clients of engines started and not yet reaped"),
@@ -192,6 +195,7 @@ mod tests {
             "tollbridge_live_children",
             "tollbridge_live_requests",
             "tollbridge_open_connections",
+            "tollbridge_connections_refused_total",
             "tollbridge_permits",
             "tollbridge_waiting",
             "tollbridge_tasks",

@@ -1,7 +1,9 @@
 //! Connections: an accept loop that survives, HTTP/1.1 and HTTP/2 with every limit set, and a graceful end.
 
+mod connections;
 mod framing;
 mod guarded;
+mod hangups;
 mod listener;
 
 use std::convert::Infallible;
@@ -20,14 +22,20 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::PeerAddr;
 use crate::bridge::Connection;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
+use crate::rate_limit::RareLines;
 use crate::respond::Body;
 use crate::routes::Routes;
+pub use connections::Connections;
+use connections::{Full, Room};
 pub use guarded::Times;
-use guarded::{Activity, Guarded, InFlight, closed_by_peer};
+use guarded::{Activity, Guarded, InFlight};
+pub use hangups::Hangups;
 pub use listener::Listener;
+use listener::Stream;
 
 /// The longest request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
@@ -47,6 +55,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the accept loop rests after an error, so that a lack of file descriptors does not make it spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// What a client is told for which there is no room, if it hears it: whoever has a choice of nodes takes another.
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// Serves connections until it is told to stop.
 pub struct Server {
     /// Where requests lead.
@@ -57,19 +69,30 @@ pub struct Server {
     pub lifecycle: Lifecycle,
     /// How patient connections are.
     pub times: Times,
+    /// How many there may be.
+    pub connections: Arc<Connections>,
+    /// Sees peers leave.
+    pub hangups: Arc<Hangups>,
+    /// What the log says of connections that are refused.
+    pub refusals: RareLines,
 }
 
 impl Server {
     /// Accepts until the soft stop, then waits until every connection has finished or the hard stop has come.
     pub async fn run(self: Arc<Self>, listener: Listener) {
         let graceful = GracefulShutdown::new();
+        let hangups = Arc::clone(&self.hangups);
+        self.lifecycle.accompany(async move { hangups.tell().await });
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.lifecycle.soft.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.serve(stream, peer, &graceful),
+                Ok((stream, peer)) => match self.connections.admit(peer) {
+                    Ok(room) => self.serve(stream, peer, room, &graceful),
+                    Err(full) => self.turn_away(&stream, peer, full),
+                },
                 Err(error) => {
                     tracing::error!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -83,9 +106,20 @@ impl Server {
         }
     }
 
-    fn serve(self: &Arc<Self>, stream: listener::Stream, peer: crate::auth::PeerAddr, graceful: &GracefulShutdown) {
+    fn turn_away(&self, stream: &Stream, peer: PeerAddr, full: Full) {
+        self.metrics.connections_refused.inc();
+        if let Some(left_out) = self.refusals.next(peer.source()) {
+            tracing::warn!(%peer, why = %full, left_out, "connection refused");
+        }
+        stream.try_write(NO_ROOM);
+    }
+
+    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: Room, graceful: &GracefulShutdown) {
         let gone = CancellationToken::new();
-        let closed = closed_by_peer(&stream);
+        let watch = match self.hangups.watch(&stream, gone.clone()) {
+            Ok(watch) => watch,
+            Err(error) => return tracing::error!(%error, "a connection could not be watched"),
+        };
         let activity = Arc::new(Activity::default());
         let connection = Connection { peer, gone: gone.clone() };
         let (server, in_flight) = (Arc::clone(self), Arc::clone(&activity));
@@ -100,23 +134,14 @@ impl Server {
         let io = TokioIo::new(Guarded::new(stream, activity, self.times));
         let exchange = graceful.watch(builder().serve_connection(io, service).into_owned());
         let hard = self.lifecycle.hard.clone();
-        let counted = Counted::new(&self.metrics.open_connections);
         self.lifecycle.spawn(async move {
-            let _counted = counted;
-            let _gone = gone.clone().drop_guard();
+            let _held = (room, watch);
+            let _gone = gone.drop_guard();
             let mut exchange = std::pin::pin!(exchange);
-            let mut closed = std::pin::pin!(closed);
-            let mut told = false;
-            loop {
-                tokio::select! {
-                    // A connection that breaks is its client's affair; its requests learn of it by the guard.
-                    _ = &mut exchange => return,
-                    () = &mut closed, if !told => {
-                        told = true;
-                        gone.cancel();
-                    }
-                    () = hard.cancelled() => break,
-                }
+            tokio::select! {
+                // A connection that breaks is its client's affair; its requests learn of it by the guard.
+                _ = &mut exchange => return,
+                () = hard.cancelled() => {}
             }
             // The last events of the requests that were ended are on their way; a client that does not take them now
             // never will.

@@ -5,6 +5,10 @@
 
 mod support;
 
+mod edge {
+    mod connections;
+}
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -203,7 +207,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A modern call that runs until it is cancelled.
 fn long_call() -> String {
-    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":1}"#;
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"any","arguments":{{}},{meta}}}}}"#
     );

@@ -210,13 +210,19 @@ pub struct Limits {
     pub body: Option<Size>,
     /// The longest time to read a request's header. Default: 10s.
     pub header_timeout: Option<Time>,
+    /// Connections at once. Default: what the limit on open files leaves beside `total` calls, at most 10000.
+    pub connections: Option<usize>,
+    /// Connections at once of one address (IPv4) or /64 (IPv6), except `trustedPeers`. Default: a quarter of `connections`.
+    pub connections_per_address: Option<usize>,
+    /// How long a connection may do nothing between requests. Default: 90s.
+    pub connection_idle: Option<Time>,
     /// The longest pause within a request body. Default: 30s.
     pub body_idle: Option<Time>,
     /// How long the status line may wait for something to forward. Default: 1s.
     pub commit_delay: Option<Time>,
     /// The pause after which a stream gets a comment. Default: 15s.
     pub keep_alive: Option<Time>,
-    /// How long a client may take no byte before its stream is cut. Default: 60s.
+    /// How long a client may take or acknowledge no byte before it is cut. Default: 30s.
     pub write_stall: Option<Time>,
     /// How long running requests may go on after the first stop signal. Default: 25s.
     pub shutdown_grace: Option<Time>,

@@ -197,10 +197,15 @@ impl Loader<'_> {
         Limits {
             body: self.size(&at.key("body"), file.body.as_ref(), 4 << 20),
             header_timeout: self.time(&at.key("headerTimeout"), file.header_timeout.as_ref(), secs(10), Refused),
+            connections: file.connections.map(|count| self.count(&at.key("connections"), Some(count), count)),
+            connections_per_address: file
+                .connections_per_address
+                .map(|count| self.count(&at.key("connectionsPerAddress"), Some(count), count)),
+            connection_idle: self.time(&at.key("connectionIdle"), file.connection_idle.as_ref(), secs(90), Refused),
             body_idle: self.time(&at.key("bodyIdle"), file.body_idle.as_ref(), secs(30), Refused),
             commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
             keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
-            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), Duration::from_mins(1), Refused),
+            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(30), Refused),
             shutdown_grace: self.time(&at.key("shutdownGrace"), file.shutdown_grace.as_ref(), secs(25), Allowed),
             session_lifetime: self.time(
                 &at.key("sessionLifetime"),

@@ -14,6 +14,9 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
     config::Limits {
         body: 0,
         header_timeout: second,
+        connections: None,
+        connections_per_address: None,
+        connection_idle: second,
         body_idle: second,
         commit_delay: second,
         keep_alive: second,

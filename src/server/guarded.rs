@@ -1,10 +1,8 @@
 //! A connection that cannot be held open for nothing: a request head must come in time, an idle connection is closed,
-//! a peer that takes no bytes is cut, one that has closed is noticed even when hyper is not reading, and bytes that
-//! two readers could take for different requests reach nobody.
+//! a peer that takes no bytes is cut, and bytes that two readers could take for different requests reach nobody.
 
 use std::future::Future;
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,11 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Version;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
-use crate::sys;
+use crate::config::Limits;
 
 /// How patient a connection is.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +27,17 @@ pub struct Times {
     pub stall: Duration,
 }
 
+impl From<&Limits> for Times {
+    fn from(limits: &Limits) -> Self {
+        Self { head: limits.header_timeout, idle: limits.connection_idle, stall: limits.write_stall }
+    }
+}
+
 /// What a connection is doing, shared between its bytes and its requests.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     in_flight: AtomicUsize,
-    /// A request has been read: the connection is no longer new.
-    begun: AtomicBool,
-    /// HTTP/2 watches over itself, by pings.
+    /// What is read need not be the beginning of a request: HTTP/2 has pings and settings.
     multiplexed: AtomicBool,
 }
 
@@ -47,13 +49,16 @@ impl Activity {
     /// A request has been read.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.begun.store(true, Ordering::Relaxed);
         self.multiplexed.store(version >= Version::HTTP_2, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
     fn is_waiting(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && !self.multiplexed.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
     }
 }
 
@@ -107,6 +112,7 @@ impl<S> Guarded<S> {
         let waiting = self.activity.is_waiting();
         let now = match (waiting, read, self.awaiting) {
             (false, ..) => Awaiting::Nothing,
+            (true, _, Awaiting::Next | Awaiting::Nothing) if self.activity.is_multiplexed() => Awaiting::Next,
             (true, true, Awaiting::Next | Awaiting::Nothing) | (true, _, Awaiting::Head) => Awaiting::Head,
             (true, false, Awaiting::Nothing) => Awaiting::Next,
             (true, false, Awaiting::Next) => return,
@@ -188,17 +194,48 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-/// Resolves when the peer has closed its side or reset the connection, however many unread bytes lie in between:
-/// EPOLLRDHUP on a descriptor of its own says so. Never resolves if there is no descriptor to spare.
-pub(super) fn closed_by_peer<S: AsFd>(stream: &S) -> impl Future<Output = ()> + Send + 'static {
-    let watched = stream.as_fd().try_clone_to_owned().and_then(sys::watch);
-    async move {
-        let Ok(watched) = watched else { return std::future::pending().await };
-        loop {
-            match watched.ready(Interest::READABLE).await {
-                Ok(mut guard) if !guard.ready().is_read_closed() => guard.clear_ready_matching(Ready::READABLE),
-                _ => return,
-            }
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const TIMES: Times =
+        Times { head: Duration::from_secs(10), idle: Duration::from_secs(90), stall: Duration::from_secs(30) };
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_http_2_connection_ends_however_often_it_is_pinged() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let activity = Arc::new(Activity::default());
+        let mut guarded = Guarded::new(ours, Arc::clone(&activity), TIMES);
+        theirs.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        let mut read = [0; 64];
+        assert_eq!(guarded.read(&mut read).await.unwrap(), 16);
+        let request = activity.begin(Version::HTTP_2);
+        tokio::select! {
+            _ = guarded.read(&mut read) => panic!("a request may take its time"),
+            () = tokio::time::sleep(Duration::from_hours(1)) => {}
         }
+        drop(request);
+        let idle_since = Instant::now();
+        let pings = async {
+            loop {
+                theirs.write_all(b"ping").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(error) = guarded.read(&mut read).await {
+                    return error;
+                }
+            }
+        };
+        let ended = tokio::select! {
+            () = pings => unreachable!("it pings for ever"),
+            ended = reading => ended,
+        };
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(idle_since.elapsed().as_secs(), TIMES.idle.as_secs());
     }
 }

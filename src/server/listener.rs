@@ -6,8 +6,9 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use socket2::SockRef;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -43,13 +44,18 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address. A peer that takes or acknowledges no byte for as long as `stall` is cut by the system, whatever
+    /// room there is for what is sent to it.
     ///
     /// # Errors
     /// If the system refuses it.
-    pub async fn bind(listen: &Listen) -> io::Result<Self> {
+    pub async fn bind(listen: &Listen, stall: Duration) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                prepare(&listener, stall)?;
+                Ok(Self::Tcp(listener))
+            }
             Listen::Unix(path) => {
                 remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
@@ -75,8 +81,6 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
                 Ok((Stream::Tcp(stream), PeerAddr::Tcp(peer)))
             }
             Self::Unix(listener, _) => {
@@ -87,6 +91,19 @@ impl Listener {
     }
 }
 
+/// Sets what every connection inherits from its listener (Linux). Without anything to send, a peer is asked whether it
+/// is there when half of `stall` is over.
+fn prepare(listener: &TcpListener, stall: Duration) -> io::Result<()> {
+    let ask = Duration::from_secs((stall / 2).as_secs().clamp(1, 32_767));
+    sockopt::set_tcp_nodelay(listener, true)?;
+    sockopt::set_socket_send_buffer_size(listener, SEND_BUFFER)?;
+    sockopt::set_socket_keepalive(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, ask)?;
+    sockopt::set_tcp_keepintvl(listener, ask)?;
+    sockopt::set_tcp_user_timeout(listener, u32::try_from(stall.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
 /// A socket file that a dead process left behind is in the way; anything else at that path is not ours to remove.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
@@ -94,6 +111,16 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)?;
     }
     Ok(())
+}
+
+impl Stream {
+    /// Sends what fits at once, if anything does.
+    pub(super) fn try_write(&self, bytes: &[u8]) {
+        let _sent = match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        };
+    }
 }
 
 impl AsFd for Stream {
@@ -143,5 +170,25 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_given_up_after_the_stall_whether_or_not_something_is_sent_to_it() {
+        let stall = Duration::from_secs(30);
+        let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), stall).await.unwrap();
+        let address = listener.describe().strip_prefix("http://").unwrap().to_owned();
+        let _peer = std::net::TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(sockopt::tcp_user_timeout(&stream), Ok(30_000));
+        assert_eq!(sockopt::socket_keepalive(&stream), Ok(true));
+        assert_eq!(sockopt::tcp_keepidle(&stream), Ok(Duration::from_secs(15)));
+        assert_eq!(sockopt::tcp_keepintvl(&stream), Ok(Duration::from_secs(15)));
+        assert_eq!(sockopt::tcp_nodelay(&stream), Ok(true));
+        assert_eq!(sockopt::socket_send_buffer_size(&stream), Ok(2 * SEND_BUFFER), "the system doubles it");
     }
 }
