@@ -14,6 +14,7 @@ pub mod error;
 mod learned;
 mod local;
 mod meet;
+mod mend;
 mod mirror;
 mod questions;
 mod read;
@@ -24,6 +25,7 @@ mod sse;
 mod stream;
 mod talk;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -57,13 +59,12 @@ use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::UserId;
 
-use call::{Call, Purpose};
+use call::Call;
 use child::Child;
 use conversation::{Conversation, until_forced};
 use error::BridgeError;
 pub use learned::Learned;
 use local::Next;
-use questions::{NextStep, Owner, RequestState, Transcript, answers};
 use sse::{Form, way_back};
 use stream::LISTEN;
 use talk::Talk;
@@ -190,12 +191,9 @@ impl Bridge {
         if call.is_modern() && call.message.method() == LISTEN {
             return self.subscribe(asked, call, connection).await;
         }
-        let transcript = match self.next_step(&asked, &call)? {
-            NextStep::Parked { at, round } => {
-                return self.resume(&call, (&at, round), self.form(&call), connection).await;
-            }
-            NextStep::Replay(transcript) => transcript,
-            NextStep::Again => Transcript::default(),
+        let transcript = match self.go_on(&asked, &mut call, connection).await? {
+            ControlFlow::Break(response) => return Ok(response),
+            ControlFlow::Continue(transcript) => transcript,
         };
 
         let may_park = call.may_park(asked.server.questions);
@@ -235,23 +233,6 @@ impl Bridge {
         // What one may not use does not exist.
         let server = self.config.servers.get(server).filter(|server| server.allows(&caller));
         Ok((caller.user, Arc::clone(server.ok_or(BridgeError::NotFound)?)))
-    }
-
-    /// What a call that brings a state back continues; a call that brings none begins.
-    fn next_step(&self, asked: &Asked, call: &Call) -> Result<NextStep, BridgeError> {
-        if !matches!(call.purpose, Purpose::Modern(_)) {
-            return Ok(NextStep::Again);
-        }
-        let owner = Owner { user: &asked.user, server: &asked.server.name };
-        let state = RequestState::of(&asked.message, &self.keyring, owner, self.clock.now())?;
-        match state.map(|state| state.next) {
-            Some(NextStep::Replay(transcript)) => {
-                let answers = answers(&asked.message).ok_or(BridgeError::BadAnswers)?;
-                Ok(NextStep::Replay(transcript.with(&answers)))
-            }
-            Some(next) => Ok(next),
-            None => Ok(NextStep::Again),
-        }
     }
 
     /// A fresh server, filled with the user's token, owned, killed if dropped.

@@ -149,6 +149,17 @@ impl Upstream {
         }
     }
 
+    /// Listens to what the server says of its own accord while it is asked something, which a program says anyway.
+    ///
+    /// # Errors
+    /// If something fails that was sent before.
+    pub async fn overhear(&mut self) -> Result<(), UpstreamError> {
+        match self {
+            Self::Stdio(_) | Self::Container(_) => Ok(()),
+            Self::Http(server) => server.overhear().await,
+        }
+    }
+
     /// Counts a line that was no message against the server's budget.
     ///
     /// # Errors

@@ -4,7 +4,11 @@
 
 #[path = "official_servers/eras.rs"]
 mod eras;
+#[path = "official_servers/rounds.rs"]
+mod rounds;
 mod support;
+#[path = "official_servers/unasked.rs"]
+mod unasked;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

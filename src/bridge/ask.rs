@@ -13,13 +13,13 @@ use super::sse::{Last, Outbox};
 use super::talk::{Done, Talk};
 use crate::clock::UnixTime;
 use crate::config::Questions;
-use crate::mcp::json;
+use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, Message};
 use crate::mcp::modern::MISSING_CAPABILITY;
 use crate::mcp::mrtr::{self, InputRequired};
 use crate::mcp::translate;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// How often one call may be asked about; a call that asks more never comes to an end.
 const MAX_ROUNDS: u32 = 16;
@@ -109,15 +109,46 @@ impl Talk {
         if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
     }
 
-    /// Asks a modern server again, in a fresh process, with the answers.
+    /// Asks a modern server again, with the answers: the same process, which may be the only one that knows its state, or
+    /// a fresh one if it has ended.
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let required = self.required.take().ok_or(BridgeError::Lost)?;
         self.waits.store(false, Ordering::Relaxed);
-        self.child.renew()?;
+        self.child.renew_if_ended()?;
         self.mirror().await?;
-        let text = translate::request_for_modern(&self.call.message, &self.call.introduction, self.call.level);
+        self.call.message = self.call.message.under(&(self.round + 1).to_string());
+        let message = &self.call.message;
+        let text = match self.call.purpose {
+            Purpose::Modern(_) => message.text().to_owned(),
+            _ => translate::request_for_modern(message, &self.call.introduction, self.call.level),
+        };
         self.child.upstream.send(&required.retry_of(&text, answers));
+        self.asked = true;
         Ok(())
+    }
+
+    /// Whether a server that asks by its result is kept until it is called again. One elsewhere keeps itself.
+    pub(super) fn can_keep(&self) -> bool {
+        !matches!(self.child.upstream, Upstream::Http(_)) && self.call.may_park(self.policy())
+    }
+
+    /// Keeps a modern server that has asked by `result` until its client calls again; `None` if that cannot be said in a
+    /// state that the client would carry.
+    pub(super) async fn keep(&mut self, required: InputRequired, result: &str) -> Option<Done> {
+        let at = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address().to_string();
+        let next = NextStep::Kept { at, round: self.round + 1, state: required.state.clone() };
+        // How long its own state is good is for the server to say.
+        let lifetime = self.bridge.config.limits.session_lifetime.as_secs();
+        let state = RequestState::new(&self.call.message, UnixTime(self.bridge.clock.now().0 + lifetime), next);
+        let state = json::quote(&state.seal(&self.bridge.keyring, self.owner()));
+        let mut result = Object::parse(result).ok().filter(|_| state.len() <= MAX_TRANSCRIPT)?;
+        result.set("requestState", &state);
+        let text = legacy::result(&self.reply_id, &result.write());
+        self.round += 1;
+        self.required = Some(required);
+        self.asked = false;
+        self.last(Answered::ok(text)).await;
+        Some(Done::Parked)
     }
 
     /// Asks a modern client by the result of its call: the server waits, or is asked again from the start.
@@ -224,6 +255,10 @@ impl Talk {
         self.outbox = Outbox::remote(self.bridge.relay.clone(), address, self.bridge.config.limits.write_stall);
         self.reply_id = retry.id;
         self.reply_progress = retry.progress;
+        if self.required.is_some() {
+            self.call_again_with(&retry.answers).await?;
+            return Ok(Done::Answered);
+        }
         for (key, text) in &retry.answers {
             if let Some(at) = self.open.iter().position(|question| question.key == *key) {
                 let question = self.open.remove(at);
@@ -246,13 +281,17 @@ impl Talk {
         use crate::mcp::message::FromServer;
         let line = self.child.line().await?;
         match FromServer::parse(super::talk::text(&line)) {
+            // A modern server that has asked owes no answer, and knows no questions of its own.
+            Some(FromServer::Response { .. }) if self.required.is_some() => {}
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.open.clear();
                 self.settled = Some(line);
             }
             Some(FromServer::Request { id, method, params }) => match mrtr::capability_for(&method, params) {
-                Some(_) => self.open.push(Question::new(id, &method, params.unwrap_or("{}"))),
-                None => self.child.decline(id, &method),
+                Some(_) if self.required.is_none() => {
+                    self.open.push(Question::new(id, &method, params.unwrap_or("{}")));
+                }
+                _ => self.child.decline(id, &method),
             },
             Some(_) => {}
             None => self.child.junk(&line)?,

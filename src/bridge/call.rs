@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use super::error::BridgeError;
 use super::meet::For;
 use crate::config::Questions;
 use crate::mcp::legacy::{Introduction, REQUEST_ID, can_be_asked};
@@ -54,6 +55,18 @@ impl Call {
         self.message.id().unwrap_or(REQUEST_ID)
     }
 
+    /// Brings a server its own state, as written, in place of the bridge's.
+    pub(super) fn bring(&mut self, state: Option<&str>) -> Result<(), BridgeError> {
+        self.message = if let Some(state) = state {
+            self.message.with_param("requestState", state)
+        } else {
+            let mut params = self.message.params_object();
+            params.remove("requestState");
+            Message::parse(self.message.with_params(&params.write()).into()).map_err(BridgeError::Malformed)?
+        };
+        Ok(())
+    }
+
     /// Whether its client is of the era in which leaving is cancelling.
     pub(super) fn is_modern(&self) -> bool {
         matches!(self.purpose, Purpose::Modern(_) | Purpose::Discover)
@@ -72,6 +85,13 @@ impl Call {
             Purpose::Legacy(Some(session)) => For::Session(session),
             Purpose::Legacy(None) | Purpose::Initialize(_) => For::Newcomer,
         }
+    }
+
+    /// Whether a legacy server, which keeps a log or not, may tell or ask its client something that belongs to no request.
+    pub(super) fn may_be_told_unasked(&self, logs: bool) -> bool {
+        let hears_logs = logs && (!self.is_modern() || self.level.is_some());
+        let acts = may_ask(self.message.method());
+        self.events && acts && (hears_logs || can_be_asked(&self.introduction.capabilities))
     }
 
     /// Whether the status line may go out before the answer is there: not where the answer begins a session, whose id

@@ -84,7 +84,7 @@ impl Child {
     }
 
     /// Another process in place of this one, which is ended while nobody waits for it.
-    pub(super) fn renew(&mut self) -> Result<(), BridgeError> {
+    fn renew(&mut self) -> Result<(), BridgeError> {
         let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
         let before = std::mem::replace(&mut self.upstream, fresh);
         self.has_ended = false;
@@ -93,6 +93,11 @@ impl Child {
         }
         self.bridge.close_in_background(before, &self.server, &self.closing);
         Ok(())
+    }
+
+    /// There is something more to be asked, and perhaps nobody who could be.
+    pub(super) fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
+        if self.has_ended { self.renew() } else { Ok(()) }
     }
 
     /// Ends the server, and returns when nothing is left of it and of those before it.

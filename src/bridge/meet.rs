@@ -251,11 +251,6 @@ impl Child {
             Err(error) => Err(error),
         }
     }
-
-    /// There is something more to be asked, and nobody who could be.
-    fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
-        if self.has_ended { self.renew() } else { Ok(()) }
-    }
 }
 
 /// What a modern server says of itself in this line; `None` if it is no modern server's answer.

@@ -176,6 +176,16 @@ pub(super) enum NextStep {
         /// Which round of questions.
         round: u32,
     },
+    /// The modern server that asked waits at this address for the answers to this round. If it is gone, a fresh one is
+    /// asked, which may know its state.
+    Kept {
+        /// Where.
+        at: String,
+        /// Which round of questions.
+        round: u32,
+        /// The server's own `requestState`, as written, if it gave one.
+        state: Option<String>,
+    },
     /// It begins anew, and what was answered before is answered again.
     Replay(Transcript),
     /// It begins anew.

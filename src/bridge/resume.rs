@@ -1,6 +1,8 @@
 //! A modern client calls again, and the server that asked is waiting, here or on another node: the call is led to it,
-//! and its answer back. Nothing is started for it, so nothing is done twice.
+//! and its answer back. Nothing is started for it, so nothing is done twice. A modern server that is gone may be replaced
+//! by a fresh one: it said itself, in the state that it gave, all that the next round needs.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +10,11 @@ use bytes::{Buf as _, Bytes};
 use http::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::call::Call;
+use super::call::{Call, Purpose};
 use super::error::BridgeError;
-use super::questions::{BadState, Note, Retry, answers};
-use super::sse::{Form, Last, Outbox, way_back};
-use super::{Bridge, Connection};
+use super::questions::{BadState, NextStep, Note, Owner, RequestState, Retry, Transcript, answers};
+use super::sse::{Last, Outbox, way_back};
+use super::{Asked, Bridge, Connection};
 use crate::relay::{Address, Mailbox, NotDelivered};
 use crate::respond::Body;
 
@@ -53,16 +55,49 @@ impl Reply {
 }
 
 impl Bridge {
-    /// Leads `call` to the server that waits at `address`.
-    pub(super) async fn resume(
+    /// How a call goes on that may bring a state back: it is answered by the server that waits for it, or begins with a
+    /// fresh one, which knows what was answered before.
+    pub(super) async fn go_on(
+        self: &Arc<Self>,
+        asked: &Asked,
+        call: &mut Call,
+        connection: &Connection,
+    ) -> Result<ControlFlow<Response<Body>, Transcript>, BridgeError> {
+        let fresh = Ok(ControlFlow::Continue(Transcript::default()));
+        if !matches!(call.purpose, Purpose::Modern(_)) {
+            return fresh;
+        }
+        let owner = Owner { user: &asked.user, server: &asked.server.name };
+        let Some(brought) = RequestState::of(&asked.message, &self.keyring, owner, self.clock.now())? else {
+            return fresh;
+        };
+        let answers = answers(&asked.message).ok_or(BridgeError::BadAnswers)?;
+        match brought.next {
+            NextStep::Again => fresh,
+            NextStep::Replay(transcript) => Ok(ControlFlow::Continue(transcript.with(&answers))),
+            NextStep::Parked { at, round } => match self.resume(call, (&at, round), answers, connection).await? {
+                Some(response) => Ok(ControlFlow::Break(response)),
+                None => Err(BadState.into()),
+            },
+            NextStep::Kept { at, round, state } => {
+                if let Some(response) = self.resume(call, (&at, round), answers, connection).await? {
+                    return Ok(ControlFlow::Break(response));
+                }
+                call.bring(state.as_deref())?;
+                fresh
+            }
+        }
+    }
+
+    /// Leads `call` to the server that waits at `address`; `None` if it is gone.
+    async fn resume(
         self: &Arc<Self>,
         call: &Call,
         (address, round): (&str, u32),
-        form: Form,
+        answers: Vec<(String, String)>,
         connection: &Connection,
-    ) -> Result<Response<Body>, BridgeError> {
+    ) -> Result<Option<Response<Body>>, BridgeError> {
         let address: Address = address.parse().map_err(|_| BadState)?;
-        let answers = answers(&call.message).ok_or(BridgeError::BadAnswers)?;
         let mailbox = self.relay.open();
         let retry = Retry {
             reply_to: mailbox.address().to_string(),
@@ -73,7 +108,7 @@ impl Bridge {
         };
         match self.relay.deliver(&address, Note::Retry(retry).write()).await {
             Ok(()) => {}
-            Err(NotDelivered::Gone) => return Err(BadState.into()),
+            Err(NotDelivered::Gone) => return Ok(None),
             Err(NotDelivered::TooLarge) => return Err(BridgeError::TooLarge),
             Err(NotDelivered::Full | NotDelivered::Failed) => return Err(BridgeError::Relay),
         }
@@ -83,7 +118,7 @@ impl Bridge {
         let guard = gone.clone().drop_guard();
         let way = Way { bridge: Arc::clone(self), address, mailbox, outbox, gone, id: call.id().to_owned() };
         self.lifecycle.spawn(way.lead_back());
-        Ok(inbox.respond(form, guard).await)
+        Ok(Some(inbox.respond(self.form(call), guard).await))
     }
 }
 

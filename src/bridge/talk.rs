@@ -12,11 +12,11 @@ use super::answer::Answered;
 use super::call::{Call, Purpose};
 use super::child::Child;
 use super::error::BridgeError;
-use super::meet::{Greeting, Met, Refusal};
+use super::meet::{Met, Refusal};
 use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript};
 use super::sse::{Last, Outbox, Stalled};
 use super::{Asked, Bridge};
-use crate::config::{Protocol, Questions, Server};
+use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
@@ -25,7 +25,7 @@ use crate::mcp::modern::Level;
 use crate::mcp::mrtr;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::UpstreamError;
 use crate::user::UserId;
 
 /// How long a server must be silent before its questions are put to a client that answers by calling again: those that
@@ -59,7 +59,7 @@ pub(super) struct Talk {
     pub(super) transcript: Transcript,
     /// Whether a legacy client's answer is waited for: a call that waits for who has left never ends by itself.
     pub(super) waits: Arc<AtomicBool>,
-    /// What a modern server wants to know, while a legacy client is asked.
+    /// What a modern server wants to know, while its client is asked.
     pub(super) required: Option<mrtr::InputRequired>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
@@ -163,7 +163,7 @@ impl Talk {
     }
 
     /// Sends the request in the server's era.
-    async fn request(&mut self) -> Result<(), BridgeError> {
+    pub(super) async fn request(&mut self) -> Result<(), BridgeError> {
         let message = &self.call.message;
         let text = match (&self.call.purpose, self.met()) {
             (Purpose::Legacy(session), Met::Legacy(initialized)) => {
@@ -181,10 +181,14 @@ impl Talk {
             (_, Met::Modern(_)) => message.text().to_owned(),
         };
         if let Met::Legacy(initialized) = self.met() {
-            let level = self.call.level.filter(|_| initialized.offers("logging"));
+            let logs = initialized.offers("logging");
+            let (level, overhears) = (self.call.level.filter(|_| logs), self.call.may_be_told_unasked(logs));
             self.child.upstream.send(legacy::INITIALIZED);
             if let Some(level) = level {
                 self.set_level(level).await?;
+            }
+            if overhears {
+                self.child.upstream.overhear().await?;
             }
         }
         self.mirror().await?;
@@ -235,8 +239,12 @@ impl Talk {
         loop {
             let Self { child, mailbox, required, .. } = self;
             tokio::select! {
-                // A modern server that has asked has had its say: the answers go to a fresh one.
-                line = child.line(), if required.is_none() => return Ok(Heard::Line(line?)),
+                line = child.line(), if !child.has_ended => match line {
+                    Ok(line) => return Ok(Heard::Line(line)),
+                    // A modern server that has asked owes nothing: the answers go to a fresh one.
+                    Err(_) if required.is_some() => child.has_ended = true,
+                    Err(error) => return Err(error.into()),
+                },
                 note = receive_note(mailbox) => if let Some(note) = note {
                     return Ok(Heard::Note(note));
                 },
@@ -247,6 +255,8 @@ impl Talk {
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
         match FromServer::parse(text(&line)) {
+            // It has asked, and knows no questions of its own.
+            Some(FromServer::Response { .. } | FromServer::Request { .. }) if self.required.is_some() => Ok(None),
             Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.answered(&line, id, answer).await
             }
@@ -266,14 +276,25 @@ impl Talk {
     }
 
     async fn answered(&mut self, line: &Bytes, id: &str, answer: Answer<'_>) -> Result<Option<Done>, BridgeError> {
+        self.doubt_mirrors(answer);
         if self.refuses_before_work(answer) && self.mends().await? {
             return Ok(None);
         }
-        if let (Purpose::Legacy(_), Met::Modern(_), Answer::Result(result)) = (&self.call.purpose, self.met(), answer)
+        if let (Met::Modern(_), Answer::Result(result)) = (self.met(), answer)
             && let Some(required) = mrtr::InputRequired::parse(result)
         {
-            self.ask_live(required).await?;
-            return Ok(None);
+            match &self.call.purpose {
+                Purpose::Legacy(_) => {
+                    self.ask_live(required).await?;
+                    return Ok(None);
+                }
+                Purpose::Modern(_) if self.can_keep() => {
+                    if let Some(done) = self.keep(required, result).await {
+                        return Ok(Some(done));
+                    }
+                }
+                Purpose::Modern(_) | Purpose::Initialize(_) | Purpose::Discover => {}
+            }
         }
         if let Some(result) = self.url_elicitation(answer) {
             self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
@@ -282,51 +303,6 @@ impl Talk {
         let answered = Answered::by_server(self, line, id, answer);
         self.last(answered).await;
         Ok(Some(Done::Answered))
-    }
-
-    /// A server elsewhere may refuse by a status alone. One that ended instead is not asked again within this request: it
-    /// may have done what it was asked.
-    async fn mend_after(&mut self, error: BridgeError) -> Result<(), BridgeError> {
-        let BridgeError::Upstream(failure) = &error else { return Err(error) };
-        let refuses = matches!(failure, UpstreamError::Status(400..=499) | UpstreamError::NotMcp);
-        if self.is_only_remembered() && matches!(failure, UpstreamError::Ended) {
-            self.child.forget();
-        }
-        if refuses && self.mends().await? { Ok(()) } else { Err(error) }
-    }
-
-    /// Whether the request was sent anew, because the server, of which it was only remembered that it is modern, refused
-    /// it as one does that wants the handshake first.
-    async fn mends(&mut self) -> Result<bool, BridgeError> {
-        if !self.is_only_remembered() || self.server.protocol == Protocol::Modern {
-            return Ok(false);
-        }
-        self.child.forget();
-        match self.child.meet(&self.call.introduction, Greeting::Discover).await {
-            Ok(Ok(met @ Met::Legacy(_))) => self.met = Some(met),
-            Ok(Ok(met @ Met::Modern(_))) => {
-                self.met = Some(met);
-                return Ok(false);
-            }
-            Ok(Err(_)) | Err(_) => return Ok(false),
-        }
-        self.request().await?;
-        Ok(true)
-    }
-
-    /// Whether the server says by this answer that it has not begun to work: the request is malformed to it, of no method
-    /// that it has, or, elsewhere, of no session.
-    fn refuses_before_work(&self, answer: Answer<'_>) -> bool {
-        let Answer::Error(error) = answer else { return false };
-        match translate::error_code(error) {
-            Some(-32602..=-32600) => true,
-            Some(-32000) => matches!(self.child.upstream, Upstream::Http(_)),
-            _ => false,
-        }
-    }
-
-    fn is_only_remembered(&self) -> bool {
-        matches!(self.met, Some(Met::Modern(None)))
     }
 
     /// What a notification is to the client: nothing unless it relates to this request. Source: MCP 2026-07-28,

@@ -38,6 +38,8 @@ impl InputRequired {
     /// Reads a result; `None` if it is complete.
     #[must_use]
     pub fn parse(result: &str) -> Option<Self> {
+        // Most results are complete, and may be long.
+        memchr::memmem::find(result.as_bytes(), b"input_required")?;
         let object = Object::parse(result).ok()?;
         if object.get_string("resultType")? != "input_required" {
             return None;

@@ -42,6 +42,12 @@ const DRAIN: Duration = Duration::from_millis(20);
 /// How long a server may take to accept a cancellation: as long as a connection to it may take.
 const CANCELLATION: Duration = Duration::from_secs(5);
 
+/// How long a server may take to say whether it can be heard unasked, before it is asked something all the same.
+const OVERHEARD: Duration = Duration::from_secs(1);
+
+/// How long an answer waits for what the server said before it on another connection.
+const BEFORE: Duration = Duration::from_millis(10);
+
 /// How long a server may take to say where messages go, if it is only a guess that it speaks HTTP+SSE.
 const ENDPOINT: Duration = Duration::from_secs(5);
 
@@ -66,6 +72,10 @@ pub struct HttpServer {
     /// Which exchange is listened to first, so that none drowns another.
     turn: usize,
     listens: bool,
+    /// What was heard while it was waited for something else.
+    early: VecDeque<Bytes>,
+    /// An answer, and how long it waits for what was said before it.
+    held: Option<(Bytes, Instant)>,
     junk: Junk,
 }
 
@@ -114,6 +124,11 @@ enum Purpose {
     Sse,
     /// To hear what the server says unasked over Streamable HTTP.
     Listen,
+    /// The same beside something that is asked, which does not fail with it.
+    Overhear {
+        /// Whether the server offers it.
+        open: bool,
+    },
 }
 
 impl HttpServer {
@@ -171,6 +186,40 @@ impl HttpServer {
         self.begin(Purpose::Listen, ask);
     }
 
+    /// Listens to what the server says unasked while it is asked something, if it offers that. Returns when that is
+    /// known: what it says to nobody is lost.
+    ///
+    /// # Errors
+    /// If something fails that was sent before.
+    pub async fn overhear(&mut self) -> Result<(), UpstreamError> {
+        if matches!(self.transport, Transport::Sse { .. }) {
+            return Ok(());
+        }
+        // As official clients do: the handshake is over before anything else is asked.
+        while !self.queue.is_empty() || self.exchanges.iter().any(Exchange::notifies) {
+            self.hear_early().await?;
+        }
+        let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
+        self.begin(Purpose::Overhear { open: false }, ask);
+        let until = Instant::now() + OVERHEARD;
+        while self.exchanges.iter().any(|exchange| matches!(exchange.purpose, Purpose::Overhear { open: false })) {
+            match tokio::time::timeout_at(until, self.hear_early()).await {
+                Ok(heard) => heard?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what is heard next for later. Cancel safe.
+    async fn hear_early(&mut self) -> Result<(), UpstreamError> {
+        self.begin_what_can_begin();
+        let (at, heard) = self.next_heard().await;
+        let message = self.take_in(at, heard)?;
+        self.early.extend(message);
+        Ok(())
+    }
+
     /// Adds headers to the modern requests that are queued from now on, besides what is configured.
     pub fn mirror(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
         self.extra = headers;
@@ -183,7 +232,19 @@ impl HttpServer {
     /// one message another may be sent.
     pub async fn receive(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
+            if let Some(message) = self.early.pop_front() {
+                return Ok(message);
+            }
             self.begin_what_can_begin();
+            if let Some((_, until)) = self.held {
+                let message = match tokio::time::timeout_at(until, self.next_heard()).await {
+                    // With the answer there, nothing else can fail.
+                    Ok((at, heard)) => self.take_in(at, heard).ok().flatten(),
+                    Err(_) => self.held.take().map(|(answer, _)| answer),
+                };
+                self.early.extend(message);
+                continue;
+            }
             if self.exchanges.is_empty() {
                 if self.listens {
                     return std::future::pending().await;
@@ -191,10 +252,19 @@ impl HttpServer {
                 return Err(UpstreamError::Ended);
             }
             let (at, heard) = self.next_heard().await;
-            if let Some(message) = self.take_in(at, heard)? {
+            let Some(message) = self.take_in(at, heard)? else { continue };
+            if !self.is_answer_overtaking(at) {
                 return Ok(message);
             }
+            self.held = Some((message, Instant::now() + BEFORE));
         }
+    }
+
+    /// Whether what was heard last is an answer, and the server may have said something before it that is still on its
+    /// way on another connection.
+    fn is_answer_overtaking(&self, at: usize) -> bool {
+        let overhears = |exchange: &Exchange| matches!(exchange.purpose, Purpose::Overhear { open: true });
+        self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.exchanges.iter().any(overhears)
     }
 
     /// What any exchange hears next.
@@ -246,7 +316,7 @@ impl HttpServer {
         self.exchanges.iter().any(|exchange| match &exchange.purpose {
             Purpose::Post(message) => message.id().is_none() || is_undecided,
             Purpose::PostToEndpoint(_) => true,
-            Purpose::Sse | Purpose::Listen => false,
+            Purpose::Sse | Purpose::Listen | Purpose::Overhear { .. } => false,
         })
     }
 

@@ -2,8 +2,8 @@
 // conformance-fixture.mjs has it: on stdio, or with `--http PORT` over Streamable HTTP. It refuses legacy clients, so that
 // what a legacy client gets through the bridge is the bridge's translation and not this server's.
 //
-// TOLLBRIDGE_STATE_KEY signs requestState: every process of this server must have the same, since any of them may get the
-// next round of a call.
+// TOLLBRIDGE_STATE_KEY signs requestState: processes that have the same may each get the next round of a call. Without it
+// each process has a key of its own, as is the default of some SDKs.
 
 import { createMcpHandler, createRequestStateCodec, inputRequired, Server } from '@modelcontextprotocol/server';
 import { capabilities, handlers, httpPort, listen, onChange, serverInfo } from './conformance-fixture.mjs';
@@ -11,7 +11,7 @@ import { capabilities, handlers, httpPort, listen, onChange, serverInfo } from '
 const handle = handlers(-32602);
 const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities';
 const state = createRequestStateCodec({
-  key: process.env.TOLLBRIDGE_STATE_KEY ?? 'the key of a server that nobody has given one',
+  key: process.env.TOLLBRIDGE_STATE_KEY || crypto.getRandomValues(new Uint8Array(32)),
   bind: (ctx) => ctx.mcpReq.method,
 });
 

@@ -51,14 +51,20 @@ async fn a_server_with_both_eras_asks_a_modern_client_by_its_result() {
 /// A server that reads nothing before the bridge, tired of waiting for its word, has offered the handshake as well.
 #[tokio::test]
 async fn a_server_with_both_eras_that_is_slow_to_start_is_met_by_its_late_answer() {
-    let mut server = on_stdio("typescript 2", &json!({ "startTimeout": "4m" }));
+    let mut server = on_stdio("python", &json!({ "startTimeout": "4m" }));
+    let directory = tempfile::tempdir().expect("a directory");
+    let heard = directory.path().join("heard");
     let program = format!("{} {}", server["command"].as_str().unwrap(), server["args"][0].as_str().unwrap());
-    let script =
-        format!(r#"IFS= read -r one; IFS= read -r two; {{ printf '%s\n%s\n' "$one" "$two"; cat; }} | {program}"#);
+    let late = r#"IFS= read -r one; IFS= read -r two; { printf '%s\n%s\n' "$one" "$two"; cat; } | tee"#;
+    let script = format!("{late} {} | {program}", heard.display());
     (server["command"], server["args"]) = (json!("bash"), json!(["-c", script]));
     let bridge = bridge(&server);
     let listed = modern(&bridge).request("tools/list", json!({})).await.expect("an answer").response();
     assert!(listed["result"]["tools"].is_array(), "{listed}\n{}", bridge.log());
+    let heard = std::fs::read_to_string(heard).expect("what the server heard");
+    let asked = |method| heard.matches(&format!("\"{method}\"")).count();
+    let all = (asked("server/discover"), asked("initialize"), asked("tools/list"));
+    assert_eq!(all, (1, 1, 1), "it answered in the end: {heard}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod subscription;
 mod trouble;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ use retries::Retries;
 pub(crate) use question::Question;
 pub(crate) use standing::field;
 pub(crate) use subscription::Message;
+
+/// A connection on its way.
+type Making<'a> = Pin<Box<dyn Future<Output = Result<Connection, StoreError>> + Send + 'a>>;
 
 /// Between attempts to connect, the shortest and the longest: back soon after an outage, without hammering.
 pub(crate) const RECONNECT: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
@@ -165,8 +169,9 @@ impl Link {
     async fn connection<'a>(&self, attempt: &'a Attempt) -> Result<&'a Connection, StoreError> {
         let make = async || {
             sleep_until(attempt.not_before).await;
-            // Rare, and large within each question.
-            Box::pin(Connection::make(&self.client, connecting(self.timeout))).await
+            // Rare, and large within each question, as a type too.
+            let made: Making<'_> = Box::pin(Connection::make(&self.client, connecting(self.timeout)));
+            made.await
         };
         attempt.made.get_or_init(make).await.as_ref().map_err(Clone::clone)
     }

@@ -34,6 +34,7 @@ impl HttpServer {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(error).map(|()| None),
+                    Purpose::Overhear { .. } => Ok(None),
                     _ if exchange.is_answered() => Ok(None),
                     _ => Err(error),
                 }
@@ -46,7 +47,7 @@ impl HttpServer {
     }
 
     fn accepted(&mut self, at: usize, session: Option<HeaderValue>, moved: Option<Url>) {
-        match &self.exchanges[at].purpose {
+        match &mut self.exchanges[at].purpose {
             Purpose::Post(message) => {
                 if message.opens_session() {
                     self.session = session.map(|mut id| {
@@ -59,6 +60,7 @@ impl HttpServer {
                 }
             }
             Purpose::PostToEndpoint(_) => return,
+            Purpose::Overhear { open } => *open = true,
             Purpose::Sse | Purpose::Listen => {}
         }
         if let Some(url) = moved {
@@ -95,6 +97,9 @@ impl HttpServer {
     /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
     fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
         let Rejection { status, retry_after, body } = rejection;
+        if matches!(exchange.purpose, Purpose::Overhear { .. }) {
+            return Ok(None);
+        }
         let error = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(UpstreamError::TokenRefused),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -105,7 +110,7 @@ impl HttpServer {
         let message = match exchange.purpose {
             Purpose::Sse => return self.without_sse(error).map(|()| None),
             Purpose::Listen if status == StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
-            Purpose::Listen => return Err(error),
+            Purpose::Listen | Purpose::Overhear { .. } => return Err(error),
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => message,
         };
         let is_lost_session = status == StatusCode::NOT_FOUND && self.session.is_some();
@@ -181,13 +186,18 @@ impl Exchange {
         }
     }
 
+    /// Whether it is the delivery of a notification over Streamable HTTP.
+    pub(super) fn notifies(&self) -> bool {
+        matches!(&self.purpose, Purpose::Post(message) if message.id().is_none())
+    }
+
     /// Whether it is the delivery of a cancellation.
     pub(super) fn cancels(&self) -> bool {
         match &self.purpose {
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => {
                 matches!(message.about, About::Cancellation(_))
             }
-            Purpose::Sse | Purpose::Listen => false,
+            Purpose::Sse | Purpose::Listen | Purpose::Overhear { .. } => false,
         }
     }
 
@@ -195,7 +205,7 @@ impl Exchange {
     fn may_end(&self) -> bool {
         match &self.purpose {
             Purpose::Post(message) => message.id().is_none() || self.is_answered(),
-            Purpose::PostToEndpoint(_) => true,
+            Purpose::PostToEndpoint(_) | Purpose::Overhear { .. } => true,
             Purpose::Sse | Purpose::Listen => false,
         }
     }

@@ -67,6 +67,8 @@ impl HttpServers {
             exchanges: Vec::new(),
             turn: 0,
             listens: false,
+            early: std::collections::VecDeque::new(),
+            held: None,
             junk: Junk::default(),
         })
     }
