@@ -121,6 +121,7 @@ pub async fn run(
         learned: Learned::nothing(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
+        refusals: RareLines::default(),
         lifecycle: lifecycle.clone(),
         clock: Clock::System,
         config: Arc::clone(&config),

@@ -34,7 +34,7 @@ use hyper::body::Incoming;
 use rustix::io::Errno;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use crate::auth::{Authenticator, PeerAddr};
 use crate::clock::Clock;
@@ -46,7 +46,9 @@ use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::metrics::Metrics;
+use crate::rate_limit::RareLines;
 use crate::relay::{NotDelivered, Relay};
+use crate::request_id::RequestId;
 use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::TokenStore;
@@ -97,6 +99,8 @@ pub struct Bridge {
     pub http: HttpServers,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What the log says of requests that are refused.
+    pub refusals: RareLines,
     /// Says when to end.
     pub lifecycle: Lifecycle,
     /// Says what time it is.
@@ -133,21 +137,29 @@ impl Bridge {
         let mut id = None;
         match self.handle(server, request, connection, &mut id).await {
             Ok(response) => response,
-            Err(error) => self.refuse(server, &error, id.as_deref()),
+            Err(error) => self.refuse((server, connection), &error, id.as_deref()),
         }
     }
 
     /// The response to a request to a path that leads nowhere.
     #[must_use]
-    pub fn not_found(&self) -> Response<Body> {
-        self.refuse("", &BridgeError::NotFound, None)
+    pub fn not_found(&self, connection: &Connection) -> Response<Body> {
+        self.refuse(("", connection), &BridgeError::NotFound, None)
     }
 
     /// The response to a request that goes no further.
-    fn refuse(&self, server: &str, error: &BridgeError, id: Option<&str>) -> Response<Body> {
+    fn refuse(
+        &self,
+        (server, connection): (&str, &Connection),
+        error: &BridgeError,
+        id: Option<&str>,
+    ) -> Response<Body> {
         let status = error.verdict().0;
         self.metrics.refused(status);
-        tracing::info!(server, status = status.as_u16(), why = %reason(error), "request refused");
+        if let Some(left_out) = self.refusals.next((connection.peer.source(), status)) {
+            let left_out = Some(left_out).filter(|&lines| lines > 0);
+            tracing::info!(server, status = status.as_u16(), left_out, why = %reason(error), "request refused");
+        }
         error.respond(id)
     }
 
@@ -230,6 +242,7 @@ impl Bridge {
     ) -> Result<(UserId, Arc<Server>), BridgeError> {
         read::check_origin(head, &self.config)?;
         let caller = self.authenticator.authenticate(&connection.peer, &head.headers)?;
+        Span::current().record("user", field::display(&caller.user));
         // What one may not use does not exist.
         let server = self.config.servers.get(server).filter(|server| server.allows(&caller));
         Ok((caller.user, Arc::clone(server.ok_or(BridgeError::NotFound)?)))
@@ -308,13 +321,15 @@ impl Bridge {
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let span = tracing::info_span!(
+            parent: None,
             "call",
+            request = RequestId::current().map(field::display),
             user = %talk.user,
             server = %talk.server.name,
             method = %encode_for_log(talk.call.message.method()),
         );
         let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit, announced: false };
-        self.lifecycle.spawn(conversation.run().instrument(span));
+        self.lifecycle.spawn(RequestId::handed_on(conversation.run()).instrument(span));
         guard
     }
 

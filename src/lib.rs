@@ -47,6 +47,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod own_groups;
 pub mod rate_limit;
+pub mod request_id;
 pub mod respond;
 pub mod secret;
 pub mod telemetry;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tracing::{Instrument as _, field};
 
 use crate::bridge::{Bridge, Connection};
+use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::respond::Body;
 
 /// What a path leads to.
@@ -43,11 +45,23 @@ impl Routes {
         Self { table, bridge }
     }
 
-    /// Answers one request; it never fails, and says so in the response if something did.
+    /// Answers one request; it never fails, and says so in the response if something did. The answer, and every line of
+    /// the log until then, names the request.
     pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+        let id = RequestId::of(request.headers());
+        let name = id.header();
+        let span = tracing::info_span!("request", request = %id, peer = %connection.peer, user = field::Empty);
+        // On the heap: a connection that waits for its next request need not keep the room of one.
+        let answering = Box::pin(self.lead(request, connection));
+        let mut response = id.scope(answering).instrument(span).await;
+        response.headers_mut().insert(X_REQUEST_ID, name);
+        response
+    }
+
+    async fn lead(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         // As it came: no name of a server needs an escape, and a proxy's rule for a path must not have a way around it.
         let path = request.uri().path().to_owned();
-        let Ok(found) = self.table.at(&path) else { return self.bridge.not_found() };
+        let Ok(found) = self.table.at(&path) else { return self.bridge.not_found(connection) };
         let server = found.params.get("server").unwrap_or_default();
         match found.value {
             Route::Mcp => self.bridge.answer(server, request, connection).await,

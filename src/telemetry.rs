@@ -138,6 +138,12 @@ pub fn encode_for_log(text: &str) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
+/// A duration as a field of a line: whole milliseconds, which JSON shows as a number.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Control characters, line and paragraph separators, and what changes the direction of writing.
 fn is_disruptive(char: char) -> bool {
     char.is_control()

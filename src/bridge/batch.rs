@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
+use tracing::Instrument as _;
 
 use super::error::BridgeError;
 use super::sse::{Form, Last, Outbox, way_back};
@@ -19,6 +20,7 @@ use crate::mcp::era::Version;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern;
 use crate::mcp::session::Session;
+use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::user::UserId;
 
@@ -54,14 +56,15 @@ impl Bridge {
         let guard = gone.clone().drop_guard();
         let (outbox, inbox) = way_back(self.config.limits.write_stall, BridgeError::Lost.document(None));
         let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
-        self.lifecycle.spawn(async move {
+        let answered = async move {
             let one = |message| bridge.document(one_of(&head, &user, &server, &session, message), &connection);
             let answers: FuturesUnordered<_> = messages.into_iter().map(one).collect();
             tokio::select! {
                 () = send(answers, &outbox, form.accepts_events) => {}
                 () = gone.cancelled() => {}
             }
-        });
+        };
+        self.lifecycle.spawn(RequestId::handed_on(answered).in_current_span());
         Ok(inbox.respond(form, guard).await)
     }
 
@@ -71,7 +74,7 @@ impl Bridge {
         let name = asked.server.name.clone();
         let response = match self.serve(asked, connection).await {
             Ok(response) => response,
-            Err(error) => self.refuse(name.as_str(), &error, id.as_deref()),
+            Err(error) => self.refuse((name.as_str(), connection), &error, id.as_deref()),
         };
         id?;
         response.into_body().collect().await.ok().map(http_body_util::Collected::to_bytes)

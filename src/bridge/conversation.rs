@@ -15,6 +15,7 @@ use crate::limits::Permit;
 use crate::mcp::legacy;
 use crate::metrics::{Counted, End};
 use crate::relay::{Address, UNANNOUNCED};
+use crate::telemetry::millis;
 use crate::upstream::UpstreamError;
 
 /// How long a server has to take note of a cancellation before it is ended.
@@ -60,7 +61,7 @@ impl Conversation {
         };
         self.talk.bridge.metrics.ended(end);
         drop(live);
-        tracing::info!(end = end.as_str(), ms = began.elapsed().as_millis(), "request ended");
+        tracing::info!(end = end.as_str(), ms = millis(began.elapsed()), "request ended");
         Box::pin(self.close(end)).await;
     }
 

@@ -13,6 +13,7 @@ use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
+use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::store::{MAX_SESSION, MAX_SUBSCRIPTIONS, MAX_URI};
 use crate::upstream::UpstreamError;
@@ -217,9 +218,12 @@ impl BridgeError {
     #[must_use]
     pub fn document(&self, id: Option<&str>) -> Bytes {
         let (_, code) = self.verdict();
+        let request = RequestId::current();
         let data = match self {
-            Self::Modern(ModernFault::Version { requested }) => Some(translate::unsupported_version_data(requested)),
-            _ => None,
+            Self::Modern(ModernFault::Version { requested }) => {
+                Some(translate::unsupported_version_data(requested, request.as_ref()))
+            }
+            _ => request.map(|request| format!(r#"{{"requestId":"{request}"}}"#)),
         };
         let id = match self {
             Self::Malformed(malformed) => malformed.id.as_deref(),

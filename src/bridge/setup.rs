@@ -32,7 +32,7 @@ impl Bridge {
                 response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
                 response
             }
-            Err(error) => self.refuse(server, &error, None),
+            Err(error) => self.refuse((server, connection), &error, None),
         }
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::Response;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use super::conversation::until_forced;
 use super::error::BridgeError;
@@ -30,9 +30,11 @@ use crate::limits::Permit;
 use crate::mcp::session::Session;
 use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
+use crate::request_id::RequestId;
 use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::Standing;
+use crate::telemetry::millis;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::UserId;
@@ -159,7 +161,7 @@ impl Running {
         let bridge = Arc::clone(&self.work.stream().bridge);
         bridge.metrics.ended(end);
         drop(live);
-        tracing::info!(stream = self.work.name(), end = end.as_str(), ms = began.elapsed().as_millis(), "stream ended");
+        tracing::info!(stream = self.work.name(), end = end.as_str(), ms = millis(began.elapsed()), "stream ended");
         let close = async {
             let child = self.work.into_child(end).await;
             if end == End::UpstreamLeft {
@@ -219,9 +221,10 @@ impl Bridge {
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let stream = work.stream();
-        let span = tracing::info_span!("stream", user = %stream.user, server = %stream.server.name);
+        let (request, user, server) = (RequestId::current().map(field::display), &stream.user, &stream.server.name);
+        let span = tracing::info_span!(parent: None, "stream", request, %user, %server);
         let running = Running { work, until: Instant::now() + lifetime, gone, permit };
-        self.lifecycle.spawn(running.run().instrument(span));
+        self.lifecycle.spawn(RequestId::handed_on(running.run()).instrument(span));
         guard
     }
 }

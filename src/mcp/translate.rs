@@ -6,6 +6,7 @@ use super::json::{self, Object};
 use super::legacy::{self, Initialized, Introduction, honest_capabilities};
 use super::message::{Answer, Message};
 use super::modern::{self, META_SERVER_INFO};
+use crate::request_id::RequestId;
 
 /// Members of `params` that a legacy server does not know: they belong to multi round-trip requests.
 const MODERN_PARAMS: [&str; 2] = ["inputResponses", "requestState"];
@@ -237,10 +238,12 @@ pub fn log_is_wanted(params: Option<&str>, least: modern::Level) -> bool {
     level.and_then(|name| modern::Level::parse(&name)).is_some_and(|level| level >= least)
 }
 
-/// The `data` of an `UnsupportedProtocolVersion` error.
+/// The `data` of an `UnsupportedProtocolVersion` error, with the id of the request if it has one.
 #[must_use]
-pub fn unsupported_version_data(requested: &str) -> String {
-    format!(r#"{{"supported":["{}"],"requested":{}}}"#, Version::V2026_07_28.as_str(), json::quote(requested))
+pub fn unsupported_version_data(requested: &str, request: Option<&RequestId>) -> String {
+    let request = request.map(|request| format!(r#","requestId":"{request}""#)).unwrap_or_default();
+    let supported = Version::V2026_07_28.as_str();
+    format!(r#"{{"supported":["{supported}"],"requested":{}{request}}}"#, json::quote(requested))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::support::{self, Bridge, Home};
 use crate::{bridge_with, long_call, probe, status, wait_until};
 
 /// A connection from this address of the machine to itself.
-fn connect_from(source: [u8; 4], bridge: &Bridge, receive: Option<usize>) -> TcpStream {
+pub(super) fn connect_from(source: [u8; 4], bridge: &Bridge, receive: Option<usize>) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     if let Some(receive) = receive {
         socket.set_recv_buffer_size(receive).unwrap();

@@ -61,7 +61,7 @@ struct StreamId {
 }
 
 impl Bridge {
-    /// Answers a request to `/{server}/sse`. `server` is the path's segment, decoded once.
+    /// Answers a request to `/{server}/sse`. `server` is the path's segment.
     pub async fn answer_sse(
         self: &Arc<Self>,
         server: &str,
@@ -69,10 +69,10 @@ impl Bridge {
         connection: &Connection,
     ) -> Response<Body> {
         let opened = self.open_sse(server, &request.into_parts().0, connection).await;
-        opened.unwrap_or_else(|error| self.refuse(server, &error, None))
+        opened.unwrap_or_else(|error| self.refuse((server, connection), &error, None))
     }
 
-    /// Answers a request to `/{server}/message`. `server` is the path's segment, decoded once.
+    /// Answers a request to `/{server}/message`. `server` is the path's segment.
     pub async fn answer_message(
         &self,
         server: &str,
@@ -81,7 +81,7 @@ impl Bridge {
     ) -> Response<Body> {
         let mut id = None;
         let delivered = self.post_message(server, request, connection, &mut id).await;
-        delivered.unwrap_or_else(|error| self.refuse(server, &error, id.as_deref()))
+        delivered.unwrap_or_else(|error| self.refuse((server, connection), &error, id.as_deref()))
     }
 
     /// Opens a stream.

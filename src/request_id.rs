@@ -1,0 +1,113 @@
+//! The name of one request, which ties together every line of the log that is about it: the client's or a proxy's own,
+//! if that is plain, or a new one. It goes back in `X-Request-Id` and stands in the data of errors.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header that carries it in both directions.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest that is taken from a request, in bytes.
+const LONGEST: usize = 128;
+
+/// How many random bytes a new one is made of.
+const RANDOM: usize = 16;
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
+
+/// The name of a request. Cloning it shares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The one that a request brings, if it brings one and that is plain, or a new one.
+    ///
+    /// # Panics
+    /// If the system has no randomness.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(X_REQUEST_ID).iter();
+        let brought = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
+        brought.filter(|text| is_plain(text)).map_or_else(Self::random, |text| Self(text.into()))
+    }
+
+    fn random() -> Self {
+        let mut random = [0; RANDOM];
+        rand::fill(&mut random).expect("the system has randomness");
+        Self(format!("{:032x}", u128::from_be_bytes(random)).into())
+    }
+
+    /// That of the request which the running task serves; `None` in a task that serves none.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_get().ok()
+    }
+
+    /// Serves this request, in the task that polls the future.
+    pub async fn scope<F: Future>(self, serving: F) -> F::Output {
+        CURRENT.scope(self, serving).await
+    }
+
+    /// The same work, to be done in a task of its own for the request that the running task serves, if it serves one.
+    pub fn handed_on<F: Future>(work: F) -> impl Future<Output = F::Output> {
+        let id = Self::current();
+        async move {
+            match id {
+                Some(id) => id.scope(work).await,
+                None => work.await,
+            }
+        }
+    }
+
+    /// As a header's value.
+    ///
+    /// # Panics
+    /// Never: it is plain.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("it is plain ASCII")
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether it may stand in a log line, a header and JSON as it is.
+fn is_plain(text: &str) -> bool {
+    (1..=LONGEST).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@;".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[&[u8]]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
+        }
+        RequestId::of(&headers).to_string()
+    }
+
+    #[test]
+    fn a_plain_name_is_kept_and_any_other_is_made_anew() {
+        for plain in ["7", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "Root=1-67891233-abcdef012345678912345678"] {
+            assert_eq!(of(&[plain.as_bytes()]), plain);
+        }
+        let long = [b'x'; LONGEST + 1];
+        let others: [&[&[u8]]; 8] =
+            [&[], &[b""], &[b"a b"], &[b"a\"b"], &[b"a\\b"], &[&long], &[b"\xff"], &[b"one", b"two"]];
+        let made: std::collections::BTreeSet<String> = others.iter().map(|other| of(other)).collect();
+        assert_eq!(made.len(), others.len(), "each is new: {made:?}");
+        assert!(made.iter().all(|id| id.len() == 2 * RANDOM && is_plain(id)), "{made:?}");
+    }
+}
