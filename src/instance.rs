@@ -18,6 +18,7 @@ use rustix::fs::{
     statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::sys::FileUser;
 
@@ -114,7 +115,11 @@ fn is_at(directory: &OwnedFd, path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|now| opened.is_ok_and(|then| then.st_ino == now.ino()))
 }
 
-fn open(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// Opens a directory to read it; a link is refused.
+///
+/// # Errors
+/// What the system says.
+pub fn open(at: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
     openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -148,8 +153,9 @@ fn empty_top(path: &Path, deadline: Instant) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Acts as the owner of a file. Root may do everything as it is, and nobody else acts as root.
-fn as_owner(file: &Stat) -> Option<FileUser> {
+/// Acts as the owner of a file, if we may. Root may do everything as it is, and nobody else acts as root.
+#[must_use]
+pub fn as_owner(file: &Stat) -> Option<FileUser> {
     let may = !rustix::process::geteuid().is_root() && file.st_uid != 0;
     may.then(|| FileUser::become_one(file.st_uid)).flatten()
 }
@@ -164,18 +170,23 @@ fn open_to_all(owner: u32) -> Mode {
 fn open_whatever(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let _owner = as_owner(&found);
-    let mode = open_to_all(found.st_uid);
+    let directory = open_even_closed(at, name)?;
+    // It may be only theirs to read.
+    let _ = fchmod(&directory, open_to_all(found.st_uid));
+    Ok(directory)
+}
+
+/// Opens a directory of whoever we act as; one that is closed to its owner is opened to them first.
+///
+/// # Errors
+/// What the system says.
+pub fn open_even_closed(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     match open(at, name) {
         Err(Errno::ACCESS) => {
-            chmodat(at, name, mode, AtFlags::empty())?;
+            chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
             open(at, name)
         }
-        Ok(directory) => {
-            // It may be only theirs to read.
-            let _ = fchmod(&directory, mode);
-            Ok(directory)
-        }
-        refused => refused,
+        done => done,
     }
 }
 

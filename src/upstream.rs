@@ -5,6 +5,7 @@ pub mod cgroup;
 mod command_line;
 pub mod confine;
 pub mod container;
+mod directory_size;
 pub mod exec_as;
 pub mod group;
 pub mod guarantee;
@@ -53,6 +54,9 @@ pub enum UpstreamError {
     /// A message of it is over the limit.
     #[error("the server sent a message over {0} bytes")]
     LineTooLong(usize),
+    /// It put more into its private directory than this many bytes.
+    #[error("the server put more than {0} bytes, or too many files, into its private directory")]
+    DirectoryOverfilled(u64),
     /// It says too much that is no message.
     #[error("the server writes text that is no MCP message")]
     Junk,

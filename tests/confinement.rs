@@ -1,6 +1,7 @@
 //! What a request's processes are confined to: a directory, a user, a control group.
 
 mod confinement {
+    mod directory_size;
     mod out_of_memory;
     mod stuck;
     mod without_root;

@@ -244,6 +244,7 @@ fn upstream_errors() -> Vec<UpstreamError> {
     let mut errors = vec![
         E::Ended,
         E::LineTooLong(NUMBER),
+        E::DirectoryOverfilled(u64::try_from(NUMBER).unwrap()),
         E::Junk,
         E::Handshake,
         E::VersionChanged,

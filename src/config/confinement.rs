@@ -1,6 +1,6 @@
 //! What a server's processes may use of the machine, and as whom they run.
 
-use super::file::{self, Size};
+use super::file::{self, PrivateDirectory, Size};
 use super::load::Loader;
 use super::path::Path;
 use super::units;
@@ -18,8 +18,8 @@ pub struct Confinement {
     pub oom_score_adj: u16,
     /// Whom they run as, if not as the bridge.
     pub run_as: Option<RunAs>,
-    /// Whether they get a directory of their own.
-    pub private_directory: bool,
+    /// What the directory of their own may hold, bytes, if they get one.
+    pub private_directory: Option<u64>,
 }
 
 /// Users to run as: each request gets one of them, and one that is free if there are several.
@@ -39,6 +39,12 @@ const LEAST_MEMORY: u64 = 1 << 20;
 /// Halfway to "before anything else": a server that uses half of all memory less than another process goes first.
 const OOM_SCORE_ADJ: u16 = 500;
 
+/// What a private directory may hold, if nothing else is written: enough for what usual programs unpack, bytes.
+const DIRECTORY: u64 = 256 << 20;
+
+/// Less than this, and it is full of a few files, bytes.
+const LEAST_DIRECTORY: u64 = 64 << 10;
+
 /// The most processors that a machine has.
 const MOST_CPUS: f64 = 8192.0;
 
@@ -50,7 +56,7 @@ impl Loader<'_> {
             pids: file.pids.and_then(|pids| self.pids(&at.key("pids"), pids)),
             oom_score_adj: self.oom_score_adj(&at.key("oomScoreAdj"), file.oom_score_adj),
             run_as: file.run_as.as_deref().and_then(|text| self.run_as(&at.key("runAs"), text)),
-            private_directory: file.private_directory.unwrap_or(file.cwd.is_none()),
+            private_directory: self.private_directory(&at.key("privateDirectory"), file),
         }
     }
 
@@ -58,6 +64,20 @@ impl Loader<'_> {
         match units::memory(text) {
             Ok(size) if size >= LEAST_MEMORY => return Some(size),
             Ok(_) => self.report(at, "no server starts in so little memory", "write at least 1MiB, or leave it out"),
+            Err(help) => self.report(at, "this is not a size", help),
+        }
+        None
+    }
+
+    fn private_directory(&mut self, at: &Path, file: &file::Server) -> Option<u64> {
+        let Size(text) = match &file.private_directory {
+            None => return file.cwd.is_none().then_some(DIRECTORY),
+            Some(PrivateDirectory::Wanted(wanted)) => return wanted.then_some(DIRECTORY),
+            Some(PrivateDirectory::Sized(size)) => size,
+        };
+        match units::memory(text) {
+            Ok(size) if size >= LEAST_DIRECTORY => return Some(size),
+            Ok(_) => self.report(at, "next to nothing fits into this", "write at least 64KiB, or false for none"),
             Err(help) => self.report(at, "this is not a size", help),
         }
         None
@@ -129,7 +149,7 @@ mod tests {
     use super::super::testing::{server, try_server};
     use super::super::{Plan, Server};
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     fn confinement(server: &Server) -> Confinement {
         match &server.plan {
@@ -153,10 +173,17 @@ mod tests {
     #[test]
     fn what_is_not_written_is_not_limited_and_the_directory_is_private_without_a_cwd() {
         let plain = confinement(&server(&json!({ "command": "/bin/cat" })));
-        assert_eq!(plain, Confinement { private_directory: true, oom_score_adj: 500, ..Confinement::default() });
-        assert!(!confinement(&server(&json!({ "command": "/bin/cat", "cwd": "/" }))).private_directory);
-        let own = json!({ "command": "/bin/cat", "cwd": "/", "privateDirectory": true });
-        assert!(confinement(&server(&own)).private_directory);
+        assert_eq!(
+            plain,
+            Confinement { private_directory: Some(256 << 20), oom_score_adj: 500, ..Confinement::default() }
+        );
+        let directory = |fields: &Json| confinement(&server(fields)).private_directory;
+        assert_eq!(directory(&json!({ "command": "/bin/cat", "cwd": "/" })), None);
+        for (written, size) in [(json!(true), Some(256 << 20)), (json!(false), None), (json!("64MiB"), Some(64 << 20))]
+        {
+            let fields = json!({ "command": "/bin/cat", "cwd": "/", "privateDirectory": written });
+            assert_eq!(directory(&fields), size, "{fields}");
+        }
     }
 
     #[test]
@@ -173,6 +200,9 @@ mod tests {
             r#""cpus": 0"#,
             r#""cpus": -1"#,
             r#""pids": 0"#,
+            r#""privateDirectory": "63KiB""#,
+            r#""privateDirectory": "much""#,
+            r#""privateDirectory": 64"#,
             r#""oomScoreAdj": -1"#,
             r#""oomScoreAdj": 1001"#,
             r#""runAs": "0""#,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub use super::{EngineKind, Protocol, Questions, Transport};
-pub use text::{Object, Size, Time, Value};
+pub use text::{Object, PrivateDirectory, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -337,8 +337,8 @@ pub struct Server {
     /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
     pub run_as: Option<String>,
     /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,
-    /// removed afterwards. Default: true unless there is a `cwd`.
-    pub private_directory: Option<bool>,
+    /// removed afterwards, and what it may hold (true: 256MiB). Default: true unless there is a `cwd`.
+    pub private_directory: Option<PrivateDirectory>,
     /// Checked, but neither looked up nor served. Default: false.
     pub disabled: Option<bool>,
 }

@@ -54,6 +54,7 @@ impl Loader<'_> {
     pub(super) fn program_plan(&mut self, at: &Path, file: file::Server) -> Option<Plan> {
         let resolve = file.disabled != Some(true);
         let confinement = self.confinement(at, &file);
+        let own_directory = file.private_directory.is_some().then_some(confinement.private_directory).flatten();
         let command = self.command(&at.key("command"), file.command, resolve);
         let cwd = file.cwd.and_then(|cwd| self.cwd(&at.key("cwd"), cwd, resolve));
         let mut variables = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
@@ -66,7 +67,7 @@ impl Loader<'_> {
         let roles = run.as_ref().map(|run| run.roles(words.len()));
         let allowed = file.allow_token_in_args == Some(true);
         let args = self.args(&drafts, roles.as_deref(), allowed, &mut variables.env);
-        self.inherit(&mut variables.env, run.is_none() && confinement.private_directory);
+        self.inherit(&mut variables.env, run.is_none() && confinement.private_directory.is_some());
         let program = command.filter(|_| resolve).map(|command| self.program(&at.key("command"), &command));
         let Variables { env, token_files } = variables;
         let client =
@@ -86,7 +87,7 @@ impl Loader<'_> {
         };
         self.refuse_run_as(at);
         let completed = self.complete(&drafts, &run, &permitted, &confinement)?;
-        let client = StdioPlan { confinement: of_client(file.private_directory), ..client };
+        let client = StdioPlan { confinement: of_client(own_directory), ..client };
         let plan = self.container(client, run.command, completed);
         self.check_client(&at.key("env"), &plan.client);
         has_program.then_some(Plan::Container(plan))

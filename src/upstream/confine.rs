@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,10 @@ use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::thread::CapabilitySet;
+use tokio::io::unix::AsyncFd;
 
 use super::cgroup::{self, Cgroups, Leaf};
+use super::directory_size::{Room, Watch};
 use super::group::SpawnError;
 use super::orphans::{self, Kin};
 use super::tidy::{TURN, Tidier};
@@ -136,6 +139,7 @@ pub struct Confiner {
     next: AtomicU64,
     users: Users,
     tidier: Option<Tidier>,
+    watch: Option<Watch>,
 }
 
 impl Confiner {
@@ -148,6 +152,7 @@ impl Confiner {
             next: AtomicU64::new(0),
             users: Users::default(),
             tidier: Some(Tidier::new(lifecycle)),
+            watch: Some(Watch::new(lifecycle)),
         }
     }
 
@@ -164,8 +169,8 @@ impl Confiner {
             Some(users) => Some(Arc::new(self.users.lease(users).ok_or(SpawnError::TooManyProcesses)?)),
             None => None,
         };
-        let directory = match &self.directory {
-            Some(parent) if confinement.private_directory => Some(self.make_directory(parent, user.clone())?),
+        let directory = match (&self.directory, confinement.private_directory) {
+            (Some(parent), Some(size)) => Some(self.make_directory(parent, size, user.clone())?),
             _ => None,
         };
         let cgroups = self.cgroups.as_ref().filter(|_| kin == Kin::Server);
@@ -179,13 +184,21 @@ impl Confiner {
         Ok(Cell { leaf, directory, user, by_process, tidier: self.tidier.clone() })
     }
 
-    fn make_directory(&self, parent: &Path, user: Option<Arc<Lease>>) -> io::Result<Directory> {
+    /// Ends the server that leads the processes in `cell` when they put too much into their directory; `leader` is its
+    /// pidfd.
+    pub(super) fn watch(&self, cell: &Cell, leader: &Arc<AsyncFd<OwnedFd>>) {
+        if let (Some(watch), Some(directory)) = (&self.watch, &cell.directory) {
+            watch.over(&directory.room, leader);
+        }
+    }
+
+    fn make_directory(&self, parent: &Path, size: u64, user: Option<Arc<Lease>>) -> io::Result<Directory> {
         let path = parent.join(self.next.fetch_add(1, Relaxed).to_string());
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         let owner = user.as_ref().map(|user| (user.uid, user.gid));
-        let made = Directory { path: Arc::from(path), user, tidier: self.tidier.clone() };
+        let made = Directory { room: Arc::new(Room::new(path, size)), user, tidier: self.tidier.clone() };
         if let Some((uid, gid)) = owner {
-            std::os::unix::fs::lchown(&made.path, Some(uid), Some(gid))?;
+            std::os::unix::fs::lchown(made.room.path(), Some(uid), Some(gid))?;
         }
         Ok(made)
     }
@@ -214,7 +227,12 @@ pub(super) struct Cell {
 impl Cell {
     /// The directory of its own.
     pub(super) fn directory(&self) -> Option<&Path> {
-        self.directory.as_ref().map(|directory| &*directory.path)
+        self.directory.as_ref().map(|directory| directory.room.path())
+    }
+
+    /// What the directory may hold, bytes, if it was seen to hold more.
+    pub(super) fn overfilled(&self) -> Option<u64> {
+        self.directory.as_ref().and_then(|directory| directory.room.overfilled())
     }
 
     /// Kills what is in the control group.
@@ -255,7 +273,7 @@ impl Drop for Cell {
 
 #[derive(Debug)]
 struct Directory {
-    path: Arc<Path>,
+    room: Arc<Room>,
     /// Nobody else is this user as long as the directory is there.
     user: Option<Arc<Lease>>,
     tidier: Option<Tidier>,
@@ -263,13 +281,13 @@ struct Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if fs::remove_dir(&self.path).is_err()
+        if fs::remove_dir(self.room.path()).is_err()
             && let Some(tidier) = &self.tidier
         {
-            let (path, user) = (Arc::clone(&self.path), self.user.take());
+            let (room, user) = (Arc::clone(&self.room), self.user.take());
             tidier.until_done(move || {
                 let _still_taken = &user;
-                instance::remove_tree_within(&path, TURN)
+                instance::remove_tree_within(room.path(), TURN)
             });
         }
     }

@@ -142,7 +142,10 @@ impl Spawner {
         }
         match watch(leader) {
             Ok(pidfd) => {
-                let (family, kin) = (Arc::clone(&self.family), self.kin);
+                let (family, kin, pidfd) = (Arc::clone(&self.family), self.kin, Arc::new(pidfd));
+                if kin == Kin::Server {
+                    self.confiner.watch(&cell, &pidfd);
+                }
                 Ok(Group { leader, pidfd, exit: None, reaped: false, family, place, kin, cell: Some(cell), report })
             }
             Err(error) => {
@@ -203,7 +206,7 @@ fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
 /// left to end by itself, for a while.
 pub struct Group {
     leader: Pid,
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
     /// Known once the leader has been seen to have ended.
     exit: Option<Exit>,
     /// Reaped, or left to the sweep: its group is not to be signalled any more.
@@ -228,6 +231,12 @@ impl Group {
     #[must_use]
     pub fn refusal(&self) -> Option<SpawnError> {
         self.report.as_ref().and_then(Report::read)
+    }
+
+    /// What its private directory may hold, bytes, if it was killed for putting more there.
+    #[must_use]
+    pub fn overfilled(&self) -> Option<u64> {
+        self.cell.as_ref().and_then(Cell::overfilled)
     }
 
     /// How the server itself ended, if that has been seen.

@@ -81,7 +81,10 @@ fn directories(places: &Places) -> Finding {
     match &places.directory {
         Ok(path) => Finding {
             verdict: Verdict::Holds,
-            text: format!("directories: those of requests are made in {} and removed after them", path.display()),
+            text: format!(
+                "directories: those of requests are made in {}, watched for their size, and removed after them",
+                path.display()
+            ),
         },
         Err(why) => Finding {
             verdict: Verdict::Missing,
@@ -190,7 +193,7 @@ mod tests {
 
     fn asking(run_as: Option<RunAs>) -> [Program<'static>; 1] {
         let (memory, cpus, pids) = (Some(1 << 30), Some(1.0), Some(10));
-        [("s", Confinement { memory, cpus, pids, run_as, private_directory: true, oom_score_adj: 500 })]
+        [("s", Confinement { memory, cpus, pids, run_as, private_directory: None, oom_score_adj: 500 })]
     }
 
     fn verdicts(findings: &[Finding]) -> Vec<Verdict> {

@@ -133,7 +133,8 @@ impl StdioServer {
 
     /// Why nothing more comes.
     fn ended(&self) -> UpstreamError {
-        self.group.refusal().map_or(UpstreamError::Ended, UpstreamError::Spawn)
+        let overfilled = self.group.overfilled().map(UpstreamError::DirectoryOverfilled);
+        overfilled.or_else(|| self.group.refusal().map(UpstreamError::Spawn)).unwrap_or(UpstreamError::Ended)
     }
 
     async fn event(&mut self) -> Event {
@@ -172,7 +173,9 @@ impl StdioServer {
 
     /// Puts into the log how the child ended, if it has, and what it last wrote to stderr: it did not do what it should.
     pub fn explain(&self) {
-        if let Some(exit) = self.group.has_exited() {
+        if let Some(size) = self.group.overfilled() {
+            tracing::warn!(size, "the server was killed: it put more into its private directory than fits");
+        } else if let Some(exit) = self.group.has_exited() {
             tracing::warn!(%exit, "the server ended by itself");
         }
         self.errors.explain();

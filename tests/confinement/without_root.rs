@@ -37,18 +37,18 @@ async fn no_capability_of_a_bridge_that_is_not_root_reaches_a_server() {
 async fn what_others_left_in_their_directories_is_removed_by_a_bridge_that_is_not_root() {
     let Some(home) = Unprivileged::new() else { return };
     let fields = json!({ "command": home.hostile(), "runAs": "61000-61999" });
-    let mut config = config(&home.0, &["nests", "count=200"], &fields);
+    let mut config = config(&home.0, &["nests", "count=60"], &fields);
     config["mcpServers"]["describe"] = config["mcpServers"]["s"].clone();
     config["mcpServers"]["describe"]["args"] = json!(["describe"]);
     config["mcpServers"]["slow"] = config["mcpServers"]["s"].clone();
-    config["mcpServers"]["slow"]["args"] = json!(["nests", "then=wait", home.0.marker()]);
+    config["mcpServers"]["slow"]["args"] = json!(["nests", "count=60", "then=wait", home.0.marker()]);
     let mut bridge = home.serve(config, FOR_RUN_AS);
     let answer = Client::modern(&bridge, "describe", None).call("act", json!({})).await.expect("an answer");
     let described: Value = serde_json::from_str(&answer.text()).expect("a description");
     let run = Path::new(described["directory"].as_str().expect("a path")).parent().expect("that of the run").to_owned();
     for _ in 0..3 {
         let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
-        assert_eq!(answer.text(), "200");
+        assert_eq!(answer.text(), "60");
     }
     procs::eventually(SETTLED, || is_empty(&run).then_some(())).await.expect("each is removed");
     let mut client = Client::modern(&bridge, "slow", None);

@@ -20,6 +20,7 @@
 //! | `hog` | on a call, takes `mib=N` (512) of memory, or as much as it may; with `among=N` each of N children does |
 //! | `spin` | on a call, computes without end |
 //! | `nests` | on a call, makes `count=N` (15000) directories, each in the one before and closed to writing, beside its token file, else in `TMPDIR`; with `then=wait` it answers nothing then |
+//! | `fills` | on a call, writes `mib=N` (300) to a file in `TMPDIR`, or as much as fits; with `then=wait` it answers nothing then |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the file `line=@PATH`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
 //! | `mirror` | a call answers with the request line as text, as it was read |
@@ -205,7 +206,7 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
                 result(id, &text_result("done"));
             }
         }
-        "flood" | "bomb" | "hog" | "spin" | "nests" => result(id, &text_result(&consume(settings))),
+        "flood" | "bomb" | "hog" | "spin" | "nests" | "fills" => result(id, &text_result(&consume(settings))),
         "twice" => {
             result(id, &text_result("first"));
             result(id, &text_result("second"));
@@ -237,8 +238,11 @@ fn consume(settings: &Settings) -> String {
             family::feed(number("among", 0), number("mib", 512), marker).to_string()
         }
         "hog" => (0..number("mib", 512)).map(|_| vec![1_u8; 1 << 20]).collect::<Vec<_>>().len().to_string(),
-        "nests" => {
-            let made = nest(number("count", 15_000)).unwrap_or_default();
+        "nests" | "fills" => {
+            let made = match settings.behaviour.as_str() {
+                "nests" => nest(number("count", 15_000)).unwrap_or_default(),
+                _ => fill(number("mib", 300)).unwrap_or_default(),
+            };
             if settings.text("then") == "wait" {
                 family::linger();
             }
@@ -249,6 +253,13 @@ fn consume(settings: &Settings) -> String {
             String::new()
         }
     }
+}
+
+/// Returns how much fits into one file of the directory for such, MiB; at most `mib`.
+fn fill(mib: u64) -> std::io::Result<u64> {
+    let mut file = std::fs::File::create(std::env::temp_dir().join("filled"))?;
+    let block = vec![1; 1 << 20];
+    Ok((0..mib).take_while(|_| file.write_all(&block).is_ok()).fold(0, |written, _| written + 1))
 }
 
 /// What this process was given for its user: by a variable, and by a file.

@@ -275,9 +275,9 @@ fn of_pull(run: &Run<'_>) -> Vec<String> {
     options.filter_map(|option| Some(format!("{}={}", option.name, option.value?))).collect()
 }
 
-/// What the engine's client is confined to: the limits are the container's.
-pub(in crate::config) fn of_client(private_directory: Option<bool>) -> Confinement {
-    let private_directory = private_directory == Some(true);
+/// What the engine's client is confined to, which has a directory only if one was asked for: the limits are the
+/// container's.
+pub(in crate::config) fn of_client(private_directory: Option<u64>) -> Confinement {
     Confinement { private_directory, ..Confinement::default() }
 }
 

@@ -31,6 +31,40 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// Whether there is one, or what it may hold.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+pub enum PrivateDirectory {
+    /// One that holds what is usual, or none.
+    Wanted(bool),
+    /// One that holds so much.
+    Sized(Size),
+}
+
+impl<'de> Deserialize<'de> for PrivateDirectory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PrivateDirectoryVisitor)
+    }
+}
+
+struct PrivateDirectoryVisitor;
+
+impl Visitor<'_> for PrivateDirectoryVisitor {
+    type Value = PrivateDirectory;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, or a size with a unit, for example \"64MiB\"")
+    }
+
+    fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<PrivateDirectory, E> {
+        Ok(PrivateDirectory::Wanted(wanted))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PrivateDirectory, E> {
+        Ok(PrivateDirectory::Sized(Size(text.to_owned())))
+    }
+}
+
 /// Reads text, and says what it should have been if it is something else.
 struct Text(&'static str);
 
