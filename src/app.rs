@@ -25,6 +25,7 @@ use crate::http_client;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::metrics::{Counter, Metrics};
 use crate::rate_limit::RareLines;
 use crate::relay::{Relay, longest_message};
@@ -111,6 +112,7 @@ pub async fn run(
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
         limits,
+        memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
         store_trouble: Seldom::default(),

@@ -32,7 +32,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use rustix::io::Errno;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, field};
 
@@ -45,9 +45,10 @@ use crate::limits::{Limits, Permit};
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
+use crate::memory::{Memory, Share};
 use crate::metrics::Metrics;
 use crate::rate_limit::RareLines;
-use crate::relay::{NotDelivered, Relay};
+use crate::relay::{NotDelivered, Relay, longest_message};
 use crate::request_id::RequestId;
 use crate::respond::Body;
 use crate::secret::Secret;
@@ -67,7 +68,7 @@ use conversation::{Conversation, until_forced};
 use error::BridgeError;
 pub use learned::Learned;
 use local::Next;
-use sse::{Form, way_back};
+use sse::{Form, Guard, way_back};
 use stream::LISTEN;
 use talk::Talk;
 
@@ -79,6 +80,8 @@ pub struct Bridge {
     pub authenticator: Authenticator,
     /// Lets requests in.
     pub limits: Limits,
+    /// Counts what requests hold.
+    pub memory: Memory,
     /// Has the users' tokens.
     pub tokens: TokenSource,
     /// Remembers what sessions set.
@@ -179,7 +182,7 @@ impl Bridge {
             Method::GET => return self.listen(&head, user, server, connection).await,
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
-        let body = read::body(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits, &self.memory.share(&user, usize::MAX)).await?;
         let message = match Message::parse(body.clone()) {
             Ok(message) => message,
             Err(Malformed { fault: Fault::Batch, .. }) => {
@@ -222,7 +225,7 @@ impl Bridge {
         };
         let child = Child::open(self, &asked.user, &asked.server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, child.share.clone());
         let form = self.form(&call);
         let talk = Talk::new(self, asked, call, child, (outbox, transcript));
         let guard = self.converse(talk, permit, connection);
@@ -249,21 +252,27 @@ impl Bridge {
     }
 
     /// A fresh server, filled with the user's token, owned, killed if dropped.
-    fn open_for(&self, server: &Server, token: Option<Arc<Secret>>) -> Result<Upstream, BridgeError> {
+    /// What it says and is told is a part of `share`.
+    fn open_for(&self, server: &Server, token: Option<Arc<Secret>>, share: &Share) -> Result<Upstream, BridgeError> {
         match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, program, &server.process, token);
+                let started = StdioServer::start(&self.spawner, program, &server.process, token, share);
                 Ok(Upstream::Stdio(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Container(container) => {
-                let started = self.containers.start(container, &server.process, token);
+                let started = self.containers.start(container, &server.process, token, share);
                 Ok(Upstream::Container(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Http(call) => {
-                let opened = self.http.open(&server.name, &call, server.process.line)?;
+                let opened = self.http.open(&server.name, &call, server.process.line, share)?;
                 Ok(Upstream::Http(Box::new(opened)))
             }
         }
+    }
+
+    /// What one conversation with a server may hold: a long message in either direction, and what is queued.
+    fn share(&self, user: &UserId, server: &Server) -> Share {
+        self.memory.share(user, longest_message(server.process.line.max(self.config.limits.body)))
     }
 
     /// Counts a server that could not be started, and says which and why.
@@ -317,9 +326,9 @@ impl Bridge {
     }
 
     /// One task owns the call to its end. It knows by the guard when the client has left, or has been answered.
-    fn converse(self: &Arc<Self>, talk: Talk, permit: Permit, connection: &Connection) -> DropGuard {
-        let gone = connection.gone.child_token();
-        let guard = gone.clone().drop_guard();
+    fn converse(self: &Arc<Self>, talk: Talk, permit: Permit, connection: &Connection) -> Guard {
+        let (gone, permit) = (connection.gone.child_token(), Arc::new(permit));
+        let guard = Guard::new(&gone, &permit);
         let span = tracing::info_span!(
             parent: None,
             "call",

@@ -285,6 +285,10 @@ pub struct Limits {
     pub connection_idle: Duration,
     /// The longest pause within a request body.
     pub body_idle: Duration,
+    /// The longest time that a request body may take in all.
+    pub body_timeout: Duration,
+    /// What requests may hold together, bytes; `None` is a part of what there is.
+    pub memory: Option<usize>,
     /// How long the status line may wait for something to forward.
     pub commit_delay: Duration,
     /// The pause after which a stream gets a comment.

@@ -37,6 +37,9 @@ pub mod store;
 // layer: plain data
 pub mod config;
 
+// layer: what is shared out
+pub mod memory;
+
 // layer: know nothing of ours
 pub mod clock;
 pub mod descendants;

@@ -21,6 +21,7 @@ use crate::config::{self, ServerName};
 use pace::Pace;
 pub use pressure::{Pressure, Short};
 
+use crate::memory::Full;
 use crate::metrics::{Counted, Gauge, Metrics};
 use crate::user::UserId;
 
@@ -84,9 +85,24 @@ pub enum Lack {
     /// `streamsTotal` is reached.
     #[error("no room for another stream")]
     Streams,
+    /// The user's part of `memory` is used up.
+    #[error("no memory for another request of this user")]
+    MemoryOfUser,
+    /// `memory` is used up.
+    #[error("no memory for another request")]
+    Memory,
     /// The host is near its end.
     #[error("the host is short of {}", .0.as_str())]
     Host(Short),
+}
+
+impl Refused {
+    /// There is no memory for what a request brings.
+    #[must_use]
+    pub fn no_memory(full: Full) -> Self {
+        let lack = if full == Full::All { Lack::Memory } else { Lack::MemoryOfUser };
+        Self { lack, retry_after: RETRY_AFTER_MIN }
+    }
 }
 
 impl Lack {
@@ -94,8 +110,8 @@ impl Lack {
     #[must_use]
     pub fn is_users_own(self) -> bool {
         match self {
-            Self::OfUser | Self::Messages | Self::Parked | Self::StreamsOfUser => true,
-            Self::OfAll | Self::Streams | Self::Host(_) => false,
+            Self::OfUser | Self::Messages | Self::Parked | Self::StreamsOfUser | Self::MemoryOfUser => true,
+            Self::OfAll | Self::Streams | Self::Memory | Self::Host(_) => false,
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub permits: Gauge,
     /// Requests that wait for a permit.
     pub waiting: Gauge,
+    /// Bytes that requests hold of `limits.memory`.
+    pub memory: Gauge,
     /// Servers that could not be started.
     pub spawn_failures: Counter,
     /// Lines from servers that were no messages.
@@ -113,6 +115,7 @@ impl Metrics {
             },
             permits: registered(r, "permits", "Permits that are held"),
             waiting: registered(r, "waiting", "Requests that wait for a permit"),
+            memory: registered(r, "memory_held_bytes", "Bytes that requests hold of the budget of memory"),
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
             junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
@@ -198,6 +201,7 @@ mod tests {
             "tollbridge_connections_refused_total",
             "tollbridge_permits",
             "tollbridge_waiting",
+            "tollbridge_memory_held_bytes",
             "tollbridge_tasks",
             "tollbridge_spawn_failures_total",
             "tollbridge_junk_lines_total",

@@ -5,6 +5,7 @@ mod framing;
 mod guarded;
 mod hangups;
 mod listener;
+mod streams;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,6 @@ use crate::bridge::Connection;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::rate_limit::RareLines;
-use crate::respond::Body;
 use crate::routes::Routes;
 pub use connections::Connections;
 use connections::{Full, Room};
@@ -36,6 +36,7 @@ use guarded::{Activity, Guarded, InFlight};
 pub use hangups::Hangups;
 pub use listener::Listener;
 use listener::Stream;
+use streams::{Streams, Watched};
 
 /// The longest request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
@@ -128,11 +129,11 @@ impl Server {
             let in_flight = in_flight.begin(request.version());
             async move {
                 let response = server.routes.answer(request, &connection).await;
-                Ok::<_, Infallible>(response.map(|body| Tracked { body, _in_flight: in_flight }))
+                Ok::<_, Infallible>(response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight }))
             }
         });
         let io = TokioIo::new(Guarded::new(stream, activity, self.times));
-        let exchange = graceful.watch(builder().serve_connection(io, service).into_owned());
+        let exchange = graceful.watch(builder(self.times.stall).serve_connection(io, service).into_owned());
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {
             let _held = (room, watch);
@@ -153,8 +154,8 @@ impl Server {
 /// How long connections may take to send what their requests said when they were ended by the hard stop.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(stall: Duration) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { stall });
     builder.http1().timer(TokioTimer::new()).max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).header_read_timeout(None);
     builder
         .http2()
@@ -168,7 +169,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 /// A response body that keeps its request in flight until it has been sent.
 struct Tracked {
-    body: Body,
+    body: Watched,
     _in_flight: InFlight,
 }
 
@@ -177,7 +178,7 @@ impl http_body::Body for Tracked {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.body.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

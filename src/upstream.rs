@@ -27,6 +27,7 @@ use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::config::ProcessLimits;
+use crate::memory::Full;
 use container::ContainerServer;
 use group::{Graces, SpawnError};
 use http::HttpServer;
@@ -60,6 +61,9 @@ pub enum UpstreamError {
     /// It says too much that is no message.
     #[error("the server writes text that is no MCP message")]
     Junk,
+    /// There is no memory for what it says.
+    #[error("{}", no_room(*.0))]
+    NoRoom(Full),
     /// Its answer to `initialize` was an error, or names no version that the bridge knows.
     #[error("the server refused the handshake")]
     Handshake,
@@ -90,6 +94,14 @@ pub enum UpstreamError {
     /// Its answer is neither JSON nor events, or its `endpoint` cannot be used.
     #[error("the server's answer is not MCP over HTTP")]
     NotMcp,
+}
+
+fn no_room(full: Full) -> &'static str {
+    match full {
+        Full::Exchange => "the server says more at once than the bridge holds for one call",
+        Full::User => "this user's memory is full of what is not delivered yet; the request may have been carried out",
+        Full::All => "the bridge's memory is full of what is not delivered yet; the request may have been carried out",
+    }
 }
 
 /// Why there is no connection to a server.

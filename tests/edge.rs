@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "edge/memory.rs"]
+mod memory;
 mod support;
 
 mod edge {

@@ -19,6 +19,7 @@ use tollbridge::limits::{Lack, Refused, Short};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
+use tollbridge::memory::Full;
 use tollbridge::upstream::group::SpawnError;
 use tollbridge::upstream::{Unreachable, UpstreamError};
 
@@ -220,6 +221,8 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Limited(refused(Lack::Parked)),
         E::Limited(refused(Lack::StreamsOfUser)),
         E::Limited(refused(Lack::Streams)),
+        E::Limited(refused(Lack::MemoryOfUser)),
+        E::Limited(refused(Lack::Memory)),
         E::Limited(refused(Lack::Host(Short::Memory))),
         E::Limited(refused(Lack::Host(Short::Files))),
         E::Limited(refused(Lack::Host(Short::Processes))),
@@ -254,6 +257,9 @@ fn upstream_errors() -> Vec<UpstreamError> {
         E::Status(u16::try_from(NUMBER).unwrap()),
         E::Redirect,
         E::NotMcp,
+        E::NoRoom(Full::Exchange),
+        E::NoRoom(Full::User),
+        E::NoRoom(Full::All),
     ];
     let unreachable = [Unreachable::Refused, Unreachable::Timeout, Unreachable::Tls, Unreachable::Other];
     errors.extend(unreachable.map(E::Unreachable));

@@ -24,6 +24,9 @@ use crate::upstream::{Upstream, UpstreamError};
 /// How often one call may be asked about; a call that asks more never comes to an end.
 const MAX_ROUNDS: u32 = 16;
 
+/// How many questions of one call may be open at once.
+const MOST_OPEN: usize = 64;
+
 /// How long a state lasts that needs no process to wait, in seconds.
 const STATE_LIFETIME: u64 = 15 * 60;
 
@@ -46,14 +49,14 @@ impl Talk {
             Purpose::Legacy(Some(session)) if self.call.events && mrtr::declares(&session.capabilities, capability) => {
                 let (nonce, params) = (session.nonce.clone(), params.unwrap_or("{}").to_owned());
                 self.waits.store(true, Ordering::Relaxed);
-                self.open.push(Question::new(id, method, &params));
+                self.keep_question(Question::new(id, method, &params))?;
                 self.forward(&nonce, id, method, &params).await?;
             }
             Purpose::Modern(modern) if may_ask(self.call.message.method()) && self.policy() != Questions::Refuse => {
                 if !mrtr::declares(&modern.capabilities, capability) {
                     return self.lacks(capability).await.map(Some);
                 }
-                self.remember(id, method, params.unwrap_or("{}"));
+                self.remember(id, method, params.unwrap_or("{}"))?;
             }
             _ => self.child.decline(id, method),
         }
@@ -61,12 +64,24 @@ impl Talk {
     }
 
     /// Keeps a question until the server is silent, unless an earlier call has its answer.
-    fn remember(&mut self, id: &str, method: &str, params: &str) {
+    fn remember(&mut self, id: &str, method: &str, params: &str) -> Result<(), BridgeError> {
         let fingerprint = fingerprint_of_question(method, params);
         match self.transcript.answer_again(&fingerprint) {
             Some(answer) => self.child.upstream.send(&legacy::result(id, &answer)),
-            None => self.open.push(Question::new(id, method, params)),
+            None => self.keep_question(Question::new(id, method, params))?,
         }
+        Ok(())
+    }
+
+    /// Keeps a question until it is answered: so many, and as long as there is memory.
+    fn keep_question(&mut self, mut question: Question) -> Result<(), BridgeError> {
+        if self.open.len() >= MOST_OPEN {
+            return Err(BridgeError::TooManyRounds);
+        }
+        let held = self.child.share.take(question.length());
+        question.held = Some(held.map_err(UpstreamError::NoRoom)?);
+        self.open.push(question);
+        Ok(())
     }
 
     /// The server asks what the client cannot be asked. Source: MCP 2026-07-28, basic/index, "Per-request protocol
@@ -101,7 +116,7 @@ impl Talk {
         }
         self.open.clear();
         for (key, method, params) in &required.requests {
-            self.open.push(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) });
+            self.keep_question(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) })?;
             self.forward(&nonce, &json::quote(key), method, params).await?;
         }
         self.waits.store(true, Ordering::Relaxed);
@@ -277,7 +292,7 @@ impl Talk {
 
     /// What the server says while its client is thinking: more questions are kept for the next round, an answer for
     /// whoever calls again.
-    pub(super) async fn wait_parked(&mut self) -> Result<(), UpstreamError> {
+    pub(super) async fn wait_parked(&mut self) -> Result<(), BridgeError> {
         use crate::mcp::message::FromServer;
         let line = self.child.line().await?;
         match FromServer::parse(super::talk::text(&line)) {
@@ -289,7 +304,7 @@ impl Talk {
             }
             Some(FromServer::Request { id, method, params }) => match mrtr::capability_for(&method, params) {
                 Some(_) if self.required.is_none() => {
-                    self.open.push(Question::new(id, &method, params.unwrap_or("{}")));
+                    self.keep_question(Question::new(id, &method, params.unwrap_or("{}")))?;
                 }
                 _ => self.child.decline(id, &method),
             },

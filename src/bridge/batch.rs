@@ -54,7 +54,8 @@ impl Bridge {
         };
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, BridgeError::Lost.document(None));
+        let (outbox, inbox) =
+            way_back(self.config.limits.write_stall, BridgeError::Lost.document(None), self.share(&user, &server));
         let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
         let answered = async move {
             let one = |message| bridge.document(one_of(&head, &user, &server, &session, message), &connection);
@@ -65,7 +66,7 @@ impl Bridge {
             }
         };
         self.lifecycle.spawn(RequestId::handed_on(answered).in_current_span());
-        Ok(inbox.respond(form, guard).await)
+        Ok(inbox.respond(form, guard.into()).await)
     }
 
     /// The answer to one message of a batch, if it has one.

@@ -15,6 +15,7 @@ use crate::mcp::era::Era;
 use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer};
+use crate::memory::Share;
 use crate::secret::Secret;
 use crate::upstream::group::Graces;
 use crate::upstream::{Upstream, UpstreamError};
@@ -31,6 +32,8 @@ pub(super) struct Child {
     pub(super) upstream: Upstream,
     pub(super) bridge: Arc<Bridge>,
     pub(super) server: Arc<Server>,
+    /// What the conversation holds is a part of it.
+    pub(super) share: Share,
     /// What it was filled with.
     token: Option<Arc<Secret>>,
     /// Whose memory it adds to.
@@ -53,7 +56,8 @@ impl Child {
         server: &Arc<Server>,
         token: Option<Arc<Secret>>,
     ) -> Result<Self, BridgeError> {
-        let upstream = bridge.open_for(server, token.clone())?;
+        let share = bridge.share(user, server);
+        let upstream = bridge.open_for(server, token.clone(), &share)?;
         let whose = bridge.learned.whose(&server.name, user, token.as_deref());
         let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
         let closing = TaskTracker::new();
@@ -61,6 +65,7 @@ impl Child {
             upstream,
             bridge,
             server,
+            share,
             token,
             whose,
             stays: false,
@@ -85,7 +90,7 @@ impl Child {
 
     /// Another process in place of this one, which is ended while nobody waits for it.
     fn renew(&mut self) -> Result<(), BridgeError> {
-        let fresh = self.bridge.open_for(&self.server, self.token.clone())?;
+        let fresh = self.bridge.open_for(&self.server, self.token.clone(), &self.share)?;
         let before = std::mem::replace(&mut self.upstream, fresh);
         self.has_ended = false;
         if self.stays {
@@ -170,7 +175,10 @@ impl Child {
             match FromServer::parse(text(&line)) {
                 Some(FromServer::Response { id: Some(id), answer }) if is_waited_for(id, answer) => return Ok(line),
                 Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
-                Some(FromServer::Notification { .. }) if self.waiting.len() < MOST_WAITING => self.waiting.push(line),
+                Some(FromServer::Notification { .. }) if self.waiting.len() < MOST_WAITING => {
+                    let held = self.share.take(line.len()).map_err(UpstreamError::NoRoom)?;
+                    self.waiting.push(held.keep(line, ()));
+                }
                 Some(_) => {}
                 None => self.junk(&line)?,
             }

@@ -32,8 +32,8 @@ pub(super) struct Conversation {
     pub(super) gone: CancellationToken,
     /// Cancelled when the bridge stops at once.
     pub(super) hard: CancellationToken,
-    /// The right to run, given back when nothing of the server is left.
-    pub(super) permit: Permit,
+    /// The right to run, given back when nothing of the server is left and the answer is delivered.
+    pub(super) permit: Arc<Permit>,
     /// Whether the other nodes have been told of the call.
     pub(super) announced: bool,
 }

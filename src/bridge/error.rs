@@ -13,6 +13,7 @@ use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::translate;
+use crate::memory::Full;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::store::{MAX_SESSION, MAX_SUBSCRIPTIONS, MAX_URI};
@@ -182,12 +183,15 @@ impl BridgeError {
                 (StatusCode::OK, INTERNAL_ERROR)
             }
             Self::Limited(refused) if refused.lack.is_users_own() => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
+            Self::Upstream(UpstreamError::NoRoom(Full::User)) => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_)
             | Self::Store
             | Self::Stopped
             | Self::Interrupted
             | Self::Relay
-            | Self::Upstream(UpstreamError::Busy { .. }) => (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR),
+            | Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::NoRoom(Full::All)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
+            }
             Self::Upstream(UpstreamError::Spawn(error)) if error.may_pass() => {
                 (StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR)
             }

@@ -10,6 +10,7 @@ use crate::config::ServerName;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::json::{self, Object};
 use crate::mcp::message::{MAX_MEMBERS, Message};
+use crate::memory::Held;
 use crate::relay::Address;
 use crate::user::UserId;
 
@@ -75,6 +76,8 @@ pub(super) struct Question {
     pub(super) params: String,
     /// The answer, where all are waited for.
     pub(super) answer: Option<String>,
+    /// What it holds.
+    pub(super) held: Option<Held>,
 }
 
 impl Question {
@@ -83,7 +86,12 @@ impl Question {
         let about = method.split('/').next().unwrap_or_default();
         let plain: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
         let (id, key) = (id.to_owned(), format!("{about}-{plain}"));
-        Self { id, key, method: method.to_owned(), params: params.to_owned(), answer: None }
+        Self { id, key, method: method.to_owned(), params: params.to_owned(), answer: None, held: None }
+    }
+
+    /// How long it is, bytes.
+    pub(super) fn length(&self) -> usize {
+        self.id.len() + self.key.len() + self.method.len() + self.params.len()
     }
 }
 

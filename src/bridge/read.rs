@@ -5,9 +5,12 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::BridgeError;
 use crate::config::{Config, Limits};
+use crate::limits::Refused;
+use crate::memory::Share;
 
 /// Refuses a `Host` that is not ours and an `Origin` that is not allowed, which is what DNS rebinding needs.
 /// Source: MCP 2025-11-25, basic/transports, "Security Warning".
@@ -33,9 +36,9 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     values.next().is_none().then_some(value)
 }
 
-/// The body of a POST.
-pub(super) async fn body(head: &Parts, body: Incoming, limits: &Limits) -> Result<Bytes, BridgeError> {
-    if is_json(&head.headers) { whole(body, limits).await } else { Err(BridgeError::MediaType) }
+/// The body of a POST, which is a part of `share` for as long as there is something of it.
+pub(super) async fn body(head: &Parts, body: Incoming, limits: &Limits, share: &Share) -> Result<Bytes, BridgeError> {
+    if is_json(&head.headers) { whole(body, limits, share).await } else { Err(BridgeError::MediaType) }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -53,25 +56,33 @@ pub(super) fn accepts_events(head: &Parts) -> bool {
     })
 }
 
-/// The whole body, if it fits and keeps coming.
-async fn whole(mut body: Incoming, limits: &Limits) -> Result<Bytes, BridgeError> {
-    if body.size_hint().lower() > limits.body as u64 {
+/// The whole body, if it fits and keeps coming. Memory for what is announced is taken at once, else for what comes.
+async fn whole(mut body: Incoming, limits: &Limits, share: &Share) -> Result<Bytes, BridgeError> {
+    let announced = body.size_hint().lower();
+    if announced > limits.body as u64 {
         return Err(BridgeError::TooLarge);
     }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let no_memory = |full| BridgeError::Limited(Refused::no_memory(full));
+    let mut held = share.take(usize::try_from(announced).unwrap_or(usize::MAX)).map_err(no_memory)?;
+    let until = Instant::now() + limits.body_timeout;
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
-        let frame = tokio::time::timeout(limits.body_idle, body.frame()).await.map_err(|_| BridgeError::BodyLost)?;
+        let patience = until.min(Instant::now() + limits.body_idle);
+        let frame = timeout_at(patience, body.frame()).await.map_err(|_| BridgeError::BodyLost)?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| BridgeError::BodyLost)?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limits.body {
+        let length = first.len() + rest.len() + data.len();
+        if length > limits.body {
             return Err(BridgeError::TooLarge);
         }
-        if first.is_empty() {
+        held.grow(length.saturating_sub(held.bytes())).map_err(no_memory)?;
+        if length == data.len() {
             first = data;
         } else {
+            rest.extend_from_slice(&std::mem::take(&mut first));
             rest.extend_from_slice(&data);
         }
     }
-    if rest.is_empty() { Ok(first) } else { Ok([first.as_ref(), rest.as_ref()].concat().into()) }
+    let whole = if rest.is_empty() { first } else { rest.freeze() };
+    Ok(held.keep(whole, ()))
 }

@@ -75,12 +75,14 @@ impl Bridge {
         match brought.next {
             NextStep::Again => fresh,
             NextStep::Replay(transcript) => Ok(ControlFlow::Continue(transcript.with(&answers))),
-            NextStep::Parked { at, round } => match self.resume(call, (&at, round), answers, connection).await? {
-                Some(response) => Ok(ControlFlow::Break(response)),
-                None => Err(BadState.into()),
-            },
+            NextStep::Parked { at, round } => {
+                match self.resume(asked, call, (&at, round, answers), connection).await? {
+                    Some(response) => Ok(ControlFlow::Break(response)),
+                    None => Err(BadState.into()),
+                }
+            }
             NextStep::Kept { at, round, state } => {
-                if let Some(response) = self.resume(call, (&at, round), answers, connection).await? {
+                if let Some(response) = self.resume(asked, call, (&at, round, answers), connection).await? {
                     return Ok(ControlFlow::Break(response));
                 }
                 call.bring(state.as_deref())?;
@@ -92,9 +94,9 @@ impl Bridge {
     /// Leads `call` to the server that waits at `address`; `None` if it is gone.
     async fn resume(
         self: &Arc<Self>,
+        asked: &Asked,
         call: &Call,
-        (address, round): (&str, u32),
-        answers: Vec<(String, String)>,
+        (address, round, answers): (&str, u32, Vec<(String, String)>),
         connection: &Connection,
     ) -> Result<Option<Response<Body>>, BridgeError> {
         let address: Address = address.parse().map_err(|_| BadState)?;
@@ -113,12 +115,12 @@ impl Bridge {
             Err(NotDelivered::Full | NotDelivered::Failed) => return Err(BridgeError::Relay),
         }
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, self.share(&asked.user, &asked.server));
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let way = Way { bridge: Arc::clone(self), address, mailbox, outbox, gone, id: call.id().to_owned() };
         self.lifecycle.spawn(way.lead_back());
-        Ok(Some(inbox.respond(self.form(call), guard).await))
+        Ok(Some(inbox.respond(self.form(call), guard.into()).await))
     }
 }
 

@@ -14,10 +14,12 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::resume::Reply;
+use crate::limits::Permit;
 use crate::mcp::headers::SESSION_ID;
+use crate::memory::{Held, Share};
 use crate::relay::{Address, NotDelivered, Relay};
 use crate::respond::{self, Body};
 
@@ -51,8 +53,8 @@ pub(super) struct Last {
 
 #[derive(Debug)]
 enum Item {
-    Event(Bytes, OwnedSemaphorePermit),
-    Last(Last),
+    Event(Bytes, Held, OwnedSemaphorePermit),
+    Last(Last, Held),
     /// There is nothing more to say.
     Quiet,
 }
@@ -71,6 +73,8 @@ pub(super) enum Outbox {
 pub(super) struct LocalOutbox {
     items: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
+    /// What waits is a part of it.
+    share: Share,
     stall: Duration,
 }
 
@@ -92,13 +96,35 @@ pub(super) struct Inbox {
     lost: Bytes,
 }
 
+/// What a client has of its exchange until it has been answered or has left.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// Dropped when it has been answered or has left.
+    _left: DropGuard,
+    /// The right to run, which goes with the last byte of the answer.
+    permit: Option<Arc<Permit>>,
+}
+
+impl Guard {
+    /// The guard of a client whose leaving cancels `left`, and who has a permit until the answer is delivered.
+    pub(super) fn new(left: &CancellationToken, permit: &Arc<Permit>) -> Self {
+        Self { _left: left.clone().drop_guard(), permit: Some(Arc::clone(permit)) }
+    }
+}
+
+impl From<DropGuard> for Guard {
+    fn from(left: DropGuard) -> Self {
+        Self { _left: left, permit: None }
+    }
+}
+
 /// A way back to one client; `stall` is how long it may take no event, `lost` is what it is told if the conversation
-/// ends without a final message.
+/// ends without a final message. What waits for the client is a part of `share`.
 #[must_use]
-pub(super) fn way_back(stall: Duration, lost: Bytes) -> (Outbox, Inbox) {
+pub(super) fn way_back(stall: Duration, lost: Bytes, share: Share) -> (Outbox, Inbox) {
     let (sender, items) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
-    (Outbox::Local(LocalOutbox { items: sender, room, stall }), Inbox { items, lost })
+    (Outbox::Local(LocalOutbox { items: sender, room, share, stall }), Inbox { items, lost })
 }
 
 impl Outbox {
@@ -122,7 +148,10 @@ impl Outbox {
     /// Sends the final message; to a client of this node that never waits.
     pub(super) async fn last(&self, last: Last) {
         match self {
-            Self::Local(local) => drop(local.items.send(Item::Last(last))),
+            Self::Local(local) => {
+                let held = local.share.count(last.text.len());
+                let _ = local.items.send(Item::Last(last, held));
+            }
             Self::Remote(remote) => remote.last(last).await,
         }
     }
@@ -142,7 +171,8 @@ impl LocalOutbox {
             Ok(room) => room,
             Err(_) => tokio::time::timeout(self.stall, self.wait_for(size)).await.map_err(|_| Stalled)?,
         };
-        let _ = self.items.send(Item::Event(text, room));
+        let held = self.share.count(text.len());
+        let _ = self.items.send(Item::Event(text, held, room));
         Ok(())
     }
 
@@ -179,9 +209,9 @@ pub(super) struct Form {
 }
 
 impl Inbox {
-    /// The response: the final message alone if it is all there is, else a stream. `guard` is dropped when the client
+    /// The response: the final message alone if it is all there is, else a stream. `guard` is let go when the client
     /// has been answered or has left.
-    pub(super) async fn respond(mut self, form: Form, guard: DropGuard) -> Response<Body> {
+    pub(super) async fn respond(mut self, form: Form, guard: Guard) -> Response<Body> {
         if !form.accepts_events {
             return self.document(guard).await;
         }
@@ -195,30 +225,34 @@ impl Inbox {
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
             Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
-            Some(Item::Last(last)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => whole(&last),
-            Some(Item::Last(last)) => {
-                let mut response = respond::sse(OneEvent(Some(event(&last.text))));
+            Some(Item::Last(last, held)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => {
+                whole(last, held, guard)
+            }
+            Some(Item::Last(last, held)) => {
+                let event = held.keep(event(&last.text), guard.permit);
+                let mut response = respond::sse(OneEvent(Some(event)));
                 add_headers(&mut response, &last);
                 response
             }
-            Some(Item::Event(text, _room)) => self.stream(pieces(&text), form, guard),
+            Some(Item::Event(text, held, _room)) => {
+                let first = pieces(&text, held, &guard);
+                self.stream(first, form, guard)
+            }
         }
     }
 
     /// A stream that begins at once, with this frame if there is one.
-    pub(super) fn stream_at_once(self, first: Option<Bytes>, keep_alive: Duration, guard: DropGuard) -> Response<Body> {
+    pub(super) fn stream_at_once(self, first: Option<Bytes>, keep_alive: Duration, guard: Guard) -> Response<Body> {
         let form = Form { accepts_events: true, commit_delay: None, keep_alive };
         self.stream(first.into_iter().collect(), form, guard)
     }
 
-    async fn document(mut self, guard: DropGuard) -> Response<Body> {
-        let response = match self.next_last().await {
-            Some(Item::Last(last)) => whole(&last),
+    async fn document(mut self, guard: Guard) -> Response<Body> {
+        match self.next_last().await {
+            Some(Item::Last(last, held)) => whole(last, held, guard),
             Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
             _ => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
-        };
-        drop(guard);
-        response
+        }
     }
 
     async fn next_last(&mut self) -> Option<Item> {
@@ -230,7 +264,7 @@ impl Inbox {
         }
     }
 
-    fn stream(self, pieces: VecDeque<Bytes>, form: Form, guard: DropGuard) -> Response<Body> {
+    fn stream(self, pieces: VecDeque<Bytes>, form: Form, guard: Guard) -> Response<Body> {
         respond::sse(Events {
             items: self.items,
             lost: Some(self.lost),
@@ -238,14 +272,15 @@ impl Inbox {
             flush: false,
             keep_alive: form.keep_alive,
             quiet: Box::pin(tokio::time::sleep(form.keep_alive)),
-            _guard: guard,
+            guard,
         })
     }
 }
 
-fn whole(last: &Last) -> Response<Body> {
-    let mut response = respond::json(last.status, last.text.clone());
-    add_headers(&mut response, last);
+fn whole(mut last: Last, held: Held, guard: Guard) -> Response<Body> {
+    let text = held.keep(std::mem::take(&mut last.text), guard.permit);
+    let mut response = respond::json(last.status, text);
+    add_headers(&mut response, &last);
     response
 }
 
@@ -278,12 +313,12 @@ fn one_line(text: &Bytes) -> Cow<'_, Bytes> {
     Cow::Owned(text.iter().map(spaced).collect())
 }
 
-/// One event in as many frames as it needs.
-fn pieces(text: &Bytes) -> VecDeque<Bytes> {
+/// One event in as many frames as it needs, `held` until the last of them is gone.
+fn pieces(text: &Bytes, held: Held, guard: &Guard) -> VecDeque<Bytes> {
     if text.len() <= PIECE {
-        return VecDeque::from([event(text)]);
+        return VecDeque::from([held.keep(event(text), guard.permit.clone())]);
     }
-    let text = one_line(text);
+    let text = held.keep(one_line(text).into_owned(), guard.permit.clone());
     let middle = (0..text.len()).step_by(PIECE).map(|at| text.slice(at..text.len().min(at + PIECE)));
     let mut all = VecDeque::with_capacity(text.len() / PIECE + 3);
     all.push_back(Bytes::from_static(b"data: "));
@@ -319,7 +354,7 @@ struct Events {
     flush: bool,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
-    _guard: DropGuard,
+    guard: Guard,
 }
 
 impl http_body::Body for Events {
@@ -344,10 +379,10 @@ impl http_body::Body for Events {
                 return Poll::Pending;
             }
             match this.items.poll_recv(cx) {
-                Poll::Ready(Some(Item::Event(text, _room))) => this.pieces = pieces(&text),
-                Poll::Ready(Some(Item::Last(last))) => {
+                Poll::Ready(Some(Item::Event(text, held, _room))) => this.pieces = pieces(&text, held, &this.guard),
+                Poll::Ready(Some(Item::Last(last, held))) => {
                     this.lost = None;
-                    this.pieces = pieces(&last.text);
+                    this.pieces = pieces(&last.text, held, &this.guard);
                 }
                 Poll::Ready(Some(Item::Quiet)) => this.lost = None,
                 Poll::Ready(None) => this.pieces.extend(this.lost.take().map(|lost| event(&lost))),

@@ -16,13 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use super::conversation::until_forced;
 use super::error::BridgeError;
 use super::questions::{Note, Owner};
-use super::sse::{Outbox, Stalled};
+use super::sse::{Guard, Outbox, Stalled};
 use super::talk::text;
 use super::{Bridge, Connection};
 use crate::config::Server;
@@ -146,7 +146,7 @@ struct Running {
     until: Instant,
     /// Cancelled when the client has left.
     gone: CancellationToken,
-    permit: Permit,
+    permit: Arc<Permit>,
 }
 
 impl Running {
@@ -217,9 +217,9 @@ impl Bridge {
     }
 
     /// Starts the task that owns a stream; it knows by the guard when the client has left.
-    fn run_stream(&self, work: Work, permit: Permit, lifetime: Duration, connection: &Connection) -> DropGuard {
-        let gone = connection.gone.child_token();
-        let guard = gone.clone().drop_guard();
+    fn run_stream(&self, work: Work, permit: Permit, lifetime: Duration, connection: &Connection) -> Guard {
+        let (gone, permit) = (connection.gone.child_token(), Arc::new(permit));
+        let guard = Guard::new(&gone, &permit);
         let stream = work.stream();
         let (request, user, server) = (RequestId::current().map(field::display), &stream.user, &stream.server.name);
         let span = tracing::info_span!(parent: None, "stream", request, %user, %server);

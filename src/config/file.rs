@@ -218,6 +218,10 @@ pub struct Limits {
     pub connection_idle: Option<Time>,
     /// The longest pause within a request body. Default: 30s.
     pub body_idle: Option<Time>,
+    /// The longest time that a request body may take in all. Default: 2m.
+    pub body_timeout: Option<Time>,
+    /// What requests may hold in the bridge's memory together. Default: a quarter of what there is, at most 1GiB.
+    pub memory: Option<Size>,
     /// How long the status line may wait for something to forward. Default: 1s.
     pub commit_delay: Option<Time>,
     /// The pause after which a stream gets a comment. Default: 15s.

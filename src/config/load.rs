@@ -203,6 +203,13 @@ impl Loader<'_> {
                 .map(|count| self.count(&at.key("connectionsPerAddress"), Some(count), count)),
             connection_idle: self.time(&at.key("connectionIdle"), file.connection_idle.as_ref(), secs(90), Refused),
             body_idle: self.time(&at.key("bodyIdle"), file.body_idle.as_ref(), secs(30), Refused),
+            body_timeout: self.time(
+                &at.key("bodyTimeout"),
+                file.body_timeout.as_ref(),
+                Duration::from_mins(2),
+                Refused,
+            ),
+            memory: file.memory.as_ref().map(|memory| self.size(&at.key("memory"), Some(memory), 1 << 30)),
             commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
             keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
             write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(30), Refused),

@@ -18,6 +18,8 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
         connections_per_address: None,
         connection_idle: second,
         body_idle: second,
+        body_timeout: second,
+        memory: None,
         commit_delay: second,
         keep_alive: second,
         write_stall: second,

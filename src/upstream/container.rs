@@ -27,6 +27,7 @@ use super::stdio::StdioServer;
 use super::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
 use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
 use crate::lifecycle::Lifecycle;
+use crate::memory::Share;
 use crate::secret::Secret;
 use client::Client;
 use yard::Yard;
@@ -72,7 +73,7 @@ impl Containers {
         Arc::new(Self { spawner, yards, word, started: AtomicU64::new(0) })
     }
 
-    /// Starts a container. `token` is what must not be seen in its log lines.
+    /// Starts a container. `token` is what must not be seen in its log lines; what is read and queued is a part of `share`.
     ///
     /// # Errors
     /// If the system does not start the engine's client. What the engine says comes later, as the end of the server.
@@ -81,13 +82,14 @@ impl Containers {
         launch: ContainerLaunch,
         limits: &ProcessLimits,
         token: Option<Arc<Secret>>,
+        share: &Share,
     ) -> Result<ContainerServer, UpstreamError> {
         let ContainerLaunch { engine, mut client, options_at } = launch;
         let request = format!("{}-{}", self.word, self.started.fetch_add(1, Relaxed));
         let files = self.spawner.token_files().write(&mut client, Reader::Container).map_err(SpawnError::from)?;
         client.args.splice(options_at..options_at, options(&request, &files));
         let mut name = Name::new(self.yard(&engine), &request);
-        let client = StdioServer::start(&self.spawner, client, limits, token).inspect_err(|_| name.forget())?;
+        let client = StdioServer::start(&self.spawner, client, limits, token, share).inspect_err(|_| name.forget())?;
         Ok(ContainerServer { client, name, files })
     }
 

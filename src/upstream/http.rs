@@ -13,12 +13,9 @@ mod reactions;
 mod servers;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::Client;
@@ -26,12 +23,13 @@ use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use url::Url;
 
-use self::exchange::{Ask, Expects, Heard, Hearing};
+use self::exchange::{Ask, Expects, Hearing};
 use self::outgoing::{About, Outgoing};
 use super::UpstreamError;
 use super::group::Graces;
 use super::junk::Junk;
 use crate::mcp::headers::{PROTOCOL_VERSION, SESSION_ID};
+use crate::memory::Share;
 
 pub use servers::HttpServers;
 use servers::SseMemory;
@@ -61,6 +59,7 @@ pub struct HttpServer {
     /// What is sent with modern requests besides: `Mcp-Param-…`.
     extra: Vec<(HeaderName, HeaderValue)>,
     limit: usize,
+    share: Share,
     transport: Transport,
     memory: SseMemory,
     /// The legacy session that is open.
@@ -136,6 +135,7 @@ impl HttpServer {
     pub fn send(&mut self, message: &str) {
         let mut message = Outgoing::new(message);
         message.mirrored.clone_from(&self.extra);
+        message.text = self.share.count(message.text.len()).keep(message.text, ());
         if message.opens_session() {
             self.begin_anew();
         }
@@ -215,8 +215,10 @@ impl HttpServer {
     async fn hear_early(&mut self) -> Result<(), UpstreamError> {
         self.begin_what_can_begin();
         let (at, heard) = self.next_heard().await;
-        let message = self.take_in(at, heard)?;
-        self.early.extend(message);
+        if let Some(message) = self.take_in(at, heard)? {
+            let held = self.share.take(message.len()).map_err(UpstreamError::NoRoom)?;
+            self.early.push_back(held.keep(message, ()));
+        }
         Ok(())
     }
 
@@ -265,22 +267,6 @@ impl HttpServer {
     fn is_answer_overtaking(&self, at: usize) -> bool {
         let overhears = |exchange: &Exchange| matches!(exchange.purpose, Purpose::Overhear { open: true });
         self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.exchanges.iter().any(overhears)
-    }
-
-    /// What any exchange hears next.
-    async fn next_heard(&mut self) -> (usize, Heard) {
-        let Self { exchanges, turn, .. } = self;
-        poll_fn(|context| {
-            let count = exchanges.len();
-            for at in (0..count).map(|n| (*turn + n) % count) {
-                if let Poll::Ready(heard) = exchanges[at].hearing.get_mut().poll_next_unpin(context) {
-                    *turn = at + 1;
-                    return Poll::Ready((at, heard.unwrap_or(Heard::End)));
-                }
-            }
-            Poll::Pending
-        })
-        .await
     }
 
     /// Begins to send what is queued, in order: what has no answer is accepted before the next is sent.
@@ -343,8 +329,8 @@ impl HttpServer {
         }
         let repeatable = message.is_none_or(Outgoing::only_reads);
         let body = message.map(|message| message.text.clone());
-        let (client, limit) = (self.client.clone(), self.limit);
-        Ask { client, method, url, headers, body, expects, repeatable, first_event_by: None, limit }
+        let (client, limit, share) = (self.client.clone(), self.limit, self.share.clone());
+        Ask { client, method, url, headers, body, expects, repeatable, first_event_by: None, limit, share }
     }
 
     /// Adds the headers that say which session this is, and in which version.

@@ -19,10 +19,17 @@ use super::stderr::ErrorLog;
 use super::token_files::{Reader, TokenFiles};
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
+use crate::memory::{Full, Share};
 use crate::secret::Secret;
 
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
 const DRAIN: Duration = Duration::from_millis(50);
+
+/// How long a child may wait for others to give back memory that it needs for what it says.
+const STARVED: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A child process in conversation.
 pub struct StdioServer {
@@ -32,6 +39,9 @@ pub struct StdioServer {
     stderr: Option<ChildStderr>,
     outgoing: VecDeque<Bytes>,
     lines: Lines,
+    share: Share,
+    /// Since when there has been no memory for what it says.
+    starved: Option<Instant>,
     line_limit: usize,
     errors: ErrorLog,
     junk: Junk,
@@ -44,6 +54,7 @@ pub struct StdioServer {
 }
 
 enum Event {
+    NoRoom(Full),
     Stdout(std::io::Result<usize>),
     Stderr(std::io::Result<usize>),
     Stdin(std::io::Result<usize>),
@@ -52,7 +63,7 @@ enum Event {
 }
 
 impl StdioServer {
-    /// Starts the program. `token` is what must not be seen in its log lines.
+    /// Starts the program. `token` is what must not be seen in its log lines; what is read and queued is a part of `share`.
     ///
     /// # Errors
     /// If the system does not start it.
@@ -61,6 +72,7 @@ impl StdioServer {
         mut launch: StdioLaunch,
         limits: &ProcessLimits,
         token: Option<Arc<Secret>>,
+        share: &Share,
     ) -> Result<Self, UpstreamError> {
         let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
         let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(&launch)?;
@@ -70,7 +82,9 @@ impl StdioServer {
             stdout,
             stderr: Some(stderr),
             outgoing: VecDeque::new(),
-            lines: Lines::new(limits.line),
+            lines: Lines::new(limits.line, share),
+            share: share.clone(),
+            starved: None,
             line_limit: limits.line,
             errors: ErrorLog::new(token),
             junk: Junk::default(),
@@ -82,7 +96,8 @@ impl StdioServer {
 
     /// Queues one message as a line.
     pub fn send(&mut self, message: &str) {
-        self.outgoing.push_back(message::line(message).into());
+        let line = message::line(message);
+        self.outgoing.push_back(self.share.count(line.len()).keep(line.into(), ()));
     }
 
     /// The next line of stdout. Cancel safe.
@@ -97,7 +112,7 @@ impl StdioServer {
                 Err(LineTooLong) => return Err(UpstreamError::LineTooLong(self.line_limit)),
             }
             match self.event().await {
-                Event::Stdout(Ok(n)) if n > 0 => self.spoke = true,
+                Event::Stdout(Ok(n)) if n > 0 => (self.spoke, self.starved) = (true, None),
                 Event::Stdout(_) | Event::Drained => {
                     if let Some(rest) = self.lines.rest() {
                         return Ok(rest);
@@ -110,6 +125,7 @@ impl StdioServer {
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
                 // The child no longer reads; what it has to say may still come.
                 Event::Stdin(_) => self.close_stdin(),
+                Event::NoRoom(full) => self.starve(full)?,
                 Event::Exited => self.drained = Some(Instant::now() + DRAIN),
             }
         }
@@ -137,11 +153,25 @@ impl StdioServer {
         overfilled.or_else(|| self.group.refusal().map(UpstreamError::Spawn)).unwrap_or(UpstreamError::Ended)
     }
 
+    /// There is no memory for what the child says. Others may give some back; the child itself cannot, if nothing of it
+    /// is waited for.
+    fn starve(&mut self, full: Full) -> Result<(), UpstreamError> {
+        let since = *self.starved.get_or_insert_with(Instant::now);
+        if full == Full::Exchange || since.elapsed() >= STARVED { Err(UpstreamError::NoRoom(full)) } else { Ok(()) }
+    }
+
     async fn event(&mut self) -> Event {
-        let Self { group, stdin, stdout, stderr, outgoing, lines, errors, drained, .. } = self;
+        let Self { group, stdin, stdout, stderr, outgoing, lines, share, starved, errors, drained, .. } = self;
         let (exited, drained) = (drained.is_some(), drained.unwrap_or_else(Instant::now));
+        // A child that does not take what it is owed is not listened to.
+        let owed = stdin.is_some() && !outgoing.is_empty();
+        let room = if owed && share.is_full() { Err(Full::Exchange) } else { lines.make_room() };
+        let (has_room, full) = (room.is_ok(), room.err().unwrap_or(Full::Exchange));
+        let look = if starved.is_some() { LOOK } else { Duration::ZERO };
+        let mut space = lines.space();
         tokio::select! {
-            n = stdout.read_buf(lines.space()) => Event::Stdout(n),
+            n = stdout.read_buf(&mut space), if has_room => Event::Stdout(n),
+            () = tokio::time::sleep(look), if !has_room && !owed => Event::NoRoom(full),
             n = write(stdin, outgoing), if stdin.is_some() && !outgoing.is_empty() => Event::Stdin(n),
             n = read(stderr, errors.space()), if stderr.is_some() => Event::Stderr(n),
             _ = group.exited(), if !exited => Event::Exited,

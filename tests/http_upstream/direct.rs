@@ -12,9 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tollbridge::config::{self, Launch, LoadOptions};
 use tollbridge::http_client;
+use tollbridge::memory::Memory;
+use tollbridge::metrics::Gauge;
 use tollbridge::upstream::UpstreamError;
 use tollbridge::upstream::group::Graces;
 use tollbridge::upstream::http::{HttpServer, HttpServers};
+use tollbridge::user::UserId;
 
 use super::fixture::{Act, Fixture, Request, answer, polite};
 use super::rmcp_server::RmcpServer;
@@ -39,7 +42,9 @@ fn open_with(elsewhere: &Value, extra: Vec<(HeaderName, HeaderValue)>) -> HttpSe
     let server = config.servers.values().next().unwrap();
     let Launch::Http(launch) = server.fill(None).unwrap() else { panic!("a server elsewhere") };
     let servers = HttpServers::new(http_client::build().unwrap());
-    let mut server = servers.open(&server.name, &launch, server.process.line).unwrap();
+    let memory = Memory::new(Some(1 << 30), 1 << 20, Gauge::default());
+    let share = memory.share(&UserId::local("alice").unwrap(), 64 << 20);
+    let mut server = servers.open(&server.name, &launch, server.process.line, &share).unwrap();
     server.mirror(extra);
     server
 }

@@ -5,12 +5,17 @@ use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::memory::Memory;
+use crate::metrics::Gauge;
+use crate::user::UserId;
 
 const FORM: Form =
     Form { accepts_events: true, commit_delay: Some(Duration::from_secs(1)), keep_alive: Duration::from_secs(15) };
 
 fn pair() -> (Outbox, Inbox) {
-    way_back(Duration::from_mins(1), Bytes::from_static(b"lost"))
+    let memory = Memory::new(Some(1 << 30), 1 << 20, Gauge::default());
+    let share = memory.share(&UserId::local("alice").unwrap(), 1 << 20);
+    way_back(Duration::from_mins(1), Bytes::from_static(b"lost"), share)
 }
 
 fn last(status: u16, text: impl Into<Bytes>) -> Last {
@@ -25,8 +30,8 @@ async fn read(response: Response<Body>) -> (u16, String, String) {
     (status, kind, String::from_utf8(body.to_vec()).unwrap())
 }
 
-fn guard() -> DropGuard {
-    CancellationToken::new().drop_guard()
+fn guard() -> Guard {
+    CancellationToken::new().drop_guard().into()
 }
 
 #[tokio::test]
@@ -125,11 +130,11 @@ async fn every_event_is_flushed_before_the_next() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_noticed_by_the_guard() {
+async fn a_client_that_leaves_is_noticed_by_the_hold() {
     let (outbox, inbox) = pair();
     let gone = CancellationToken::new();
     outbox.event(Bytes::from_static(b"1")).await.unwrap();
-    let response = inbox.respond(FORM, gone.clone().drop_guard()).await;
+    let response = inbox.respond(FORM, gone.clone().drop_guard().into()).await;
     assert!(!gone.is_cancelled());
     drop(response);
     assert!(gone.is_cancelled());

@@ -70,7 +70,7 @@ impl Bridge {
         let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
         let child = Child::staying(self, &user, &server, token)?;
         let lifetime = self.remaining(&session);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), child.share.clone());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
         let listener = Listener { stream, session, state, open: BTreeMap::new(), asked: 0 };
         let guard = self.run_stream(Work::Listener(listener), permit, lifetime, connection);

@@ -106,7 +106,7 @@ impl Bridge {
         let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });
         let prefix = self.config.public_url.path().trim_end_matches('/');
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new());
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), child.share.clone());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
         let pipe =
             Pipe { stream, asked: Asked::default(), notified: Instant::now(), translator: None, tools: Arc::default() };
@@ -129,7 +129,7 @@ impl Bridge {
         }
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
-        let body = read::body(&head, body, &self.config.limits).await?;
+        let body = read::body(&head, body, &self.config.limits, &self.memory.share(&user, usize::MAX)).await?;
         self.limits.pace(&user, body.len()).await?;
         let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);

@@ -141,7 +141,7 @@ impl Bridge {
         };
         let child = Child::staying(self, &user, &server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost);
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, child.share.clone());
         let form = self.form(&call);
         let mailbox = self.relay.open();
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };

@@ -50,6 +50,11 @@ impl Events {
         }
     }
 
+    /// How many bytes wait for the rest of their event.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len() + self.data.as_ref().map_or(0, Data::len)
+    }
+
     /// Takes more bytes of the stream.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::events::{Event, Events, TooLong};
 use crate::mcp::headers::SESSION_ID;
+use crate::memory::{Held, Share};
 use crate::upstream::lines::without_mark;
 use crate::upstream::{Unreachable, UpstreamError};
 
@@ -78,6 +79,8 @@ pub(super) struct Ask {
     pub(super) first_event_by: Option<Instant>,
     /// The longest message, in bytes.
     pub(super) limit: usize,
+    /// What is read is a part of it.
+    pub(super) share: Share,
 }
 
 /// What an answer should be.
@@ -93,7 +96,7 @@ pub(super) enum Expects {
 
 enum State {
     Asking(Box<Ask>),
-    Whole(Response, usize),
+    Whole(Response, usize, Share),
     Events(Box<Reading>),
     Ending,
     Over,
@@ -103,6 +106,8 @@ enum State {
 struct Reading {
     response: Response,
     events: Events,
+    /// What of it has been read.
+    held: Held,
     first_event_by: Option<Instant>,
     limit: usize,
 }
@@ -144,7 +149,7 @@ impl Ask {
     async fn answered(self: Box<Self>, response: Response, moved: Option<Url>) -> (Heard, State) {
         let status = response.status();
         if !status.is_success() {
-            return (Heard::Rejected(rejection(response, self.limit).await), State::Over);
+            return (Heard::Rejected(rejection(response, self.limit, &self.share).await), State::Over);
         }
         let session = response.headers().get(SESSION_ID).cloned();
         let accepted = Heard::Accepted { session, moved };
@@ -156,10 +161,11 @@ impl Ask {
             (Content::Events, _) => State::Events(Box::new(Reading {
                 response,
                 events: Events::new(self.limit),
+                held: self.share.empty(),
                 first_event_by: self.first_event_by,
                 limit: self.limit,
             })),
-            (Content::Json, Expects::Messages) => State::Whole(response, self.limit),
+            (Content::Json, Expects::Messages) => State::Whole(response, self.limit, self.share),
             // Accepted, and to be answered elsewhere.
             (Content::None, Expects::Messages) => State::Ending,
             (Content::Json | Content::None | Content::Other, _) => {
@@ -176,7 +182,7 @@ async fn step(state: State) -> Option<(Heard, State)> {
             Ok((response, moved)) => ask.answered(response, moved).await,
             Err(error) => (Heard::Failed(error), State::Over),
         },
-        State::Whole(response, limit) => match whole(response, limit).await {
+        State::Whole(response, limit, share) => match whole(response, limit, &share).await {
             Ok(body) => (Heard::Message(one_line(body)), State::Ending),
             Err(error) => (Heard::Failed(error), State::Over),
         },
@@ -211,7 +217,12 @@ impl Reading {
                     Some(_) => {}
                 },
                 None => match self.response.chunk().await {
-                    Ok(Some(chunk)) => self.events.push(&chunk),
+                    Ok(Some(chunk)) => {
+                        // The event that was handed on last counts until now.
+                        self.held.shrink_to(self.events.pending());
+                        self.held.grow(chunk.len()).map_err(UpstreamError::NoRoom)?;
+                        self.events.push(&chunk);
+                    }
                     Ok(None) => return Ok(None),
                     Err(_) => return Err(UpstreamError::Ended),
                 },
@@ -221,19 +232,20 @@ impl Reading {
 }
 
 /// A whole body of at most `limit` bytes.
-async fn whole(mut response: Response, limit: usize) -> Result<Bytes, UpstreamError> {
+async fn whole(mut response: Response, limit: usize, share: &Share) -> Result<Bytes, UpstreamError> {
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
         return Err(UpstreamError::LineTooLong(limit));
     }
-    let mut body = BytesMut::new();
+    let (mut body, mut held) = (BytesMut::new(), share.empty());
     while let Some(chunk) = response.chunk().await.map_err(|_| UpstreamError::Ended)? {
         if body.len() + chunk.len() > limit {
             return Err(UpstreamError::LineTooLong(limit));
         }
+        held.grow(chunk.len()).map_err(UpstreamError::NoRoom)?;
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(held.keep(body.freeze(), ()))
 }
 
 /// Reads what nobody needs, if that is little: the connection can then be used again.
@@ -274,12 +286,12 @@ fn kind(headers: &HeaderMap) -> Content {
     }
 }
 
-async fn rejection(response: Response, limit: usize) -> Rejection {
+async fn rejection(response: Response, limit: usize, share: &Share) -> Rejection {
     let status = response.status();
     let retry_after = retry_after(response.headers());
     let says_all = [401, 403, 429, 503].contains(&status.as_u16());
     let body = match kind(response.headers()) {
-        Content::Json if !says_all => whole(response, limit).await.ok().map(one_line),
+        Content::Json if !says_all => whole(response, limit, share).await.ok().map(one_line),
         Content::Json | Content::Events | Content::None | Content::Other => {
             discard(response).await;
             None

@@ -1,6 +1,10 @@
 //! What follows from what is heard of an exchange.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use bytes::Bytes;
+use futures_util::stream::StreamExt as _;
 use http::{HeaderValue, StatusCode};
 use url::Url;
 
@@ -10,6 +14,24 @@ use super::{Exchange, HttpServer, Otherwise, Purpose, Transport};
 use crate::upstream::UpstreamError;
 
 impl HttpServer {
+    /// What any exchange hears next. A server that does not take what it is owed is not listened to meanwhile.
+    pub(super) async fn next_heard(&mut self) -> (usize, Heard) {
+        let Self { exchanges, turn, share, .. } = self;
+        let only_delivers = share.is_full() && exchanges.iter().any(Exchange::delivers);
+        poll_fn(|context| {
+            let count = exchanges.len();
+            let heard = (0..count).map(|n| (*turn + n) % count);
+            for at in heard.filter(|at| !only_delivers || exchanges[*at].delivers()).collect::<Vec<_>>() {
+                if let Poll::Ready(heard) = exchanges[at].hearing.get_mut().poll_next_unpin(context) {
+                    *turn = at + 1;
+                    return Poll::Ready((at, heard.unwrap_or(Heard::End)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Takes note of what was heard; the answer is what there is to pass on.
     pub(super) fn take_in(&mut self, at: usize, heard: Heard) -> Result<Option<Bytes>, UpstreamError> {
         match heard {
@@ -189,6 +211,11 @@ impl Exchange {
     /// Whether it is the delivery of a notification over Streamable HTTP.
     pub(super) fn notifies(&self) -> bool {
         matches!(&self.purpose, Purpose::Post(message) if message.id().is_none())
+    }
+
+    /// Whether it only takes something to the server, and brings nothing.
+    pub(super) fn delivers(&self) -> bool {
+        self.notifies() || matches!(self.purpose, Purpose::PostToEndpoint(_))
     }
 
     /// Whether it is the delivery of a cancellation.

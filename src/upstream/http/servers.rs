@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{HttpServer, Otherwise, Transport};
 use crate::config::{self, HttpLaunch, ServerName};
+use crate::memory::Share;
 use crate::upstream::UpstreamError;
 use crate::upstream::junk::Junk;
 
@@ -33,11 +34,18 @@ impl HttpServers {
         Self { client, speak_sse: Arc::default() }
     }
 
-    /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes.
+    /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes; what is read and
+    /// queued is a part of `share`.
     ///
     /// # Errors
     /// If the filled URL is none.
-    pub fn open(&self, name: &ServerName, launch: &HttpLaunch, limit: usize) -> Result<HttpServer, UpstreamError> {
+    pub fn open(
+        &self,
+        name: &ServerName,
+        launch: &HttpLaunch,
+        limit: usize,
+        share: &Share,
+    ) -> Result<HttpServer, UpstreamError> {
         let transport = launch.transport;
         // Nothing of the URL may be said, not even why it is none.
         let url = Url::parse(launch.url.expose()).map_err(|_| UpstreamError::NotMcp)?;
@@ -59,6 +67,7 @@ impl HttpServers {
             headers: launch.headers.iter().cloned().collect::<HeaderMap>(),
             extra: Vec::new(),
             limit,
+            share: share.clone(),
             transport,
             memory,
             session: None,

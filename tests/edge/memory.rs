@@ -1,0 +1,206 @@
+//! Memory that clients and servers make the bridge hold: a part for each user, whatever they do, and given back.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support;
+use support::http::Connection;
+use support::mcp::LEGACY;
+use support::{Bridge, Client, Home, bearer_identity, procs, server};
+
+const ALICE: &str = "a-bearer-token-of-alice-that-is-long-enough";
+const BOB: &str = "a-bearer-token-of-bob-that-is-long-enough-too";
+/// How soon something must be so.
+const SOON: Duration = Duration::from_secs(30);
+/// What one user may make the bridge hold here, with what it needs to handle that, KiB.
+const BOUND: u64 = 128 << 10;
+
+/// A bridge in front of `greedy`, in each of its behaviours.
+struct Greedy {
+    bridge: Bridge,
+    admin: SocketAddr,
+    /// KiB that were resident before.
+    before: u64,
+    _home: Home,
+}
+
+impl Greedy {
+    fn start(limits: &Value, kib: usize, fields: &Value) -> Self {
+        let (home, admin) = (Home::new(), support::free_address());
+        let entry = |behaviour: &str| {
+            let arguments = [behaviour.to_owned(), format!("kib={kib}"), format!("marker={}", home.marker())];
+            let mut entry =
+                json!({ "command": server("greedy"), "args": arguments, "eofGrace": "50ms", "termGrace": "50ms" });
+            for (name, value) in fields.as_object().expect("fields") {
+                entry[name] = value.clone();
+            }
+            entry
+        };
+        let servers: serde_json::Map<_, _> =
+            ["large", "asks", "pings", "announces"].map(|name| (name.to_owned(), entry(name))).into_iter().collect();
+        let bridge = home.serve(json!({
+            "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
+            "admin": { "listen": admin.to_string() },
+            "limits": limits,
+            "mcpServers": servers,
+        }));
+        procs::reset_peak(bridge.worker());
+        let before = procs::resident(bridge.worker());
+        Self { bridge, admin, before, _home: home }
+    }
+
+    fn client(&self, server: &str, bearer: &str) -> Client {
+        Client::modern(&self.bridge, server, Some(bearer))
+    }
+
+    async fn metric(&self, name: &str) -> usize {
+        let value = support::metric(self.admin, name).await.expect("the admin listener tells");
+        format!("{value:.0}").parse().expect("a whole number")
+    }
+
+    async fn held(&self) -> usize {
+        self.metric("tollbridge_memory_held_bytes").await
+    }
+
+    async fn permits(&self) -> usize {
+        self.metric("tollbridge_permits").await
+    }
+
+    /// Whether it is so soon.
+    async fn soon(&self, is_so: impl AsyncFn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + SOON;
+        while !is_so(self).await {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
+    }
+
+    /// Waits until nothing is held, and looks how much was.
+    async fn nothing_is_held_and_little_was(&self) {
+        let given_back = self.soon(async |greedy| greedy.held().await == 0 && greedy.permits().await == 0);
+        assert!(given_back.await, "{} bytes, {} permits", self.held().await, self.permits().await);
+        let peak = procs::peak_resident(self.bridge.worker());
+        assert!(peak <= self.before + BOUND, "{peak} KiB, {} before", self.before);
+    }
+}
+
+/// Bob, who does nothing of all this, is served meanwhile.
+async fn bob_is_served(greedy: &Greedy) {
+    let answer = greedy.client("large", BOB).call("x", json!({ "kib": 1 })).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.response());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_do_not_end_are_held_up_to_their_users_part_and_the_next_is_refused() {
+    // A part of 8 MiB, which is an exchange's worth.
+    let greedy = Greedy::start(&json!({ "memory": "64MiB" }), 1, &json!({ "line": "256KiB" }));
+    let client = greedy.client("large", ALICE);
+    let fields: Vec<String> =
+        client.headers(b"{}").iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = |length: &str| {
+        let (path, host, fields) = (client.path(), client.address(), fields.concat());
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{length}\r\n{fields}\r\n")
+    };
+    let mut unfinished = Vec::new();
+    for _ in 0..2 {
+        let mut connection = Connection::open(greedy.bridge.address()).await.unwrap();
+        connection.write(head("Content-Length: 4194304").as_bytes()).await.unwrap();
+        connection.write(&vec![b' '; (4 << 20) - 1]).await.unwrap();
+        unfinished.push(connection);
+    }
+    assert!(greedy.soon(async |greedy| greedy.held().await == 8 << 20).await, "{}", greedy.held().await);
+    let announced = head("Content-Length: 4194304");
+    let chunked = format!("{}30000\r\n{}\r\n", head("Transfer-Encoding: chunked"), " ".repeat(0x30000));
+    for next in [announced, chunked] {
+        for _ in 0..20 {
+            let mut connection = Connection::open(greedy.bridge.address()).await.unwrap();
+            connection.write(next.as_bytes()).await.unwrap();
+            let reply = connection.reply().await.unwrap();
+            assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+        }
+    }
+    bob_is_served(&greedy).await;
+    drop(unfinished);
+    greedy.nothing_is_held_and_little_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_read_keeps_its_permit_and_its_memory_until_it_is_cut() {
+    let limits = json!({ "memory": "256MiB", "perUser": 2, "queue": "100ms", "writeStall": "10s" });
+    let greedy = Greedy::start(&limits, 12 << 10, &json!({}));
+    let mut client = greedy.client("large", ALICE);
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        unread.push(client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap());
+    }
+    let ended = greedy.soon(async |greedy| {
+        greedy.bridge.children().is_empty() && greedy.held().await > 1 << 20 && greedy.permits().await == 2
+    });
+    assert!(ended.await, "servers have ended, and their answers are held by their permits");
+    let next = client.call("x", json!({})).await.unwrap();
+    assert_eq!(next.status, 429, "{}", next.response());
+    bob_is_served(&greedy).await;
+    greedy.nothing_is_held_and_little_was().await;
+    drop(unread);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client that misbehaves is built by itself")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http2_stream_whose_client_closes_its_window_is_reset_after_the_stall_and_others_go_on() {
+    let greedy = Greedy::start(&json!({ "perUser": 4, "writeStall": "2s" }), 4 << 10, &json!({}));
+    let mut client = greedy.client("large", ALICE);
+    let http2 = |window: u32| {
+        let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(window);
+        client.http2_keep_alive_interval(Duration::from_millis(500)).build().unwrap()
+    };
+    let (closed, open) = (http2(0), http2(1 << 20));
+    let mut post = |http: &reqwest::Client| {
+        let message = client.message("tools/call", json!({ "name": "x", "arguments": {} }));
+        let mut request = http.post(greedy.bridge.url("large"));
+        for (name, value) in client.headers(message.as_bytes()) {
+            request = request.header(name, value);
+        }
+        request.body(message).send()
+    };
+    let unread = tokio::time::timeout(SOON, post(&closed)).await.unwrap().unwrap();
+    assert_eq!(unread.status(), 200);
+    assert!(greedy.permits().await >= 1 && greedy.held().await >= 4 << 20);
+    let whole = post(&open).await.unwrap().bytes().await.unwrap();
+    assert!(whole.len() > 4 << 20, "who reads gets all of it");
+    greedy.nothing_is_held_and_little_was().await;
+    let cut = tokio::time::timeout(SOON, unread.bytes()).await.unwrap();
+    assert!(cut.is_err(), "the stream was reset");
+}
+
+/// The sentence that the call of a server that floods the bridge is answered with. Its client can be asked meanwhile.
+async fn flooded(greedy: &Greedy, server: &str) -> String {
+    let mut client = Client::without_session(&greedy.bridge, server, Some(ALICE));
+    let begun = client.initialize(LEGACY, json!({ "elicitation": {} })).await.unwrap();
+    let answer = if begun.status == 200 { client.call("x", json!({})).await.unwrap() } else { begun };
+    greedy.nothing_is_held_and_little_was().await;
+    answer.response()["error"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_floods_the_bridge_ends_its_own_call_and_nothing_is_left_of_it() {
+    let limits = json!({ "requestTimeout": "5s", "startTimeout": "5s" });
+    let greedy = Greedy::start(&limits, 1 << 10, &json!({ "line": "2MiB", "protocol": "legacy" }));
+    for server in ["asks", "announces"] {
+        let sentence = flooded(&greedy, server).await;
+        assert!(sentence.contains("more at once than the bridge holds"), "{server}: {sentence}");
+    }
+    let sentence = flooded(&greedy, "pings").await;
+    assert!(sentence.contains("within its time"), "it is not listened to: {sentence}");
+}
+
+#[tokio::test]
+async fn a_call_has_at_most_so_many_open_questions_however_short_they_are() {
+    let greedy = Greedy::start(&json!({}), 0, &json!({ "protocol": "legacy" }));
+    let sentence = flooded(&greedy, "asks").await;
+    assert!(sentence.contains("too many questions"), "{sentence}");
+}
