@@ -36,33 +36,31 @@ async fn a_quiet_stream_is_kept_alive_past_the_request_timeout_and_ends_with_its
 }
 
 #[tokio::test]
-async fn a_stream_holds_its_permit_until_nothing_of_it_is_left() {
+async fn a_stream_holds_its_permit_until_nothing_of_it_is_left_and_none_of_a_call() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let limits = json!({ "perServer": 1, "queue": "0s" });
+    let limits = json!({ "perServer": 1, "total": 1, "streamsTotal": 1, "queue": "0s" });
     let bridge = home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &limits));
     let mut client = Client::legacy(&bridge, "one", None).await;
     for path in ["/one/sse", "/one/mcp"] {
-        let call = async |client: &mut Client| client.call("act", json!({})).await.expect("an answer").status;
-        let free = async |client: &mut Client| {
-            let deadline = std::time::Instant::now() + SOON;
-            while call(client).await != 200 {
-                assert!(std::time::Instant::now() < deadline, "the permit is not given back");
+        let headers = client.headers(b"{}");
+        let deadline = std::time::Instant::now() + SOON;
+        let stream = loop {
+            let mut connection = connect(&bridge).await;
+            let status = connection.send("GET", path, &headers, b"").await.expect("it answers").status;
+            if status == 200 {
+                break connection;
             }
+            // The stream before has ended, and its server is still ending.
+            assert!(status == 503 && std::time::Instant::now() < deadline, "{path}: {status}");
         };
-        free(&mut client).await;
-        let mut connection = connect(&bridge).await;
-        loop {
-            let reply = connection.send("GET", path, &client.headers(b"{}"), b"").await.expect("it answers");
-            if reply.status == 200 {
-                break;
-            }
+        let mut second = connect(&bridge).await;
+        let refused = second.send("GET", path, &headers, b"").await.expect("it answers").status;
+        assert_eq!(refused, 503, "{path}");
+        while client.call("act", json!({})).await.expect("an answer").status != 200 {
             // The call before has been answered, and its server is still ending.
-            assert_eq!(reply.status, 503);
-            connection = connect(&bridge).await;
+            assert!(std::time::Instant::now() < deadline, "{path}: a stream holds the permit of a call");
         }
-        assert_eq!(call(&mut client).await, 503, "{path}");
-        drop(connection);
-        free(&mut client).await;
+        drop(stream);
     }
 }
 
