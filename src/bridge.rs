@@ -24,6 +24,7 @@ mod setup;
 mod sse;
 mod stream;
 mod talk;
+mod tools;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ use crate::upstream::group::{Graces, Spawner};
 use crate::upstream::http::HttpServers;
 use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
-use crate::user::UserId;
+use crate::user::{Caller, UserId};
 
 use call::Call;
 use child::Child;
@@ -121,7 +122,7 @@ pub struct Connection {
 
 /// Who is asking what of which server.
 struct Asked {
-    user: UserId,
+    caller: Caller,
     server: Arc<Server>,
     head: Parts,
     /// The legacy session that the request names.
@@ -175,25 +176,25 @@ impl Bridge {
         id: &mut Option<String>,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
-        let (user, server) = self.identify(&head, server, connection)?;
+        let (caller, server) = self.identify(&head, server, connection)?;
         match head.method {
             Method::POST => {}
-            Method::DELETE => return self.end_session(&head, &user, &server).await,
-            Method::GET => return self.listen(&head, user, server, connection).await,
+            Method::DELETE => return self.end_session(&head, &caller.user, &server).await,
+            Method::GET => return self.listen(&head, caller.user, server, connection).await,
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
-        let body = read::body(&head, body, &self.config.limits, &self.memory.share(&user, usize::MAX)).await?;
+        let body = read::body(&head, body, &self.config.limits, &self.memory.share(&caller.user, usize::MAX)).await?;
         let message = match Message::parse(body.clone()) {
             Ok(message) => message,
             Err(Malformed { fault: Fault::Batch, .. }) => {
-                return self.batch(head, (user, server), &body, connection).await;
+                return self.batch(head, (caller, server), &body, connection).await;
             }
             Err(malformed) => return Err(BridgeError::Malformed(malformed)),
         };
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
-        let session = if has_session { self.session(&head, &user, &server)? } else { None };
-        self.serve(Asked { user, server, head, session, message }, connection).await
+        let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
+        self.serve(Asked { caller, server, head, session, message }, connection).await
     }
 
     /// What one message asks, with which token, of which fresh server.
@@ -203,6 +204,7 @@ impl Bridge {
             Next::Answered(response) => return Ok(response),
             Next::Call(call) => *call,
         };
+        tools::check(&asked.server, &asked.caller, &call.message)?;
         if call.is_modern() && call.message.method() == LISTEN {
             return self.subscribe(asked, call, connection).await;
         }
@@ -212,18 +214,18 @@ impl Bridge {
         };
 
         let may_park = call.may_park(asked.server.questions);
-        let permit = self.limits.admit(&asked.user, &asked.server.name, may_park).await?;
-        let (token, standing) = self.look_up(&asked.user, &asked.server, asked.session.as_ref()).await?;
+        let permit = self.limits.admit(&asked.caller.user, &asked.server.name, may_park).await?;
+        let (token, standing) = self.look_up(&asked.caller.user, &asked.server, asked.session.as_ref()).await?;
         call.level = call.level.or_else(|| standing.level.as_deref().and_then(Level::parse));
         let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => {
-                tracing::info!(user = %asked.user, server = %asked.server.name, "no token: told how to get one");
+                tracing::info!(user = %asked.caller.user, server = %asked.server.name, "no token: told how to get one");
                 return Ok(self.without_token(&asked, &call));
             }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
-        let child = Child::open(self, &asked.user, &asked.server, token)?;
+        let child = Child::open(self, &asked.caller.user, &asked.server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, child.share.clone());
         let form = self.form(&call);
@@ -242,13 +244,14 @@ impl Bridge {
         head: &Parts,
         server: &str,
         connection: &Connection,
-    ) -> Result<(UserId, Arc<Server>), BridgeError> {
+    ) -> Result<(Caller, Arc<Server>), BridgeError> {
         read::check_origin(head, &self.config)?;
         let caller = self.authenticator.authenticate(&connection.peer, &head.headers)?;
         Span::current().record("user", field::display(&caller.user));
         // What one may not use does not exist.
         let server = self.config.servers.get(server).filter(|server| server.allows(&caller));
-        Ok((caller.user, Arc::clone(server.ok_or(BridgeError::NotFound)?)))
+        let server = Arc::clone(server.ok_or(BridgeError::NotFound)?);
+        Ok((caller, server))
     }
 
     /// A fresh server, filled with the user's token, owned, killed if dropped.
@@ -333,7 +336,7 @@ impl Bridge {
             parent: None,
             "call",
             request = RequestId::current().map(field::display),
-            user = %talk.user,
+            user = %talk.caller.user,
             server = %talk.server.name,
             method = %encode_for_log(talk.call.message.method()),
         );
@@ -355,6 +358,6 @@ impl Bridge {
 fn reason(error: &BridgeError) -> String {
     match error {
         BridgeError::Auth(why) => why.to_string(),
-        other => other.to_string(),
+        other => encode_for_log(&other.to_string()).into_owned(),
     }
 }

@@ -14,7 +14,7 @@ mod read;
 mod units;
 
 // what is meant
-mod allow;
+mod access;
 mod hosts;
 mod identity;
 mod load;
@@ -52,7 +52,7 @@ use url::Url;
 use crate::secret::Secret;
 use crate::user::Caller;
 
-pub use allow::Allow;
+pub use access::{Access, Allow, Tools};
 pub use confinement::{Confinement, RunAs};
 pub use container::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
 pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
@@ -332,8 +332,8 @@ pub struct Server {
     pub protocol: Protocol,
     /// What becomes of its questions to clients that cannot be asked in the middle of a call.
     pub questions: Questions,
-    /// Who may use it, if not everybody.
-    pub allow: Option<Allow>,
+    /// Who may use it, and which of its tools.
+    pub access: Access,
 }
 
 /// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the

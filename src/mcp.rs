@@ -9,4 +9,5 @@ pub mod mirror;
 pub mod modern;
 pub mod mrtr;
 pub mod session;
+pub mod tools;
 pub mod translate;

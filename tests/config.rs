@@ -239,3 +239,16 @@ fn the_schema_accepts_the_example_and_refuses_mistakes() {
         assert!(!validator.is_valid(&file), "{place}");
     }
 }
+
+#[test]
+fn which_tools_may_be_used_is_told() {
+    let text = r#"{ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": { "s": { "command": "sh",
+        "tools": { "allow": ["search_*", "read"], "deny": ["*_all"],
+            "groups": { "staff": { "deny": ["drop"] }, "guests": { "allow": [] } } } }, "t": { "command": "sh" } } }"#;
+    let (summary, _, code) = Place::new(text).check(&[], &[]);
+    assert_eq!(code, Some(0));
+    let told: Vec<_> = summary.lines().filter(|line| line.contains("tools  ")).map(str::trim).collect();
+    let everybody = "tools      search_*, read except *_all";
+    let groups = ["tools      none, for group:guests", "tools      all except drop, for group:staff"];
+    assert_eq!(told, [everybody, groups[0], groups[1]]);
+}

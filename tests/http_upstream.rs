@@ -21,6 +21,7 @@ mod tls;
 mod transports;
 
 use everything::Everything;
+use rmcp_server::RmcpServer;
 use serde_json::{Value, json};
 use support::mcp::Answer;
 use support::{Bridge, Client};
@@ -61,6 +62,27 @@ async fn visit(bridge: &Bridge) {
     assert!(answer.text().contains('5'), "{answer:?}");
     let unknown = client.call("no-such-tool", json!({})).await.expect("an answer");
     assert_eq!(unknown.status, 200, "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_server_elsewhere_has_only_the_tools_that_its_caller_may_use() {
+    let real = RmcpServer::start(true).await;
+    for protocol in ["legacy", "modern"] {
+        let rules = json!({ "allow": ["echo", "st*"] });
+        let bridge = bridge(json!({ "url": real.url(), "protocol": protocol, "tools": rules }));
+        let (modern, legacy) =
+            (Client::modern(&bridge, "elsewhere", None), Client::legacy(&bridge, "elsewhere", None).await);
+        for mut client in [modern, legacy] {
+            let list = client.request("tools/list", json!({})).await.unwrap().response();
+            let mut names: Vec<_> =
+                list["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["echo", "steps"], "{list}");
+            assert_eq!(client.call("echo", json!({ "text": "here" })).await.unwrap().text(), "here");
+            let unknown = client.call("change", json!({})).await.unwrap();
+            assert_eq!((unknown.status, unknown.error_code()), (200, Some(-32602)));
+        }
+    }
 }
 
 /// Waits until the server has said of both visits that their conversations began, and of each that it ended.

@@ -19,6 +19,7 @@ use tollbridge::limits::{Lack, Refused, Short};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
+use tollbridge::mcp::tools::Unreadable;
 use tollbridge::memory::Full;
 use tollbridge::upstream::group::SpawnError;
 use tollbridge::upstream::{Unreachable, UpstreamError};
@@ -63,7 +64,14 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
         ("### `tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
         ("### `limits`", vec![("", definition("limits"))]),
         ("### `admin`", vec![("", definition("admin"))]),
-        ("### `mcpServers`", vec![("", definition("server")), ("tokenSetup.", definition("tokenSetup"))]),
+        (
+            "### `mcpServers`",
+            vec![
+                ("", definition("server")),
+                ("tokenSetup.", definition("tokenSetup")),
+                ("tools.", definition("tools")),
+            ],
+        ),
     ];
     let default = regex::Regex::new("Default(?: of every server's `[a-zA-Z]+`)?: `?([^ `]+?)`?\\.$").unwrap();
     for (heading, objects) in tables {
@@ -84,8 +92,9 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
             assert!(known.contains(row[0]), "{heading} has a row for {}, which is no field", row[0]);
         }
     }
-    let objects = ["admin", "bearerToken", "identity", "limits", "sealingKey", "server", "tokenSetup", "tokenStore"];
-    let others = ["engine", "protocol", "questions", "serverType", "size", "time", "transport", "value"];
+    let objects =
+        ["admin", "bearerToken", "identity", "limits", "sealingKey", "server", "tokenSetup", "tokenStore", "tools"];
+    let others = ["engine", "protocol", "questions", "serverType", "size", "time", "toolRule", "transport", "value"];
     for name in schema["$defs"].as_object().unwrap().keys().map(String::as_str) {
         assert!(objects.contains(&name) || others.contains(&name), "{name} is new: which table is it in?");
     }
@@ -208,6 +217,8 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Version,
         E::Session,
         E::NoSession,
+        E::UnknownTool("NAME".to_owned()),
+        E::Tools(Unreadable),
         E::Level,
         E::Filter,
         E::NotAcceptable,
@@ -301,6 +312,8 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::Version
         | E::Session
         | E::NoSession
+        | E::UnknownTool(_)
+        | E::Tools(_)
         | E::Level
         | E::Filter
         | E::NotAcceptable

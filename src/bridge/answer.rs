@@ -64,7 +64,7 @@ impl Answered {
             nonce: session::fresh_nonce(),
             expires: UnixTime(bridge.clock.now().0 + lifetime),
         };
-        let owner = Owner { user: &talk.user, server: &talk.server.name };
+        let owner = Owner { user: &talk.caller.user, server: &talk.server.name };
         let id = session.seal(&bridge.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
         Ok(Self {
             status: StatusCode::OK,

@@ -22,7 +22,7 @@ use crate::mcp::modern;
 use crate::mcp::session::Session;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
-use crate::user::UserId;
+use crate::user::Caller;
 
 /// The most messages of one batch: each may need a process.
 const MAX_MESSAGES: usize = 100;
@@ -32,17 +32,18 @@ impl Bridge {
     pub(super) async fn batch(
         self: &Arc<Self>,
         head: Parts,
-        (user, server): (UserId, Arc<Server>),
+        (caller, server): (Caller, Arc<Server>),
         body: &Bytes,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
         let refused = || BridgeError::Malformed(Malformed { id: None, fault: Fault::Batch });
-        let session = if modern::is_modern(&head.headers, None) { None } else { self.session(&head, &user, &server)? };
+        let session =
+            if modern::is_modern(&head.headers, None) { None } else { self.session(&head, &caller.user, &server)? };
         let session = session.filter(|session| session.version == Version::V2025_03_26).ok_or_else(refused)?;
         let messages = messages(body)?;
         if !messages.iter().any(|message| message.kind() == Kind::Request) {
             for message in messages {
-                let asked = one_of(&head, &user, &server, &session, message);
+                let asked = one_of(&head, &caller, &server, &session, message);
                 self.document(asked, connection).await;
             }
             return Ok(respond::empty(StatusCode::ACCEPTED));
@@ -54,11 +55,14 @@ impl Bridge {
         };
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
-        let (outbox, inbox) =
-            way_back(self.config.limits.write_stall, BridgeError::Lost.document(None), self.share(&user, &server));
+        let (outbox, inbox) = way_back(
+            self.config.limits.write_stall,
+            BridgeError::Lost.document(None),
+            self.share(&caller.user, &server),
+        );
         let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
         let answered = async move {
-            let one = |message| bridge.document(one_of(&head, &user, &server, &session, message), &connection);
+            let one = |message| bridge.document(one_of(&head, &caller, &server, &session, message), &connection);
             let answers: FuturesUnordered<_> = messages.into_iter().map(one).collect();
             tokio::select! {
                 () = send(answers, &outbox, form.accepts_events) => {}
@@ -84,10 +88,10 @@ impl Bridge {
 
 /// One message of a batch, asked for by itself. Its answer is a document; how the answers go out together is for the
 /// batch to say.
-fn one_of(head: &Parts, user: &UserId, server: &Arc<Server>, session: &Session, message: Message) -> Asked {
+fn one_of(head: &Parts, caller: &Caller, server: &Arc<Server>, session: &Session, message: Message) -> Asked {
     let mut head = head.clone();
     head.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    Asked { user: user.clone(), server: Arc::clone(server), head, session: Some(session.clone()), message }
+    Asked { caller: caller.clone(), server: Arc::clone(server), head, session: Some(session.clone()), message }
 }
 
 /// The messages of a batch.

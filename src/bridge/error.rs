@@ -12,6 +12,7 @@ use crate::limits::Refused;
 use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
+use crate::mcp::tools::Unreadable;
 use crate::mcp::translate;
 use crate::memory::Full;
 use crate::request_id::RequestId;
@@ -71,6 +72,12 @@ pub enum BridgeError {
     /// The request needs a session and names none.
     #[error("the Mcp-Session-Id header is required")]
     NoSession,
+    /// The tool is not there, or not for this caller. As servers say it: 2025-11-25, server/tools, "Error Handling".
+    #[error("Unknown tool: {0}")]
+    UnknownTool(String),
+    /// The list of tools cannot be read, and this caller may not use all of them.
+    #[error("the server's list of tools cannot be read")]
+    Tools(#[from] Unreadable),
     /// The log level is none.
     #[error("`params.level` must be a log level of RFC 5424, such as \"info\"")]
     Level,
@@ -175,7 +182,9 @@ impl BridgeError {
             Self::Modern(fault) => modern_verdict(fault),
             Self::Version | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
             // Answers to a request that was understood: legacy clients read the body of no other status.
-            Self::Level | Self::Subscriptions | Self::State(BadState) => (StatusCode::OK, INVALID_PARAMS),
+            Self::Level | Self::Subscriptions | Self::State(BadState) | Self::UnknownTool(_) => {
+                (StatusCode::OK, INVALID_PARAMS)
+            }
             Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {
                 (StatusCode::BAD_REQUEST, INVALID_PARAMS)
             }
@@ -198,7 +207,7 @@ impl BridgeError {
             Self::Upstream(UpstreamError::StartTimeout) | Self::Deadline => {
                 (StatusCode::GATEWAY_TIMEOUT, INTERNAL_ERROR)
             }
-            Self::Upstream(_) | Self::Fill(_) => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
+            Self::Upstream(_) | Self::Fill(_) | Self::Tools(_) => (StatusCode::BAD_GATEWAY, INTERNAL_ERROR),
             Self::Stalled | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR),
         }
     }

@@ -37,7 +37,7 @@ impl Bridge {
         let session = asked.session.clone();
         // What becomes a call is let in as one.
         if is_local(message, session.is_some()) {
-            self.limits.pace(&asked.user, message.text().len()).await?;
+            self.limits.pace(&asked.caller.user, message.text().len()).await?;
         }
         if is_modern {
             return modern_next(asked);
@@ -73,7 +73,7 @@ impl Bridge {
     /// A session that was ended is ended for what needs no process, too.
     async fn standing(&self, asked: &Asked, session: Option<&Session>) -> Result<Standing, BridgeError> {
         match session {
-            Some(session) => self.alive(self.store.standing(&key(&asked.user, session)).await),
+            Some(session) => self.alive(self.store.standing(&key(&asked.caller.user, session)).await),
             None => Ok(Standing::default()),
         }
     }
@@ -202,7 +202,7 @@ fn cancellation(message: &Message, id: &str) -> String {
 }
 
 fn asker(asked: &Asked) -> Asker<'_> {
-    Asker { user: &asked.user, server: &asked.server.name }
+    Asker { user: &asked.caller.user, server: &asked.server.name }
 }
 
 fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {

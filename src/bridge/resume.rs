@@ -67,7 +67,7 @@ impl Bridge {
         if !matches!(call.purpose, Purpose::Modern(_)) {
             return fresh;
         }
-        let owner = Owner { user: &asked.user, server: &asked.server.name };
+        let owner = Owner { user: &asked.caller.user, server: &asked.server.name };
         let Some(brought) = RequestState::of(&asked.message, &self.keyring, owner, self.clock.now())? else {
             return fresh;
         };
@@ -115,7 +115,8 @@ impl Bridge {
             Err(NotDelivered::Full | NotDelivered::Failed) => return Err(BridgeError::Relay),
         }
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, self.share(&asked.user, &asked.server));
+        let (outbox, inbox) =
+            way_back(self.config.limits.write_stall, lost, self.share(&asked.caller.user, &asked.server));
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let way = Way { bridge: Arc::clone(self), address, mailbox, outbox, gone, id: call.id().to_owned() };

@@ -114,7 +114,7 @@ impl Bridge {
     pub(super) async fn set_level(&self, asked: &Asked, session: &Session) -> Result<Response<Body>, BridgeError> {
         let level = asked.message.param_string("level").and_then(|name| Level::parse(&name));
         let level = level.ok_or(BridgeError::Level)?;
-        let noted = self.store.set_level(&key(&asked.user, session), level.as_str()).await;
+        let noted = self.store.set_level(&key(&asked.caller.user, session), level.as_str()).await;
         self.noted(noted, legacy::set_level(level)).await?;
         Ok(agreed(&asked.message))
     }
@@ -136,7 +136,7 @@ impl Bridge {
     pub(super) async fn change_locally(&self, asked: &Asked) -> Result<Option<Response<Body>>, BridgeError> {
         let change = asked.subscription()?.filter(|change| change.session.era == Era::Modern);
         let Some(change) = change else { return Ok(None) };
-        self.limits.pace(&asked.user, change.message.text().len()).await?;
+        self.limits.pace(&asked.caller.user, change.message.text().len()).await?;
         self.change(&change).await?;
         Ok(Some(agreed(&change.message)))
     }
@@ -186,7 +186,7 @@ impl Asked {
         if uri.len() > MAX_URI {
             return Err(BridgeError::Subscriptions);
         }
-        let (user, session, message) = (self.user.clone(), session.clone(), self.message.clone());
+        let (user, session, message) = (self.caller.user.clone(), session.clone(), self.message.clone());
         Ok(Some(Subscription { user, session, message, uri: uri.into_owned(), adds }))
     }
 }

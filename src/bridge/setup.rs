@@ -21,8 +21,8 @@ impl Bridge {
     /// Answers `GET /{server}/connect`.
     pub fn setup_page(&self, server: &str, head: &Parts, connection: &Connection) -> Response<Body> {
         let page = || -> Result<String, BridgeError> {
-            let (user, server) = self.identify(head, server, connection)?;
-            if head.method == Method::GET { Ok(page(&user, &server)) } else { Err(BridgeError::Method("GET")) }
+            let (caller, server) = self.identify(head, server, connection)?;
+            if head.method == Method::GET { Ok(page(&caller.user, &server)) } else { Err(BridgeError::Method("GET")) }
         };
         match page() {
             Ok(page) => {

@@ -26,7 +26,7 @@ use crate::mcp::mrtr;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
 use crate::upstream::UpstreamError;
-use crate::user::UserId;
+use crate::user::Caller;
 
 /// How long a server must be silent before its questions are put to a client that answers by calling again: those that
 /// it asks at once come in one burst.
@@ -35,7 +35,7 @@ const SILENCE: Duration = Duration::from_millis(20);
 /// A call in the making: what is asked, of which server, for whom.
 pub(super) struct Talk {
     pub(super) bridge: Arc<Bridge>,
-    pub(super) user: UserId,
+    pub(super) caller: Caller,
     pub(super) server: Arc<Server>,
     pub(super) call: Call,
     pub(super) child: Child,
@@ -93,7 +93,7 @@ impl Talk {
         let (reply_id, reply_progress) = (call.id().to_owned(), call.progress.clone());
         Self {
             bridge: Arc::clone(bridge),
-            user: asked.user,
+            caller: asked.caller,
             server: asked.server,
             call,
             child,
@@ -130,7 +130,7 @@ impl Talk {
     }
 
     pub(super) fn owner(&self) -> Owner<'_> {
-        Owner { user: &self.user, server: &self.server.name }
+        Owner { user: &self.caller.user, server: &self.server.name }
     }
 
     pub(super) fn met(&self) -> &Met {
@@ -254,6 +254,7 @@ impl Talk {
     }
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
+        let line = self.shown(line)?;
         match FromServer::parse(text(&line)) {
             // It has asked, and knows no questions of its own.
             Some(FromServer::Response { .. } | FromServer::Request { .. }) if self.required.is_some() => Ok(None),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::EXIT_USAGE;
 use crate::config::{
     self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template,
-    TokenStoreConfig, TokenStoreKind,
+    TokenStoreConfig, TokenStoreKind, Tools,
 };
 
 /// Arguments of `check`.
@@ -108,12 +108,15 @@ fn token_store(store: &TokenStoreConfig) -> String {
 fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
     let token = if server.requires_user_token { " (needs the user's token)" } else { "" };
     writeln!(out, "\nserver {}{token}", server.name)?;
-    match &server.allow {
+    match &server.access.allow {
         Some(allow) => writeln!(out, "  allowed    {allow}")?,
         None if holds_credential(&server.plan) => {
             writeln!(out, "  allowed    everybody, with the operator's own credential: `allow` names who may use it")?;
         }
         None => {}
+    }
+    for line in server.access.tools.iter().flat_map(Tools::lines) {
+        writeln!(out, "  tools      {line}")?;
     }
     match &server.plan {
         Plan::Stdio(plan) => {

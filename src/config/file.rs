@@ -2,17 +2,17 @@
 //! the others (`read`); null itself is refused. What must be there and what goes together is checked when the file is
 //! made into a [`super::Config`].
 
+mod schema;
 mod text;
 
 use std::collections::BTreeMap;
 
-use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub use super::{EngineKind, Protocol, Questions, Transport};
+pub use schema::schema;
 pub use text::{Object, PrivateDirectory, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
@@ -312,6 +312,8 @@ pub struct Server {
     pub park_lease: Option<Time>,
     /// The users and groups (`group:NAME`) who may use it; for others it does not exist. Without it everybody may.
     pub allow: Option<Vec<Option<String>>>,
+    /// Which of its tools they may use; the others are neither listed nor called. Without it all.
+    pub tools: Option<Object<Tools>>,
     /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
     pub requires_user_token: Option<bool>,
     /// How a person gets a token.
@@ -347,6 +349,28 @@ pub struct Server {
     pub disabled: Option<bool>,
 }
 
+/// Which tools of a server may be used.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "tools")]
+pub struct Tools {
+    /// Names of tools, in which `*` stands for any characters. Without it all.
+    pub allow: Option<Vec<Option<String>>>,
+    /// The same of tools that may not be used, also where `allow` names them.
+    pub deny: Option<Vec<Option<String>>>,
+    /// By the name of a group: what its members may use instead.
+    pub groups: Option<BTreeMap<String, Option<Object<ToolRule>>>>,
+}
+
+/// Which tools of a server the members of a group may use.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "toolRule")]
+pub struct ToolRule {
+    /// Names of tools, in which `*` stands for any characters. Without it all.
+    pub allow: Option<Vec<Option<String>>>,
+    /// The same of tools that may not be used, also where `allow` names them.
+    pub deny: Option<Vec<Option<String>>>,
+}
+
 /// How a person gets a token for a server.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "tokenSetup")]
@@ -373,37 +397,4 @@ pub enum ServerKind {
     StreamableHttp,
     /// One that speaks the HTTP+SSE transport of 2024-11-05.
     Sse,
-}
-
-/// The JSON Schema of the file.
-#[must_use]
-pub fn schema() -> Schema {
-    let refine = RecursiveTransform(|schema: &mut Schema| refine(schema));
-    SchemaSettings::draft2020_12().with_transform(refine).into_generator().into_root_schema_for::<File>()
-}
-
-/// Fields are optional here only to be read one by one: null is refused, and so it is in the schema.
-fn refine(schema: &mut Schema) {
-    let Some(object) = schema.as_object_mut() else { return };
-    let is_null = |schema: &Json| schema.get("type").is_some_and(|kind| kind == "null");
-    if let Some(Json::Array(kinds)) = object.get_mut("type") {
-        kinds.retain(|kind| kind != "null");
-        if let [kind] = kinds.as_slice() {
-            let kind = kind.clone();
-            object.insert("type".into(), kind);
-        }
-    }
-    if let Some(Json::Array(choices)) = object.get_mut("anyOf") {
-        choices.retain(|choice| !is_null(choice));
-        if let [Json::Object(only)] = choices.as_slice() {
-            let only = only.clone();
-            object.remove("anyOf");
-            for (key, value) in only {
-                object.entry(key).or_insert(value);
-            }
-        }
-    }
-    if let Some(Json::String(text)) = object.get_mut("description") {
-        *text = text.replace('\n', " ");
-    }
 }

@@ -27,7 +27,6 @@ const OF_CLIENTS: &[&str] = &[
     "name",
     "oauth",
     "timeout",
-    "tools",
     "trust",
     "version",
 ];

@@ -236,3 +236,22 @@ fn who_may_use_a_server() {
         "users of several issuers may call, and a name alone does not say which of them is meant",
     );
 }
+
+#[test]
+fn which_tools_may_be_used() {
+    let tools = |tools: &str| format!(r#"{{ "command": "sh", "tools": {tools} }}"#);
+    let silent = "this does not say which tools may be used";
+    server_refused(&tools("{}"), "tools", silent);
+    server_refused(&tools(r#"{ "deny": [] }"#), "tools", silent);
+    server_refused(&tools(r#"{ "groups": { "staff": { "allow": ["*"] } } }"#), "tools", silent);
+    server_refused(&tools(r#"{ "allow": [], "groups": { "staff": {} } }"#), "tools.groups.staff", silent);
+    server_refused(&tools("null"), "tools", "null is no value here");
+    server_refused(&tools(r#"["*"]"#), "tools", "expected an object, found a list");
+    server_refused(&tools(r#"{ "allow": "*" }"#), "tools.allow", "expected a list");
+    server_refused(&tools(r#"{ "deny": [1] }"#), "tools.deny[0]", "expected text");
+    server_refused(&tools(r#"{ "deny": ["a", ""] }"#), "tools.deny[1]", "this cannot be the name of a tool");
+    server_refused(&tools(r#"{ "deny": ["a "] }"#), "tools.deny[0]", "this cannot be the name of a tool");
+    server_refused(&tools(r#"{ "alow": ["a"], "deny": ["b"] }"#), "tools.alow", "unknown field `alow`");
+    let group = |name: &str| tools(&format!(r#"{{ "allow": [], "groups": {{ "{name}": {{ "allow": ["*"] }} }} }}"#));
+    server_refused(&group("a,b"), r#"tools.groups."a,b""#, "this cannot be the name of a group");
+}

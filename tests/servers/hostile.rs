@@ -23,6 +23,7 @@
 //! | `fills` | on a call, writes `mib=N` (300) to a file in `TMPDIR`, or as much as fits; with `then=wait` it answers nothing then |
 //! | `eager` | `tools/list_changed` before the answer to `initialize` and before each other answer |
 //! | `exact` | a call answers the line `line=RAW`, or that of the file `line=@PATH`, or that of the variable `HOSTILE_LINE`; `@id@` becomes the id |
+//! | `lists` | `tools/list` answers the line in the variable `HOSTILE_LINE`, or, asked with a cursor, in the variable of that name |
 //! | `mirror` | a call answers with the request line as text, as it was read |
 //! | `tells` | a call answers with the variable `HOSTILE_TOKEN` and what is in the file that `HOSTILE_TOKEN_FILE` names |
 //! | `describe` | a call answers with its environment's names, descriptors, signals, group, directory, user, capabilities, and which of the files `open=PATH,PATH…` it can read and of the directories `list=PATH,PATH…` it can list; it leaves a file in `TMPDIR` |
@@ -173,6 +174,11 @@ fn converse(settings: &Settings, lines: &Receiver<Vec<u8>>) {
                 );
                 settings.perhaps_exit("initialized");
             }
+            "tools/list" if settings.is("lists") => {
+                let cursor = path(&line, &["params", "cursor"]).map(String::from_utf8_lossy);
+                let name = cursor.as_deref().map_or("HOSTILE_LINE", |cursor| cursor.trim_matches('"'));
+                say(&variable(name).unwrap_or_default().replace("@id@", &id));
+            }
             "tools/list" => result(&id, r#"{"tools":[{"name":"act","inputSchema":{"type":"object"}}]}"#),
             "tools/call" => call(settings, &id, &line, lines),
             "ping" | "logging/setLevel" => result(&id, "{}"),
@@ -264,10 +270,7 @@ fn fill(mib: u64) -> std::io::Result<u64> {
 
 /// What this process was given for its user: by a variable, and by a file.
 fn told() -> String {
-    let given = |name: &str| {
-        let named = std::env::vars_os().find(|(other, _)| other == name);
-        named.and_then(|(_, value)| value.into_string().ok()).unwrap_or_default()
-    };
+    let given = |name| variable(name).unwrap_or_default();
     let file = given("HOSTILE_TOKEN_FILE");
     let mode = std::fs::metadata(&file).map_or(0, |file| std::os::unix::fs::MetadataExt::mode(&file) & 0o777);
     let content = std::fs::read_to_string(&file).unwrap_or_default();
@@ -308,15 +311,17 @@ fn until_cancelled(settings: &Settings, token: Option<&str>, lines: &Receiver<Ve
     }
 }
 
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    let named = std::env::vars_os().find(|(other, _)| other == name);
+    named.and_then(|(_, value)| value.into_string().ok())
+}
+
 fn exact_line(settings: &Settings) -> String {
     let from_file = |path| std::fs::read_to_string(path).unwrap_or_default();
     let from_argument =
         settings.values.get("line").map(|line| line.strip_prefix('@').map_or_else(|| line.clone(), from_file));
-    let from_environment = || {
-        let named = std::env::vars_os().find(|(name, _)| name == "HOSTILE_LINE");
-        named.and_then(|(_, line)| line.into_string().ok())
-    };
-    from_argument.or_else(from_environment).unwrap_or_else(|| EXACT.to_owned())
+    from_argument.or_else(|| variable("HOSTILE_LINE")).unwrap_or_else(|| EXACT.to_owned())
 }
 
 fn garbage(count: u64, wanted: bool) {

@@ -166,6 +166,36 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
 }
 
 #[tokio::test]
+async fn a_stream_has_only_the_tools_that_its_user_may_use() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let mut modern = watched.server(&home, "modern");
+    modern["tools"] = json!({ "allow": ["other"] });
+    let tiny = json!({ "command": support::server("tiny"), "tools": { "deny": ["p*", "big"] } });
+    let line = r#"{"jsonrpc":"2.0","id":@id@,"result":{"tools":"act"}}"#;
+    let mut odd = hostile(&home, &["lists"]);
+    (odd["env"], odd["tools"]) = (json!({ "HOSTILE_LINE": line }), json!({ "allow": ["*"], "deny": ["act"] }));
+    let bridge = home.serve(config(&json!({ "modern": modern, "legacy": tiny, "odd": odd })));
+    for (server, hidden, shown) in
+        [("modern", "act", json!([])), ("legacy", "big", json!(["echo"])), ("odd", "act", Value::Null)]
+    {
+        let mut connection = connect(&bridge).await;
+        let (mut stream, endpoint) = open(&mut connection, server, None).await;
+        assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+        assert_eq!(next(&mut stream).await["id"], json!(0));
+        assert_eq!(post(&bridge, &endpoint, None, &request(1, "tools/list", &json!({}))).await, 202);
+        let list = next(&mut stream).await;
+        assert_eq!(list["id"], json!(1));
+        let names = list.pointer("/result/tools").and_then(Value::as_array);
+        let names = names.map(|tools| tools.iter().map(|tool| tool["name"].clone()).collect::<Value>());
+        assert_eq!(names.unwrap_or_default(), shown, "{list}");
+        assert_eq!(post(&bridge, &endpoint, None, &request(2, "tools/call", &json!({ "name": hidden }))).await, 202);
+        let refused = next(&mut stream).await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(2), &json!(-32602)), "{refused}");
+        assert_eq!(refused["error"]["message"], json!(format!("Unknown tool: {hidden}")));
+    }
+}
+
+#[tokio::test]
 async fn an_id_that_a_server_cannot_represent_comes_back_as_it_was_written() {
     let bridge = Bridge::start(config(&json!({ "everything": everything() })));
     let mut connection = connect(&bridge).await;

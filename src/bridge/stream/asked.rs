@@ -22,6 +22,7 @@ pub(super) struct Asked {
 
 /// What a client calls a request.
 struct Named {
+    method: String,
     id: String,
     progress: Option<String>,
 }
@@ -33,8 +34,8 @@ impl Asked {
             return None;
         }
         self.last += 1;
-        let id = request.id().unwrap_or("null").to_owned();
-        self.open.insert(self.last, Named { id, progress: request.progress_token().map(str::to_owned) });
+        let (method, id) = (request.method().to_owned(), request.id().unwrap_or("null").to_owned());
+        self.open.insert(self.last, Named { method, id, progress: request.progress_token().map(str::to_owned) });
         Some(request.under(&self.last.to_string()))
     }
 
@@ -45,6 +46,12 @@ impl Asked {
         let at = *self.open.iter().find(|(_, named)| json::same_scalar(&named.id, wanted))?.0;
         self.open.remove(&at);
         Some(notification.with_param("requestId", &at.to_string()))
+    }
+
+    /// Of what request a message of the server is the answer: its id at the server as written there, and its method.
+    pub(super) fn answered_by<'a>(&'a self, line: &'a Bytes) -> Option<(&'a str, &'a str)> {
+        let Some(FromServer::Response { id: Some(id), .. }) = FromServer::parse(text(line)) else { return None };
+        Some((id, &self.open.get(&self.at(id)?)?.method))
     }
 
     /// A message of the server as its client knows it, and what it is; `None` if it is of nothing that waits.

@@ -18,16 +18,18 @@ use crate::bridge::error::BridgeError;
 use crate::bridge::questions::{Note, Owner};
 use crate::bridge::sse::way_back;
 use crate::bridge::talk::text;
-use crate::bridge::{Bridge, Connection, read};
+use crate::bridge::{Bridge, Connection, read, tools};
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::era::Version;
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::message::{FromServer, Kind, Message};
 use crate::mcp::mirror::Tools;
 use crate::mcp::session;
+use crate::mcp::tools::LIST;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
 use crate::upstream::Upstream;
+use crate::user::Caller;
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +46,8 @@ const SESSION: &str = "sessionId";
 /// A client's stream.
 pub(super) struct Pipe {
     pub(super) stream: Stream,
+    /// Who opened it, and so may use what is permitted to them.
+    caller: Caller,
     asked: Asked,
     /// When the last notification went out.
     notified: Instant,
@@ -91,7 +95,8 @@ impl Bridge {
         head: &Parts,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
-        let (user, server) = self.identify(head, server, connection)?;
+        let (caller, server) = self.identify(head, server, connection)?;
+        let user = caller.user.clone();
         if head.method != Method::GET {
             return Err(BridgeError::Method("GET"));
         }
@@ -108,8 +113,8 @@ impl Bridge {
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), child.share.clone());
         let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let pipe =
-            Pipe { stream, asked: Asked::default(), notified: Instant::now(), translator: None, tools: Arc::default() };
+        let (asked, tools) = (Asked::default(), Arc::default());
+        let pipe = Pipe { stream, caller, asked, notified: Instant::now(), translator: None, tools };
         let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
         Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
     }
@@ -123,7 +128,7 @@ impl Bridge {
         id: &mut Option<String>,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
-        let (user, server) = self.identify(&head, server, connection)?;
+        let (Caller { user, .. }, server) = self.identify(&head, server, connection)?;
         if head.method != Method::POST {
             return Err(BridgeError::Method("POST"));
         }
@@ -208,6 +213,10 @@ impl Pipe {
     /// What the client says goes in as it came, but for the ids of its requests.
     async fn tell(&mut self, text: String) -> Result<(), BridgeError> {
         let Ok(message) = Message::parse(text.into()) else { return Ok(()) };
+        if let Err(unknown) = tools::check(&self.stream.server, &self.caller, &message) {
+            let Some(id) = message.id() else { return Ok(()) };
+            return self.stream.event(unknown.document(Some(id))).await;
+        }
         let message = match (message.kind(), message.method()) {
             (Kind::Request, _) => {
                 let Some(ours) = self.asked.ask(&message) else {
@@ -250,7 +259,7 @@ impl Pipe {
     }
 
     async fn event(&mut self, said: Bytes) -> Result<(), BridgeError> {
-        let Some((kind, event)) = self.asked.for_client(&said) else { return Ok(()) };
+        let Some((kind, event)) = self.asked.for_client(&self.shown(said)) else { return Ok(()) };
         if kind == Kind::Response {
             tokio::time::sleep_until(self.notified + APART).await;
         }
@@ -259,6 +268,20 @@ impl Pipe {
             self.notified = Instant::now();
         }
         Ok(())
+    }
+
+    /// What the server says, as the caller may see it.
+    fn shown(&self, said: Bytes) -> Bytes {
+        let server = &self.stream.server;
+        if server.access.tools.is_none() {
+            return said;
+        }
+        match self.asked.answered_by(&said) {
+            Some((id, LIST)) => {
+                tools::shown(server, &self.caller, &said).unwrap_or_else(|error| error.document(Some(id)))
+            }
+            _ => said,
+        }
     }
 
     /// Every request that has no answer gets an error, then the stream ends.

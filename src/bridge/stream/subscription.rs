@@ -134,7 +134,8 @@ impl Bridge {
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
-        let Asked { user, server, .. } = asked;
+        let Asked { caller, server, .. } = asked;
+        let user = caller.user;
         let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(refusal),

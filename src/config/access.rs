@@ -1,16 +1,30 @@
-//! Who may use a server. For anybody else it does not exist.
+//! Who may use a server, and which of its tools. For anybody else it does not exist, nor do they.
+
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::file::{self, Object};
 use super::load::Loader;
 use super::path::Path;
 use super::{IdentityMethod, Server, ServerName};
 use crate::user::{Caller, UserId};
 
+pub use tools::Tools;
+
 /// How an entry begins that means a group.
 const GROUP: &str = "group:";
+
+/// Who may use a server, and what of it.
+#[derive(Debug)]
+pub struct Access {
+    /// Who may use it, if not everybody.
+    pub allow: Option<Allow>,
+    /// Which of its tools they may use, if not all.
+    pub tools: Option<Tools>,
+}
 
 /// The users and groups who may use a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +45,7 @@ impl Server {
     /// Whether `caller` may use it.
     #[must_use]
     pub fn allows(&self, caller: &Caller) -> bool {
-        self.allow.as_ref().is_none_or(|allow| allow.admits(caller))
+        self.access.allow.as_ref().is_none_or(|allow| allow.admits(caller))
     }
 }
 
@@ -45,8 +59,19 @@ impl fmt::Display for Allow {
 }
 
 impl Loader<'_> {
+    /// Who may use the server at `at`, and what of it.
+    pub(super) fn access(
+        &mut self,
+        at: &Path,
+        allow: Option<Vec<Option<String>>>,
+        tools: Option<Object<file::Tools>>,
+    ) -> Access {
+        let allow = self.allow(&at.key("allow"), allow);
+        Access { allow, tools: tools.map(|Object(tools)| self.tools(&at.key("tools"), tools)) }
+    }
+
     /// Who may use the server whose `allow` stands at `at`: everybody if there is none.
-    pub(super) fn allow(&mut self, at: &Path, written: Option<Vec<Option<String>>>) -> Option<Allow> {
+    fn allow(&mut self, at: &Path, written: Option<Vec<Option<String>>>) -> Option<Allow> {
         if self.document.kind(at) == "nothing" {
             return None;
         }
@@ -102,7 +127,7 @@ impl Loader<'_> {
             return;
         }
         for (name, server) in servers {
-            if server.allow.as_ref().is_some_and(|allow| !allow.users.is_empty()) {
+            if server.access.allow.as_ref().is_some_and(|allow| !allow.users.is_empty()) {
                 let at = Path::root().key("mcpServers").key(name.as_str()).key("allow");
                 let message = "users of several issuers may call, and a name alone does not say which of them is meant";
                 self.report(&at, message, "put the user into a group, and allow \"group:NAME\"");

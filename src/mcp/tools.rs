@@ -1,0 +1,113 @@
+//! The list of tools that a server tells, with some left out: whole elements go from the bytes that came, each with its
+//! comma, and everything else stays as it was written.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::json::{self, Object};
+
+/// The method that asks for the list.
+pub const LIST: &str = "tools/list";
+/// The method that calls a tool.
+pub const CALL: &str = "tools/call";
+
+/// A list that cannot be read, and so cannot be shown in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the list of tools cannot be read")]
+pub struct Unreadable;
+
+/// `line`, the answer to a `tools/list`, with those tools alone whose names are wanted; as it came if that is all of
+/// them, or if it is an error. A tool without a name that can be read is not wanted.
+///
+/// # Errors
+/// The result holds no list of tools.
+pub fn only(line: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<Bytes, Unreadable> {
+    let whole = std::str::from_utf8(line).map_err(|_| Unreadable)?;
+    let message = Object::parse(whole).map_err(|_| Unreadable)?;
+    let Some(result) = message.get("result") else { return Ok(line.clone()) };
+    let written = Object::parse(result).ok().and_then(|result| result.get("tools")).ok_or(Unreadable)?;
+    let tools: Vec<&RawValue> = serde_json::from_str(written).map_err(|_| Unreadable)?;
+    let is_kept = |tool: &RawValue| {
+        let name = Object::parse(tool.get()).ok().and_then(|tool| tool.get_string("name"));
+        name.is_some_and(|name| is_wanted(&name))
+    };
+    let places: Vec<_> = tools.iter().map(|tool| (json::range_in(whole, tool.get()), is_kept(tool))).collect();
+    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else { return Ok(line.clone()) };
+    if places.iter().all(|(_, kept)| *kept) {
+        return Ok(line.clone());
+    }
+    let mut said = Vec::with_capacity(line.len());
+    said.extend_from_slice(&line[..first.start]);
+    let mut is_first = true;
+    for (index, (place, _)) in places.iter().enumerate().filter(|(_, (_, kept))| *kept) {
+        if !is_first {
+            // The comma before it, with the white space around.
+            said.extend_from_slice(&line[places[index - 1].0.end..place.start]);
+        }
+        said.extend_from_slice(&line[place.clone()]);
+        is_first = false;
+    }
+    said.extend_from_slice(&line[last.end..]);
+    Ok(said.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(line: &str) -> Result<String, Unreadable> {
+        let said = only(&Bytes::from(line.to_owned()), |name| name.starts_with("show"))?;
+        Ok(String::from_utf8(said.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_tool_goes_with_its_comma_and_everything_else_stays_as_it_came() {
+        let line = |tools: &str| {
+            format!(
+                "{{\"x\" : 1e400,\"result\":{{\"b\":[{{\"name\":\"hide\"}}], \"tools\" :{tools},\"nextCursor\":\"\\u0041\" }} , \"id\":1,\"jsonrpc\":\"2.0\"}} "
+            )
+        };
+        let (a, b) =
+            (r#"{ "z":1.0,"name" : "\u0073how_a","inputSchema":{"name":"hide"} }"#, r#"{"name":"show","name2":-0}"#);
+        let (h, odd) = (r#"{"name":"hide","d":"]},{"}"#, r#"{"name":["show"]}"#);
+        for (tools, expected) in [
+            (format!("[ {a} , {b}\t]"), format!("[ {a} , {b}\t]")),
+            (format!("[ {h} , {a}\t,{b}]"), format!("[ {a}\t,{b}]")),
+            (format!("[{a} , {h},\t{b} ]"), format!("[{a},\t{b} ]")),
+            (format!("[{a} ,{h} , {h}  ]"), format!("[{a}  ]")),
+            (format!("[ {h} ]"), "[  ]".to_owned()),
+            ("[ ]".to_owned(), "[ ]".to_owned()),
+            (format!("[{odd},7,null,{{}},{b},{{\"name\":\"show\",\"name\":\"hide\"}}]"), format!("[{b}]")),
+        ] {
+            assert_eq!(shown(&line(&tools)).unwrap(), line(&expected));
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_no_list_of_tools_is_not_shown_and_an_error_is() {
+        for result in
+            ["null", "7", "{}", r#"{"tools":null}"#, r#"{"tools":{}}"#, r#"{"tools":[],"tools":[{"name":"hide"}]}"#]
+        {
+            let line = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+            assert_eq!(shown(&line), Err(Unreadable), "{line}");
+        }
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"tools"}}"#;
+        assert_eq!(shown(error).unwrap(), error);
+        let both = r#"{"jsonrpc":"2.0","id":1,"error":{},"result":{"tools":[{"name":"hide"}]}}"#;
+        assert_eq!(shown(both).unwrap(), both.replace(r#"{"name":"hide"}"#, ""));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_what_was_told_without_the_hidden(tools in prop::collection::vec(("(show|hide)[\\]\\[,{}\"\\\\ é]{0,4}", "[ \t]{0,2}"), 0..8)) {
+            let element = |(name, space): &(String, String)| format!("{space}{{{space}\"name\":{}{space}}}", json::quote(name));
+            let line = |list: &[String]| format!("{{\"id\":1,\"result\":{{\"tools\":[{}]}}}}", list.join(","));
+            let all: Vec<String> = tools.iter().map(element).collect();
+            let left: Vec<_> = tools.iter().filter(|(name, _)| name.starts_with("show")).map(element).collect();
+            let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            prop_assert_eq!(value(&shown(&line(&all)).unwrap()), value(&line(&left)));
+        }
+    }
+}
