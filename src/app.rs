@@ -21,6 +21,7 @@ use crate::auth::Authenticator;
 use crate::bridge::{Bridge, Learned};
 use crate::clock::Clock;
 use crate::config::{Config, IdentityMethod, Listen};
+use crate::heap;
 use crate::http_client;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
@@ -109,6 +110,7 @@ pub async fn run(
     promise(&config, &places)?;
     let limits = Limits::new(&config.limits, &metrics);
     lifecycle.accompany(limits.pressure().watch());
+    lifecycle.accompany(heap::give_back());
     let bridge = Arc::new(Bridge {
         authenticator: Authenticator::new(&config),
         limits,

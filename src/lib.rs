@@ -43,6 +43,7 @@ pub mod memory;
 // layer: know nothing of ours
 pub mod clock;
 pub mod descendants;
+pub mod heap;
 pub mod http_client;
 pub mod instance;
 pub mod keyring;

@@ -3,6 +3,7 @@
 //! Everything here is small enough to be read against its manual page; nothing here knows what it is used for.
 #![expect(unsafe_code, reason = "calls into libc; each has a SAFETY line, and no other module has any")]
 
+mod allocator;
 mod clone;
 mod run;
 mod spawn;
@@ -23,6 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
+pub use allocator::{give_free_memory_back, give_large_blocks_back};
 pub use clone::{can_spawn_into, spawn_into};
 pub use run::{duplicate, run};
 pub use spawn::{Leads, Program, spawn};

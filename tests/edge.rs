@@ -8,6 +8,7 @@ mod memory;
 mod support;
 
 mod edge {
+    mod bursts;
     mod connections;
     mod log;
 }

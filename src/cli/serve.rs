@@ -8,6 +8,7 @@ use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
 use crate::supervisor::will::Will;
+use crate::sys;
 use crate::telemetry::{self, FILTER_VARIABLE, Format, Logs};
 use crate::upstream::cgroup::Place;
 use crate::upstream::confine::Places;
@@ -49,6 +50,7 @@ impl Serve {
     /// Serves until a signal says to stop.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        sys::give_large_blocks_back();
         let filter = Environment::Process.read(FILTER_VARIABLE).and_then(|value| value.into_string().ok());
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
