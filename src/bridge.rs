@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 mod batch;
 mod call;
+mod changes;
 mod child;
 mod conversation;
 pub mod error;
@@ -217,6 +218,7 @@ impl Bridge {
         let permit = self.limits.admit(&asked.caller.user, &asked.server.name, may_park).await?;
         let (token, standing) = self.look_up(&asked.caller.user, &asked.server, asked.session.as_ref()).await?;
         call.level = call.level.or_else(|| standing.level.as_deref().and_then(Level::parse));
+        call.listener = standing.listener.and_then(|listener| listener.address.parse().ok());
         let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => {

@@ -332,8 +332,22 @@ pub struct Server {
     pub protocol: Protocol,
     /// What becomes of its questions to clients that cannot be asked in the middle of a call.
     pub questions: Questions,
+    /// When a stream on which a client listens has a server of its own.
+    pub listen: Listening,
     /// Who may use it, and which of its tools.
     pub access: Access,
+}
+
+/// When a stream on which a client listens has a server of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "listening")]
+pub enum Listening {
+    /// For as long as its client is subscribed to a resource. What the servers of calls say of changed lists goes out on
+    /// it at any time.
+    #[default]
+    Subscribed,
+    /// Always: for a server that watches something outside of itself and announces changed lists unasked.
+    Always,
 }
 
 /// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the

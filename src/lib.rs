@@ -4,6 +4,9 @@
 //! a module uses only groups below its own, and modules of one group never import each other. The comments that
 //! open each group are read by `tests/layers.rs`, which fails on an import that goes up or sideways.
 
+// A conversation holds what connects to Redis and to servers elsewhere: that it may move between threads is seen deep.
+#![recursion_limit = "256"]
+
 // layer: the program
 pub mod cli;
 

@@ -4,6 +4,7 @@ pub mod era;
 pub mod headers;
 pub mod json;
 pub mod legacy;
+pub mod lists;
 pub mod message;
 pub mod mirror;
 pub mod modern;

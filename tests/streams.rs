@@ -41,6 +41,12 @@ fn hostile(home: &Home, arguments: &[&str]) -> Value {
     json!({ "command": support::server("hostile"), "args": arguments })
 }
 
+/// The same server, for which every stream that is listened on has a process.
+fn always(mut server: Value) -> Value {
+    server["listen"] = json!("always");
+    server
+}
+
 /// A bridge of one user with these servers.
 fn config(servers: &Value) -> Value {
     json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": servers })

@@ -10,14 +10,16 @@ use super::meet::Met;
 use super::sse::Last;
 use super::talk::{Talk, text, with_part};
 use crate::clock::UnixTime;
+use crate::config::Listening;
 use crate::mcp::headers;
 use crate::mcp::json;
 use crate::mcp::legacy::{self, Asked};
+use crate::mcp::lists;
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::{self, Owner, Session};
 use crate::mcp::translate;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// `Method not found`.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -68,7 +70,7 @@ impl Answered {
         let id = session.seal(&bridge.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
         Ok(Self {
             status: StatusCode::OK,
-            text: legacy::result(&talk.reply_id, &result).into(),
+            text: legacy::result(&talk.reply_id, &talk.promised(result)).into(),
             session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
         })
     }
@@ -79,7 +81,10 @@ impl Answered {
             (Purpose::Modern(_) | Purpose::Discover, Met::Legacy(_)) => translated(talk, line, id, answer),
             (Purpose::Discover, Met::Modern(_)) if matches!(answer, Answer::Result(_)) => {
                 let Answer::Result(result) = answer else { unreachable!("just looked") };
-                (StatusCode::OK, legacy::result(&talk.reply_id, &translate::honest_discovery(result)).into())
+                (
+                    StatusCode::OK,
+                    legacy::result(&talk.reply_id, &talk.promised(translate::honest_discovery(result))).into(),
+                )
             }
             (Purpose::Modern(_) | Purpose::Discover, Met::Modern(_)) => {
                 let status = match answer {
@@ -91,6 +96,18 @@ impl Answered {
             (Purpose::Legacy(_) | Purpose::Initialize(_), _) => (StatusCode::OK, with_id(line, id, &talk.reply_id)),
         };
         Self { status, text, session: None }
+    }
+}
+
+impl Talk {
+    /// What the server says of itself, with no promise that is not kept: changes of lists are told by the programs and
+    /// containers of calls, if their era lets them speak unasked and the client has a session to be told in, and by a
+    /// server that always listens.
+    pub(super) fn promised(&self, result: String) -> String {
+        let is_here = !matches!(self.child.upstream, Upstream::Http(_));
+        let by_calls = is_here && !self.call.is_modern() && matches!(self.met(), Met::Legacy(_));
+        let told = by_calls || self.server.listen == Listening::Always;
+        if told { result } else { lists::without_promise(&result) }
     }
 }
 

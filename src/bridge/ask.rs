@@ -234,6 +234,8 @@ impl Talk {
             }
             Note::Left => return Err(BridgeError::Stalled),
             Note::Retry(retry) => self.refuse_retry(&retry).await,
+            // Those are for a listener.
+            Note::Changed(_) => {}
         }
         Ok(None)
     }

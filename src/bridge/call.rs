@@ -9,6 +9,7 @@ use crate::mcp::legacy::{Introduction, REQUEST_ID, can_be_asked};
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
 use crate::mcp::session::Session;
+use crate::relay::Address;
 
 /// A request, its client, and what is to be done.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Call {
     pub(super) purpose: Purpose,
     /// From which level the client wants log messages, if it has said so.
     pub(super) level: Option<Level>,
+    /// Where the listener of its session is, if it has had one.
+    pub(super) listener: Option<Address>,
     /// The headers that say they mirror parameters of a tool.
     pub(super) mirrored: HeaderMap,
     /// Whether the client takes events, so that it can be asked while it waits.

@@ -59,6 +59,7 @@ impl Conversation {
                 }
             }
         };
+        self.talk.end_changes();
         self.talk.bridge.metrics.ended(end);
         drop(live);
         tracing::info!(end = end.as_str(), ms = millis(began.elapsed()), "request ended");
@@ -180,8 +181,9 @@ impl Conversation {
     /// Ends the server: told of a cancellation if it was asked and has not answered, then in the usual steps.
     async fn close(self, end: End) {
         let found = self.found().filter(|_| self.announced);
-        let Self { talk, hard, permit, .. } = self;
-        let Talk { bridge, call, mut child, outbox, mailbox, cancelled, asked, .. } = talk;
+        let Self {
+            talk: Talk { bridge, call, mut child, outbox, mailbox, cancelled, asked, .. }, hard, permit, ..
+        } = self;
         let upstream = &mut child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;

@@ -235,7 +235,7 @@ fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Opti
     let message = message.under(legacy::REQUEST_ID);
     let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
     let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Call { message, id, progress, introduction, purpose, level, mirrored, events }
+    Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events }
 }
 
 fn initialize(asked: &Asked) -> Result<Call, BridgeError> {

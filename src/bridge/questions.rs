@@ -9,6 +9,7 @@ use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::json::{self, Object};
+use crate::mcp::lists::List;
 use crate::mcp::message::{MAX_MEMBERS, Message};
 use crate::memory::Held;
 use crate::relay::Address;
@@ -31,6 +32,8 @@ pub(super) enum Note {
     },
     /// A message for the server, as written.
     Tell(String),
+    /// The server of a call says that this list has changed.
+    Changed(List),
     /// The client no longer wants its answer; the notification that says so, as written.
     Cancelled(String),
     /// The client has called again, with answers.

@@ -36,7 +36,7 @@ const MAX_LAST_EVENT: usize = 512 * 1024;
 const PIECE: usize = 128 * 1024;
 
 /// What is sent to a client that waits: nothing, said aloud.
-const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
+pub(super) const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The final message of an exchange.
 #[derive(Debug)]
@@ -241,10 +241,10 @@ impl Inbox {
         }
     }
 
-    /// A stream that begins at once, with this frame if there is one.
-    pub(super) fn stream_at_once(self, first: Option<Bytes>, keep_alive: Duration, guard: Guard) -> Response<Body> {
+    /// A stream that begins at once, with this frame.
+    pub(super) fn stream_at_once(self, first: Bytes, keep_alive: Duration, guard: Guard) -> Response<Body> {
         let form = Form { accepts_events: true, commit_delay: None, keep_alive };
-        self.stream(first.into_iter().collect(), form, guard)
+        self.stream(VecDeque::from([first]), form, guard)
     }
 
     async fn document(mut self, guard: Guard) -> Response<Body> {

@@ -1,10 +1,9 @@
-//! Long streams: a listener of a legacy session, HTTP+SSE, `subscriptions/listen`. Each has one server for as long as it
-//! lives, and one task that owns both; what the server says of its own accord goes out there and nowhere else.
-//!
-//! A server that ends is not started again: the stream ends with it, and its client, who knows what it missed and what
-//! it still wants, opens another. A stream ends at a soft stop, because nothing would ever finish it.
+//! Long streams: a listener of a legacy session, HTTP+SSE, `subscriptions/listen`. Each has a server only if it needs
+//! one, and one task that owns both; what the server says of its own accord goes out there and nowhere else. A stream
+//! ends at a soft stop, because nothing would ever finish it.
 
 mod asked;
+mod keeper;
 mod listener;
 mod pipe;
 mod subscription;
@@ -14,26 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use super::conversation::until_forced;
 use super::error::BridgeError;
-use super::questions::{Note, Owner};
+use super::questions::Owner;
 use super::sse::{Guard, Outbox, Stalled};
 use super::talk::text;
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;
-use crate::mcp::session::Session;
 use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
 use crate::request_id::RequestId;
-use crate::respond::Body;
-use crate::secret::Secret;
-use crate::store::Standing;
 use crate::telemetry::millis;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
@@ -46,38 +40,17 @@ use subscription::Subscription;
 
 pub(super) use subscription::LISTEN;
 
-/// A server, its client, and who they are.
+/// A client, and who it is.
 pub(super) struct Stream {
     bridge: Arc<Bridge>,
     user: UserId,
     server: Arc<Server>,
-    child: Child,
     outbox: Outbox,
-    /// Where other requests leave what is for the server.
+    /// Where other requests leave what is for the stream.
     mailbox: Mailbox,
 }
 
-/// What is heard next.
-enum Heard {
-    /// The server wrote a line.
-    Line(Bytes),
-    /// Another request left a note.
-    Note(Note),
-}
-
 impl Stream {
-    /// The next line of the server or note of another request.
-    async fn hear(&mut self) -> Result<Heard, BridgeError> {
-        loop {
-            tokio::select! {
-                line = self.child.line() => return Ok(Heard::Line(line?)),
-                note = self.mailbox.receive() => if let Some(note) = Note::read(&note) {
-                    return Ok(Heard::Note(note));
-                },
-            }
-        }
-    }
-
     async fn event(&self, text: Bytes) -> Result<(), BridgeError> {
         self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
     }
@@ -89,8 +62,8 @@ impl Stream {
 
 /// What a stream is for.
 enum Work {
-    Listener(Listener),
-    Pipe(Pipe),
+    Listener(Box<Listener>),
+    Pipe(Box<Pipe>),
     Subscription(Box<Subscription>),
 }
 
@@ -115,8 +88,9 @@ impl Work {
     async fn run(&mut self) -> Result<(), BridgeError> {
         match self {
             Self::Listener(listener) => listener.run().await,
-            Self::Pipe(pipe) => pipe.run().await,
-            Self::Subscription(subscription) => subscription.run().await,
+            // Each in a place of its own: they are large, and most streams are idle listeners.
+            Self::Pipe(pipe) => Box::pin(pipe.run()).await,
+            Self::Subscription(subscription) => Box::pin(subscription.run()).await,
         }
     }
 
@@ -130,10 +104,10 @@ impl Work {
     }
 
     /// What is left to be ended once the client has been told.
-    async fn into_child(self, end: End) -> Child {
+    async fn into_child(self, end: End) -> Option<Child> {
         match self {
-            Self::Listener(listener) => listener.stream.child,
-            Self::Pipe(pipe) => pipe.stream.child,
+            Self::Listener(listener) => listener.into_child(),
+            Self::Pipe(pipe) => Some(pipe.child),
             Self::Subscription(subscription) => subscription.into_child(end).await,
         }
     }
@@ -162,13 +136,13 @@ impl Running {
         bridge.metrics.ended(end);
         drop(live);
         tracing::info!(stream = self.work.name(), end = end.as_str(), ms = millis(began.elapsed()), "stream ended");
-        let close = async {
-            let child = self.work.into_child(end).await;
+        let close = Box::pin(async {
+            let Some(child) = self.work.into_child(end).await else { return };
             if end == End::UpstreamLeft {
                 child.upstream.explain();
             }
             child.close().await;
-        };
+        });
         tokio::select! {
             () = close => {}
             // Dropping a server is killing it.
@@ -200,18 +174,11 @@ impl Running {
 }
 
 impl Bridge {
-    /// What a stream needs before a server is started for it; the inner error is the answer to a user without a token.
-    async fn admit_stream(
-        &self,
-        user: &UserId,
-        server: &Server,
-        session: Option<&Session>,
-    ) -> Result<Result<(Permit, Option<Arc<Secret>>, Standing), Response<Body>>, BridgeError> {
-        let permit = self.limits.admit_stream(user).await?;
-        let (token, standing) = self.look_up(user, server, session).await?;
-        match token {
-            Ok(token) => Ok(Ok((permit, token.map(Arc::new), standing))),
-            Err(TokenError::Absent) => Ok(Err(self.stream_without_token(server))),
+    /// The server of a stream that stays for as long as the stream; none for a user without a token.
+    async fn open_to_stay(self: &Arc<Self>, user: &UserId, server: &Arc<Server>) -> Result<Option<Child>, BridgeError> {
+        match self.tokens.access_token(user, server).await {
+            Ok(token) => Ok(Some(Child::staying(self, user, server, token.map(Arc::new))?)),
+            Err(TokenError::Absent) => Ok(None),
             Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
         }
     }
@@ -224,7 +191,9 @@ impl Bridge {
         let (request, user, server) = (RequestId::current().map(field::display), &stream.user, &stream.server.name);
         let span = tracing::info_span!(parent: None, "stream", request, %user, %server);
         let running = Running { work, until: Instant::now() + lifetime, gone, permit };
-        self.lifecycle.spawn(RequestId::handed_on(running.run()).instrument(span));
+        // In a place of its own, since whoever hands it on moves it.
+        let running = Box::pin(running.run());
+        self.lifecycle.spawn(RequestId::handed_on(running).instrument(span));
         guard
     }
 }

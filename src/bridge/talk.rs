@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use super::answer::Answered;
 use super::call::{Call, Purpose};
+use super::changes::{Changes, next_change};
 use super::child::Child;
 use super::error::BridgeError;
 use super::meet::{Met, Refusal};
@@ -20,12 +21,13 @@ use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
+use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, Message};
 use crate::mcp::modern::Level;
 use crate::mcp::mrtr;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 use crate::user::Caller;
 
 /// How long a server must be silent before its questions are put to a client that answers by calling again: those that
@@ -59,6 +61,8 @@ pub(super) struct Talk {
     pub(super) transcript: Transcript,
     /// Whether a legacy client's answer is waited for: a call that waits for who has left never ends by itself.
     pub(super) waits: Arc<AtomicBool>,
+    /// What the server says of its lists, if anybody is told.
+    pub(super) changes: Option<Box<Changes>>,
     /// What a modern server wants to know, while its client is asked.
     pub(super) required: Option<mrtr::InputRequired>,
     /// The server's answer, if it came while nobody listened.
@@ -78,6 +82,8 @@ pub(super) enum Done {
 enum Heard {
     Line(Bytes),
     Note(Note),
+    /// It is time to say that this list has changed.
+    Changed(List),
     Silence,
 }
 
@@ -108,6 +114,7 @@ impl Talk {
             round: 0,
             transcript,
             waits: Arc::default(),
+            changes: None,
             required: None,
             settled: None,
         }
@@ -142,7 +149,8 @@ impl Talk {
         let answered = match (&self.call.purpose, self.met()) {
             (Purpose::Initialize(asked), met) => Answered::initialized(self, asked, met)?,
             (Purpose::Discover, Met::Legacy(initialized)) => {
-                Answered::ok(legacy::result(&self.reply_id, &translate::discover_result(initialized)))
+                let result = self.promised(translate::discover_result(initialized));
+                Answered::ok(legacy::result(&self.reply_id, &result))
             }
             _ => return Ok(false),
         };
@@ -183,12 +191,18 @@ impl Talk {
         if let Met::Legacy(initialized) = self.met() {
             let logs = initialized.offers("logging");
             let (level, overhears) = (self.call.level.filter(|_| logs), self.call.may_be_told_unasked(logs));
+            // One elsewhere says so on a stream of its own.
+            let is_here = !matches!(self.child.upstream, Upstream::Http(_));
+            self.changes = Changes::of(&self.caller.user, &self.call, initialized).filter(|_| is_here);
             self.child.upstream.send(legacy::INITIALIZED);
             if let Some(level) = level {
                 self.set_level(level).await?;
             }
             if overhears {
                 self.child.upstream.overhear().await?;
+            }
+            if self.changes.is_some() {
+                self.child.upstream.send(&Changes::ping());
             }
         }
         self.mirror().await?;
@@ -222,6 +236,10 @@ impl Talk {
             let done = match self.hear().await {
                 Ok(Heard::Silence) => Some(self.ask_by_result().await?),
                 Ok(Heard::Note(note)) => self.note(note).await?,
+                Ok(Heard::Changed(list)) => {
+                    self.changes.iter().for_each(|changes| changes.tell(&self.bridge, list));
+                    None
+                }
                 Ok(Heard::Line(line)) => self.line(line).await?,
                 Err(error) => {
                     self.mend_after(error).await?;
@@ -237,7 +255,7 @@ impl Talk {
     async fn hear(&mut self) -> Result<Heard, BridgeError> {
         let waiting = !self.open.is_empty() && self.call.is_modern();
         loop {
-            let Self { child, mailbox, required, .. } = self;
+            let Self { child, changes, mailbox, required, .. } = self;
             tokio::select! {
                 line = child.line(), if !child.has_ended => match line {
                     Ok(line) => return Ok(Heard::Line(line)),
@@ -248,6 +266,7 @@ impl Talk {
                 note = receive_note(mailbox) => if let Some(note) = note {
                     return Ok(Heard::Note(note));
                 },
+                list = next_change(changes) => return Ok(Heard::Changed(list)),
                 () = tokio::time::sleep(SILENCE), if waiting => return Ok(Heard::Silence),
             }
         }
@@ -261,8 +280,13 @@ impl Talk {
             Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.answered(&line, id, answer).await
             }
+            Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, legacy::PING_ID) => {
+                self.changes.iter_mut().for_each(|changes| changes.begin());
+                Ok(None)
+            }
             Some(FromServer::Request { id, method, params }) => self.question(id, &method, params).await,
             Some(FromServer::Notification { method, params }) => {
+                self.changes.iter_mut().for_each(|changes| changes.heard(&method));
                 if let Some(event) = self.for_this_call(&line, &method, params) {
                     self.event(event).await?;
                 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-pub use super::{EngineKind, Protocol, Questions, Transport};
+pub use super::{EngineKind, Listening, Protocol, Questions, Transport};
 pub use schema::schema;
 pub use text::{Object, PrivateDirectory, Size, Time, Value};
 
@@ -308,6 +308,8 @@ pub struct Server {
     pub protocol: Option<Protocol>,
     /// What becomes of its questions to clients that cannot be asked in the middle of a call. Default: `park`.
     pub questions: Option<Questions>,
+    /// When a stream on which a client listens has a server of its own. Default: `subscribed`.
+    pub listen: Option<Listening>,
     /// How long it waits, parked, for the answer to a question. Default: 2m.
     pub park_lease: Option<Time>,
     /// The users and groups (`group:NAME`) who may use it; for others it does not exist. Without it everybody may.

@@ -85,7 +85,7 @@ impl Loader<'_> {
         let process = self.process(at, &file, defaults);
         let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
-        let questions = file.questions.unwrap_or_default();
+        let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
         let access = self.access(at, file.allow.take(), file.tools.take());
         let may_hold = ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key));
         let plan = self.plan(at, file);
@@ -95,7 +95,17 @@ impl Loader<'_> {
             self.report_key(&at.key("tokenSetup"), "this server takes no user token", help);
         }
         let token_setup = token_setup.unwrap_or_default();
-        Some(Server { name, plan: plan?, requires_user_token, token_setup, process, protocol, questions, access })
+        Some(Server {
+            name,
+            plan: plan?,
+            requires_user_token,
+            token_setup,
+            process,
+            protocol,
+            questions,
+            listen,
+            access,
+        })
     }
 
     /// Whether a request needs the user's token: it does if the token goes anywhere.

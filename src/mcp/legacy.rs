@@ -29,6 +29,9 @@ pub const DISCOVER_ID: &str = r#""tollbridge:discover""#;
 /// The id of the bridge's `tools/list`.
 pub const TOOLS_ID: &str = r#""tollbridge:tools""#;
 
+/// The id of the bridge's `ping`.
+pub const PING_ID: &str = r#""tollbridge:ping""#;
+
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 

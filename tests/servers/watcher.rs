@@ -1,7 +1,8 @@
 //! `watcher`: an MCP server on stdio whose resources live outside of it, so that every process of it sees them change.
 //!
-//! `watcher DIRECTORY [era=modern] [marker=TEXT]`. Each line that is appended to `DIRECTORY/events` while a process runs
-//! makes that process say something; what it reads on stdin is appended to `DIRECTORY/heard.PID`, line by line.
+//! `watcher DIRECTORY [era=modern] [noisy] [marker=TEXT]`. Each line that is appended to `DIRECTORY/events` while a
+//! process runs makes that process say something; what it reads on stdin is appended to `DIRECTORY/heard.PID`, line by
+//! line.
 //!
 //! | event | what is said |
 //! |---|---|
@@ -11,8 +12,9 @@
 //! | `say JSON` | that line |
 //! | `exit` | nothing any more |
 //!
-//! A subscription to `no:…` is refused. A modern process acknowledges every `subscriptions/listen` and then says
-//! everything, whatever was asked for.
+//! A call of `change` says that the tools have changed, and a process that is `noisy` says that of its prompts once it
+//! is initialized. A subscription to `no:…` is refused. A modern process acknowledges every `subscriptions/listen` and
+//! then says everything, whatever was asked for.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Write};
@@ -32,6 +34,7 @@ const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 struct Server {
     directory: PathBuf,
     is_modern: bool,
+    is_noisy: bool,
     level: String,
     subscriptions: Vec<String>,
     listening: Option<Value>,
@@ -40,8 +43,10 @@ struct Server {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().expect("a directory"));
-    let is_modern = arguments.any(|argument| argument == "era=modern");
-    let server = Server { directory, is_modern, level: "debug".into(), subscriptions: Vec::new(), listening: None };
+    let arguments: Vec<String> = arguments.collect();
+    let [is_modern, is_noisy] = ["era=modern", "noisy"].map(|name| arguments.iter().any(|argument| argument == name));
+    let (level, subscriptions) = ("debug".into(), Vec::new());
+    let server = Server { directory, is_modern, is_noisy, level, subscriptions, listening: None };
     let (seen, server) = (length(&server.directory), Arc::new(Mutex::new(server)));
     let watching = Arc::clone(&server);
     std::thread::spawn(move || watch(&watching, seen));
@@ -103,6 +108,7 @@ impl Server {
         let uri = params["uri"].as_str().unwrap_or_default();
         match method {
             "notifications/cancelled" if self.listening.as_ref() == Some(&params["requestId"]) => self.listening = None,
+            "notifications/initialized" if self.is_noisy => self.happens("list prompts"),
             _ if id.is_null() => {}
             "server/discover" if self.is_modern => result(id, &discovered()),
             "subscriptions/listen" if self.is_modern => {
@@ -133,6 +139,10 @@ impl Server {
                 result(id, &json!({}));
             }
             "tools/list" => result(id, &json!({ "tools": [{ "name": "act", "inputSchema": { "type": "object" } }] })),
+            "tools/call" if params["name"] == "change" => {
+                self.happens("list tools");
+                result(id, &json!({ "content": [] }));
+            }
             "tools/call" => result(id, &json!({ "content": [{ "type": "text", "text": self.level }] })),
             "ping" if !self.is_modern => result(id, &json!({})),
             _ => error(id, -32601, "Method not found"),

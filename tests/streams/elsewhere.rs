@@ -15,8 +15,9 @@ struct Chain {
 impl Chain {
     fn of(era: &str) -> Self {
         let (homes, watched) = ([Home::without_key(), Home::without_key()], Watched::new());
-        let back = homes[0].serve(config(&json!({ "one": watched.server(&homes[0], era) })));
-        let front = homes[1].serve(config(&json!({ "one": { "url": back.url("one"), "protocol": era } })));
+        let back = homes[0].serve(config(&json!({ "one": always(watched.server(&homes[0], era)) })));
+        let server = always(json!({ "url": back.url("one"), "protocol": era }));
+        let front = homes[1].serve(config(&json!({ "one": server })));
         Self { front, _back: back, watched, homes }
     }
 

@@ -22,7 +22,7 @@ async fn connect(bridge: &Bridge) -> Connection {
 #[tokio::test]
 async fn a_legacy_server_is_acknowledged_first_and_only_for_what_it_delivers() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
+    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
     let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
     let all = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["a://", "no:"] });
     let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&all)).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_legacy_server_is_acknowledged_first_and_only_for_what_it_delivers() {
 #[tokio::test]
 async fn a_modern_server_s_own_stream_is_filtered_and_cancelled_when_the_client_leaves() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "modern") })));
+    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "modern")) })));
     let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
     let some = json!({ "toolsListChanged": true });
     let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&some)).await.unwrap();
@@ -69,7 +69,8 @@ async fn a_modern_server_s_own_stream_is_filtered_and_cancelled_when_the_client_
 #[tokio::test]
 async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let servers = json!({ "one": watched.server(&home, "legacy"), "two": watched.server(&home, "modern") });
+    let servers =
+        json!({ "one": always(watched.server(&home, "legacy")), "two": always(watched.server(&home, "modern")) });
     let mut bridge = home.serve(config(&servers));
     let (mut first, mut second) = (connect(&bridge).await, connect(&bridge).await);
     let (mut one, mut two) = (Client::modern(&bridge, "one", None), Client::modern(&bridge, "two", None));
@@ -94,7 +95,7 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
 #[tokio::test]
 async fn a_server_that_ends_ends_the_subscription_with_an_error() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
+    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
     let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
     let params = wanted(&json!({ "toolsListChanged": true }));
     let mut stream = client.start(&mut connection, "subscriptions/listen", params).await.unwrap();
@@ -106,9 +107,33 @@ async fn a_server_that_ends_ends_the_subscription_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_malformed_filter_starts_no_process() {
+async fn a_server_runs_for_resources_only_and_nothing_is_promised_that_nobody_would_say() {
     let (home, watched) = (Home::without_key(), Watched::new());
     let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
+    let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
+    let discovered = client.request("server/discover", json!({})).await.unwrap().response();
+    let promised = json!({ "logging": {}, "tools": {}, "prompts": {}, "resources": { "subscribe": true } });
+    assert_eq!(discovered["result"]["capabilities"], promised);
+    let lists = json!({ "toolsListChanged": true, "resourcesListChanged": true });
+    let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&lists)).await.unwrap();
+    let acknowledged = next(&mut stream).await;
+    assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!((&acknowledged["params"]["notifications"], acknowledged.pointer(ID)), (&json!({}), Some(&json!(2))));
+    assert_eq!(watched.everything().len(), 1, "the process that was asked to discover");
+    drop(connection);
+
+    let mut connection = connect(&bridge).await;
+    let some = json!({ "toolsListChanged": true, "resourceSubscriptions": ["a://"] });
+    let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&some)).await.unwrap();
+    assert_eq!(next(&mut stream).await["params"]["notifications"], some);
+    watched.happens("updated a://");
+    assert_eq!(next(&mut stream).await["params"]["uri"], "a://");
+}
+
+#[tokio::test]
+async fn a_malformed_filter_starts_no_process() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
     let mut client = Client::modern(&bridge, "one", None);
     let uris: Vec<String> = (0..101).map(|n| format!("{n}://")).collect();
     for params in

@@ -106,7 +106,7 @@ async fn a_long_event_goes_out_in_pieces_and_arrives_whole() {
 #[tokio::test]
 async fn a_stream_at_once_begins_with_its_first_frame_and_may_end_without_a_word() {
     let (outbox, inbox) = pair();
-    let first = Some(Bytes::from_static(b"event: endpoint\ndata: x\n\n"));
+    let first = Bytes::from_static(b"event: endpoint\ndata: x\n\n");
     let response = inbox.stream_at_once(first, FORM.keep_alive, guard());
     outbox.event(Bytes::from_static(b"1")).await.unwrap();
     outbox.quiet();
@@ -119,8 +119,8 @@ async fn every_event_is_flushed_before_the_next() {
     for text in ["1", "2"] {
         outbox.event(Bytes::from(text)).await.unwrap();
     }
-    let mut body = inbox.stream_at_once(None, FORM.keep_alive, guard()).into_body();
-    for expected in ["data: 1\n\n", "data: 2\n\n"] {
+    let mut body = inbox.stream_at_once(COMMENT, FORM.keep_alive, guard()).into_body();
+    for expected in [": keep-alive\n\n", "data: 1\n\n", "data: 2\n\n"] {
         let frame = std::future::poll_fn(|cx| std::task::Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
         let std::task::Poll::Ready(Some(Ok(frame))) = frame else { panic!("{expected}") };
         assert_eq!(frame.into_data().unwrap(), expected);

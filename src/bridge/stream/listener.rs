@@ -1,5 +1,7 @@
-//! `GET /{server}/mcp`: what a server says to a legacy session of its own accord. Source: MCP 2025-11-25,
-//! basic/transports, "Listening for Messages from the Server".
+//! `GET /{server}/mcp`: what is said to a legacy session of a server's own accord, or of the bridge's. A server runs
+//! for it only while the session is subscribed to a resource, unless the operator wants one always; what the servers
+//! of calls say of changed lists comes as notes. Source: MCP 2025-11-25, basic/transports, "Listening for Messages from
+//! the Server".
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,17 +10,22 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 
-use super::{Child, Heard, Stream, Work};
+use super::keeper::{Event, Keeper};
+use super::subscription::{self, Filter};
+use super::{Stream, Work};
+use crate::bridge::changes::Pace;
+use crate::bridge::child::Child;
 use crate::bridge::error::BridgeError;
-use crate::bridge::meet::{For, Met};
+use crate::bridge::meet::Met;
 use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, key};
-use crate::bridge::sse::way_back;
+use crate::bridge::sse::{COMMENT, way_back};
 use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
-use crate::config::Server;
+use crate::config::{Listening, Server};
 use crate::mcp::json::{self, Object};
-use crate::mcp::legacy::{self, Initialized, without_tasks};
+use crate::mcp::legacy::{self, Introduction, without_tasks};
+use crate::mcp::lists::List;
 use crate::mcp::message::FromServer;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::mrtr;
@@ -26,10 +33,7 @@ use crate::mcp::session::Session;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
 use crate::store::{SessionState, Standing};
-use crate::upstream::UpstreamError;
 use crate::user::UserId;
-
-use super::subscription::{self, Filter};
 
 /// How many questions of one server may wait for answers.
 const MOST_OPEN: usize = 64;
@@ -39,10 +43,23 @@ pub(super) struct Listener {
     pub(super) stream: Stream,
     session: Session,
     state: SessionState,
+    keeper: Keeper,
+    /// What is to be said of changed lists.
+    pace: Pace,
     /// Questions that have not been answered: the server's id, and the id that its client knows.
     open: BTreeMap<String, String>,
     /// How often a modern server has been asked to listen.
     asked: u32,
+}
+
+/// What is heard next.
+enum Heard {
+    /// Something of the server.
+    Server(Event),
+    /// A note of another request.
+    Note(Note),
+    /// It is time to say that this list has changed.
+    Changed(List),
 }
 
 impl Bridge {
@@ -61,20 +78,22 @@ impl Bridge {
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }
-        let (permit, token, standing) = match self.admit_stream(&user, &server, Some(&session)).await? {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Ok(refusal),
-        };
+        let permit = self.limits.admit_stream(&user).await?;
+        let standing = self.alive(self.store.standing(&key(&user, &session)).await)?;
         let mailbox = self.claim(&user, &session, &standing).await?;
         // What is set from now on is told to the mailbox.
         let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
-        let child = Child::staying(self, &user, &server, token)?;
         let lifetime = self.remaining(&session);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), child.share.clone());
-        let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let listener = Listener { stream, session, state, open: BTreeMap::new(), asked: 0 };
-        let guard = self.run_stream(Work::Listener(listener), permit, lifetime, connection);
-        Ok(inbox.stream_at_once(None, self.config.limits.keep_alive, guard))
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
+        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
+        let guard = self.run_stream(
+            Work::Listener(Box::new(Listener::new(stream, session, state))),
+            permit,
+            lifetime,
+            connection,
+        );
+        // At once: there are proxies that hand headers on with the first byte.
+        Ok(inbox.stream_at_once(COMMENT, self.config.limits.keep_alive, guard))
     }
 
     /// A mailbox that is the session's only listener.
@@ -98,52 +117,86 @@ impl Bridge {
 }
 
 impl Listener {
+    fn new(stream: Stream, session: Session, state: SessionState) -> Self {
+        let keeper = Keeper::new(&stream.bridge, &stream.user, &stream.server, &session);
+        Self { stream, session, state, keeper, pace: Pace::default(), open: BTreeMap::new(), asked: 0 }
+    }
+
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
-        let capabilities = without_tasks(&self.session.capabilities);
-        let client = introduction(&self.session, capabilities);
-        let met = self.stream.child.meet_to_listen(&client, For::Session(&self.session)).await?;
-        match &met {
-            Met::Legacy(initialized) => self.replay(initialized)?,
-            Met::Modern(_) => self.ask_to_listen(),
-        }
         loop {
-            match self.stream.hear().await? {
-                Heard::Line(line) => self.line(&line).await?,
+            self.keeper.need(self.is_always() || !self.state.subscriptions.is_empty());
+            match self.hear().await {
+                Heard::Server(Event::Met(again)) => self.introduce(again).await?,
+                Heard::Server(Event::Line(line)) => self.line(&line).await?,
+                Heard::Server(Event::Lost) => self.open.clear(),
                 Heard::Note(Note::Left) => return Ok(()),
-                Heard::Note(note) => self.note(note, &met),
+                Heard::Note(note) => self.note(note),
+                Heard::Changed(list) => self.stream.event(list.notification().into()).await?,
             }
         }
     }
 
-    /// Says to a legacy server what its client has said to others before it.
-    fn replay(&mut self, initialized: &Initialized) -> Result<(), BridgeError> {
-        if initialized.version != self.session.version {
-            return Err(UpstreamError::VersionChanged.into());
+    async fn hear(&mut self) -> Heard {
+        loop {
+            tokio::select! {
+                event = self.keeper.next() => return Heard::Server(event),
+                list = self.pace.next() => return Heard::Changed(list),
+                note = self.stream.mailbox.receive() => if let Some(note) = Note::read(&note) {
+                    return Heard::Note(note);
+                },
+            }
         }
-        let upstream = &mut self.stream.child.upstream;
-        let level = self.state.level.as_deref().and_then(Level::parse);
-        if let Some(level) = level.filter(|_| initialized.offers("logging")) {
-            upstream.send(&legacy::set_level(level));
+    }
+
+    pub(super) fn into_child(self) -> Option<Child> {
+        self.keeper.into_child()
+    }
+
+    fn is_always(&self) -> bool {
+        self.stream.server.listen == Listening::Always
+    }
+
+    fn client(&self) -> Introduction {
+        introduction(&self.session, without_tasks(&self.session.capabilities))
+    }
+
+    fn level(&self) -> Option<Level> {
+        self.state.level.as_deref().and_then(Level::parse)
+    }
+
+    /// Says to a server what its client has said to others before it. What changed while there was none nobody saw.
+    async fn introduce(&mut self, again: bool) -> Result<(), BridgeError> {
+        self.asked = 0;
+        let level = self.level();
+        let Some(kept) = self.keeper.kept() else { return Ok(()) };
+        let upstream = &mut kept.child.upstream;
+        if let Met::Legacy(initialized) = &kept.met {
+            if let Some(level) = level.filter(|_| initialized.offers("logging")) {
+                upstream.send(&legacy::set_level(level));
+            }
+            for uri in &self.state.subscriptions {
+                upstream.send(&legacy::change_subscription(uri, true));
+            }
+        } else {
+            self.ask_to_listen();
         }
-        for uri in &self.state.subscriptions {
-            upstream.send(&legacy::change_subscription(uri, true));
+        for uri in self.state.subscriptions.iter().filter(|_| again) {
+            self.stream.event(subscription::updated(uri)).await?;
         }
         Ok(())
     }
 
-    /// Asks a modern server for everything that a legacy one would say unasked, in place of what was asked before.
+    /// Asks a modern server for what a legacy one would say unasked, in place of what was asked before.
     fn ask_to_listen(&mut self) {
+        let filter = Filter::of_session(self.is_always(), self.state.subscriptions.clone());
+        let (client, level, before) = (self.client(), self.level(), self.asked);
+        let Some(kept) = self.keeper.kept() else { return };
         let id = |number| format!(r#""{}listen:{number}""#, legacy::RESERVED);
-        if self.asked > 0 {
-            let cancelled = legacy::cancelled(&id(self.asked), "changed");
-            self.stream.child.upstream.send(&cancelled);
+        if before > 0 {
+            kept.child.upstream.send(&legacy::cancelled(&id(before), "changed"));
         }
+        kept.child.upstream.send(&filter.request(&id(before + 1), &client, level));
         self.asked += 1;
-        let filter = Filter::everything(self.state.subscriptions.clone());
-        let client = introduction(&self.session, without_tasks(&self.session.capabilities));
-        let level = self.state.level.as_deref().and_then(Level::parse);
-        let request = filter.request(&id(self.asked), &client, level);
-        self.stream.child.upstream.send(&request);
     }
 
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
@@ -151,20 +204,24 @@ impl Listener {
             Some(FromServer::Notification { method, params }) => self.notification(line, &method, params).await,
             Some(FromServer::Request { id, method, params }) => self.question(id, &method, params).await,
             // Answers to what the bridge asked; a refusal changes nothing for the others.
-            Some(FromServer::Response { .. }) => Ok(()),
-            None => Ok(self.stream.child.junk(line)?),
+            Some(FromServer::Response { .. }) | None => Ok(()),
         }
     }
 
     async fn notification(&mut self, line: &Bytes, method: &str, params: Option<&str>) -> Result<(), BridgeError> {
+        if let Some(list) = List::changed_by(method) {
+            self.pace.happened(list);
+            return Ok(());
+        }
+        let is_modern = matches!(self.keeper.kept(), Some(kept) if matches!(kept.met, Met::Modern(_)));
         match method {
             // Progress belongs to a request, and there is none; the rest is between the bridge and a modern server.
             "notifications/progress" | subscription::ACKNOWLEDGED => Ok(()),
             "notifications/cancelled" => match self.cancelled(params) {
-                Some(text) => self.stream.event(text.into()).await,
+                Some(event) => self.stream.event(event.into()).await,
                 None => Ok(()),
             },
-            _ if self.asked > 0 => self.stream.event(subscription::untagged(line)).await,
+            _ if is_modern => self.stream.event(subscription::untagged(line)).await,
             _ => self.stream.event(line.clone()).await,
         }
     }
@@ -182,7 +239,9 @@ impl Listener {
         let may_be_asked = mrtr::capability_for(method, params)
             .is_some_and(|capability| mrtr::declares(&self.session.capabilities, capability));
         if !may_be_asked || self.open.len() >= MOST_OPEN {
-            self.stream.child.decline(id, method);
+            if let Some(kept) = self.keeper.kept() {
+                kept.child.decline(id, method);
+            }
             return Ok(());
         }
         let (bridge, address) = (&self.stream.bridge, self.stream.mailbox.address());
@@ -193,27 +252,45 @@ impl Listener {
         self.stream.event(text.into()).await
     }
 
-    fn note(&mut self, note: Note, met: &Met) {
-        let upstream = &mut self.stream.child.upstream;
-        match (note, met) {
-            (Note::Answer { id, failed, text }, _) if self.open.remove(&id).is_some() => {
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Changed(list) => self.pace.happened(list),
+            Note::Answer { id, failed, text } if self.open.remove(&id).is_some() => {
                 let member = if failed { "error" } else { "result" };
-                upstream.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
+                self.tell(&format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{text}}}"#));
             }
-            (Note::Tell(text), Met::Legacy(_)) => upstream.send(&text),
-            (Note::Tell(text), Met::Modern(_)) if self.change(&text).is_some() => self.ask_to_listen(),
+            Note::Tell(text) => {
+                let is_change = self.change(&text).is_some();
+                match self.keeper.kept().map(|kept| &kept.met) {
+                    Some(Met::Legacy(_)) => self.tell(&text),
+                    Some(Met::Modern(_)) if is_change => self.ask_to_listen(),
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }
 
-    /// Takes up what would be said to a legacy server.
+    /// Says something to the server, if there is one.
+    fn tell(&mut self, text: &str) {
+        if let Some(kept) = self.keeper.kept() {
+            kept.child.upstream.send(text);
+        }
+    }
+
+    /// Takes note of what is changed by what would be said to a legacy server.
     fn change(&mut self, text: &str) -> Option<()> {
         let message = Object::parse(text).ok()?;
         let params = message.get_object("params")?;
         let uri = params.get_string("uri").map(std::borrow::Cow::into_owned);
         match &*message.get_string("method")? {
             "logging/setLevel" => self.state.level = Some(params.get_string("level")?.into_owned()),
-            "resources/subscribe" => self.state.subscriptions.push(uri?),
+            "resources/subscribe" => {
+                let uri = uri?;
+                if !self.state.subscriptions.contains(&uri) {
+                    self.state.subscriptions.push(uri);
+                }
+            }
             "resources/unsubscribe" => {
                 let uri = uri?;
                 self.state.subscriptions.retain(|subscribed| *subscribed != uri);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::translator::{Said, Translator};
-use super::{Child, Heard, Stream, Work};
+use super::{Child, Stream, Work};
 use crate::bridge::error::BridgeError;
 use crate::bridge::questions::{Note, Owner};
 use crate::bridge::sse::way_back;
@@ -48,6 +48,7 @@ pub(super) struct Pipe {
     pub(super) stream: Stream,
     /// Who opened it, and so may use what is permitted to them.
     caller: Caller,
+    pub(super) child: Child,
     asked: Asked,
     /// When the last notification went out.
     notified: Instant,
@@ -55,6 +56,14 @@ pub(super) struct Pipe {
     translator: Option<Translator>,
     /// The tools of a modern server elsewhere, which wants headers that mirror their parameters.
     tools: Arc<Tools>,
+}
+
+/// What is heard next.
+enum Heard {
+    /// The server wrote a line.
+    Line(Bytes),
+    /// Another request left a note.
+    Note(Note),
 }
 
 /// Which stream a message is for, sealed to its user and server.
@@ -100,11 +109,10 @@ impl Bridge {
         if head.method != Method::GET {
             return Err(BridgeError::Method("GET"));
         }
-        let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Ok(refusal),
+        let permit = self.limits.admit_stream(&user).await?;
+        let Some(child) = self.open_to_stay(&user, &server).await? else {
+            return Ok(self.stream_without_token(&server));
         };
-        let child = Child::staying(self, &user, &server, token)?;
         let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
@@ -112,11 +120,11 @@ impl Bridge {
         let prefix = self.config.public_url.path().trim_end_matches('/');
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), child.share.clone());
-        let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
+        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
         let (asked, tools) = (Asked::default(), Arc::default());
-        let pipe = Pipe { stream, caller, asked, notified: Instant::now(), translator: None, tools };
-        let guard = self.run_stream(Work::Pipe(pipe), permit, lifetime, connection);
-        Ok(inbox.stream_at_once(Some(endpoint.into()), self.config.limits.keep_alive, guard))
+        let pipe = Pipe { stream, child, caller, asked, notified: Instant::now(), translator: None, tools };
+        let guard = self.run_stream(Work::Pipe(Box::new(pipe)), permit, lifetime, connection);
+        Ok(inbox.stream_at_once(endpoint.into(), self.config.limits.keep_alive, guard))
     }
 
     /// Leads a message to the stream it is for, on whichever node that is.
@@ -166,13 +174,24 @@ impl Pipe {
             let heard = tokio::select! {
                 // First, so that what was accepted before the stop is asked.
                 biased;
-                heard = self.stream.hear() => heard?,
+                heard = self.hear() => heard?,
                 () = soft.cancelled(), if self.asked.is_empty() => return Err(BridgeError::Stopped),
             };
             match heard {
                 Heard::Line(line) => self.line(&line).await?,
                 Heard::Note(Note::Tell(text)) => self.tell(text).await?,
                 Heard::Note(_) => {}
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Result<Heard, BridgeError> {
+        loop {
+            tokio::select! {
+                line = self.child.line() => return Ok(Heard::Line(line?)),
+                note = self.stream.mailbox.receive() => if let Some(note) = Note::read(&note) {
+                    return Ok(Heard::Note(note));
+                },
             }
         }
     }
@@ -184,7 +203,7 @@ impl Pipe {
             client_info: session::brief_client_info(None),
             capabilities: "{}".into(),
         };
-        let child = &mut self.stream.child;
+        let child = &mut self.child;
         if let Some(discovered) = child.discovered(&nobody).await? {
             self.translator = Some(Translator::new(discovered));
             let known = child.bridge.learned.tools(child.whose);
@@ -206,7 +225,7 @@ impl Pipe {
         };
         match said {
             Some(said) => self.say(said).await,
-            None => Ok(self.stream.child.junk(line)?),
+            None => Ok(self.child.junk(line)?),
         }
     }
 
@@ -230,8 +249,8 @@ impl Pipe {
                 ours
             }
             (Kind::Notification, "notifications/initialized") if self.translator.is_none() => {
-                self.stream.child.upstream.send(message.text());
-                self.stream.child.upstream.listen();
+                self.child.upstream.send(message.text());
+                self.child.upstream.listen();
                 return Ok(());
             }
             _ => message,
@@ -248,9 +267,9 @@ impl Pipe {
             match said {
                 Said::ToServer(text) => {
                     if let Ok(message) = Message::parse(text.clone().into()) {
-                        self.stream.child.mirror(&message, &self.tools);
+                        self.child.mirror(&message, &self.tools);
                     }
-                    self.stream.child.upstream.send(&text);
+                    self.child.upstream.send(&text);
                 }
                 Said::ToClient(text) => self.event(text).await?,
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::{Child, Heard, Stream, Work};
+use super::{Child, Stream, Work};
 use crate::bridge::answer::respliced;
 use crate::bridge::call::Call;
 use crate::bridge::error::BridgeError;
@@ -15,8 +15,10 @@ use crate::bridge::meet::{For, Met};
 use crate::bridge::sse::{Last, way_back};
 use crate::bridge::talk::{text, with_part};
 use crate::bridge::{Asked, Bridge, Connection};
+use crate::config::Listening;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Initialized, Introduction};
+use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::translate;
@@ -33,13 +35,6 @@ pub(super) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged"
 /// `_meta`: the id of the request that a notification belongs to.
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// The changes of lists: how they are asked for, their notification, and the capability that promises them.
-const LISTS: [(&str, &str, &str); 3] = [
-    ("toolsListChanged", "notifications/tools/list_changed", "tools"),
-    ("promptsListChanged", "notifications/prompts/list_changed", "prompts"),
-    ("resourcesListChanged", "notifications/resources/list_changed", "resources"),
-];
-
 /// The notification that a resource has changed.
 const UPDATED: &str = "notifications/resources/updated";
 
@@ -52,24 +47,25 @@ const AGREE: Duration = Duration::from_secs(10);
 /// What a client wants to hear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Filter {
-    /// Which changes of lists, in the order of [`LISTS`].
-    lists: [bool; LISTS.len()],
+    /// The changes of which lists, in the order of [`List::ALL`].
+    lists: [bool; List::ALL.len()],
     /// Which resources.
     resources: Vec<String>,
 }
 
 impl Filter {
-    /// Everything there is, and these resources.
-    pub(super) fn everything(resources: Vec<String>) -> Self {
-        Self { lists: [true; LISTS.len()], resources }
+    /// What a legacy session hears: changes of these resources, and those of lists if they are promised.
+    pub(super) fn of_session(lists: bool, resources: Vec<String>) -> Self {
+        Self { lists: [lists; List::ALL.len()], resources }
     }
 
     /// What the request asks for; `None` if that is malformed or more than is kept.
     fn parse(message: &Message) -> Option<Self> {
         let wanted = Object::parse(message.param("notifications")?).ok()?;
         let mut filter = Self::default();
-        for (at, (name, ..)) in LISTS.iter().enumerate() {
-            filter.lists[at] = wanted.get(name).map_or(Some(false), |text| serde_json::from_str(text).ok())?;
+        for list in List::ALL {
+            let wanted = wanted.get(list.filter());
+            filter.lists[list as usize] = wanted.map_or(Some(false), |text| serde_json::from_str(text).ok())?;
         }
         if let Some(text) = wanted.get("resourceSubscriptions") {
             filter.resources = serde_json::from_str(text).ok()?;
@@ -92,8 +88,8 @@ impl Filter {
 
     /// As it stands in requests and acknowledgements.
     fn write(&self) -> String {
-        let lists = LISTS.iter().zip(self.lists).filter(|(_, wanted)| *wanted);
-        let mut members: Vec<String> = lists.map(|((name, ..), _)| format!(r#""{name}":true"#)).collect();
+        let lists = List::ALL.into_iter().filter(|list| self.lists[*list as usize]);
+        let mut members: Vec<String> = lists.map(|list| format!(r#""{}":true"#, list.filter())).collect();
         if !self.resources.is_empty() {
             let uris: Vec<String> = self.resources.iter().map(|uri| json::quote(uri)).collect();
             members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
@@ -107,13 +103,15 @@ impl Filter {
             let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
             return params.get_string("uri").is_some_and(|uri| self.resources.iter().any(|wanted| *wanted == uri));
         }
-        LISTS.iter().zip(self.lists).any(|((_, name, _), wanted)| wanted && *name == method)
+        List::changed_by(method).is_some_and(|list| self.lists[list as usize])
     }
 }
 
 /// A modern client's subscription.
 pub(super) struct Subscription {
     pub(super) stream: Stream,
+    /// Its server; there is none for a subscription that no server is needed for.
+    child: Option<Child>,
     call: Call,
     filter: Filter,
     /// Whether a modern server is listening for this request, so that a cancellation means something to it.
@@ -130,23 +128,29 @@ impl Bridge {
         call: Call,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
-        let filter = Filter::parse(&call.message).ok_or(BridgeError::Filter)?;
+        let mut filter = Filter::parse(&call.message).ok_or(BridgeError::Filter)?;
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
+        let permit = self.limits.admit_stream(&asked.caller.user).await?;
+        let mut child = None;
+        if asked.server.listen == Listening::Always || !filter.resources.is_empty() {
+            child = self.open_to_stay(&asked.caller.user, &asked.server).await?;
+            if child.is_none() {
+                return Ok(self.without_token(&asked, &call));
+            }
+        } else {
+            // Nobody would say that a list has changed.
+            filter = Filter::default();
+        }
         let Asked { caller, server, .. } = asked;
         let user = caller.user;
-        let (permit, token, _) = match self.admit_stream(&user, &server, None).await? {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Ok(refusal),
-        };
-        let child = Child::staying(self, &user, &server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, child.share.clone());
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, self.share(&user, &server));
         let form = self.form(&call);
         let mailbox = self.relay.open();
-        let stream = Stream { bridge: Arc::clone(self), user, server, child, outbox, mailbox };
-        let subscription = Subscription { stream, call, filter, asked: false, answered: false };
+        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
+        let subscription = Subscription { stream, child, call, filter, asked: false, answered: false };
         let lifetime = self.config.limits.session_lifetime;
         let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);
         Ok(inbox.respond(form, guard).await)
@@ -155,31 +159,38 @@ impl Bridge {
 
 impl Subscription {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
-        match self.stream.child.meet_to_listen(&self.call.introduction, For::Modern).await? {
+        let Some(child) = &mut self.child else {
+            self.acknowledge().await?;
+            return std::future::pending().await;
+        };
+        match child.meet_to_listen(&self.call.introduction, For::Modern).await? {
             Met::Legacy(initialized) => {
                 self.agree(&initialized).await?;
                 self.acknowledge().await?;
             }
             Met::Modern(_) => {
-                self.stream.child.upstream.send(self.call.message.text());
+                child.upstream.send(self.call.message.text());
                 self.asked = true;
             }
         }
-        for line in std::mem::take(&mut self.stream.child.waiting) {
+        for line in std::mem::take(&mut self.child().waiting) {
             self.line(&line).await?;
         }
         while !self.answered {
-            if let Heard::Line(line) = self.stream.hear().await? {
-                self.line(&line).await?;
-            }
+            let line = self.child().line().await?;
+            self.line(&line).await?;
         }
         Ok(())
     }
 
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("only a server says and is told something")
+    }
+
     /// Leaves of the filter what a legacy server promises, and what it agrees to be subscribed to.
     async fn agree(&mut self, initialized: &Initialized) -> Result<(), BridgeError> {
-        for (wanted, (.., area)) in self.filter.lists.iter_mut().zip(LISTS) {
-            *wanted &= initialized.promises(area, "listChanged");
+        for list in List::ALL {
+            self.filter.lists[list as usize] &= initialized.promises(list.area(), "listChanged");
         }
         let mut agreed = Vec::new();
         if initialized.promises("resources", "subscribe") {
@@ -194,7 +205,7 @@ impl Subscription {
     }
 
     async fn subscribe_to(&mut self, uri: &str) -> Result<bool, BridgeError> {
-        let child = &mut self.stream.child;
+        let child = self.child();
         child.upstream.send(&legacy::change_subscription(uri, true));
         let Ok(line) = tokio::time::timeout(AGREE, child.answer_to(legacy::SUBSCRIBE_ID)).await else {
             return Ok(false);
@@ -228,9 +239,9 @@ impl Subscription {
                 };
                 self.last(status_of(error), text).await;
             }
-            Some(FromServer::Request { id, method, .. }) => self.stream.child.decline(id, &method),
+            Some(FromServer::Request { id, method, .. }) => self.child().decline(id, &method),
             Some(FromServer::Response { .. }) => {}
-            None => self.stream.child.junk(line)?,
+            None => self.child().junk(line)?,
         }
         Ok(())
     }
@@ -260,15 +271,16 @@ impl Subscription {
     }
 
     /// Lets a server that still listens know that nobody wants to hear it.
-    pub(super) async fn into_child(self, end: End) -> Child {
-        let Self { stream: Stream { mut child, outbox, .. }, call, asked, .. } = self;
-        drop(outbox);
+    pub(super) async fn into_child(self, end: End) -> Option<Child> {
+        let Self { stream, child, call, asked, .. } = self;
+        drop(stream);
+        let mut child = child?;
         if asked && matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) {
             child.upstream.send(&legacy::cancelled(call.id_at_server(), end.as_str()));
             let until_it_leaves = async { while child.upstream.receive().await.is_ok() {} };
             let _ = tokio::time::timeout(CANCEL_GRACE, until_it_leaves).await;
         }
-        child
+        Some(child)
     }
 }
 
@@ -279,6 +291,11 @@ fn status_of(error: Option<i64>) -> StatusCode {
         Some(-32601) => StatusCode::NOT_FOUND,
         _ => StatusCode::OK,
     }
+}
+
+/// The notification that a resource has changed.
+pub(super) fn updated(uri: &str) -> Bytes {
+    notification(UPDATED, &format!(r#"{{"uri":{}}}"#, json::quote(uri)))
 }
 
 fn notification(method: &str, params: &str) -> Bytes {

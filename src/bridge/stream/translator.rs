@@ -135,7 +135,7 @@ impl Translator {
         let id = |number| format!(r#""{}listen:{number}""#, legacy::RESERVED);
         let before = (self.listens > 0).then(|| legacy::cancelled(&id(self.listens), "changed"));
         self.listens += 1;
-        let wanted = Filter::everything(self.resources.clone());
+        let wanted = Filter::of_session(true, self.resources.clone());
         let request = wanted.request(&id(self.listens), client, self.level);
         before.into_iter().chain([request]).map(Said::ToServer).collect()
     }
