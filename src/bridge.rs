@@ -34,6 +34,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use rustix::io::Errno;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, field};
@@ -129,6 +130,8 @@ struct Asked {
     /// The legacy session that the request names.
     session: Option<Session>,
     message: Message,
+    /// Whose turn it is to wait for a permit, among the messages of a batch.
+    turn: Option<Arc<Mutex<()>>>,
 }
 
 impl Bridge {
@@ -195,7 +198,7 @@ impl Bridge {
         *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
-        self.serve(Asked { caller, server, head, session, message }, connection).await
+        self.serve(Asked { caller, server, head, session, message, turn: None }, connection).await
     }
 
     /// What one message asks, with which token, of which fresh server.
@@ -215,7 +218,12 @@ impl Bridge {
         };
 
         let may_park = call.may_park(asked.server.questions);
+        let turn = match &asked.turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
         let permit = self.limits.admit(&asked.caller.user, &asked.server.name, may_park).await?;
+        drop(turn);
         let (token, standing) = self.look_up(&asked.caller.user, &asked.server, asked.session.as_ref()).await?;
         call.level = call.level.or_else(|| standing.level.as_deref().and_then(Level::parse));
         call.listener = standing.listener.and_then(|listener| listener.address.parse().ok());

@@ -104,6 +104,14 @@ pub fn sse(events: impl http_body::Body<Data = Bytes, Error = Infallible> + Send
     response
 }
 
+/// A JSON document that goes out as it comes, 200.
+#[must_use]
+pub fn json_stream(pieces: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response<Body> {
+    let mut response = head(StatusCode::OK, Body::Stream(Box::pin(pieces)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 fn head(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

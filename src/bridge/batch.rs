@@ -1,16 +1,18 @@
-//! Batches, which the revision 2025-03-26 had and no other: each request of one gets its own fresh server, and each
-//! answer goes out as it comes. Source: MCP 2025-03-26, basic/index, "Batching".
+//! Batches, which the revision 2025-03-26 had and no other: each request of one gets its own fresh server and permit, and
+//! each answer goes out as it comes, as an event or as an element of an array. Source: MCP 2025-03-26, basic/index, "Batching".
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::header::{ACCEPT, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tracing::Instrument as _;
+
+use tokio::sync::Mutex;
 
 use super::error::BridgeError;
 use super::sse::{Form, Last, Outbox, way_back};
@@ -23,6 +25,10 @@ use crate::mcp::session::Session;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::user::Caller;
+
+/// How many messages of one batch are answered at once. One after the other waits for a permit, like any request, and no
+/// more answers than these wait for their client.
+const AT_ONCE: usize = 4;
 
 /// The most messages of one batch: each may need a process.
 const MAX_MESSAGES: usize = 100;
@@ -48,11 +54,8 @@ impl Bridge {
             }
             return Ok(respond::empty(StatusCode::ACCEPTED));
         }
-        let form = Form {
-            accepts_events: read::accepts_events(&head),
-            commit_delay: Some(self.config.limits.commit_delay),
-            keep_alive: self.config.limits.keep_alive,
-        };
+        let (keep_alive, events) = (self.config.limits.keep_alive, read::accepts_events(&head));
+        let form = Form { accepts_events: true, commit_delay: Some(self.config.limits.commit_delay), keep_alive };
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let (outbox, inbox) = way_back(
@@ -61,16 +64,20 @@ impl Bridge {
             self.share(&caller.user, &server),
         );
         let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
+        let turn = Arc::<Mutex<()>>::default();
         let answered = async move {
-            let one = |message| bridge.document(one_of(&head, &caller, &server, &session, message), &connection);
-            let answers: FuturesUnordered<_> = messages.into_iter().map(one).collect();
+            let one = |message| {
+                let asked = one_of(&head, &caller, &server, &session, message);
+                bridge.document(Asked { turn: Some(Arc::clone(&turn)), ..asked }, &connection)
+            };
+            let answers = stream::iter(messages).map(one).buffer_unordered(AT_ONCE);
             tokio::select! {
-                () = send(answers, &outbox, form.accepts_events) => {}
+                () = send(answers, &outbox) => {}
                 () = gone.cancelled() => {}
             }
         };
         self.lifecycle.spawn(RequestId::handed_on(answered).in_current_span());
-        Ok(inbox.respond(form, guard.into()).await)
+        Ok(if events { inbox.respond(form, guard.into()).await } else { inbox.array(keep_alive, guard.into()) })
     }
 
     /// The answer to one message of a batch, if it has one.
@@ -91,7 +98,14 @@ impl Bridge {
 fn one_of(head: &Parts, caller: &Caller, server: &Arc<Server>, session: &Session, message: Message) -> Asked {
     let mut head = head.clone();
     head.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    Asked { caller: caller.clone(), server: Arc::clone(server), head, session: Some(session.clone()), message }
+    Asked {
+        caller: caller.clone(),
+        server: Arc::clone(server),
+        head,
+        session: Some(session.clone()),
+        message,
+        turn: None,
+    }
 }
 
 /// The messages of a batch.
@@ -108,27 +122,18 @@ fn messages(body: &Bytes) -> Result<Vec<Message>, BridgeError> {
     if begins { Err(malformed(Fault::Batch)) } else { Ok(messages) }
 }
 
-/// Sends answers as they come: each an event and the last of them the end, or all in one array.
-async fn send<F>(mut answers: FuturesUnordered<F>, outbox: &Outbox, as_events: bool)
-where
-    F: Future<Output = Option<Bytes>>,
-{
-    let mut held: Vec<Bytes> = Vec::new();
-    while let Some(answer) = answers.next().await {
-        let Some(answer) = answer else { continue };
-        // One is always held back, to be the last.
-        if as_events
-            && let Some(earlier) = held.pop()
+/// Sends answers as they come; the last of them is the end.
+async fn send(answers: impl Stream<Item = Option<Bytes>>, outbox: &Outbox) {
+    let mut answers = std::pin::pin!(answers.filter_map(std::future::ready));
+    let mut held = answers.next().await;
+    // One is always held back, to be the last.
+    while let Some(next) = answers.next().await {
+        if let Some(earlier) = held.replace(next)
             && outbox.event(earlier).await.is_err()
         {
-            return;
+            return outbox.quiet();
         }
-        held.push(answer);
     }
-    let text = if as_events {
-        held.pop().unwrap_or_default()
-    } else {
-        [&b"["[..], &held.join(&b","[..]), b"]"].concat().into()
-    };
+    let text = held.unwrap_or_default();
     outbox.last(Last { status: StatusCode::OK, text, session: None, retry_after: None }).await;
 }

@@ -1,19 +1,15 @@
 //! The way back to the client: what a conversation says, held until it is known how to say it, then one server-sent
 //! event per message. Source: MCP 2025-11-25 and 2026-07-28, basic/transports; WHATWG HTML, "Server-sent events".
 
-use std::borrow::Cow;
+mod body;
+
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
-use http_body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::resume::Reply;
@@ -22,6 +18,8 @@ use crate::mcp::headers::SESSION_ID;
 use crate::memory::{Held, Share};
 use crate::relay::{Address, NotDelivered, Relay};
 use crate::respond::{self, Body};
+pub(super) use body::COMMENT;
+use body::{Events, Framing, OneEvent, frame, pieces};
 
 /// What may wait for a client, in bytes.
 const QUEUE_BYTES: u32 = 1024 * 1024;
@@ -31,12 +29,6 @@ const QUEUE_FLOOR: u32 = QUEUE_BYTES / 16;
 
 /// The longest final message that is sent as an event where JSON would do: official clients refuse longer events.
 const MAX_LAST_EVENT: usize = 512 * 1024;
-
-/// The longest event that is copied into one frame; a longer one goes out in pieces of this size.
-const PIECE: usize = 128 * 1024;
-
-/// What is sent to a client that waits: nothing, said aloud.
-pub(super) const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The final message of an exchange.
 #[derive(Debug)]
@@ -229,13 +221,13 @@ impl Inbox {
                 whole(last, held, guard)
             }
             Some(Item::Last(last, held)) => {
-                let event = held.keep(event(&last.text), guard.permit);
+                let event = held.keep(frame(&last.text, Framing::Events.around(true)), guard.permit);
                 let mut response = respond::sse(OneEvent(Some(event)));
                 add_headers(&mut response, &last);
                 response
             }
             Some(Item::Event(text, held, _room)) => {
-                let first = pieces(&text, held, &guard);
+                let first = pieces(&text, held, &guard, Framing::Events.around(false));
                 self.stream(first, form, guard)
             }
         }
@@ -245,6 +237,12 @@ impl Inbox {
     pub(super) fn stream_at_once(self, first: Bytes, keep_alive: Duration, guard: Guard) -> Response<Body> {
         let form = Form { accepts_events: true, commit_delay: None, keep_alive };
         self.stream(VecDeque::from([first]), form, guard)
+    }
+
+    /// A document that begins at once: an array of every message, each as it comes.
+    pub(super) fn array(self, keep_alive: Duration, guard: Guard) -> Response<Body> {
+        let framing = Framing::Array { begun: false };
+        respond::json_stream(self.events(framing, VecDeque::new(), keep_alive, guard))
     }
 
     async fn document(mut self, guard: Guard) -> Response<Body> {
@@ -265,15 +263,20 @@ impl Inbox {
     }
 
     fn stream(self, pieces: VecDeque<Bytes>, form: Form, guard: Guard) -> Response<Body> {
-        respond::sse(Events {
+        respond::sse(self.events(Framing::Events, pieces, form.keep_alive, guard))
+    }
+
+    fn events(self, framing: Framing, pieces: VecDeque<Bytes>, keep_alive: Duration, guard: Guard) -> Events {
+        Events {
             items: self.items,
             lost: Some(self.lost),
+            framing,
             pieces,
             flush: false,
-            keep_alive: form.keep_alive,
-            quiet: Box::pin(tokio::time::sleep(form.keep_alive)),
+            keep_alive,
+            quiet: Box::pin(tokio::time::sleep(keep_alive)),
             guard,
-        })
+        }
     }
 }
 
@@ -290,108 +293,6 @@ fn add_headers(response: &mut Response<Body>, last: &Last) {
     }
     if let Some(seconds) = last.retry_after {
         response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
-    }
-}
-
-/// One event in one frame.
-fn event(text: &Bytes) -> Bytes {
-    let text = one_line(text);
-    let mut frame = BytesMut::with_capacity(text.len() + 8);
-    frame.put_slice(b"data: ");
-    frame.put_slice(&text);
-    frame.put_slice(b"\n\n");
-    frame.freeze()
-}
-
-/// A message without line ends, so that it is one event for every reader: they can only stand between its tokens, where
-/// a space says the same.
-fn one_line(text: &Bytes) -> Cow<'_, Bytes> {
-    if memchr::memchr2(b'\n', b'\r', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let spaced = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
-    Cow::Owned(text.iter().map(spaced).collect())
-}
-
-/// One event in as many frames as it needs, `held` until the last of them is gone.
-fn pieces(text: &Bytes, held: Held, guard: &Guard) -> VecDeque<Bytes> {
-    if text.len() <= PIECE {
-        return VecDeque::from([held.keep(event(text), guard.permit.clone())]);
-    }
-    let text = held.keep(one_line(text).into_owned(), guard.permit.clone());
-    let middle = (0..text.len()).step_by(PIECE).map(|at| text.slice(at..text.len().min(at + PIECE)));
-    let mut all = VecDeque::with_capacity(text.len() / PIECE + 3);
-    all.push_back(Bytes::from_static(b"data: "));
-    all.extend(middle);
-    all.push_back(Bytes::from_static(b"\n\n"));
-    all
-}
-
-/// A body of one event.
-struct OneEvent(Option<Bytes>);
-
-impl http_body::Body for OneEvent {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|event| Ok(Frame::data(event))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-/// A body of events, with comments in its pauses; it ends after the final message, and never without one.
-struct Events {
-    items: mpsc::UnboundedReceiver<Item>,
-    /// What is told if no final message comes; taken when the last event is queued.
-    lost: Option<Bytes>,
-    pieces: VecDeque<Bytes>,
-    /// Whether what was handed on last is to be flushed before there is more: official clients lose an event that
-    /// arrives in one chunk with the answer.
-    flush: bool,
-    keep_alive: Duration,
-    quiet: Pin<Box<Sleep>>,
-    guard: Guard,
-}
-
-impl http_body::Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        loop {
-            if let Some(piece) = this.pieces.pop_front() {
-                let again = Instant::now() + this.keep_alive;
-                this.quiet.as_mut().reset(again);
-                this.flush = this.pieces.is_empty();
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
-            }
-            if this.lost.is_none() {
-                return Poll::Ready(None);
-            }
-            if std::mem::take(&mut this.flush) {
-                // What polls bodies flushes what it has when there is nothing more for now.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            match this.items.poll_recv(cx) {
-                Poll::Ready(Some(Item::Event(text, held, _room))) => this.pieces = pieces(&text, held, &this.guard),
-                Poll::Ready(Some(Item::Last(last, held))) => {
-                    this.lost = None;
-                    this.pieces = pieces(&last.text, held, &this.guard);
-                }
-                Poll::Ready(Some(Item::Quiet)) => this.lost = None,
-                Poll::Ready(None) => this.pieces.extend(this.lost.take().map(|lost| event(&lost))),
-                Poll::Pending => {
-                    ready!(this.quiet.as_mut().poll(cx));
-                    this.pieces.push_back(COMMENT);
-                }
-            }
-        }
     }
 }
 

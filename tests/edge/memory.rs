@@ -177,6 +177,37 @@ async fn an_http2_stream_whose_client_closes_its_window_is_reset_after_the_stall
     assert!(cut.is_err(), "the stream was reset");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_takes_a_permit_for_each_of_its_calls_and_its_answers_go_out_as_they_come() {
+    let limits = json!({ "memory": "256MiB", "perUser": 2, "queue": "20s", "writeStall": "10s" });
+    let greedy = Greedy::start(&limits, 6 << 10, &json!({}));
+    let mut client = Client::without_session(&greedy.bridge, "large", Some(ALICE));
+    assert_eq!(client.initialize("2025-03-26", json!({})).await.unwrap().status, 200);
+    let calls: Vec<String> =
+        (0..16).map(|_| client.message("tools/call", json!({ "name": "x", "arguments": {} }))).collect();
+    let batch = format!("[{}]", calls.join(","));
+    let mut headers = client.headers(calls[0].as_bytes());
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case("accept"));
+    for accept in ["application/json", "text/event-stream"] {
+        let mut headers = headers.clone();
+        headers.push(("Accept".to_owned(), accept.to_owned()));
+        let mut connection = Connection::open(greedy.bridge.address()).await.unwrap();
+        let mut reply = connection.send("POST", &client.path(), &headers, batch.as_bytes()).await.unwrap();
+        assert_eq!(reply.status, 200);
+        let mut most = 0;
+        let (mut length, mut looked) = (0, 0);
+        while let Some(piece) = reply.piece().await.unwrap() {
+            length += piece.len();
+            if length - looked > 1 << 20 {
+                (looked, most) = (length, most.max(greedy.permits().await));
+            }
+        }
+        assert!(length > 16 * (6 << 20), "every answer is whole: {length}");
+        assert!((1..=2).contains(&most), "{most} permits at once");
+    }
+    greedy.nothing_is_held_and_little_was().await;
+}
+
 /// The sentence that the call of a server that floods the bridge is answered with. Its client can be asked meanwhile.
 async fn flooded(greedy: &Greedy, server: &str) -> String {
     let mut client = Client::without_session(&greedy.bridge, server, Some(ALICE));

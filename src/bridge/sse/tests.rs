@@ -2,8 +2,12 @@
 
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use std::pin::Pin;
+
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::body::{COMMENT, PIECE};
 use super::*;
 use crate::memory::Memory;
 use crate::metrics::Gauge;
