@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "http_upstream/by_token.rs"]
+mod by_token;
 #[path = "http_upstream/direct.rs"]
 mod direct;
 #[path = "http_upstream/eras.rs"]

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use super::is_quick;
+use super::polite::at;
 use super::support::{Client, Home, Redis, bearer_identity, server};
-use super::{at, is_quick};
 
 /// Connections of the one who floods, and their requests in all, or for how long they go on at most.
 const CONNECTIONS: usize = 50;

@@ -4,66 +4,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::fixture::{Act, Fixture, Request, answer, polite};
-use super::support::mcp::MODERN;
+use super::by_token::{USERS, by_token, has_its_own_headers, legacy, modern};
+use super::fixture::Fixture;
 use super::support::{Client, Home, bearer_identity};
 use super::{bridge, call};
 
 /// Rounds of calls by everybody.
 const ROUNDS: usize = 100;
 
-/// Each user's token, and what it makes of the server: its era, and whether its tool wants a parameter in a header.
-const USERS: [(&str, &str, &str, bool); 4] = [
-    ("alice", "a-bearer-token-of-alice-that-is-long-enough", "modern", true),
-    ("bob", "a-bearer-token-of-bob-that-is-long-enough-too", "modern", false),
-    ("carol", "a-bearer-token-of-carol-that-is-long-enough", "legacy", false),
-    ("dora", "a-bearer-token-of-dora-that-is-long-enough-too", "legacy", false),
-];
-
-fn json_answer(id: &Value, outcome: &str, value: Value) -> Vec<Act> {
-    let mut message = json!({ "jsonrpc": "2.0", "id": id });
-    message[outcome] = value;
-    answer(200, &[("Content-Type", "application/json")], message.to_string())
-}
-
-/// A modern server, whose tool wants a parameter in a header or not.
-fn modern(request: &Request, mirrors: bool) -> Vec<Act> {
-    let id = &request.message["id"];
-    let mut password = json!({ "type": "string" });
-    if mirrors {
-        password["x-mcp-header"] = json!("Leak");
-    }
-    let tool = json!({ "name": "x", "inputSchema": { "type": "object", "properties": { "password": password } } });
-    match request.asks() {
-        "server/discover" => json_answer(id, "result", json!({ "supportedVersions": [MODERN], "capabilities": {} })),
-        "initialize" => json_answer(id, "error", json!({ "code": -32022, "message": "no such version" })),
-        "tools/list" => json_answer(id, "result", json!({ "resultType": "complete", "tools": [tool] })),
-        _ => {
-            let text = [json!({ "type": "text", "text": "done" })];
-            json_answer(id, "result", json!({ "resultType": "complete", "content": text }))
-        }
-    }
-}
-
-/// A legacy server that refuses whatever is of no session.
-fn legacy(request: &Request) -> Vec<Act> {
-    let begins = request.asks() == "initialize" || request.header("mcp-session-id").is_some();
-    if begins || request.method != "POST" {
-        return polite(request);
-    }
-    json_answer(&request.message["id"], "error", json!({ "code": -32600, "message": "initialize first" }))
-}
-
 #[tokio::test]
 async fn users_whose_tokens_make_another_server_of_it_never_meet_each_others() {
-    let server = Fixture::start(|request| {
-        let token = request.header("x-token").unwrap_or_default();
-        let (.., era, mirrors) = USERS.into_iter().find(|(user, ..)| *user == token).expect("a user's token");
-        if era == "modern" { modern(request, mirrors) } else { legacy(request) }
-    })
-    .await;
+    let server = Fixture::start(by_token).await;
     let home = Home::new();
     let bearers = USERS.map(|(user, bearer, ..)| (user, bearer));
     let bridge = home.serve(json!({
@@ -92,11 +45,7 @@ async fn users_whose_tokens_make_another_server_of_it_never_meet_each_others() {
     }
     let calls: Vec<_> = server.seen().into_iter().filter(|request| request.asks() == "tools/call").collect();
     assert!(calls.len() >= ROUNDS * 7);
-    for request in &calls {
-        let (user, .., mirrors) = USERS.into_iter().find(|(user, ..)| request.header("x-token") == Some(user)).unwrap();
-        let wanted = mirrors.then_some(user);
-        assert_eq!(request.header("mcp-param-leak"), wanted, "{user}: {:?}", request.headers);
-    }
+    calls.iter().for_each(has_its_own_headers);
     let refused = calls.iter().filter(|request| request.header("x-token").unwrap() > "bob").count();
     assert_eq!(refused, 4 * ROUNDS, "no call of those with legacy servers was made in vain before");
 }
