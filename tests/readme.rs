@@ -1,5 +1,5 @@
-//! The README is true: it has every field with its default, every JSON sample is a configuration, every way to fail has
-//! its row, and every file that it names is there.
+//! README and docs are true: they have every field with its default, every JSON sample is a configuration, every way to
+//! fail has its row, and every file and every page that they name is there.
 
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
@@ -24,18 +24,39 @@ use tollbridge::memory::Full;
 use tollbridge::upstream::group::SpawnError;
 use tollbridge::upstream::{Unreachable, UpstreamError};
 
-const README: &str = include_str!("../README.md");
+/// Every page, by its path.
+const PAGES: [(&str, &str); 13] = [
+    ("README.md", include_str!("../README.md")),
+    ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
+    ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
+    ("docs/SECURITY.md", include_str!("../docs/SECURITY.md")),
+    ("docs/benchmark.md", include_str!("../docs/benchmark.md")),
+    ("docs/clients.md", include_str!("../docs/clients.md")),
+    ("docs/configuration.md", include_str!("../docs/configuration.md")),
+    ("docs/containers.md", include_str!("../docs/containers.md")),
+    ("docs/errors.md", include_str!("../docs/errors.md")),
+    ("docs/getting-started.md", include_str!("../docs/getting-started.md")),
+    ("docs/how-the-code-reads.md", include_str!("../docs/how-the-code-reads.md")),
+    ("docs/operate.md", include_str!("../docs/operate.md")),
+    ("docs/protocol.md", include_str!("../docs/protocol.md")),
+];
+
+/// The longest README, in lines: what is longer belongs into a page.
+const LONGEST_README: usize = 250;
+
+fn page(path: &str) -> &'static str {
+    PAGES.iter().find(|(other, _)| *other == path).unwrap_or_else(|| panic!("no page {path}")).1
+}
 
 /// What is refused with [`BridgeError::State`], which only the bridge can make.
 const BAD_STATE: &str = "`requestState` is not valid for this request, which may have been carried out already";
 
-/// The text between a heading and the next of the same rank or a higher one.
+/// The text of the configuration's page between a heading and the next.
 fn section(heading: &str) -> &'static str {
-    let start = README.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
-    let text = &README[start + heading.len() + 2..];
-    let rank = heading.split(' ').next().unwrap().len();
-    let next = (1..=rank).filter_map(|rank| text.find(&format!("\n{} ", "#".repeat(rank)))).min();
-    &text[..next.unwrap_or(text.len())]
+    let page = page("docs/configuration.md");
+    let start = page.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    let text = &page[start + heading.len() + 5..];
+    &text[..text.find("\n## ").unwrap_or(text.len())]
 }
 
 /// The cells of every row of the tables in a text.
@@ -59,13 +80,13 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
     let schema = schema().to_value();
     let definition = |name: &str| &schema["$defs"][name];
     let tables = [
-        ("### Top level", vec![("", &schema)]),
-        ("### `identity`", vec![("", definition("identity")), ("tokens[].", definition("bearerToken"))]),
-        ("### `tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
-        ("### `limits`", vec![("", definition("limits"))]),
-        ("### `admin`", vec![("", definition("admin"))]),
+        ("Top level", vec![("", &schema)]),
+        ("`identity`", vec![("", definition("identity")), ("tokens[].", definition("bearerToken"))]),
+        ("`tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
+        ("`limits`", vec![("", definition("limits"))]),
+        ("`admin`", vec![("", definition("admin"))]),
         (
-            "### `mcpServers`",
+            "`mcpServers`",
             vec![
                 ("", definition("server")),
                 ("tokenSetup.", definition("tokenSetup")),
@@ -75,7 +96,8 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
     ];
     let default = regex::Regex::new("Default(?: of every server's `[a-zA-Z]+`)?: `?([^ `]+?)`?\\.$").unwrap();
     for (heading, objects) in tables {
-        let rows = rows(section(heading));
+        let of_containers = if heading == "`mcpServers`" { page("docs/containers.md") } else { "" };
+        let rows = [rows(section(heading)), rows(of_containers)].concat();
         let mut known = BTreeSet::new();
         for (prefix, object) in objects {
             for (field, description) in fields(object) {
@@ -113,7 +135,8 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
 
 #[test]
 fn every_json_sample_is_a_configuration() {
-    let samples: Vec<&str> = README.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let text = PAGES.map(|(_, text)| text).join("\n");
+    let samples: Vec<&str> = text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(samples.len() >= 3, "{}", samples.len());
     for sample in samples {
         let home = tempfile::tempdir().unwrap();
@@ -136,7 +159,7 @@ fn every_json_sample_is_a_configuration() {
 
 #[test]
 fn every_option_that_a_container_may_have_is_named() {
-    let text = section("#### Containers");
+    let text = page("docs/containers.md");
     let (_, named) = text.split_once("**Options that are accepted**").expect("the paragraph of accepted options");
     let named = named.split("\n\n").next().unwrap();
     let options = regex::Regex::new("`(--[a-z-]+)").unwrap();
@@ -302,10 +325,10 @@ fn upstream_errors() -> Vec<UpstreamError> {
     errors
 }
 
-/// Stands where a sentence has a number; the README says NUMBER.
+/// Stands where a sentence has a number; the page says NUMBER.
 const NUMBER: usize = 3_999;
 
-/// Here the compiler asks for an error that is new: it goes into `errors`, and into the README.
+/// Here the compiler asks for an error that is new: it goes into `errors`, and into the page.
 fn is_in_errors(error: &BridgeError) -> bool {
     use BridgeError as E;
     match error {
@@ -364,7 +387,7 @@ fn every_error_has_its_row_and_every_row_its_error() {
     assert!(fs::read_to_string("src/bridge/questions.rs").unwrap().contains(&format!("#[error(\"{BAD_STATE}\")]")));
     told.insert(["200", "-32602", BAD_STATE].map(str::to_owned));
 
-    let table = section("## Errors").split("\n\n").find(|table| table.starts_with("| status | code |")).unwrap();
+    let table = page("docs/errors.md").split("\n\n").find(|table| table.starts_with("| status | code |")).unwrap();
     let mut written = BTreeSet::new();
     for row in rows(table).into_iter().filter(|row| row[0] != "status") {
         for sentence in row[2].split(" · ") {
@@ -374,7 +397,7 @@ fn every_error_has_its_row_and_every_row_its_error() {
     }
     let missing: Vec<_> = told.difference(&written).collect();
     let stale: Vec<_> = written.difference(&told).collect();
-    assert!(missing.is_empty() && stale.is_empty(), "not in the README: {missing:#?}\nonly in the README: {stale:#?}");
+    assert!(missing.is_empty() && stale.is_empty(), "not in the page: {missing:#?}\nonly in the page: {stale:#?}");
 }
 
 #[test]
@@ -384,7 +407,7 @@ fn what_is_said_of_tokens_is_said_so() {
         "You have not connected NAME yet: save your token at LINK and try again.",
         "Your token for NAME was refused: save a new one at LINK and try again.",
     ] {
-        assert!(section("## Errors").contains(sentence), "{sentence}");
+        assert!(page("docs/errors.md").contains(sentence), "{sentence}");
         let written = |name| sentence.replace("NAME", name).replace("LINK", "{link}");
         assert!(source.contains(&written("{}")) || source.contains(&written("{name}")), "{sentence}");
     }
@@ -392,10 +415,67 @@ fn what_is_said_of_tokens_is_said_so() {
 
 #[test]
 fn every_file_that_is_named_is_there() {
-    let named = regex::Regex::new("[(`](?:\\./)?((?:src|tests|scripts|\\.images|\\.ci)/[\\w./-]+)[)`]").unwrap();
-    let paths: BTreeSet<&str> = named.captures_iter(README).map(|found| found.get(1).unwrap().as_str()).collect();
+    let named = regex::Regex::new("[(`](?:\\./)?((?:src|tests|scripts|docs|\\.ci)/[\\w./-]+)[)`]").unwrap();
+    let text = PAGES.map(|(_, text)| text).join("\n");
+    let paths: BTreeSet<&str> = named.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
     assert!(paths.len() > 8, "{paths:?}");
     for path in paths.into_iter().filter(|path| *path != "tests/.tools") {
         assert!(Path::new(path).exists(), "{path} is not there");
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_page_that_is_there_and_to_a_heading_of_it() {
+    let link = regex::Regex::new("\\]\\(([^)#: ]*)(?:#([^)]+))?\\)").unwrap();
+    let mut links = 0;
+    for (path, text) in PAGES {
+        for found in link.captures_iter(text) {
+            let target = found.get(1).map_or("", |target| target.as_str());
+            let file = match target {
+                "" => Path::new(path).to_path_buf(),
+                _ => Path::new(path).parent().unwrap().join(target),
+            };
+            let there = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {target}: {error}"));
+            if let Some(anchor) = found.get(2) {
+                assert!(headings(&there).contains(anchor.as_str()), "{path}: {target}#{}", anchor.as_str());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 15, "{links}");
+}
+
+/// The anchors of a page's headings.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, '-' | ' ' | '_');
+    headings
+        .map(|line| {
+            line.trim_start_matches(['#', ' '])
+                .to_lowercase()
+                .chars()
+                .filter(kept)
+                .collect::<String>()
+                .replace(' ', "-")
+        })
+        .collect()
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = page("README.md").lines().count();
+    assert!(lines <= LONGEST_README, "{lines} lines");
+}
+
+#[test]
+fn every_page_is_listed() {
+    for entry in fs::read_dir("docs").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_page = Path::new(&name).extension().is_some_and(|extension| extension == "md");
+        assert!(
+            !is_page || PAGES.iter().any(|(path, _)| path.strip_prefix("docs/") == Some(&*name)),
+            "{name} is not checked"
+        );
+        assert!(!is_page || page("README.md").contains(&format!("(docs/{name})")), "README.md does not lead to {name}");
     }
 }
