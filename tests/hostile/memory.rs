@@ -34,7 +34,7 @@ const BATCH: usize = 20;
 const USERS: [&str; 4] = ["sender", "reader", "runner", "polite"];
 
 /// An attack, who does it, against which server, and by how many of its kind at once: much more than the budget in all. So
-/// few users leave the polite one room, as each may hold an eighth, and twice that while answers change hands.
+/// few users leave the polite one room, as each may hold an eighth.
 const ATTACKS: [(Attack, &str, &str, usize); 7] = [
     (Attack::Unfinished, "sender", "large", 60),
     (Attack::Unread, "reader", "large", 20),
