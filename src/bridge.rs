@@ -122,6 +122,15 @@ pub struct Connection {
     pub gone: CancellationToken,
 }
 
+/// What is known of a request when it is refused.
+#[derive(Default)]
+struct Known {
+    /// Its id as written, if it wants an answer.
+    id: Option<String>,
+    /// Whether it is one of a legacy session.
+    has_session: bool,
+}
+
 /// Who is asking what of which server.
 struct Asked {
     caller: Caller,
@@ -142,10 +151,16 @@ impl Bridge {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Response<Body> {
-        let mut id = None;
-        match self.handle(server, request, connection, &mut id).await {
+        let mut known = Known::default();
+        match self.handle(server, request, connection, &mut known).await {
             Ok(response) => response,
-            Err(error) => self.refuse((server, connection), &error, id.as_deref()),
+            Err(error) => {
+                let mut response = self.refuse((server, connection), &error, known.id.as_deref());
+                if known.id.is_some() && known.has_session {
+                    *response.status_mut() = error.status_in_session();
+                }
+                response
+            }
         }
     }
 
@@ -177,7 +192,7 @@ impl Bridge {
         server: &str,
         request: Request<Incoming>,
         connection: &Connection,
-        id: &mut Option<String>,
+        known: &mut Known,
     ) -> Result<Response<Body>, BridgeError> {
         let (head, body) = request.into_parts();
         let (caller, server) = self.identify(&head, server, connection)?;
@@ -195,9 +210,10 @@ impl Bridge {
             }
             Err(malformed) => return Err(BridgeError::Malformed(malformed)),
         };
-        *id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
+        known.id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
+        known.has_session = session.is_some();
         self.serve(Asked { caller, server, head, session, message, turn: None }, connection).await
     }
 
@@ -333,6 +349,7 @@ impl Bridge {
         Form {
             // What is to be looked at before it goes out is a document.
             accepts_events: call.events && !session::is_subscription(&call.message),
+            accepts_json: call.json,
             commit_delay: call.may_commit_early().then_some(limits.commit_delay),
             keep_alive: limits.keep_alive,
         }

@@ -63,6 +63,7 @@ fn bridge() -> Bridge {
         "identity": support::bearer_identity(&[("alice", BEARER)]),
         "mcpServers": {
             "everything": { "command": installed("tests/.tools/node22"), "args": [installed(EVERYTHING)] },
+            "ends": { "command": support::server("hostile"), "args": ["exits", "at=call", "code=1"] },
             "time": { "command": installed("tests/.tools/python/servers/bin/mcp-server-time") },
         },
     }))
@@ -124,6 +125,16 @@ fn visits_time(client: Client, version: &str) {
     assert!(seen["failure"]["text"].as_str().is_some_and(|text| text.contains("Nowhere/Land")), "{seen}");
 }
 
+/// A server that ends when it is called: a legacy client hears so, and goes on.
+fn goes_on_after_a_crash(client: Client, version: &str) {
+    let bridge = bridge();
+    let call = json!({ "name": "act", "arguments": {} });
+    let seen = client.visit(&bridge, "ends", &json!({ "failing": call, "again": true }));
+    assert_eq!(seen["protocolVersion"], version);
+    assert!(seen["failure"]["text"].as_str().is_some_and(|text| text.contains("ended before it answered")), "{seen}");
+    assert_eq!(seen["again"], seen["tools"]);
+}
+
 /// One test for each client and server, so that a failure names both.
 macro_rules! official_clients {
     ($($name:ident: $client:expr => $version:expr;)*) => {
@@ -134,6 +145,10 @@ macro_rules! official_clients {
         mod time {
             use super::*;
             $(#[test] fn $name() { visits_time($client, $version); })*
+        }
+        mod ends {
+            use super::*;
+            $(#[test] fn $name() { goes_on_after_a_crash($client, $version); })*
         }
     };
 }

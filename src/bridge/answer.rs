@@ -42,6 +42,9 @@ pub(super) fn failed(talk: &Talk, error: &BridgeError) -> Last {
             let text = token_refused(&talk.call, &talk.server, &link).into();
             Last { status: StatusCode::OK, text, session: None, retry_after: None }
         }
+        _ if talk.call.session().is_some() => {
+            Last { status: error.status_in_session(), ..error.last(Some(&talk.reply_id)) }
+        }
         _ => error.last(Some(&talk.reply_id)),
     }
 }

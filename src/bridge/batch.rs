@@ -54,8 +54,13 @@ impl Bridge {
             }
             return Ok(respond::empty(StatusCode::ACCEPTED));
         }
-        let (keep_alive, events) = (self.config.limits.keep_alive, read::accepts_events(&head));
-        let form = Form { accepts_events: true, commit_delay: Some(self.config.limits.commit_delay), keep_alive };
+        let events = read::accepts_events(&head);
+        let form = Form {
+            accepts_events: true,
+            accepts_json: read::accepts_json(&head),
+            commit_delay: Some(self.config.limits.commit_delay),
+            keep_alive: self.config.limits.keep_alive,
+        };
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let (outbox, inbox) = way_back(
@@ -63,6 +68,7 @@ impl Bridge {
             BridgeError::Lost.document(None),
             self.share(&caller.user, &server),
         );
+        outbox.ready();
         let (bridge, connection) = (Arc::clone(self), Connection { peer: connection.peer, gone: gone.clone() });
         let turn = Arc::<Mutex<()>>::default();
         let answered = async move {
@@ -77,7 +83,7 @@ impl Bridge {
             }
         };
         self.lifecycle.spawn(RequestId::handed_on(answered).in_current_span());
-        Ok(if events { inbox.respond(form, guard.into()).await } else { inbox.array(keep_alive, guard.into()) })
+        Ok(if events { inbox.respond(form, guard.into()).await } else { inbox.array(form.keep_alive, guard.into()) })
     }
 
     /// The answer to one message of a batch, if it has one.

@@ -32,6 +32,8 @@ pub(super) struct Call {
     pub(super) mirrored: HeaderMap,
     /// Whether the client takes events, so that it can be asked while it waits.
     pub(super) events: bool,
+    /// Whether the client takes a JSON document.
+    pub(super) json: bool,
 }
 
 /// What a call is for.

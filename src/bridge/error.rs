@@ -212,6 +212,16 @@ impl BridgeError {
         }
     }
 
+    /// The status that tells a legacy client in its session what its request came to. That it failed is an answer, and
+    /// needs no other: there are official clients that end their session at any status but 200 and 404.
+    #[must_use]
+    pub fn status_in_session(&self) -> StatusCode {
+        match self.verdict().0 {
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => StatusCode::OK,
+            status => status,
+        }
+    }
+
     /// After how many seconds to try again, where that may help.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {

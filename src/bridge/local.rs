@@ -230,12 +230,13 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
 }
 
 fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
-    let (message, events) = (&asked.message, read::accepts_events(&asked.head));
+    let message = &asked.message;
+    let (events, json) = (read::accepts_events(&asked.head), read::accepts_json(&asked.head));
     let (id, progress) = (id(message).to_owned(), message.progress_token().map(str::to_owned));
     let message = message.under(legacy::REQUEST_ID);
     let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
     let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events }
+    Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events, json }
 }
 
 fn initialize(asked: &Asked) -> Result<Call, BridgeError> {

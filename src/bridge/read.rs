@@ -49,10 +49,19 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Whether the client takes server-sent events.
 pub(super) fn accepts_events(head: &Parts) -> bool {
+    accepts(head, ["text/event-stream", "text/*", "*/*"])
+}
+
+/// Whether the client takes a JSON document.
+pub(super) fn accepts_json(head: &Parts) -> bool {
+    accepts(head, ["application/json", "application/*", "*/*"])
+}
+
+fn accepts(head: &Parts, ranges: [&str; 3]) -> bool {
     let values = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {
         let essence = range.split(';').next().unwrap_or_default().trim();
-        ["text/event-stream", "text/*", "*/*"].iter().any(|accepted| essence.eq_ignore_ascii_case(accepted))
+        ranges.iter().any(|accepted| essence.eq_ignore_ascii_case(accepted))
     })
 }
 

@@ -117,6 +117,8 @@ impl Bridge {
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) =
             way_back(self.config.limits.write_stall, lost, self.share(&asked.caller.user, &asked.server));
+        // Its server runs.
+        outbox.ready();
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let way = Way { bridge: Arc::clone(self), address, mailbox, outbox, gone, id: call.id().to_owned() };

@@ -64,6 +64,7 @@ pub(super) enum Outbox {
 #[derive(Debug, Clone)]
 pub(super) struct LocalOutbox {
     items: mpsc::UnboundedSender<Item>,
+    ready: CancellationToken,
     room: Arc<Semaphore>,
     /// What waits is a part of it.
     share: Share,
@@ -85,6 +86,8 @@ pub(super) struct Stalled;
 /// The client's end of the way back.
 pub(super) struct Inbox {
     items: mpsc::UnboundedReceiver<Item>,
+    /// Cancelled when the server has started.
+    ready: CancellationToken,
     lost: Bytes,
 }
 
@@ -115,14 +118,22 @@ impl From<DropGuard> for Guard {
 #[must_use]
 pub(super) fn way_back(stall: Duration, lost: Bytes, share: Share) -> (Outbox, Inbox) {
     let (sender, items) = mpsc::unbounded_channel();
-    let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
-    (Outbox::Local(LocalOutbox { items: sender, room, share, stall }), Inbox { items, lost })
+    let (ready, room) = (CancellationToken::new(), Arc::new(Semaphore::new(QUEUE_BYTES as usize)));
+    let outbox = LocalOutbox { items: sender, ready: ready.clone(), room, share, stall };
+    (Outbox::Local(outbox), Inbox { items, ready, lost })
 }
 
 impl Outbox {
     /// A way back by the exchange at `to`.
     pub(super) fn remote(relay: Relay, to: Address, stall: Duration) -> Self {
         Self::Remote(RemoteOutbox { relay, to, stall })
+    }
+
+    /// Says that whoever speaks has started: from now on its silence counts.
+    pub(super) fn ready(&self) {
+        if let Self::Local(local) = self {
+            local.ready.cancel();
+        }
     }
 
     /// Queues one message, waiting for room. A client of this node that has left takes everything: whether that ends
@@ -194,9 +205,12 @@ impl RemoteOutbox {
 pub(super) struct Form {
     /// Whether it accepts events.
     pub(super) accepts_events: bool,
-    /// How long the status line may wait for something to forward; `None` is until the final message.
+    /// Whether it accepts a document.
+    pub(super) accepts_json: bool,
+    /// How long the status line may wait for something to forward once the server has started; `None` is until the
+    /// final message.
     pub(super) commit_delay: Option<Duration>,
-    /// The pause after which a stream gets a comment.
+    /// The pause after which a stream gets a comment, and the longest that the status line waits for a server to start.
     pub(super) keep_alive: Duration,
 }
 
@@ -209,15 +223,17 @@ impl Inbox {
         }
         let first = match form.commit_delay {
             None => self.next_last().await,
-            Some(delay) => match tokio::time::timeout(delay, self.items.recv()).await {
-                Ok(first) => first,
-                Err(_) => return self.stream(VecDeque::new(), form, guard),
+            Some(delay) => tokio::select! {
+                biased;
+                first = self.items.recv() => first,
+                () = silence(&self.ready, delay, form.keep_alive) => return self.stream(VecDeque::new(), form, guard),
             },
         };
+        let is_long = |last: &Last| last.text.len() > MAX_LAST_EVENT && form.accepts_json;
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
             Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
-            Some(Item::Last(last, held)) if last.status != StatusCode::OK || last.text.len() > MAX_LAST_EVENT => {
+            Some(Item::Last(last, held)) if last.status != StatusCode::OK || is_long(&last) => {
                 whole(last, held, guard)
             }
             Some(Item::Last(last, held)) => {
@@ -235,7 +251,7 @@ impl Inbox {
 
     /// A stream that begins at once, with this frame.
     pub(super) fn stream_at_once(self, first: Bytes, keep_alive: Duration, guard: Guard) -> Response<Body> {
-        let form = Form { accepts_events: true, commit_delay: None, keep_alive };
+        let form = Form { accepts_events: true, accepts_json: false, commit_delay: None, keep_alive };
         self.stream(VecDeque::from([first]), form, guard)
     }
 
@@ -277,6 +293,13 @@ impl Inbox {
             quiet: Box::pin(tokio::time::sleep(keep_alive)),
             guard,
         }
+    }
+}
+
+/// Until a server has been silent for `delay` since it started, or has not started within `start`.
+async fn silence(ready: &CancellationToken, delay: Duration, start: Duration) {
+    if tokio::time::timeout(start, ready.cancelled()).await.is_ok() {
+        tokio::time::sleep(delay).await;
     }
 }
 

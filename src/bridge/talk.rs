@@ -125,7 +125,12 @@ impl Talk {
         if self.met.is_none() {
             let greeting = self.child.greeting(self.call.client());
             match self.child.meet(&self.call.introduction, greeting).await? {
-                Ok(met) => self.met = Some(met),
+                Ok(met) => {
+                    if !matches!(met, Met::Modern(None)) {
+                        self.outbox.ready();
+                    }
+                    self.met = Some(met);
+                }
                 Err(refusal) => return self.refused(refusal).await,
             }
             if self.is_answered_by_meeting().await? {
@@ -273,6 +278,10 @@ impl Talk {
     }
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
+        if matches!(self.met(), Met::Modern(None)) {
+            // The first that it says: it was greeted by the request.
+            self.outbox.ready();
+        }
         let line = self.shown(line)?;
         match FromServer::parse(text(&line)) {
             // It has asked, and knows no questions of its own.

@@ -1,6 +1,6 @@
-// What every client does here: list the tools, call one, call one that reports progress, call one that fails.
-// The task comes as one JSON argument: { url, bearer?, mode?, call, progress?, failing }, where the last three are
-// { name, arguments }. What was seen goes to stdout as one line of JSON.
+// What every client does here: list the tools, call one, call one that reports progress, call one that fails, list the
+// tools again. The task comes as one JSON argument: { url, bearer?, mode?, call?, progress?, failing, again? }, where
+// the calls are { name, arguments } and the last is true. What was seen goes to stdout as one line of JSON.
 
 export const task = JSON.parse(process.argv[2]);
 
@@ -12,7 +12,7 @@ const textOf = (result) => result.content.map((item) => item.text ?? item.type).
 export async function visit(client, seen, call) {
   seen.server = client.getServerVersion()?.name;
   seen.tools = (await client.listTools()).tools.map((tool) => tool.name);
-  seen.text = textOf(await call(task.call));
+  if (task.call) seen.text = textOf(await call(task.call));
   if (task.progress) {
     seen.progress = [];
     const onprogress = ({ progress, total }) => seen.progress.push([progress, total]);
@@ -24,6 +24,7 @@ export async function visit(client, seen, call) {
   } catch (error) {
     seen.failure = { isError: true, code: error.code, text: error.message };
   }
+  if (task.again) seen.again = (await client.listTools()).tools.map((tool) => tool.name);
   await client.close();
   console.log(JSON.stringify(seen));
 }

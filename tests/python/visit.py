@@ -1,7 +1,8 @@
-"""What every client does here: list the tools, call one, call one that reports progress, call one that fails.
+"""What every client does here: list the tools, call one, call one that reports progress, call one that fails, list the
+tools again.
 
-The task comes as one JSON argument: {url, bearer?, mode?, call, progress?, failing}, where the last three are
-{name, arguments}. What was seen goes to stdout as one line of JSON.
+The task comes as one JSON argument: {url, bearer?, mode?, call?, progress?, failing, again?}, where the calls are
+{name, arguments} and the last is true. What was seen goes to stdout as one line of JSON.
 """
 
 import json
@@ -18,7 +19,8 @@ def text_of(result):
 async def visit(seen, list_tools, call_tool, rpc_error, is_error):
     """`seen` is what connecting showed; `rpc_error` and `is_error` are where the two SDK lines differ in names."""
     seen["tools"] = [tool.name for tool in (await list_tools()).tools]
-    seen["text"] = text_of(await call_tool(**task["call"]))
+    if task.get("call"):
+        seen["text"] = text_of(await call_tool(**task["call"]))
     if task.get("progress"):
         seen["progress"] = []
 
@@ -31,4 +33,6 @@ async def visit(seen, list_tools, call_tool, rpc_error, is_error):
         seen["failure"] = {"isError": is_error(result), "text": text_of(result)}
     except rpc_error as error:
         seen["failure"] = {"isError": True, "code": error.error.code, "text": error.error.message}
+    if task.get("again"):
+        seen["again"] = [tool.name for tool in (await list_tools()).tools]
     print(json.dumps(seen), flush=True)

@@ -13,8 +13,12 @@ use crate::memory::Memory;
 use crate::metrics::Gauge;
 use crate::user::UserId;
 
-const FORM: Form =
-    Form { accepts_events: true, commit_delay: Some(Duration::from_secs(1)), keep_alive: Duration::from_secs(15) };
+const FORM: Form = Form {
+    accepts_events: true,
+    accepts_json: true,
+    commit_delay: Some(Duration::from_secs(1)),
+    keep_alive: Duration::from_secs(15),
+};
 
 fn pair() -> (Outbox, Inbox) {
     let memory = Memory::new(Some(1 << 30), 1 << 20, Gauge::default());
@@ -60,6 +64,25 @@ async fn an_error_status_or_a_long_answer_is_a_document() {
     let (outbox, inbox) = pair();
     outbox.last(last(200, vec![b' '; MAX_LAST_EVENT + 1])).await;
     assert_eq!(read(inbox.respond(FORM, guard()).await).await.1, "application/json");
+    let (outbox, inbox) = pair();
+    outbox.last(last(200, vec![b' '; MAX_LAST_EVENT + 1])).await;
+    let form = Form { accepts_json: false, ..FORM };
+    assert_eq!(read(inbox.respond(form, guard()).await).await.1, "text/event-stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delay_counts_from_when_the_server_has_started() {
+    for (start, status) in [(1, 404), (14, 404), (16, 200)] {
+        let (outbox, inbox) = pair();
+        let speaking = async {
+            tokio::time::sleep(Duration::from_secs(start)).await;
+            outbox.ready();
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            outbox.last(last(404, "{}")).await;
+        };
+        let (response, ()) = tokio::join!(inbox.respond(FORM, guard()), speaking);
+        assert_eq!(read(response).await.0, status, "started after {start} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,7 @@ impl Subscription {
         };
         match child.meet_to_listen(&self.call.introduction, For::Modern).await? {
             Met::Legacy(initialized) => {
+                self.stream.outbox.ready();
                 self.agree(&initialized).await?;
                 self.acknowledge().await?;
             }
