@@ -12,6 +12,7 @@ mod changes;
 mod child;
 mod conversation;
 pub mod error;
+mod exchange;
 mod learned;
 mod local;
 mod meet;
@@ -65,13 +66,13 @@ use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::{Caller, UserId};
 
-use call::Call;
 use child::Child;
 use conversation::{Conversation, until_forced};
 use error::BridgeError;
+use exchange::{Begun, Exchange};
 pub use learned::Learned;
 use local::Next;
-use sse::{Form, Guard, way_back};
+use sse::{Guard, way_back};
 use stream::LISTEN;
 use talk::Talk;
 
@@ -218,18 +219,18 @@ impl Bridge {
     }
 
     /// What one message asks, with which token, of which fresh server.
-    async fn serve(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Result<Response<Body>, BridgeError> {
+    async fn begin(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Result<Begun, BridgeError> {
         let subscription = asked.subscription()?;
         let mut call = match self.answer_locally(&asked).await? {
-            Next::Answered(response) => return Ok(response),
+            Next::Answered(response) => return Ok(Begun::Answered(response)),
             Next::Call(call) => *call,
         };
         tools::check(&asked.server, &asked.caller, &call.message)?;
         if call.is_modern() && call.message.method() == LISTEN {
-            return self.subscribe(asked, call, connection).await;
+            return self.subscribe(asked, call, connection).await.map(Begun::Answered);
         }
         let transcript = match self.go_on(&asked, &mut call, connection).await? {
-            ControlFlow::Break(response) => return Ok(response),
+            ControlFlow::Break(response) => return Ok(Begun::Answered(response)),
             ControlFlow::Continue(transcript) => transcript,
         };
 
@@ -247,7 +248,7 @@ impl Bridge {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => {
                 tracing::info!(user = %asked.caller.user, server = %asked.server.name, "no token: told how to get one");
-                return Ok(self.without_token(&asked, &call));
+                return Ok(Begun::Answered(self.without_token(&asked, &call)));
             }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
@@ -257,11 +258,7 @@ impl Bridge {
         let form = self.form(&call);
         let talk = Talk::new(self, asked, call, child, (outbox, transcript));
         let guard = self.converse(talk, permit, connection);
-        let response = inbox.respond(form, guard).await;
-        match subscription {
-            Some(change) => self.after_subscription(change, response).await,
-            None => Ok(response),
-        }
+        Ok(Begun::Underway(Exchange { inbox, form, guard, subscription }))
     }
 
     /// Who is asking for which server.
@@ -342,17 +339,6 @@ impl Bridge {
                 () = until_forced(&hard) => {}
             }
         });
-    }
-
-    fn form(&self, call: &Call) -> Form {
-        let limits = &self.config.limits;
-        Form {
-            // What is to be looked at before it goes out is a document.
-            accepts_events: call.events && !session::is_subscription(&call.message),
-            accepts_json: call.json,
-            commit_delay: call.may_commit_early().then_some(limits.commit_delay),
-            keep_alive: limits.keep_alive,
-        }
     }
 
     /// One task owns the call to its end. It knows by the guard when the client has left, or has been answered.

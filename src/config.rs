@@ -334,8 +334,21 @@ pub struct Server {
     pub questions: Questions,
     /// When a stream on which a client listens has a server of its own.
     pub listen: Listening,
+    /// For how long it runs behind HTTP+SSE.
+    pub sse: SseServers,
     /// Who may use it, and which of its tools.
     pub access: Access,
+}
+
+/// For how long a server runs behind the HTTP+SSE of 2024-11-05.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "sse")]
+pub enum SseServers {
+    /// For a request, as elsewhere.
+    #[default]
+    Request,
+    /// For as long as the stream is open: for a server of an older era whose state its client comes back to.
+    Session,
 }
 
 /// When a stream on which a client listens has a server of its own.

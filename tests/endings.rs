@@ -466,8 +466,8 @@ async fn in_a_session_the_failure_of_a_request_is_an_answer_to_it() {
         "busy": one(&server("hostile"), &["polite", "delay=60000"]),
     });
     let limits = json!({ "perServer": 1, "queue": "0s" });
-    let bridge =
-        home.serve(json!({ "identity": [{ "kind": "local", "user": "alice" }], "limits": limits, "mcpServers": servers }));
+    let bridge = home
+        .serve(json!({ "identity": [{ "kind": "local", "user": "alice" }], "limits": limits, "mcpServers": servers }));
     let mut clients = Vec::new();
     for name in ["ends", "absent", "late", "busy"] {
         clients.push((name, Client::legacy(&bridge, name, None).await));
@@ -475,13 +475,19 @@ async fn in_a_session_the_failure_of_a_request_is_an_answer_to_it() {
     fs::remove_file(&program).expect("it was there");
     let settled = std::time::Instant::now() + SETTLED;
     for (name, client) in &mut clients {
-        let _running = if *name == "busy" { Some(client.post("tools/call", json!({})).await.expect("sent")) } else { None };
+        let connect = async || support::http::Connection::open(bridge.address()).await.expect("it listens");
+        let mut running = connect().await;
+        // The server of the request before may still be ending, here as below.
+        while *name == "busy"
+            && !client.start(&mut running, "tools/call", json!({})).await.expect("an answer").is_stream()
+        {
+            running = connect().await;
+        }
         loop {
             let answer = client.call("act", json!({})).await.expect("an answer");
             assert_eq!((answer.status, answer.error_code()), (200, Some(-32603)), "{name}: {answer:?}");
             let full = answer.response().to_string().contains("no room for another request");
             assert!(!full || answer.header("retry-after").is_some(), "{answer:?}");
-            // The server of the call before may still be ending.
             if full == (*name == "busy") {
                 break;
             }

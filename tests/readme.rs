@@ -123,6 +123,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
         "questions",
         "serverType",
         "size",
+        "sse",
         "time",
         "toolRule",
         "transport",

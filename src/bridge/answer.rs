@@ -50,6 +50,11 @@ pub(super) fn failed(talk: &Talk, error: &BridgeError) -> Last {
 }
 
 impl Answered {
+    /// A message that worked.
+    pub(super) fn ok(text: String) -> Self {
+        Self { status: StatusCode::OK, text: text.into(), session: None }
+    }
+
     /// The answer to a legacy client's `initialize`: what the server said, as far as it can be honoured, and the
     /// session that begins.
     pub(super) fn initialized(talk: &Talk, asked: &Asked, met: &Met) -> Result<Self, BridgeError> {

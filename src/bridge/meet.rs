@@ -145,21 +145,6 @@ impl Child {
         Ok(met)
     }
 
-    /// What the server says of itself if it is modern, for a legacy client whose own handshake it is to see if it is not.
-    pub(super) async fn discovered(&mut self, client: &Introduction) -> Result<Option<String>, BridgeError> {
-        let known = self.remembered_era();
-        match self.server.protocol {
-            Protocol::Legacy => return Ok(None),
-            Protocol::Auto if known == Some(Era::Legacy) => return Ok(None),
-            Protocol::Auto | Protocol::Modern => {}
-        }
-        match self.discover(client).await? {
-            Probed::Modern(discovered) => Ok(Some(discovered)),
-            Probed::NotModern | Probed::Silent if self.server.protocol == Protocol::Auto => Ok(None),
-            Probed::NotModern | Probed::Silent => Err(UpstreamError::Handshake.into()),
-        }
-    }
-
     async fn offer_handshake(&mut self, client: &Introduction, known: bool) -> Result<Meeting, BridgeError> {
         let refusal = match self.handshake(client).await? {
             Err(Refusal::Shown(UpstreamError::Ended)) if known => return Err(UpstreamError::Ended.into()),

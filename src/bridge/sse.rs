@@ -51,6 +51,16 @@ enum Item {
     Quiet,
 }
 
+/// What a conversation says.
+pub(super) enum Said {
+    /// A message before the final one.
+    Event(Bytes),
+    /// The final message.
+    Last(Last),
+    /// That there is no final message.
+    Nothing,
+}
+
 /// The conversation's end of the way back.
 #[derive(Clone)]
 pub(super) enum Outbox {
@@ -233,9 +243,7 @@ impl Inbox {
         match first {
             None => respond::json(StatusCode::INTERNAL_SERVER_ERROR, self.lost),
             Some(Item::Quiet) => respond::empty(StatusCode::ACCEPTED),
-            Some(Item::Last(last, held)) if last.status != StatusCode::OK || is_long(&last) => {
-                whole(last, held, guard)
-            }
+            Some(Item::Last(last, held)) if last.status != StatusCode::OK || is_long(&last) => whole(last, held, guard),
             Some(Item::Last(last, held)) => {
                 let event = held.keep(frame(&last.text, Framing::Events.around(true)), guard.permit);
                 let mut response = respond::sse(OneEvent(Some(event)));
@@ -259,6 +267,22 @@ impl Inbox {
     pub(super) fn array(self, keep_alive: Duration, guard: Guard) -> Response<Body> {
         let framing = Framing::Array { begun: false };
         respond::json_stream(self.events(framing, VecDeque::new(), keep_alive, guard))
+    }
+
+    /// What is said next, for whoever says it on.
+    pub(super) async fn next(&mut self) -> Said {
+        match self.items.recv().await {
+            Some(Item::Event(text, held, _room)) => Said::Event(held.keep(text, ())),
+            Some(Item::Last(mut last, held)) => {
+                last.text = held.keep(last.text, ());
+                Said::Last(last)
+            }
+            Some(Item::Quiet) => Said::Nothing,
+            None => {
+                let (status, text) = (StatusCode::INTERNAL_SERVER_ERROR, std::mem::take(&mut self.lost));
+                Said::Last(Last { status, text, session: None, retry_after: None })
+            }
+        }
     }
 
     async fn document(mut self, guard: Guard) -> Response<Body> {

@@ -3,11 +3,12 @@
 //! ends at a soft stop, because nothing would ever finish it.
 
 mod asked;
+mod http_sse;
 mod keeper;
 mod listener;
 mod pipe;
+mod posts;
 mod subscription;
-mod translator;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use super::conversation::until_forced;
 use super::error::BridgeError;
 use super::questions::Owner;
 use super::sse::{Guard, Outbox, Stalled};
-use super::talk::text;
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;
@@ -36,6 +36,7 @@ use crate::user::UserId;
 use super::child::Child;
 use listener::Listener;
 use pipe::Pipe;
+use posts::Posts;
 use subscription::Subscription;
 
 pub(super) use subscription::LISTEN;
@@ -63,6 +64,7 @@ impl Stream {
 /// What a stream is for.
 enum Work {
     Listener(Box<Listener>),
+    Posts(Box<Posts>),
     Pipe(Box<Pipe>),
     Subscription(Box<Subscription>),
 }
@@ -71,7 +73,7 @@ impl Work {
     fn name(&self) -> &'static str {
         match self {
             Self::Listener(_) => "listener",
-            Self::Pipe(_) => "sse",
+            Self::Posts(_) | Self::Pipe(_) => "sse",
             Self::Subscription(_) => "subscription",
         }
     }
@@ -79,6 +81,7 @@ impl Work {
     fn stream(&self) -> &Stream {
         match self {
             Self::Listener(listener) => &listener.stream,
+            Self::Posts(posts) => &posts.stream,
             Self::Pipe(pipe) => &pipe.stream,
             Self::Subscription(subscription) => &subscription.stream,
         }
@@ -88,6 +91,7 @@ impl Work {
     async fn run(&mut self) -> Result<(), BridgeError> {
         match self {
             Self::Listener(listener) => listener.run().await,
+            Self::Posts(posts) => posts.run().await,
             // Each in a place of its own: they are large, and most streams are idle listeners.
             Self::Pipe(pipe) => Box::pin(pipe.run()).await,
             Self::Subscription(subscription) => Box::pin(subscription.run()).await,
@@ -97,7 +101,8 @@ impl Work {
     /// Tells the client that the stream is over, as it knows such an end.
     async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
         match self {
-            Self::Listener(listener) => listener.stream.outbox.quiet(),
+            Self::Listener(listener) => listener.say_goodbye(),
+            Self::Posts(posts) => posts.say_goodbye().await,
             Self::Pipe(pipe) => pipe.say_goodbye(error).await,
             Self::Subscription(subscription) => subscription.say_goodbye(error).await,
         }
@@ -107,6 +112,7 @@ impl Work {
     async fn into_child(self, end: End) -> Option<Child> {
         match self {
             Self::Listener(listener) => listener.into_child(),
+            Self::Posts(_) => None,
             Self::Pipe(pipe) => Some(pipe.child),
             Self::Subscription(subscription) => subscription.into_child(end).await,
         }
@@ -154,8 +160,9 @@ impl Running {
     /// The one place where everything that can end a stream is waited for.
     async fn until_an_end(&mut self) -> (End, Option<BridgeError>) {
         let lifecycle = self.work.stream().bridge.lifecycle.clone();
-        // A pipe ends softly by itself, when nothing is asked on it.
-        let soft = if matches!(self.work, Work::Pipe(_)) { CancellationToken::new() } else { lifecycle.soft };
+        // HTTP+SSE ends softly by itself, when nothing is asked on it.
+        let soft =
+            if matches!(self.work, Work::Posts(_) | Work::Pipe(_)) { CancellationToken::new() } else { lifecycle.soft };
         tokio::select! {
             biased;
             done = self.work.run() => match done {
@@ -184,8 +191,8 @@ impl Bridge {
     }
 
     /// Starts the task that owns a stream; it knows by the guard when the client has left.
-    fn run_stream(&self, work: Work, permit: Permit, lifetime: Duration, connection: &Connection) -> Guard {
-        let (gone, permit) = (connection.gone.child_token(), Arc::new(permit));
+    fn run_stream(&self, work: Work, permit: Arc<Permit>, lifetime: Duration, connection: &Connection) -> Guard {
+        let gone = connection.gone.child_token();
         let guard = Guard::new(&gone, &permit);
         let stream = work.stream();
         let (request, user, server) = (RequestId::current().map(field::display), &stream.user, &stream.server.name);

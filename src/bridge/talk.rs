@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 
 use super::answer::Answered;
 use super::call::{Call, Purpose};
@@ -126,6 +125,7 @@ impl Talk {
             let greeting = self.child.greeting(self.call.client());
             match self.child.meet(&self.call.introduction, greeting).await? {
                 Ok(met) => {
+                    // One that is greeted by the request has started when it says something.
                     if !matches!(met, Met::Modern(None)) {
                         self.outbox.ready();
                     }
@@ -278,10 +278,7 @@ impl Talk {
     }
 
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
-        if matches!(self.met(), Met::Modern(None)) {
-            // The first that it says: it was greeted by the request.
-            self.outbox.ready();
-        }
+        self.outbox.ready();
         let line = self.shown(line)?;
         match FromServer::parse(text(&line)) {
             // It has asked, and knows no questions of its own.
@@ -398,11 +395,4 @@ pub(super) fn text(line: &Bytes) -> &str {
 pub(super) fn with_part(line: &Bytes, part: &str, otherwise: &str) -> Bytes {
     let at = json::range_in(text(line), part);
     [&line[..at.start], otherwise.as_bytes(), &line[at.end..]].concat().into()
-}
-
-impl Answered {
-    /// A message that worked.
-    pub(super) fn ok(text: String) -> Self {
-        Self { status: StatusCode::OK, text: text.into(), session: None }
-    }
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-pub use super::{EngineKind, Listening, Protocol, Questions, Transport};
+pub use super::{EngineKind, Listening, Protocol, Questions, SseServers, Transport};
 pub use schema::schema;
 pub use text::{Object, PrivateDirectory, Size, Time, Value};
 
@@ -310,6 +310,8 @@ pub struct Server {
     pub questions: Option<Questions>,
     /// When a stream on which a client listens has a server of its own. Default: `subscribed`.
     pub listen: Option<Listening>,
+    /// For how long it runs behind HTTP+SSE. Default: `request`.
+    pub sse: Option<SseServers>,
     /// How long it waits, parked, for the answer to a question. Default: 2m.
     pub park_lease: Option<Time>,
     /// The users and groups (`group:NAME`) who may use it; for others it does not exist. Without it everybody may.

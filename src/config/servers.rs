@@ -86,7 +86,7 @@ impl Loader<'_> {
         let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
-        let access = self.access(at, file.allow.take(), file.tools.take());
+        let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
         let may_hold = ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key));
         let plan = self.plan(at, file);
         let requires_user_token = self.requires_user_token(at, required, may_hold);
@@ -104,6 +104,7 @@ impl Loader<'_> {
             protocol,
             questions,
             listen,
+            sse,
             access,
         })
     }

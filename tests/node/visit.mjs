@@ -1,6 +1,6 @@
-// What every client does here: list the tools, call one, call one that reports progress, call one that fails, list the
-// tools again. The task comes as one JSON argument: { url, bearer?, mode?, call?, progress?, failing, again? }, where
-// the calls are { name, arguments } and the last is true. What was seen goes to stdout as one line of JSON.
+// What every client does here: list the tools, call one, call one that reports progress, call one that fails, call
+// another. The task comes as one JSON argument: { url, bearer?, mode?, call?, progress?, failing, again? }, where the
+// last four are { name, arguments }. What was seen goes to stdout as one line of JSON.
 
 export const task = JSON.parse(process.argv[2]);
 
@@ -24,7 +24,7 @@ export async function visit(client, seen, call) {
   } catch (error) {
     seen.failure = { isError: true, code: error.code, text: error.message };
   }
-  if (task.again) seen.again = (await client.listTools()).tools.map((tool) => tool.name);
+  if (task.again) seen.again = textOf(await call(task.again));
   await client.close();
   console.log(JSON.stringify(seen));
 }

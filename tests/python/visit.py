@@ -1,8 +1,8 @@
-"""What every client does here: list the tools, call one, call one that reports progress, call one that fails, list the
-tools again.
+"""What every client does here: list the tools, call one, call one that reports progress, call one that fails, call
+another.
 
-The task comes as one JSON argument: {url, bearer?, mode?, call?, progress?, failing, again?}, where the calls are
-{name, arguments} and the last is true. What was seen goes to stdout as one line of JSON.
+The task comes as one JSON argument: {url, bearer?, mode?, call?, progress?, failing, again?}, where the last four are
+{name, arguments}. What was seen goes to stdout as one line of JSON.
 """
 
 import json
@@ -34,5 +34,5 @@ async def visit(seen, list_tools, call_tool, rpc_error, is_error):
     except rpc_error as error:
         seen["failure"] = {"isError": True, "code": error.error.code, "text": error.error.message}
     if task.get("again"):
-        seen["again"] = [tool.name for tool in (await list_tools()).tools]
+        seen["again"] = text_of(await call_tool(**task["again"]))
     print(json.dumps(seen), flush=True)

@@ -11,7 +11,7 @@
 //! | `endless` | bytes without a newline for as long as somebody takes them |
 //! | `chatter` | floods stderr until it ends |
 //! | `flood` | on a call, writes `mib=N` to stderr before it answers; with `newline=no` without one |
-//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N`; with `hold=yes` a grandchild holds stdout; the moment goes to the file `stamp=PATH` |
+//! | `exits` | leaves `at=start`, `at=initialized` or `at=call`, with `code=N` or by `signal=N`; with `hold=yes` a grandchild holds stdout; the moment goes to the file `stamp=PATH`; a call of the tool `spares=NAME` it answers |
 //! | `holder` | on a call, leaves behind a grandchild that holds stdout, and exits without an answer |
 //! | `wrong-ids` | answers other ids and no id; with `then=right` the right one afterwards |
 //! | `twice` | answers each call twice |
@@ -197,7 +197,10 @@ fn call(settings: &Settings, id: &str, line: &[u8], lines: &Receiver<Vec<u8>>) {
     if settings.is("exits") && settings.text("at") == "call" {
         progress(token.as_deref(), 1);
     }
-    settings.perhaps_exit("call");
+    let called = path(line, &["params", "name"]).map(|name| String::from_utf8_lossy(name).into_owned());
+    if called != Some(format!("\"{}\"", settings.text("spares"))) {
+        settings.perhaps_exit("call");
+    }
     match settings.behaviour.as_str() {
         "endless" => while std::io::stdout().write_all(&[b'x'; 1 << 12]).is_ok() {},
         "holder" => {

@@ -50,10 +50,93 @@ fn request(id: u32, method: &str, params: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
+/// The same server, which stays for as long as a stream.
+fn staying(mut server: Value) -> Value {
+    server["sse"] = json!("session");
+    server
+}
+
 #[tokio::test]
-async fn a_message_may_be_posted_to_any_node() {
+async fn a_message_may_be_posted_to_any_node_and_each_request_gets_a_server_of_its_own() {
     let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
     let [here, there] = two_nodes(&home, &redis, &json!({ "one": watched.server(&home, "legacy") }));
+    let mut connection = connect(&here).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
+    assert_eq!(post(&there, &endpoint, None, &initialize()).await, 202);
+    let initialized = next(&mut stream).await;
+    assert_eq!((&initialized["id"], &initialized["result"]["serverInfo"]["name"]), (&json!(0), &json!("watcher")));
+    let notice = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    assert_eq!(post(&here, &endpoint, None, &notice).await, 202);
+    for (id, node) in [(1, &there), (2, &here), (3, &there)] {
+        let level = json!({ "level": "error" });
+        let (method, params) =
+            if id == 1 { ("logging/setLevel", level) } else { ("tools/call", json!({ "name": "act" })) };
+        assert_eq!(post(node, &endpoint, None, &request(id, method, &params)).await, 202);
+        let answer = next(&mut stream).await;
+        assert_eq!(answer["id"], json!(id));
+        let kept = answer.pointer("/result/content/0/text");
+        assert!(id == 1 || kept == Some(&json!("error")), "each server is told the level: {answer}");
+    }
+    assert_eq!(watched.everything().len(), 3, "one for the handshake and for each call");
+    let idle = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(idle.is_some(), "{:?}", procs::with_marker(home.marker()));
+
+    assert_eq!(post(&there, &endpoint, None, &request(4, "tools/call", &json!({ "name": "change" }))).await, 202);
+    let (said, more) = (next(&mut stream).await, next(&mut stream).await);
+    let (changed, answer) = if said["id"].is_null() { (said, more) } else { (more, said) };
+    assert_eq!((&answer["id"], &changed["method"]), (&json!(4), &json!("notifications/tools/list_changed")));
+
+    let uri = json!({ "uri": "a://" });
+    assert_eq!(post(&there, &endpoint, None, &request(5, "resources/subscribe", &uri)).await, 202);
+    assert_eq!(next(&mut stream).await["id"], json!(5));
+    watched.until_heard("tollbridge:subscribe").await;
+    watched.happens("updated a://");
+    assert_eq!(next(&mut stream).await["params"], uri);
+
+    drop(connection);
+    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
+    for node in [&here, &there] {
+        assert_eq!(post(node, &endpoint, None, &request(9, "ping", &json!({}))).await, 404, "the stream is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_answered_and_a_call_is_cancelled_by_posts_to_the_other_node() {
+    let (home, redis) = (Home::new(), Redis::start());
+    let directory = home.path().to_string_lossy().into_owned();
+    let marker = format!("marker={}", home.marker());
+    let asker = json!({ "command": support::server("asker"), "args": [directory, marker], "abandonedGrace": "1m" });
+    let [here, there] = two_nodes(&home, &redis, &json!({ "one": asker }));
+    let mut connection = connect(&here).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    let mut hello = initialize();
+    hello["params"]["capabilities"] = json!({ "elicitation": {} });
+    assert_eq!(post(&there, &endpoint, None, &hello).await, 202);
+    next(&mut stream).await;
+    let ask = json!({ "name": "ask", "arguments": { "name": "n", "times": 1 } });
+    assert_eq!(post(&there, &endpoint, None, &request(1, "tools/call", &ask)).await, 202);
+    let question = next(&mut stream).await;
+    assert_eq!(question["method"], "elicitation/create", "{question}");
+    let result = json!({ "action": "accept", "content": { "value": "yes" } });
+    let answer = json!({ "jsonrpc": "2.0", "id": question["id"], "result": result });
+    assert_eq!(post(&there, &endpoint, None, &answer).await, 202);
+    assert_eq!(next(&mut stream).await["id"], json!(1));
+
+    let wait = json!({ "name": "wait", "arguments": { "name": "w" } });
+    assert_eq!(post(&there, &endpoint, None, &request(2, "tools/call", &wait)).await, 202);
+    let file = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap_or_default();
+    procs::eventually(SOON, || file("waits").contains('w').then_some(())).await.expect("it waits");
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } });
+    assert_eq!(post(&there, &endpoint, None, &cancel).await, 202);
+    procs::eventually(SOON, || file("cancelled").contains('w').then_some(())).await.expect("it is told");
+}
+
+#[tokio::test]
+async fn a_server_may_stay_for_as_long_as_the_stream() {
+    let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
+    let [here, there] = two_nodes(&home, &redis, &json!({ "one": staying(watched.server(&home, "legacy")) }));
     let mut connection = connect(&here).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
@@ -110,9 +193,28 @@ async fn a_stream_takes_messages_of_its_own_user_and_server_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_answers_what_was_asked_with_an_error() {
+async fn a_server_that_ends_answers_what_was_asked_with_an_error_and_the_stream_goes_on() {
     let home = Home::without_key();
     let bridge = home.serve(config(&json!({ "one": hostile(&home, &["exits", "at=call", "code=3"]) })));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    next(&mut stream).await;
+    for id in [1, 2] {
+        let call = request(id, "tools/call", &json!({ "name": "act" }));
+        assert_eq!(post(&bridge, &endpoint, None, &call).await, 202);
+        let failed = next(&mut stream).await;
+        assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(id), &json!(-32603)));
+    }
+    assert_eq!(post(&bridge, &endpoint, None, &request(3, "tools/list", &json!({}))).await, 202);
+    let listed = next(&mut stream).await;
+    assert_eq!((&listed["id"], listed.get("error")), (&json!(3), None));
+}
+
+#[tokio::test]
+async fn a_server_that_stays_and_ends_answers_what_was_asked_with_an_error() {
+    let home = Home::without_key();
+    let bridge = home.serve(config(&json!({ "one": staying(hostile(&home, &["exits", "at=call", "code=3"])) })));
     let mut connection = connect(&bridge).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
@@ -151,7 +253,7 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
     let subscribe = request(1, "resources/subscribe", &json!({ "uri": "a://" }));
     assert_eq!(post(&bridge, &endpoint, None, &subscribe).await, 202);
     assert_eq!(next(&mut stream).await, json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
-    watched.until_heard("tollbridge:listen:2").await;
+    watched.until_heard("tollbridge:listen:1").await;
     watched.happens("updated a://");
     let updated = next(&mut stream).await;
     assert_eq!(
@@ -162,7 +264,35 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
     assert_eq!(post(&bridge, &endpoint, None, &call).await, 202);
     let answer = next(&mut stream).await;
     assert_eq!(answer.pointer("/result/content/0/text"), Some(&json!("debug")), "{answer}");
-    assert_eq!(watched.everything().len(), 1, "one process");
+}
+
+/// What its tool asks in the middle of a call is known to its legacy era only.
+#[tokio::test]
+async fn a_server_with_both_eras_is_met_in_that_of_its_client() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("tests/.tools/python/mcp2/bin/python");
+    assert!(python.exists(), "{} is missing: run ./scripts/test, which installs it", python.display());
+    let server = json!({ "command": python, "args": [root.join("tests/python/server_v2.py")], "startTimeout": "1m" });
+    let bridge = Bridge::start(config(&json!({ "one": server })));
+    // A modern client before it: what was learned from it does not decide for others.
+    let listed = Client::modern(&bridge, "one", None).request("tools/list", json!({})).await.expect("an answer");
+    assert!(listed.response()["result"]["tools"].is_array(), "{listed:?}");
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    let mut hello = initialize();
+    hello["params"]["capabilities"] = json!({ "elicitation": {} });
+    assert_eq!(post(&bridge, &endpoint, None, &hello).await, 202);
+    assert_eq!(next(&mut stream).await["id"], json!(0));
+    let ask = json!({ "name": "ask", "arguments": {} });
+    assert_eq!(post(&bridge, &endpoint, None, &request(1, "tools/call", &ask)).await, 202);
+    let question = next(&mut stream).await;
+    assert_eq!(question["method"], "elicitation/create", "{question}");
+    let result = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let answer = json!({ "jsonrpc": "2.0", "id": question["id"], "result": result });
+    assert_eq!(post(&bridge, &endpoint, None, &answer).await, 202);
+    let answer = next(&mut stream).await;
+    let text = answer.pointer("/result/content/0/text").and_then(Value::as_str).unwrap_or_default();
+    assert!(text.starts_with("hello Ada"), "{answer}");
 }
 
 #[tokio::test]
@@ -174,10 +304,16 @@ async fn a_stream_has_only_the_tools_that_its_user_may_use() {
     let line = r#"{"jsonrpc":"2.0","id":@id@,"result":{"tools":"act"}}"#;
     let mut odd = hostile(&home, &["lists"]);
     (odd["env"], odd["tools"]) = (json!({ "HOSTILE_LINE": line }), json!({ "allow": ["*"], "deny": ["act"] }));
-    let bridge = home.serve(config(&json!({ "modern": modern, "legacy": tiny, "odd": odd })));
-    for (server, hidden, shown) in
-        [("modern", "act", json!([])), ("legacy", "big", json!(["echo"])), ("odd", "act", Value::Null)]
-    {
+    let (kept, kept_odd) = (staying(tiny.clone()), staying(odd.clone()));
+    let servers = json!({ "modern": modern, "legacy": tiny, "odd": odd, "kept": kept, "kept-odd": kept_odd });
+    let bridge = home.serve(config(&servers));
+    for (server, hidden, shown) in [
+        ("modern", "act", json!([])),
+        ("legacy", "big", json!(["echo"])),
+        ("odd", "act", Value::Null),
+        ("kept", "big", json!(["echo"])),
+        ("kept-odd", "act", Value::Null),
+    ] {
         let mut connection = connect(&bridge).await;
         let (mut stream, endpoint) = open(&mut connection, server, None).await;
         assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);

@@ -21,10 +21,19 @@ pub(super) struct Asked {
 }
 
 /// What a client calls a request.
-struct Named {
-    method: String,
-    id: String,
+pub(super) struct Named {
+    pub(super) method: String,
+    /// As written, like the progress token.
+    pub(super) id: String,
     progress: Option<String>,
+}
+
+/// A message of the server as its client knows it.
+pub(super) struct Said {
+    pub(super) kind: Kind,
+    pub(super) text: Bytes,
+    /// The request that it answers.
+    pub(super) answers: Option<Named>,
 }
 
 impl Asked {
@@ -48,27 +57,23 @@ impl Asked {
         Some(notification.with_param("requestId", &at.to_string()))
     }
 
-    /// Of what request a message of the server is the answer: its id at the server as written there, and its method.
-    pub(super) fn answered_by<'a>(&'a self, line: &'a Bytes) -> Option<(&'a str, &'a str)> {
-        let Some(FromServer::Response { id: Some(id), .. }) = FromServer::parse(text(line)) else { return None };
-        Some((id, &self.open.get(&self.at(id)?)?.method))
-    }
-
-    /// A message of the server as its client knows it, and what it is; `None` if it is of nothing that waits.
-    pub(super) fn for_client(&mut self, line: &Bytes) -> Option<(Kind, Bytes)> {
+    /// A message of the server as its client knows it; `None` if it is of nothing that waits.
+    pub(super) fn for_client(&mut self, line: &Bytes) -> Option<Said> {
+        let said = |kind, text| Some(Said { kind, text, answers: None });
         match FromServer::parse(text(line))? {
             FromServer::Response { id: Some(id), .. } => {
                 let named = self.open.remove(&self.at(id)?)?;
-                Some((Kind::Response, with_part(line, id, &named.id)))
+                let text = with_part(line, id, &named.id);
+                Some(Said { kind: Kind::Response, text, answers: Some(named) })
             }
-            FromServer::Response { id: None, .. } => Some((Kind::Response, line.clone())),
+            FromServer::Response { id: None, .. } => said(Kind::Response, line.clone()),
             FromServer::Notification { method, params } if method == "notifications/progress" => {
                 let token = Object::parse(params?).ok()?.get("progressToken")?;
                 let progress = self.open.get(&self.at(token)?)?.progress.as_deref()?;
-                Some((Kind::Notification, with_part(line, token, progress)))
+                said(Kind::Notification, with_part(line, token, progress))
             }
-            FromServer::Notification { .. } => Some((Kind::Notification, line.clone())),
-            FromServer::Request { .. } => Some((Kind::Request, line.clone())),
+            FromServer::Notification { .. } => said(Kind::Notification, line.clone()),
+            FromServer::Request { .. } => said(Kind::Request, line.clone()),
         }
     }
 
@@ -108,7 +113,7 @@ mod tests {
             let ours = asked.ask(&request(id)).expect("room");
             assert_eq!((ours.id(), ours.progress_token()), (Some(at), Some(at)));
         }
-        let mut hear = |text: &str| asked.for_client(&Bytes::from(text.to_owned())).map(|(_, text)| text);
+        let mut hear = |text: &str| asked.for_client(&Bytes::from(text.to_owned())).map(|said| said.text);
         let progress =
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":2,"progress":1}}"#;
         assert_eq!(hear(progress).expect("progress"), progress.replace(":2,", r#":"a","#));

@@ -19,7 +19,7 @@ use crate::bridge::error::BridgeError;
 use crate::bridge::meet::Met;
 use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, key};
-use crate::bridge::sse::{COMMENT, way_back};
+use crate::bridge::sse::{COMMENT, Outbox, way_back};
 use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
 use crate::config::{Listening, Server};
@@ -41,6 +41,8 @@ const MOST_OPEN: usize = 64;
 /// A session's listener.
 pub(super) struct Listener {
     pub(super) stream: Stream,
+    /// Whether nothing else is said on its stream.
+    is_alone: bool,
     session: Session,
     state: SessionState,
     keeper: Keeper,
@@ -78,22 +80,29 @@ impl Bridge {
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }
-        let permit = self.limits.admit_stream(&user).await?;
+        let permit = Arc::new(self.limits.admit_stream(&user).await?);
+        let lifetime = self.remaining(&session);
+        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
+        let listener = self.listener(user, server, session, outbox).await?;
+        let guard = self.run_stream(Work::Listener(Box::new(listener)), permit, lifetime, connection);
+        // At once: there are proxies that hand headers on with the first byte.
+        Ok(inbox.stream_at_once(COMMENT, self.config.limits.keep_alive, guard))
+    }
+
+    /// What listens for the session and says what it hears by `outbox`, if nothing else does on any node.
+    pub(super) async fn listener(
+        self: &Arc<Self>,
+        user: UserId,
+        server: Arc<Server>,
+        session: Session,
+        outbox: Outbox,
+    ) -> Result<Listener, BridgeError> {
         let standing = self.alive(self.store.standing(&key(&user, &session)).await)?;
         let mailbox = self.claim(&user, &session, &standing).await?;
         // What is set from now on is told to the mailbox.
         let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
-        let lifetime = self.remaining(&session);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
-        let guard = self.run_stream(
-            Work::Listener(Box::new(Listener::new(stream, session, state))),
-            permit,
-            lifetime,
-            connection,
-        );
-        // At once: there are proxies that hand headers on with the first byte.
-        Ok(inbox.stream_at_once(COMMENT, self.config.limits.keep_alive, guard))
+        Ok(Listener::new(stream, session, state))
     }
 
     /// A mailbox that is the session's only listener.
@@ -119,7 +128,18 @@ impl Bridge {
 impl Listener {
     fn new(stream: Stream, session: Session, state: SessionState) -> Self {
         let keeper = Keeper::new(&stream.bridge, &stream.user, &stream.server, &session);
-        Self { stream, session, state, keeper, pace: Pace::default(), open: BTreeMap::new(), asked: 0 }
+        Self { stream, is_alone: true, session, state, keeper, pace: Pace::default(), open: BTreeMap::new(), asked: 0 }
+    }
+
+    /// The same on a stream that goes on without it.
+    pub(super) fn beside_others(self) -> Self {
+        Self { is_alone: false, ..self }
+    }
+
+    pub(super) fn say_goodbye(&self) {
+        if self.is_alone {
+            self.stream.outbox.quiet();
+        }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {

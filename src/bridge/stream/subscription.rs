@@ -132,7 +132,7 @@ impl Bridge {
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
-        let permit = self.limits.admit_stream(&asked.caller.user).await?;
+        let permit = Arc::new(self.limits.admit_stream(&asked.caller.user).await?);
         let mut child = None;
         if asked.server.listen == Listening::Always || !filter.resources.is_empty() {
             child = self.open_to_stay(&asked.caller.user, &asked.server).await?;
