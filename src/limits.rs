@@ -4,7 +4,7 @@
 //! A call passes its gates in this order: its user's, the one for calls that may be parked if it is one, its server's,
 //! the one for all. What waits at a gate holds only the gates before it, so a user with too much to do waits for nobody
 //! but themself, and a slow server keeps nothing of what another server could use. Long streams have gates of their
-//! own: however many there are, no call is refused because of them.
+//! own, and so have the servers that some of them keep: however many there are, no call is refused because of them.
 
 mod pace;
 mod pressure;
@@ -37,6 +37,8 @@ pub struct Limits {
     all: Arc<Gates<()>>,
     users_streams: Arc<Gates<UserId>>,
     streams: Arc<Gates<()>>,
+    users_kept: Arc<Gates<UserId>>,
+    kept: Arc<Gates<()>>,
     pace: Pace,
     queue: Duration,
     pressure: Pressure,
@@ -127,6 +129,8 @@ impl Limits {
             all: Gates::new(limits.total),
             users_streams: Gates::new(limits.streams_per_user),
             streams: Gates::new(limits.streams_total),
+            users_kept: Gates::new(limits.per_user),
+            kept: Gates::new(limits.total),
             pace: Pace::default(),
             queue: limits.queue,
             pressure: Pressure::default(),
@@ -174,6 +178,18 @@ impl Limits {
         let queue = self.queue()?;
         let user = queue.enter(&self.users_streams, user.clone(), Lack::StreamsOfUser).await?;
         let all = queue.enter(&self.streams, (), Lack::Streams).await?;
+        Ok(self.permit(user, None, None, all))
+    }
+
+    /// Lets a stream of `user` have a server that stays as long as it is needed. There may be as many as calls, beside
+    /// the calls.
+    ///
+    /// # Errors
+    /// As [`Limits::admit`].
+    pub async fn admit_kept(&self, user: &UserId) -> Result<Permit, Refused> {
+        let queue = self.queue()?;
+        let user = queue.enter(&self.users_kept, user.clone(), Lack::OfUser).await?;
+        let all = queue.enter(&self.kept, (), Lack::OfAll).await?;
         Ok(self.permit(user, None, None, all))
     }
 

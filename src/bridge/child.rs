@@ -11,6 +11,7 @@ use super::error::BridgeError;
 use super::learned::Whose;
 use super::talk::text;
 use crate::config::Server;
+use crate::limits::Permit;
 use crate::mcp::era::Era;
 use crate::mcp::json;
 use crate::mcp::legacy;
@@ -38,8 +39,8 @@ pub(super) struct Child {
     token: Option<Arc<Secret>>,
     /// Whose memory it adds to.
     pub(super) whose: Whose,
-    /// Whether it stays for as long as a stream does.
-    stays: bool,
+    /// The right to stay for as long as a stream does, if it does.
+    stays: Option<Permit>,
     /// Whether it ended while it was asked.
     pub(super) has_ended: bool,
     /// Notifications that came meanwhile.
@@ -68,22 +69,23 @@ impl Child {
             share,
             token,
             whose,
-            stays: false,
+            stays: None,
             has_ended: false,
             waiting: Vec::new(),
             closing,
         })
     }
 
-    /// The same, of a server that stays for as long as a stream does.
-    pub(super) fn staying(
+    /// The same, of a server that stays for as long as a stream does, once there is room for one.
+    pub(super) async fn staying(
         bridge: &Arc<Bridge>,
         user: &UserId,
         server: &Arc<Server>,
         token: Option<Arc<Secret>>,
     ) -> Result<Self, BridgeError> {
+        let permit = bridge.limits.admit_kept(user).await?;
         let mut child = Self::open(bridge, user, server, token)?;
-        child.stays = true;
+        child.stays = Some(permit);
         child.upstream.stay();
         Ok(child)
     }
@@ -93,7 +95,7 @@ impl Child {
         let fresh = self.bridge.open_for(&self.server, self.token.clone(), &self.share)?;
         let before = std::mem::replace(&mut self.upstream, fresh);
         self.has_ended = false;
-        if self.stays {
+        if self.stays.is_some() {
             self.upstream.stay();
         }
         self.bridge.close_in_background(before, &self.server, &self.closing);

@@ -184,7 +184,7 @@ impl Bridge {
     /// The server of a stream that stays for as long as the stream; none for a user without a token.
     async fn open_to_stay(self: &Arc<Self>, user: &UserId, server: &Arc<Server>) -> Result<Option<Child>, BridgeError> {
         match self.tokens.access_token(user, server).await {
-            Ok(token) => Ok(Some(Child::staying(self, user, server, token.map(Arc::new))?)),
+            Ok(token) => Ok(Some(Child::staying(self, user, server, token.map(Arc::new)).await?)),
             Err(TokenError::Absent) => Ok(None),
             Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
         }

@@ -236,9 +236,9 @@ pub struct Limits {
     pub per_user: Option<usize>,
     /// Calls at once of one user that may be parked. Default: 32.
     pub parked_per_user: Option<usize>,
-    /// Long streams at once of one user. Default: 16.
+    /// Long streams at once of one user; `perUser` of them may have a server. Default: 256.
     pub streams_per_user: Option<usize>,
-    /// Long streams at once in all. Default: 1024.
+    /// Long streams at once in all; `total` of them may have a server. Default: 2048.
     pub streams_total: Option<usize>,
     /// Requests at once of one server. Default: 256.
     pub per_server: Option<usize>,

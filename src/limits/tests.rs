@@ -59,6 +59,19 @@ async fn however_many_streams_there_are_no_call_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streams_keep_no_more_servers_than_there_may_be_calls_and_leave_room_for_the_calls() {
+    let limits = limits(1, 9, 2);
+    let kept = [limits.admit_kept(&user("alice")).await, limits.admit_kept(&user("bob")).await];
+    assert!(kept.iter().all(Result::is_ok));
+    assert_eq!(limits.admit_kept(&user("alice")).await.unwrap_err().lack, Lack::OfUser);
+    assert_eq!(limits.admit_kept(&user("carol")).await.unwrap_err().lack, Lack::OfAll);
+    let _call = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
+    let _stream = limits.admit_stream(&user("alice")).await.unwrap();
+    drop(kept);
+    drop(limits.admit_kept(&user("alice")).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_may_be_parked_have_a_limit_of_their_own_and_leave_room_for_others() {
     let config = config::Limits { parked_per_user: 1, ..config(9, 9, 9) };
     let limits = Limits::new(&config, &Metrics::new(TaskTracker::new(), Counter::default()));

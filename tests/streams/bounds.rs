@@ -59,24 +59,52 @@ async fn a_stream_keeps_no_call_out_and_holds_its_own_permit_until_nothing_of_it
 }
 
 #[tokio::test]
+async fn streams_have_no_more_servers_than_their_user_may_have_calls_and_one_more_waits() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let limits = json!({ "perUser": 1 });
+    let bridge = home.serve(limited(&json!({ "one": always(watched.server(&home, "legacy")) }), &limits));
+    let [one, other] = [Client::legacy(&bridge, "one", None).await, Client::legacy(&bridge, "one", None).await];
+    let served = || watched.everything().iter().filter(|heard| heard.contains("notifications/initialized")).count();
+    let mut first = connect(&bridge).await;
+    assert_eq!(first.send("GET", &one.path(), &one.headers(b"{}"), b"").await.expect("it answers").status, 200);
+    procs::eventually(SOON, || (served() == 1).then_some(())).await.expect("its server is there");
+    let mut second = connect(&bridge).await;
+    assert_eq!(second.send("GET", &other.path(), &other.headers(b"{}"), b"").await.expect("it answers").status, 200);
+    let waits = || bridge.log().contains("no room for another request of this user").then_some(());
+    procs::eventually(SOON, waits).await.expect("the log says that it waits");
+    assert_eq!(served(), 1);
+    let wanted = json!({ "notifications": { "resourceSubscriptions": ["a://"] } });
+    let refused =
+        Client::modern(&bridge, "one", None).request("subscriptions/listen", wanted).await.expect("an answer");
+    assert_eq!((refused.status, refused.error_code()), (429, Some(-32603)));
+    drop(first);
+    procs::eventually(SOON, || (served() == 2).then_some(())).await.expect("then there is room for the other's");
+    drop(second);
+}
+
+#[tokio::test]
 async fn a_thousand_clients_that_only_listen_cost_no_process_and_little_memory() {
     const CLIENTS: usize = 1000;
-    let files = rustix::process::Rlimit { current: Some(8192), maximum: Some(8192) };
+    let files = rustix::process::Rlimit { current: Some(16_384), maximum: Some(16_384) };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, files).expect("a machine that runs servers");
     let (home, watched) = (Home::without_key(), Watched::new());
-    let limits = json!({ "streamsPerUser": CLIENTS, "streamsTotal": CLIENTS, "queue": "30s", "connections": 4096, "connectionsPerAddress": 4096 });
-    let bridge = home.serve(limited(&json!({ "one": watched.server(&home, "legacy") }), &limits));
+    let users =
+        ["alice", "bob", "carol", "dora", "erin"].map(|user| (user, format!("a-bearer-token-of-{user}-that-is-long")));
+    let mut config = config(&json!({ "one": watched.server(&home, "legacy") }));
+    config["identity"] = bearer_identity(&users.each_ref().map(|(user, bearer)| (*user, bearer.as_str())));
+    let bridge = home.serve(config);
     let resident = || procs::resident(bridge.worker()) + procs::resident(bridge.supervisor());
     let (before, mut idle) = (resident(), Vec::with_capacity(CLIENTS));
     while idle.len() < CLIENTS {
-        let begin = async || {
-            let client = Client::legacy(&bridge, "one", None).await.twin();
+        let begin = async |number: usize| {
+            let bearer = &users[number % users.len()].1;
+            let client = Client::legacy(&bridge, "one", Some(bearer)).await.twin();
             let mut connection = connect(&bridge).await;
             let stream = connection.send("GET", &client.path(), &client.headers(b"{}"), b"").await.expect("it answers");
             assert_eq!(stream.status, 200);
             (client, connection)
         };
-        idle.extend(futures_util::future::join_all((0..20).map(|_| begin())).await);
+        idle.extend(futures_util::future::join_all((0..20).map(begin)).await);
     }
     let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
     assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));

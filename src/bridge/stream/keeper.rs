@@ -184,7 +184,7 @@ impl Keeper {
         Box::pin(async move {
             let token = bridge.tokens.access_token(&user, &server).await?.map(Arc::new);
             let client = introduction(&session, without_tasks(&session.capabilities));
-            let mut child = Child::staying(&bridge, &user, &server, token)?;
+            let mut child = Child::staying(&bridge, &user, &server, token).await?;
             let met = child.meet_to_listen(&client, For::Session(&session)).await?;
             if matches!(&met, Met::Legacy(initialized) if initialized.version != session.version) {
                 return Err(BridgeError::from(UpstreamError::VersionChanged).into());
