@@ -1,22 +1,18 @@
-//! The configuration as meant: immutable, shared by every request, plain data only. `file` is the same as written.
+//! The configuration as meant: immutable, shared by every request, plain data only. `written` is the file as written.
 //!
-//! Loading goes from text to a tree with positions (`document`), to what was written (`read`, `file`), to what was
-//! meant (`load` and the modules after it), with every problem collected on the way. At request time only `fill` is
-//! left to do. No excerpt, no `Debug` and no error shows a value of the file or of a token.
+//! Loading goes from text to a tree with positions, to what was written (both in `written`), to what was meant (`load`
+//! and the modules after it), with every problem collected on the way. At request time only `template::fill` is left to
+//! do. No excerpt, no `Debug` and no error shows a value of the file or of a token.
 
-// what was written, and what is wrong with it
-mod document;
-pub mod file;
-mod mask;
-mod path;
-mod problem;
-mod read;
-mod units;
+// the file as written, and what is wrong with it
+mod written;
 
-// what is meant
+// from what is written to what is meant
 mod access;
+mod environment;
 mod hosts;
 mod identity;
+mod limits;
 mod load;
 mod servers;
 mod token_store;
@@ -26,15 +22,12 @@ mod value;
 mod arguments;
 mod confinement;
 mod container;
-mod launch_plan;
 mod plan;
 mod program;
+mod server_kinds;
 
 // holes for the user's token
-mod fill;
-mod hole;
 mod template;
-mod url_template;
 
 #[cfg(test)]
 mod testing;
@@ -44,7 +37,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
@@ -54,13 +46,20 @@ use crate::user::Caller;
 
 pub use access::{Access, Allow, Tools};
 pub use confinement::{Confinement, RunAs};
-pub use container::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
-pub use fill::{FillError, MAX_LAUNCH, MAX_VALUE};
+pub use container::Engine;
+pub use environment::Environment;
+pub use limits::{Limits, ProcessLimits};
 pub use load::{LoadOptions, load, parse};
-pub use plan::{HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan};
-pub use problem::{Problem, Problems};
-pub use template::{Source, Template};
-pub use value::Environment;
+pub use plan::{
+    ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
+    TokenFilePlan,
+};
+pub use template::fill::{FillError, MAX_LAUNCH};
+pub use template::{MAX_VALUE, Source, Template};
+pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
+pub use written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport};
+pub use written::file;
+pub use written::problem::{Problem, Problems};
 
 /// Everything `tollbridge serve` needs to know, checked as a whole.
 #[derive(Debug)]
@@ -216,105 +215,6 @@ pub struct TrustedHeader {
     pub groups_header: Option<http::HeaderName>,
 }
 
-/// The store that holds users' tokens.
-#[derive(Debug)]
-pub struct TokenStoreConfig {
-    /// Which store.
-    pub kind: TokenStoreKind,
-    /// The sealing keys; the first seals, all open. Never empty.
-    pub keys: Vec<SealingKey>,
-}
-
-/// A store to connect to.
-#[derive(Debug)]
-pub enum TokenStoreKind {
-    /// SQLite in this directory: one node.
-    Embedded {
-        /// The directory that holds the database, created 0700 if missing.
-        path: PathBuf,
-        /// How long one question may take.
-        timeout: Duration,
-    },
-    /// Redis or Valkey: any number of nodes.
-    Redis {
-        /// `redis://`, `rediss://` or `redis+unix://`, possibly with a password: a secret.
-        url: Secret,
-        /// What every key starts with.
-        prefix: String,
-        /// How long one question may take, with all its tries.
-        timeout: Duration,
-    },
-}
-
-impl TokenStoreKind {
-    /// How long one question may take, if nobody says: longer than any healthy store near by takes, shorter than a
-    /// client's patience.
-    pub const TIMEOUT: Duration = Duration::from_millis(600);
-}
-
-/// One sealing key of the key ring.
-#[derive(Debug)]
-pub struct SealingKey {
-    /// The id that travels with everything the key sealed: 1 to 32 of `A-Z a-z 0-9 _ -`.
-    pub id: String,
-    /// Where its 32 bytes are.
-    pub source: KeySource,
-}
-
-/// Where a sealing key is kept.
-#[derive(Debug)]
-pub enum KeySource {
-    /// A file, read at start.
-    File(PathBuf),
-    /// An environment variable's value, resolved at load.
-    Value(Secret),
-}
-
-/// Sizes, times and counts that hold for every request.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// The longest request body, bytes.
-    pub body: usize,
-    /// The longest time to read a request's header, and a connection's first.
-    pub header_timeout: Duration,
-    /// Connections at once; as many as descriptors allow if the operator does not say.
-    pub connections: Option<usize>,
-    /// Connections at once of one address; a part of all if the operator does not say.
-    pub connections_per_address: Option<usize>,
-    /// How long a connection may do nothing between requests.
-    pub connection_idle: Duration,
-    /// The longest pause within a request body.
-    pub body_idle: Duration,
-    /// The longest time that a request body may take in all.
-    pub body_timeout: Duration,
-    /// What requests may hold together, bytes; `None` is a part of what there is.
-    pub memory: Option<usize>,
-    /// How long the status line may wait for something to forward.
-    pub commit_delay: Duration,
-    /// The pause after which a stream gets a comment.
-    pub keep_alive: Duration,
-    /// How long a client may take no byte before its stream is cut.
-    pub write_stall: Duration,
-    /// How long running requests may go on after the first stop signal.
-    pub shutdown_grace: Duration,
-    /// How long a sealed session of a legacy client lasts.
-    pub session_lifetime: Duration,
-    /// Requests at once of one user.
-    pub per_user: usize,
-    /// Calls at once of one user whose server may come to wait for an answer.
-    pub parked_per_user: usize,
-    /// Long streams at once of one user.
-    pub streams_per_user: usize,
-    /// Long streams at once in all.
-    pub streams_total: usize,
-    /// Requests at once of one server.
-    pub per_server: usize,
-    /// Requests at once in all.
-    pub total: usize,
-    /// How long a request may wait for its turn.
-    pub queue: Duration,
-}
-
 /// A configured server: what to launch, with holes for the user's token.
 #[derive(Debug)]
 pub struct Server {
@@ -340,69 +240,6 @@ pub struct Server {
     pub access: Access,
 }
 
-/// For how long a server runs behind the HTTP+SSE of 2024-11-05.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "sse")]
-pub enum SseServers {
-    /// For a request, as elsewhere.
-    #[default]
-    Request,
-    /// For as long as the stream is open: for a server of an older era whose state its client comes back to.
-    Session,
-}
-
-/// When a stream on which a client listens has a server of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "listening")]
-pub enum Listening {
-    /// For as long as its client is subscribed to a resource. What the servers of calls say of changed lists goes out on
-    /// it at any time.
-    #[default]
-    Subscribed,
-    /// Always: for a server that watches something outside of itself and announces changed lists unasked.
-    Always,
-}
-
-/// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the
-/// era that answers by calling again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "questions")]
-pub enum Questions {
-    /// The server waits, for `parkLease` at most, until the client calls again. What it did before is done once.
-    #[default]
-    Park,
-    /// The server is ended, and the call begins anew with the answers. Right where doing it twice is harmless.
-    Replay,
-    /// The server is told that the client cannot be asked.
-    Refuse,
-}
-
-/// The protocol era to speak with a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "protocol")]
-pub enum Protocol {
-    /// What it turns out to speak.
-    #[default]
-    Auto,
-    /// Revisions with `initialize`.
-    Legacy,
-    /// Revisions without.
-    Modern,
-}
-
-/// How to speak HTTP to a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "transport")]
-pub enum Transport {
-    /// What it turns out to speak.
-    #[default]
-    Auto,
-    /// Streamable HTTP.
-    Streamable,
-    /// HTTP+SSE of 2024-11-05.
-    Sse,
-}
-
 /// How a person gets a token for a server, as the operator tells it.
 #[derive(Debug, Default)]
 pub struct TokenSetup {
@@ -414,23 +251,4 @@ pub struct TokenSetup {
     pub help_url: Option<Url>,
     /// What a token looks like; checked when one is saved.
     pub token_format: Option<regex::Regex>,
-}
-
-/// Times and sizes of one server's processes.
-#[derive(Debug, Clone)]
-pub struct ProcessLimits {
-    /// From the spawn to the answer of `initialize`.
-    pub start_timeout: Duration,
-    /// From the spawn to the response, whatever progress is made.
-    pub request_timeout: Duration,
-    /// How long a legacy call may go on when its client has gone.
-    pub abandoned_grace: Duration,
-    /// From closing stdin to SIGTERM.
-    pub eof_grace: Duration,
-    /// From SIGTERM to SIGKILL.
-    pub term_grace: Duration,
-    /// How long a server that has asked its client something waits for the answer, when the client must call again.
-    pub park_lease: Duration,
-    /// The longest line on stdout, bytes.
-    pub line: usize,
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::file::{self, Object};
 use super::load::Loader;
-use super::path::Path;
+use super::written::file::{self, Object};
+use super::written::path::Path;
 use super::{IdentityMethod, Server, ServerName};
 use crate::user::{Caller, UserId};
 

@@ -1,9 +1,9 @@
 //! What a server's processes may use of the machine, and as whom they run.
 
-use super::file::{self, PrivateDirectory, Size};
 use super::load::Loader;
-use super::path::Path;
-use super::units;
+use super::written::file::{self, PrivateDirectory, Size};
+use super::written::path::Path;
+use super::written::units;
 
 /// What the processes of one request may use of the machine, and as whom.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

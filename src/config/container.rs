@@ -5,11 +5,11 @@ mod engine;
 mod image;
 mod mounts;
 mod options;
-pub(super) mod plan;
+pub(super) mod run;
 
 use std::path::Path;
 
-pub use engine::{ContainerLaunch, ContainerPlan, Engine, EngineKind, TokenFile, TokenFilePlan};
+pub use engine::Engine;
 use options::{ENGINE, Known, RUN};
 
 /// What an argument is.

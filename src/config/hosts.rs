@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
 use super::Listen;
-use super::file::{Admin, Value};
 use super::load::Loader;
-use super::path::Path;
 use super::value::Setting;
+use super::written::file::{Admin, Value};
+use super::written::path::Path;
 
 /// Where we listen if the file does not say.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);

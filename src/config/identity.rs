@@ -10,9 +10,9 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde_json::Value as Json;
 
-use super::file;
 use super::load::Loader;
-use super::path::Path;
+use super::written::file;
+use super::written::path::Path;
 use super::{BearerToken, IdentityMethod, Listen, TrustedHeader};
 use crate::secret::Secret;
 use crate::user::{Caller, LOCAL_ISSUER, UserId};

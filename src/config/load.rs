@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::document::Document;
-use super::file::{self, Object, Size, Time};
-use super::path::Path;
-use super::problem::{Problem, Problems};
-use super::value::Environment;
-use super::{Config, Limits, ProcessLimits, units};
+use super::written::document::Document;
+use super::written::file::{self, Object, Size, Time};
+use super::written::path::Path;
+use super::written::problem::{Problem, Problems};
+use super::written::units;
+use super::{Config, Environment};
 
 /// How to load a configuration.
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl Loader<'_> {
 
     /// Reads `json`, which stands at `at`, as a type of `file`.
     pub(super) fn read<T: serde::de::DeserializeOwned>(&mut self, at: &Path, json: serde_json::Value) -> Option<T> {
-        super::read::read(&self.document, at, json, &mut self.problems)
+        super::written::read::read(&self.document, at, json, &mut self.problems)
     }
 
     /// The path that the file means by `text`: absolute, without `.` in it.
@@ -183,90 +183,12 @@ impl Loader<'_> {
         }
     }
 
-    fn count(&mut self, at: &Path, count: Option<usize>, default: usize) -> usize {
+    /// The count at `at`.
+    pub(super) fn count(&mut self, at: &Path, count: Option<usize>, default: usize) -> usize {
         if count == Some(0) {
             self.report(at, "zero makes no sense here", "write a larger number, or leave it out");
         }
         count.unwrap_or(default)
-    }
-
-    fn limits(&mut self, file: &file::Limits) -> Limits {
-        use Zero::{Allowed, Refused};
-        let at = Path::root().key("limits");
-        let secs = Duration::from_secs;
-        Limits {
-            body: self.size(&at.key("body"), file.body.as_ref(), 4 << 20),
-            header_timeout: self.time(&at.key("headerTimeout"), file.header_timeout.as_ref(), secs(10), Refused),
-            connections: file.connections.map(|count| self.count(&at.key("connections"), Some(count), count)),
-            connections_per_address: file
-                .connections_per_address
-                .map(|count| self.count(&at.key("connectionsPerAddress"), Some(count), count)),
-            connection_idle: self.time(&at.key("connectionIdle"), file.connection_idle.as_ref(), secs(90), Refused),
-            body_idle: self.time(&at.key("bodyIdle"), file.body_idle.as_ref(), secs(30), Refused),
-            body_timeout: self.time(
-                &at.key("bodyTimeout"),
-                file.body_timeout.as_ref(),
-                Duration::from_mins(2),
-                Refused,
-            ),
-            memory: file.memory.as_ref().map(|memory| self.size(&at.key("memory"), Some(memory), 1 << 30)),
-            commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
-            keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
-            write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(30), Refused),
-            shutdown_grace: self.time(&at.key("shutdownGrace"), file.shutdown_grace.as_ref(), secs(25), Allowed),
-            session_lifetime: self.time(
-                &at.key("sessionLifetime"),
-                file.session_lifetime.as_ref(),
-                Duration::from_hours(24),
-                Refused,
-            ),
-            per_user: self.count(&at.key("perUser"), file.per_user, 32),
-            parked_per_user: self.count(&at.key("parkedPerUser"), file.parked_per_user, 32),
-            streams_per_user: self.count(&at.key("streamsPerUser"), file.streams_per_user, 256),
-            streams_total: self.count(&at.key("streamsTotal"), file.streams_total, 2048),
-            per_server: self.count(&at.key("perServer"), file.per_server, 256),
-            total: self.count(&at.key("total"), file.total, 512),
-            queue: self.time(&at.key("queue"), file.queue.as_ref(), secs(2), Allowed),
-        }
-    }
-
-    fn process_limits(&mut self, file: &file::Limits) -> ProcessLimits {
-        let defaults = ProcessLimits {
-            start_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_mins(5),
-            abandoned_grace: Duration::from_secs(30),
-            eof_grace: Duration::from_secs(2),
-            term_grace: Duration::from_secs(2),
-            park_lease: Duration::from_mins(2),
-            line: 16 << 20,
-        };
-        let written = file::Server {
-            start_timeout: file.start_timeout.clone(),
-            request_timeout: file.request_timeout.clone(),
-            abandoned_grace: file.abandoned_grace.clone(),
-            eof_grace: file.eof_grace.clone(),
-            term_grace: file.term_grace.clone(),
-            park_lease: file.park_lease.clone(),
-            line: file.line.clone(),
-            ..file::Server::default()
-        };
-        self.process(&Path::root().key("limits"), &written, &defaults)
-    }
-
-    /// Times and sizes of one server's processes, written in the object at `at`.
-    pub(super) fn process(&mut self, at: &Path, file: &file::Server, defaults: &ProcessLimits) -> ProcessLimits {
-        use Zero::{Allowed, Refused};
-        let mut time =
-            |name: &str, text: &Option<Time>, default, zero| self.time(&at.key(name), text.as_ref(), default, zero);
-        ProcessLimits {
-            start_timeout: time("startTimeout", &file.start_timeout, defaults.start_timeout, Refused),
-            request_timeout: time("requestTimeout", &file.request_timeout, defaults.request_timeout, Refused),
-            abandoned_grace: time("abandonedGrace", &file.abandoned_grace, defaults.abandoned_grace, Allowed),
-            eof_grace: time("eofGrace", &file.eof_grace, defaults.eof_grace, Allowed),
-            term_grace: time("termGrace", &file.term_grace, defaults.term_grace, Allowed),
-            park_lease: time("parkLease", &file.park_lease, defaults.park_lease, Refused),
-            line: self.size(&at.key("line"), file.line.as_ref(), defaults.line),
-        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::{Confinement, ContainerLaunch, ContainerPlan, Template, TokenFile, TokenFilePlan, Transport};
+use super::{Config, Confinement, Engine, Template, Transport};
 use crate::secret::Secret;
 
 /// What a server is launched from.
@@ -48,6 +49,36 @@ pub struct StdioPlan {
     pub confinement: Confinement,
 }
 
+/// A variable that holds the path of a file with the user's token.
+#[derive(Debug)]
+pub struct TokenFilePlan {
+    /// The variable.
+    pub variable: String,
+    /// A directory in memory, in which the file is made.
+    pub directory: PathBuf,
+    /// What the file holds.
+    pub content: Template,
+}
+
+/// A container to start.
+#[derive(Debug)]
+pub struct ContainerPlan {
+    /// Its engine.
+    pub engine: Arc<Engine>,
+    /// Its image.
+    pub image: Template,
+    /// The engine's client: `run`, all options that are the same for every request, the image, its arguments.
+    pub client: StdioPlan,
+    /// Where among the arguments the options of one request belong.
+    pub options_at: usize,
+    /// The options that the bridge added to those that were written.
+    pub added: Vec<String>,
+    /// The options that say of which machine the image is, and how it is got: `pull` must be told the same.
+    pub pull: Vec<String>,
+    /// How many arguments were written: those of the program in the container, or those of the client.
+    pub arguments: usize,
+}
+
 /// An HTTP server to call.
 #[derive(Debug)]
 pub struct HttpPlan {
@@ -87,6 +118,26 @@ pub struct StdioLaunch {
     pub confinement: Confinement,
 }
 
+/// A [`TokenFilePlan`], filled for one user.
+pub struct TokenFile {
+    /// The variable.
+    pub variable: String,
+    /// A directory in memory, in which the file is made.
+    pub directory: PathBuf,
+    /// What the file holds.
+    pub content: Secret,
+}
+
+/// A container to start, filled for one user.
+pub struct ContainerLaunch {
+    /// Its engine.
+    pub engine: Arc<Engine>,
+    /// The engine's client.
+    pub client: StdioLaunch,
+    /// Where among the arguments the options of one request belong.
+    pub options_at: usize,
+}
+
 /// An HTTP server to call, filled for one user.
 pub struct HttpLaunch {
     /// Its URL.
@@ -95,4 +146,35 @@ pub struct HttpLaunch {
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// How to speak to it.
     pub transport: Transport,
+}
+
+impl Config {
+    /// Every engine that is used, once.
+    #[must_use]
+    pub fn engines(&self) -> Vec<Arc<Engine>> {
+        let mut engines: Vec<Arc<Engine>> = Vec::new();
+        for server in self.servers.values() {
+            if let Plan::Container(plan) = &server.plan
+                && !engines.contains(&plan.engine)
+            {
+                engines.push(Arc::clone(&plan.engine));
+            }
+        }
+        engines
+    }
+
+    /// Every directory in which files with tokens are made, once.
+    #[must_use]
+    pub fn token_directories(&self) -> Vec<PathBuf> {
+        let plans = self.servers.values().filter_map(|server| match &server.plan {
+            Plan::Stdio(plan) => Some(plan),
+            Plan::Container(plan) => Some(&plan.client),
+            Plan::Http(_) => None,
+        });
+        let mut directories: Vec<_> =
+            plans.flat_map(|plan| &plan.token_files).map(|file| file.directory.clone()).collect();
+        directories.sort();
+        directories.dedup();
+        directories
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::load::Loader;
-use super::path::Path;
+use super::written::path::Path;
 
 /// The search path of a bridge that was started without one.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";

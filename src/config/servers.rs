@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use url::Url;
 
-use super::file::{self, Object, ServerKind};
 use super::load::Loader;
-use super::path::Path;
+use super::written::file::{self, Object, ServerKind};
+use super::written::path::Path;
 use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
 
 /// Fields that say how a container is started from an image.

@@ -1,14 +1,22 @@
 //! `<<token>>` holes: found and typed at load, filled at request time in one pass.
 
+pub(super) mod fill;
+pub(super) mod hole;
+pub(super) mod placeholder;
+pub(super) mod url_template;
+
 use std::fmt;
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::fill::MAX_VALUE;
-use super::hole::{Hole, Unfit};
-use super::value::find_token_between;
 use crate::secret::Secret;
+use hole::{Hole, Unfit};
+use placeholder::find_token_between;
+
+/// The longest argument or environment variable (with its name), bytes: the system takes no longer one
+/// (`MAX_ARG_STRLEN` of Linux, without the final NUL). Headers and URLs have the same bound.
+pub const MAX_VALUE: usize = 131_071;
 
 /// A value with typed holes for the user's token. Its `Debug` says how it was written and never what.
 pub struct Template {

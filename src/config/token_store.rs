@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::file::{self, Object, Time, Value};
 use super::load::{Loader, Zero};
-use super::path::Path;
 use super::value::Setting;
-use super::{KeySource, SealingKey, Server, ServerName, TokenStoreConfig, TokenStoreKind};
+use super::written::file::{self, Object, Time, Value};
+use super::written::path::Path;
+use super::{Server, ServerName};
 use crate::secret::Secret;
 
 /// The lines to add when there is no store and a server needs one.
@@ -27,6 +27,60 @@ const PREFIX: &str = "tollbridge";
 
 /// How long a question may take at all: time for a second try, and an end while somebody still waits.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
+
+/// The store that holds users' tokens.
+#[derive(Debug)]
+pub struct TokenStoreConfig {
+    /// Which store.
+    pub kind: TokenStoreKind,
+    /// The sealing keys; the first seals, all open. Never empty.
+    pub keys: Vec<SealingKey>,
+}
+
+/// A store to connect to.
+#[derive(Debug)]
+pub enum TokenStoreKind {
+    /// SQLite in this directory: one node.
+    Embedded {
+        /// The directory that holds the database, created 0700 if missing.
+        path: PathBuf,
+        /// How long one question may take.
+        timeout: Duration,
+    },
+    /// Redis or Valkey: any number of nodes.
+    Redis {
+        /// `redis://`, `rediss://` or `redis+unix://`, possibly with a password: a secret.
+        url: Secret,
+        /// What every key starts with.
+        prefix: String,
+        /// How long one question may take, with all its tries.
+        timeout: Duration,
+    },
+}
+
+impl TokenStoreKind {
+    /// How long one question may take, if nobody says: longer than any healthy store near by takes, shorter than a
+    /// client's patience.
+    pub const TIMEOUT: Duration = Duration::from_millis(600);
+}
+
+/// One sealing key of the key ring.
+#[derive(Debug)]
+pub struct SealingKey {
+    /// The id that travels with everything the key sealed: 1 to 32 of `A-Z a-z 0-9 _ -`.
+    pub id: String,
+    /// Where its 32 bytes are.
+    pub source: KeySource,
+}
+
+/// Where a sealing key is kept.
+#[derive(Debug)]
+pub enum KeySource {
+    /// A file, read at start.
+    File(PathBuf),
+    /// An environment variable's value, resolved at load.
+    Value(Secret),
+}
 
 impl Loader<'_> {
     pub(super) fn token_store(&mut self, json: Json) -> Option<TokenStoreConfig> {

@@ -1,37 +1,16 @@
-//! `$env`: the one place that reads the environment, once, while the configuration is loaded.
+//! Values that may be references: `$env` is resolved once, while the configuration is loaded, `$userToken` is left for
+//! requests.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::file::Value;
 use super::load::Loader;
-use super::path::{Path, Step};
 use super::template::Source;
-
-/// Where `$env` looks.
-#[derive(Default)]
-pub enum Environment {
-    /// The environment of this process.
-    #[default]
-    Process,
-    /// These variables and no others.
-    Given(BTreeMap<String, OsString>),
-}
-
-impl Environment {
-    /// The value of the variable `name`.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-    #[must_use]
-    pub fn read(&self, name: &str) -> Option<OsString> {
-        match self {
-            Self::Process => std::env::var_os(name),
-            Self::Given(variables) => variables.get(name).cloned(),
-        }
-    }
-}
+use super::template::placeholder::find_token;
+use super::written::file::Value;
+use super::written::path::{Path, Step};
 
 /// A value that needs no user, resolved.
 pub(super) enum Setting {
@@ -170,26 +149,6 @@ pub(super) enum Expansion {
     Part,
 }
 
-/// Where `text` holds `<<token>>` or `{{token}}`, however spelled.
-pub(super) fn find_token(text: &str) -> Option<Range<usize>> {
-    find_token_between(text, "<<", ">>").or_else(|| find_token_between(text, "{{", "}}"))
-}
-
-/// Where `text` holds the word `token` between `open` and `close`, however spelled.
-pub(super) fn find_token_between(text: &str, open: &str, close: &str) -> Option<Range<usize>> {
-    let mut from = 0;
-    while let Some(start) = text[from..].find(open).map(|start| start + from) {
-        let inside = start + open.len();
-        let end = text[inside..].find(close)? + inside;
-        let name = text[inside..end].trim_matches([' ', '<', '{']);
-        if name.eq_ignore_ascii_case("token") {
-            return Some(start..end + close.len());
-        }
-        from = inside;
-    }
-    None
-}
-
 /// Where `text` holds `${NAME}` (or `${env:NAME}`), and the name.
 fn find_expansion(text: &str, expansion: Expansion) -> Option<(Range<usize>, &str)> {
     let start = text.find("${")?;
@@ -219,18 +178,6 @@ fn whose(at: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_placeholder_is_found_however_it_is_spelled() {
-        for text in
-            ["a <<token>>", "<< token >>", "{{token}}", "x{{ Token }}", "<<TOKEN>>", "<<a<<token>>", "<<<token>>"]
-        {
-            assert!(find_token(text).is_some(), "{text}");
-        }
-        for text in ["", "<<", "cat <<EOF", "{{x}}", "<<tokens>>", "<token>", "<<token>"] {
-            assert!(find_token(text).is_none(), "{text}");
-        }
-    }
 
     #[test]
     fn an_expansion_of_other_clients_is_found() {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::config::file::{self, Object};
 use crate::config::load::Loader;
-use crate::config::path::Path;
+use crate::config::written::file::{self, Object};
+use crate::config::written::path::Path;
 use crate::user::Caller;
 
 /// Which tools of a server its callers may use.

@@ -2,15 +2,15 @@
 
 use super::client_environment::is_read_by_client;
 use super::options::{self, RUN};
-use super::plan::{self, Completed, Rules, of_client};
-use super::{Command, ContainerPlan, RunOption};
-use crate::config::StdioPlan;
-use crate::config::file::{self, Value};
-use crate::config::launch_plan::Variables;
+use super::run::{self, Completed, Rules, of_client};
+use super::{Command, RunOption};
 use crate::config::load::Loader;
-use crate::config::path::Path;
+use crate::config::server_kinds::Variables;
 use crate::config::template::{Source, Template};
 use crate::config::value::Expansion;
+use crate::config::written::file::{self, Value};
+use crate::config::written::path::Path;
+use crate::config::{ContainerPlan, StdioPlan};
 
 impl Loader<'_> {
     /// What is started from `image`.
@@ -32,7 +32,7 @@ impl Loader<'_> {
             Command::Run(run) => {
                 let names: Vec<&str> = run.options.iter().map(|option| option.name).collect();
                 self.check_rules(&rules, &names);
-                plan::missing(&run, &confinement)
+                run::missing(&run, &confinement)
             }
             Command::Other(_) | Command::Nothing => Vec::new(),
         };

@@ -29,13 +29,13 @@ pub struct Problems(Vec<Problem>);
 
 impl Problems {
     /// The problems, sorted by where they stand.
-    pub(super) fn new(mut list: Vec<Problem>) -> Self {
+    pub(in crate::config) fn new(mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.position);
         Self(list)
     }
 
     /// A problem with the file as a whole.
-    pub(super) fn of_file(message: String, help: &str) -> Self {
+    pub(in crate::config) fn of_file(message: String, help: &str) -> Self {
         let rendered = format!("error: {message}\n  = help: {help}");
         Self(vec![Problem { path: String::new(), position: None, message, help: help.to_owned(), rendered }])
     }

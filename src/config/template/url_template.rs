@@ -5,7 +5,7 @@ use std::ops::Range;
 use url::Url;
 
 use super::hole::Hole;
-use super::template::{Fault, Source, Template};
+use super::{Fault, Source, Template};
 
 /// What stands for hole number `n` while the URL is parsed: nothing that a URL changes.
 fn stand_in(n: usize) -> String {
@@ -13,7 +13,11 @@ fn stand_in(n: usize) -> String {
 }
 
 /// The template of a URL, and the origin that every filling of it has.
-pub(super) fn compile(source: Source, text: &str, holes: &[Range<usize>]) -> Result<(Template, String), Fault> {
+pub(in crate::config) fn compile(
+    source: Source,
+    text: &str,
+    holes: &[Range<usize>],
+) -> Result<(Template, String), Fault> {
     let kinds = kinds(text, holes)?;
     let mut sample = String::new();
     let mut from = 0;

@@ -7,14 +7,15 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::container;
-use super::container::plan::{Rules, of_client};
-use super::file::{self, ServerKind, Value};
+use super::container::run::{Rules, of_client};
 use super::load::Loader;
-use super::path::Path;
 use super::program::DEFAULT_PATH;
-use super::template::{self, Fault, Source, Template};
+use super::template::placeholder::find_token;
+use super::template::{self, Fault, Source, Template, url_template};
 use super::value::{Draft, Expansion};
-use super::{HttpPlan, MAX_VALUE, Plan, StdioPlan, TokenFilePlan, Transport, url_template};
+use super::written::file::{self, ServerKind, Value};
+use super::written::path::Path;
+use super::{HttpPlan, MAX_VALUE, Plan, StdioPlan, TokenFilePlan, Transport};
 
 /// Headers that the bridge or the connection sets, besides `mcp-*`.
 const OWN_HEADERS: &[&str] = &[
@@ -152,7 +153,7 @@ impl Loader<'_> {
     fn check_env_name(&mut self, at: &Path, name: &str) {
         if name.is_empty() || name.contains(['=', '\0']) {
             self.report_key(at, "this cannot be the name of a variable", "use a name without `=`");
-        } else if super::value::find_token(name).is_some() {
+        } else if find_token(name).is_some() {
             self.report_key(at, "the token cannot be part of a variable's name", "put it into the value");
         }
     }
@@ -220,7 +221,7 @@ impl Loader<'_> {
     }
 
     fn settable_header(&mut self, at: &Path, name: &str) -> Option<HeaderName> {
-        if super::value::find_token(name).is_some() {
+        if find_token(name).is_some() {
             self.report_key(at, "the token cannot be part of a header's name", "put it into the value");
             return None;
         }

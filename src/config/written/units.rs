@@ -12,7 +12,7 @@ const MAX_SIZE: u64 = 1 << 30;
 const MAX_MEMORY: u64 = 1 << 50;
 
 /// The time that `text` names: a whole number and `ms`, `s`, `m`, `h` or `d`.
-pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
+pub(in crate::config) fn time(text: &str) -> Result<Duration, &'static str> {
     const HELP: &str = "write a whole number and a unit (ms, s, m, h, d), for example \"30s\"";
     let (number, unit) = split(text).ok_or(HELP)?;
     let millis = match unit {
@@ -28,13 +28,13 @@ pub(super) fn time(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.
-pub(super) fn size(text: &str) -> Result<usize, &'static str> {
+pub(in crate::config) fn size(text: &str) -> Result<usize, &'static str> {
     let size = bytes(text)?;
     usize::try_from(size).ok().filter(|_| size <= MAX_SIZE).ok_or("write a size of at most 1GiB")
 }
 
 /// As [`size`], for amounts of memory, which may be larger.
-pub(super) fn memory(text: &str) -> Result<u64, &'static str> {
+pub(in crate::config) fn memory(text: &str) -> Result<u64, &'static str> {
     bytes(text).and_then(|size| if size <= MAX_MEMORY { Ok(size) } else { Err("write a size of at most 1048576GiB") })
 }
 

@@ -4,11 +4,11 @@ use std::fmt;
 
 /// A JSON path from the root of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Path(Vec<Step>);
+pub(in crate::config) struct Path(Vec<Step>);
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::config) enum Step {
     /// Into an object.
     Key(String),
     /// Into an array.
@@ -17,44 +17,44 @@ pub(super) enum Step {
 
 impl Path {
     /// The root of the file.
-    pub(super) fn root() -> Self {
+    pub(in crate::config) fn root() -> Self {
         Self::default()
     }
 
     /// The field `name` of the object here.
-    pub(super) fn key(&self, name: &str) -> Self {
+    pub(in crate::config) fn key(&self, name: &str) -> Self {
         self.step(Step::Key(name.to_owned()))
     }
 
     /// The element `index` of the array here.
-    pub(super) fn index(&self, index: usize) -> Self {
+    pub(in crate::config) fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
     }
 
     /// One step further.
-    pub(super) fn step(&self, step: Step) -> Self {
+    pub(in crate::config) fn step(&self, step: Step) -> Self {
         let mut steps = self.0.clone();
         steps.push(step);
         Self(steps)
     }
 
     /// `self`, then `rest`.
-    pub(super) fn join(&self, rest: &Self) -> Self {
+    pub(in crate::config) fn join(&self, rest: &Self) -> Self {
         Self(self.0.iter().chain(&rest.0).cloned().collect())
     }
 
     /// The path one step back; the root's is the root.
-    pub(super) fn parent(&self) -> Self {
+    pub(in crate::config) fn parent(&self) -> Self {
         Self(self.0[..self.0.len().saturating_sub(1)].to_vec())
     }
 
     /// The last step.
-    pub(super) fn last(&self) -> Option<&Step> {
+    pub(in crate::config) fn last(&self) -> Option<&Step> {
         self.0.last()
     }
 
     /// The steps from the root.
-    pub(super) fn steps(&self) -> &[Step] {
+    pub(in crate::config) fn steps(&self) -> &[Step] {
         &self.0
     }
 }

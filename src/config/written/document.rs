@@ -64,7 +64,7 @@ const SHOWN: &[&str] = &[
 const HIDDEN: &[&str] = &["args", "env", "headers"];
 
 /// A parsed file.
-pub(super) struct Document<'a> {
+pub(in crate::config) struct Document<'a> {
     name: String,
     source: &'a str,
     masked: String,
@@ -73,7 +73,7 @@ pub(super) struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Parses `source`, the text of the file `name`.
-    pub(super) fn parse(name: String, source: &'a str) -> Result<Self, Problem> {
+    pub(in crate::config) fn parse(name: String, source: &'a str) -> Result<Self, Problem> {
         let options = ParseOptions {
             allow_comments: true,
             allow_trailing_commas: true,
@@ -105,12 +105,12 @@ impl<'a> Document<'a> {
     }
 
     /// The file as untyped JSON; of keys that appear twice, the last.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(in crate::config) fn json(&self) -> serde_json::Value {
         self.root.as_ref().map_or(serde_json::Value::Null, json)
     }
 
     /// What kind of JSON stands at `path`, for people.
-    pub(super) fn kind(&self, path: &Path) -> &'static str {
+    pub(in crate::config) fn kind(&self, path: &Path) -> &'static str {
         match self.node(path) {
             None => "nothing",
             Some(Value::StringLit(_)) => "text",
@@ -123,23 +123,29 @@ impl<'a> Document<'a> {
     }
 
     /// Whether anything below `path` has a field `name`.
-    pub(super) fn holds_key(&self, path: &Path, name: &str) -> bool {
+    pub(in crate::config) fn holds_key(&self, path: &Path, name: &str) -> bool {
         self.node(path).is_some_and(|value| holds_key(value, name))
     }
 
     /// A problem at `path`: at its value if that is short, else at its key, else at the nearest thing around it.
-    pub(super) fn problem_at(&self, path: &Path, message: String, help: String) -> Problem {
+    pub(in crate::config) fn problem_at(&self, path: &Path, message: String, help: String) -> Problem {
         self.problem(path, self.range(path), message, help)
     }
 
     /// A problem with the key at the end of `path`.
-    pub(super) fn problem_at_key(&self, path: &Path, message: String, help: String) -> Problem {
+    pub(in crate::config) fn problem_at_key(&self, path: &Path, message: String, help: String) -> Problem {
         let range = self.prop(path).map_or_else(|| self.range(path), |prop| range_of(&prop.name));
         self.problem(path, range, message, help)
     }
 
     /// A problem within the text at `path`; `part` counts bytes of that text as meant, without its escapes.
-    pub(super) fn problem_within(&self, path: &Path, part: Range<usize>, message: String, help: String) -> Problem {
+    pub(in crate::config) fn problem_within(
+        &self,
+        path: &Path,
+        part: Range<usize>,
+        message: String,
+        help: String,
+    ) -> Problem {
         let range = match self.node(path) {
             Some(Value::StringLit(text)) => {
                 let inside = text.range.start + 1;
@@ -152,7 +158,7 @@ impl<'a> Document<'a> {
     }
 
     /// Keys that appear twice and values that are null: neither says what is meant.
-    pub(super) fn ambiguities(&self) -> Vec<Problem> {
+    pub(in crate::config) fn ambiguities(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         if let Some(root) = &self.root {
             self.find_ambiguities(root, &Path::root(), &mut found);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::client_environment::{OF_CLIENTS, is_read_by_client};
 use super::options::{self, Verdict, canonical, is_of_privileges};
-use super::{Command, ContainerPlan, Engine, Invocation, Run, RunOption, TokenFilePlan};
+use super::{Command, Engine, Invocation, Run, RunOption};
 use crate::config::load::Loader;
-use crate::config::path::Path;
 use crate::config::template::{Source, Template};
 use crate::config::value::Draft;
-use crate::config::{Confinement, StdioPlan};
+use crate::config::written::path::Path;
+use crate::config::{Confinement, ContainerPlan, StdioPlan, TokenFilePlan};
 
 /// The most processes and threads in a container: several times what a server on Node needs.
 const PIDS: u64 = 256;

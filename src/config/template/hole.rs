@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// A typed hole for the user's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hole {
+pub(in crate::config) enum Hole {
     /// In an environment variable: as it is.
     EnvText,
     /// Inside a string of a JSON document in an environment variable: JSON-escaped.
@@ -21,7 +21,7 @@ pub(super) enum Hole {
 
 /// Why a token cannot be put somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(in crate::config) enum Unfit {
     /// There is none, or an empty one.
     Missing,
     /// It holds NUL.
@@ -36,7 +36,7 @@ pub(super) enum Unfit {
 
 impl Hole {
     /// Whether `token` may be put here.
-    pub(super) fn admit(self, token: &str) -> Result<(), Unfit> {
+    pub(in crate::config) fn admit(self, token: &str) -> Result<(), Unfit> {
         let plain = |token: &str| token.bytes().all(|b| (0x20..0x7f).contains(&b));
         match self {
             _ if token.is_empty() => Err(Unfit::Missing),
@@ -49,7 +49,7 @@ impl Hole {
     }
 
     /// The most bytes that `token` takes here: a buffer of that size never grows, and so leaves no copy behind.
-    pub(super) fn room(self, token: &str) -> usize {
+    pub(in crate::config) fn room(self, token: &str) -> usize {
         match self {
             Self::EnvText | Self::Arg | Self::Header => token.len(),
             Self::EnvJson => token.bytes().map(|b| if b < 0x20 { 6 } else { 2 }).sum(),
@@ -58,7 +58,7 @@ impl Hole {
     }
 
     /// Writes `token` as it must stand here.
-    pub(super) fn put(self, token: &str, out: &mut String) {
+    pub(in crate::config) fn put(self, token: &str, out: &mut String) {
         match self {
             Self::EnvText | Self::Arg | Self::Header => out.push_str(token),
             Self::EnvJson => put_json(token, out),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use url::Url;
 
-use super::super::testing::{load, secret, server, stdio, try_server, variable};
 use super::*;
+use crate::config::testing::{load, secret, server, stdio, try_server, variable};
 
 /// Tokens that would mean something to a careless substitution.
 const TRICKY: &[&str] =

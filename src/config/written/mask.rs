@@ -8,7 +8,7 @@ use std::ops::Range;
 /// of JSON and what starts in `shown`.
 ///
 /// It needs no parsed document, so that an excerpt of a file with a syntax error is as safe as any other.
-pub(super) fn mask(source: &str, shown: &[Range<usize>]) -> String {
+pub(in crate::config) fn mask(source: &str, shown: &[Range<usize>]) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = 0;
     let mut before = b'{'; // the last character that was neither space nor part of a comment

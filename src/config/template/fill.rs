@@ -7,12 +7,9 @@ use bytes::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hole::Unfit;
-use super::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, Template, TokenFile};
+use super::{MAX_VALUE, Template};
+use crate::config::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile};
 use crate::secret::Secret;
-
-/// The longest argument or environment variable (with its name), bytes: the system takes no longer one
-/// (`MAX_ARG_STRLEN` of Linux, without the final NUL). Headers and URLs have the same bound.
-pub const MAX_VALUE: usize = 131_071;
 
 /// The most that all arguments and the environment may take, bytes, each with its NUL and its pointer. The system's
 /// own bound is a quarter of the stack limit: 2 MiB by default.

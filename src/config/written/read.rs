@@ -33,7 +33,7 @@ const OF_CLIENTS: &[&str] = &[
 
 /// What `json`, the part of the document at `at`, says as a `T`, without the parts that do not fit; those are in
 /// `problems`. `None` if it does not fit at all.
-pub(super) fn read<T: DeserializeOwned>(
+pub(in crate::config) fn read<T: DeserializeOwned>(
     document: &Document<'_>,
     at: &Path,
     mut json: Value,

@@ -1,0 +1,86 @@
+//! Fields with a closed choice of words: the same as written and as meant.
+
+/// Which container engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "engine")]
+pub enum EngineKind {
+    /// Docker, and what speaks its language.
+    #[default]
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+impl EngineKind {
+    /// The name of its client.
+    #[must_use]
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+}
+
+/// For how long a server runs behind the HTTP+SSE of 2024-11-05.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "sse")]
+pub enum SseServers {
+    /// For a request, as elsewhere.
+    #[default]
+    Request,
+    /// For as long as the stream is open: for a server of an older era whose state its client comes back to.
+    Session,
+}
+
+/// When a stream on which a client listens has a server of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "listening")]
+pub enum Listening {
+    /// For as long as its client is subscribed to a resource. What the servers of calls say of changed lists goes out on
+    /// it at any time.
+    #[default]
+    Subscribed,
+    /// Always: for a server that watches something outside of itself and announces changed lists unasked.
+    Always,
+}
+
+/// What becomes of the questions that a server of an older era asks in the middle of a call, when the client is of the
+/// era that answers by calling again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "questions")]
+pub enum Questions {
+    /// The server waits, for `parkLease` at most, until the client calls again. What it did before is done once.
+    #[default]
+    Park,
+    /// The server is ended, and the call begins anew with the answers. Right where doing it twice is harmless.
+    Replay,
+    /// The server is told that the client cannot be asked.
+    Refuse,
+}
+
+/// The protocol era to speak with a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "protocol")]
+pub enum Protocol {
+    /// What it turns out to speak.
+    #[default]
+    Auto,
+    /// Revisions with `initialize`.
+    Legacy,
+    /// Revisions without.
+    Modern,
+}
+
+/// How to speak HTTP to a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "transport")]
+pub enum Transport {
+    /// What it turns out to speak.
+    #[default]
+    Auto,
+    /// Streamable HTTP.
+    Streamable,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
+}
