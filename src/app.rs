@@ -36,12 +36,13 @@ use crate::store::{SetupError, StoreError, TokenStore};
 use crate::sys::Signals;
 use crate::telemetry::Seldom;
 use crate::tokens::TokenSource;
-use crate::upstream::confine::{Confiner, Places};
 use crate::upstream::container::Containers;
-use crate::upstream::group::Spawner;
-use crate::upstream::guarantee::{self, Verdict};
 use crate::upstream::http::HttpServers;
-use crate::upstream::orphans::Strangers;
+use crate::upstream::process::confinement::Confiner;
+use crate::upstream::process::group::Spawner;
+use crate::upstream::process::host_checks::{self, Verdict};
+use crate::upstream::process::instance::resources::InstanceResources;
+use crate::upstream::process::orphans::UntaggedChildren;
 
 /// How long everything may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);
@@ -89,7 +90,7 @@ impl StartError {
 /// If it cannot start.
 pub async fn run(
     config: Config,
-    places: Places,
+    resources: InstanceResources,
     dropped: Counter,
     orphaned: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
@@ -104,10 +105,10 @@ pub async fn run(
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
-    let confiner = Confiner::new(&places, &lifecycle);
-    let spawner = Spawner::new(&lifecycle, Strangers::End, confiner, metrics.processes.clone())?;
+    let confiner = Confiner::new(&resources, &lifecycle);
+    let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
-    promise(&config, &places)?;
+    promise(&config, &resources)?;
     let limits = Limits::new(&config.limits, &metrics);
     lifecycle.accompany(limits.pressure().watch());
     lifecycle.accompany(heap::give_back());
@@ -145,7 +146,7 @@ pub async fn run(
         tracing::error!("a process could not be ended");
     }
     store.close().await;
-    places.end();
+    resources.remove();
     tracing::info!("stopped");
     Ok(())
 }
@@ -192,8 +193,8 @@ fn cannot_listen(listen: &Listen, error: io::Error) -> StartError {
 }
 
 /// Says what holds for the servers' processes on this host, and refuses to start without what must.
-fn promise(config: &Config, places: &Places) -> Result<(), StartError> {
-    for finding in guarantee::findings(config, places) {
+fn promise(config: &Config, resources: &InstanceResources) -> Result<(), StartError> {
+    for finding in host_checks::findings(config, resources) {
         match finding.verdict {
             Verdict::Holds => tracing::info!("{}", finding.text),
             Verdict::Weak | Verdict::Missing => tracing::warn!("{}", finding.text),

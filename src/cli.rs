@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::upstream::exec_as::EXEC_AS;
+use crate::upstream::process::exec_as::EXEC_AS;
 
 /// A stateless front for stdio MCP servers: one fresh server per request, each user with their own service token.
 #[derive(Debug, Parser)]

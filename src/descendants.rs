@@ -147,9 +147,9 @@ fn scan_for_alive(spare: impl Fn(&Process) -> bool) -> io::Result<Vec<Process>> 
 /// Processes that are stopped before they are killed: what is stopped can neither fork nor start a replacement for what
 /// was killed.
 #[derive(Debug, Default)]
-pub struct Herd(HashMap<(Pid, u64), Process>);
+pub struct ProcessSet(HashMap<(Pid, u64), Process>);
 
-impl Herd {
+impl ProcessSet {
     /// Stops these and everything below them, and returns how many of them are new: none once nothing more can fork.
     /// Each is stopped before its children are listed, so that no pid changes its meaning meanwhile.
     pub fn stop(&mut self, roots: impl IntoIterator<Item = Process>) -> usize {

@@ -3,7 +3,7 @@
 //! An envelope is `format ‖ key id length ‖ key id ‖ nonce ‖ ciphertext and tag`, sealed with AES-256-GCM-SIV. Format,
 //! key id, purpose and the parts of the place are its associated data, each preceded by its length.
 
-mod root;
+mod root_key;
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-pub use root::{KeyProblem, ROOT_KEY_LEN, RootKey};
+pub use root_key::{KeyProblem, ROOT_KEY_LEN, RootKey};
 
 /// The only envelope format so far.
 const FORMAT: u8 = 1;

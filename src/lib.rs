@@ -44,15 +44,14 @@ pub mod config;
 pub mod memory;
 
 // layer: know nothing of ours
+pub mod cgroup_paths;
 pub mod clock;
 pub mod descendants;
 pub mod heap;
 pub mod http_client;
-pub mod instance;
 pub mod keyring;
 pub mod lifecycle;
 pub mod metrics;
-pub mod own_groups;
 pub mod rate_limit;
 pub mod request_id;
 pub mod respond;

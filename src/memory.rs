@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::cgroup_paths::own_cgroups;
 use crate::metrics::Gauge;
-use crate::own_groups::own_groups;
 use crate::user::UserId;
 
 /// The most that is taken of the host's memory, if nobody says otherwise.
@@ -218,7 +218,7 @@ fn as_gauge(bytes: usize) -> i64 {
 
 /// A quarter of what this process may use, by its control groups and by the host, at most [`MOST`], bytes.
 fn quarter_of_the_host() -> usize {
-    let of_groups = |controller, file| own_groups(controller).into_iter().map(move |group| group.join(file));
+    let of_groups = |controller, file| own_cgroups(controller).into_iter().map(move |group| group.join(file));
     let limits = of_groups("", "memory.max").chain(of_groups("memory", "memory.limit_in_bytes"));
     let limits = limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
     let most = limits.chain(host_memory(Path::new("/proc/meminfo"))).min().unwrap_or(MOST);

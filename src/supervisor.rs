@@ -1,5 +1,5 @@
 //! The parent of the worker: started first, it does nothing but hand on signals and, however the worker ends, clear
-//! away everything that the worker had started, processes first, then what its `will` names: containers with the clients
+//! away everything that the worker had started, processes first, then what its `cleanup_plan` names: containers with the clients
 //! of their engines, and files with tokens.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! What neither can do: if both are killed at the same moment, what is around them (a service manager's control group, a
 //! container) ends the rest, or the next bridge that starts.
 
-pub mod will;
+pub mod cleanup_plan;
 
 use std::ffi::{OsString, c_int};
 use std::future::Future;
@@ -31,7 +31,7 @@ use tokio::io::unix::AsyncFd;
 use crate::descendants;
 use crate::privilege;
 use crate::sys::{self, Signals};
-use crate::upstream::{oom, orphans};
+use crate::upstream::process::{oom, orphans};
 
 /// What is handed on to the worker.
 const HANDED_ON: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -61,7 +61,7 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
-        Ok((worker, place)) => watch(worker, &place, &waited_for),
+        Ok((worker, plan_file)) => watch(worker, &plan_file, &waited_for),
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
             ExitCode::FAILURE
@@ -91,12 +91,12 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
     let name = std::env::args_os().next().unwrap_or_else(|| "tollbridge".into());
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name).args(args).env(SUPERVISOR, getpid().as_raw_pid().to_string()).process_group(0);
-    let (place, theirs) = will::place()?;
+    let (plan_file, theirs) = cleanup_plan::file()?;
     command.stdin(Stdio::from(theirs));
-    Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), place))
+    Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), plan_file))
 }
 
-fn watch(worker: Pid, place: &OwnedFd, signals: &Signals) -> ExitCode {
+fn watch(worker: Pid, plan_file: &OwnedFd, signals: &Signals) -> ExitCode {
     let (mut told_to_stop, mut deadline) = (false, None);
     loop {
         let Some(number) = signals.wait_until(deadline) else {
@@ -112,7 +112,7 @@ fn watch(worker: Pid, place: &OwnedFd, signals: &Signals) -> ExitCode {
             if matches!(signal, Signal::TERM | Signal::INT) {
                 let now = Instant::now();
                 let at_once = deadline.map(|deadline: Instant| deadline.min(now + STOPPING_AT_ONCE));
-                deadline = Some(at_once.unwrap_or_else(|| now + STOPPING + will::grace(place)));
+                deadline = Some(at_once.unwrap_or_else(|| now + STOPPING + cleanup_plan::grace(plan_file)));
             }
         } else if number == Signal::HUP.as_raw() {
             tracing::info!("SIGHUP changes nothing: the configuration is read at the start, so restart to change it");
@@ -121,8 +121,8 @@ fn watch(worker: Pid, place: &OwnedFd, signals: &Signals) -> ExitCode {
                 reap(None);
             };
             let _all_gone = descendants::end_all(Instant::now() + CLEARING, orphans::is_of_engine, reap_all);
-            if let Some(will) = will::read(place) {
-                will.execute(status.exit_status() == Some(0), reap_all);
+            if let Some(plan) = cleanup_plan::read(plan_file) {
+                plan.execute(status.exit_status() == Some(0), reap_all);
             }
             // A worker dies of it only while it does not serve yet: then it has stopped as it was told.
             let as_told = told_to_stop && status.terminating_signal() == Some(Signal::TERM.as_raw());

@@ -1,25 +1,13 @@
 //! A fresh MCP server, open for one request: send it messages, receive its own, close it. Whoever drops it instead
 //! has killed it.
 
-pub mod cgroup;
-mod command_line;
-pub mod confine;
+// the kinds of server
 pub mod container;
-mod directory_size;
-pub mod exec_as;
-pub mod group;
-pub mod guarantee;
 pub mod http;
-pub mod instance;
-mod junk;
-pub mod lines;
-pub mod oom;
-pub mod orphans;
-pub mod stderr;
 pub mod stdio;
-mod tidy;
-pub mod token_files;
-mod users;
+
+// what programs and containers have in common
+pub mod process;
 
 use std::time::Duration;
 
@@ -29,8 +17,9 @@ use bytes::Bytes;
 use crate::config::ProcessLimits;
 use crate::memory::Full;
 use container::ContainerServer;
-use group::{Graces, SpawnError};
 use http::HttpServer;
+use process::SpawnError;
+use process::group::Graces;
 use stdio::StdioServer;
 
 /// An open conversation with a fresh server.
@@ -60,7 +49,7 @@ pub enum UpstreamError {
     DirectoryOverfilled(u64),
     /// It says too much that is no message.
     #[error("the server writes text that is no MCP message")]
-    Junk,
+    InvalidOutput,
     /// There is no memory for what it says.
     #[error("{}", no_room(*.0))]
     NoRoom(Full),
@@ -180,11 +169,11 @@ impl Upstream {
     ///
     /// # Errors
     /// If the budget is used up.
-    pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
+    pub fn count_invalid(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
         match self {
-            Self::Stdio(server) => server.junk(line),
-            Self::Container(server) => server.client.junk(line),
-            Self::Http(server) => server.junk(line),
+            Self::Stdio(server) => server.count_invalid(line),
+            Self::Container(server) => server.client.count_invalid(line),
+            Self::Http(server) => server.count_invalid(line),
         }
     }
 

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Bridge, Client, Home, procs};
 use tokio::task::JoinSet;
-use tollbridge::upstream::instance::Instance;
+use tollbridge::upstream::process::instance::Instance;
 
 /// How many requests the long test makes, if this variable does not say.
 const REQUESTS: (&str, usize) = ("TOLLBRIDGE_CONTAINER_REQUESTS", 300);

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use support::mcp::Answer;
 use support::{Bridge, Client, Home, procs, server};
 use tokio::task::JoinSet;
-use tollbridge::upstream::group::SpawnError;
+use tollbridge::upstream::process::SpawnError;
 
 /// From the end of a server to its client's answer.
 const AT_ONCE: Duration = Duration::from_millis(250);

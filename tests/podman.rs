@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Client, Home, procs};
 use tokio::task::JoinSet;
-use tollbridge::upstream::instance::Instance;
+use tollbridge::upstream::process::instance::Instance;
 
 /// Requests of the long test, and clients at once.
 const REQUESTS: usize = 60;

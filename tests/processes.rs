@@ -23,9 +23,10 @@ use tollbridge::lifecycle::Lifecycle;
 use tollbridge::metrics::ProcessCounts;
 use tollbridge::secret::Secret;
 use tollbridge::supervisor;
-use tollbridge::upstream::confine::Confiner;
-use tollbridge::upstream::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
-use tollbridge::upstream::orphans::Strangers;
+use tollbridge::upstream::process::SpawnError;
+use tollbridge::upstream::process::confinement::Confiner;
+use tollbridge::upstream::process::group::{Exit, Graces, Group, Pipes, Spawner};
+use tollbridge::upstream::process::orphans::UntaggedChildren;
 
 /// The limit on open files before the spawner raises it.
 static OPEN_FILES: LazyLock<u64> = LazyLock::new(|| getrlimit(Resource::Nofile).current.unwrap());
@@ -36,7 +37,8 @@ static SHARED: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
     LazyLock::force(&OPEN_FILES);
     let runtime = Runtime::new().unwrap();
     let spawner = runtime.block_on(async {
-        Spawner::new(&Lifecycle::default(), Strangers::Spare, Confiner::default(), ProcessCounts::default()).unwrap()
+        Spawner::new(&Lifecycle::default(), UntaggedChildren::Spare, Confiner::default(), ProcessCounts::default())
+            .unwrap()
     });
     (runtime, spawner)
 });

@@ -18,7 +18,7 @@ use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer};
 use crate::memory::Share;
 use crate::secret::Secret;
-use crate::upstream::group::Graces;
+use crate::upstream::process::group::Graces;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::UserId;
 
@@ -149,7 +149,7 @@ impl Child {
     /// Counts a line that was no message.
     pub(super) fn junk(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
         self.bridge.metrics.junk_lines.inc();
-        self.upstream.junk(line)
+        self.upstream.count_invalid(line)
     }
 
     /// Answers a question of the server that nobody can be asked.

@@ -1,4 +1,5 @@
-//! `tollbridge doctor`: what holds on this host.
+//! `tollbridge doctor`: what holds on this host. The checks are in `upstream::process::host_checks` and
+//! `upstream::container::engine_checks`.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -6,11 +7,11 @@ use std::process::ExitCode;
 
 use super::Stop;
 use crate::config::{self, LoadOptions};
-use crate::upstream::cgroup::Place;
-use crate::upstream::confine::Places;
-use crate::upstream::container::survey;
-use crate::upstream::guarantee::{self, Finding, Verdict};
-use crate::upstream::oom;
+use crate::upstream::container::engine_checks;
+use crate::upstream::process::cgroup::CgroupParent;
+use crate::upstream::process::host_checks::{self, Finding, Verdict};
+use crate::upstream::process::instance::resources::InstanceResources;
+use crate::upstream::process::oom;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +21,7 @@ pub struct Doctor {
     config: PathBuf,
     /// As for `serve`.
     #[arg(long, value_name = "auto|off|DIRECTORY", default_value = "auto")]
-    cgroup: Place,
+    cgroup: CgroupParent,
 }
 
 impl Doctor {
@@ -33,10 +34,10 @@ impl Doctor {
         };
         // As the bridge does when it serves.
         oom::protect();
-        let (places, held) = Places::begin(&self.cgroup);
-        let mut findings = guarantee::findings(&config, &places);
-        findings.extend(survey::findings(&config));
-        places.end();
+        let (resources, held) = InstanceResources::create(&self.cgroup);
+        let mut findings = host_checks::findings(&config, &resources);
+        findings.extend(engine_checks::findings(&config));
+        resources.remove();
         drop(held);
         // A reader that left does not change the answer.
         let _ = print(&findings, &mut io::stdout().lock());

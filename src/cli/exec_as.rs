@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::upstream::exec_as;
+use crate::upstream::process::exec_as;
 
 /// What a shell answers for a program that cannot be run.
 const CANNOT_RUN: u8 = 126;

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
-use crate::supervisor::will::Will;
+use crate::supervisor::cleanup_plan::CleanupPlan;
 use crate::sys;
 use crate::telemetry::{self, FILTER_VARIABLE, Format, Logs};
-use crate::upstream::cgroup::Place;
-use crate::upstream::confine::Places;
+use crate::upstream::process::cgroup::CgroupParent;
+use crate::upstream::process::instance::resources::InstanceResources;
 use crate::{app, config::Config, supervisor};
 
 use super::{EXIT_USAGE, Stop};
@@ -28,10 +28,10 @@ pub struct Serve {
     /// Where each request's control group is made: in the bridge's own group if that was delegated to it, nowhere, or in
     /// a directory of the cgroup2 file system that the bridge may write to.
     #[arg(long, value_name = "auto|off|DIRECTORY", default_value = "auto")]
-    cgroup: Place,
-    /// What the supervisor made for this run, or why there is none.
+    cgroup: CgroupParent,
+    /// What the supervisor made for this instance, or why there is none.
     #[arg(long, hide = true, num_args = 4, requires = "worker")]
-    places: Option<Vec<OsString>>,
+    resources: Option<Vec<OsString>>,
     /// Run the worker itself, without a supervisor above it; the supervisor starts it so.
     #[arg(long, hide = true)]
     worker: bool,
@@ -61,37 +61,37 @@ impl Serve {
             Err(error) => return Stop::exit(Err(Stop::usage(error))),
         };
         if !self.worker {
-            let (places, held) = Places::begin(&self.cgroup);
-            let code = supervisor::run(self.worker_arguments(&places));
-            places.end();
+            let (resources, held) = InstanceResources::create(&self.cgroup);
+            let code = supervisor::run(self.worker_arguments(&resources));
+            resources.remove();
             drop(held);
             return code;
         }
         supervisor::harden();
         StopSignals::block();
-        let (places, _held) = match self.places.as_deref() {
+        let (resources, _held) = match self.resources.as_deref() {
             Some([directory, why_not, cgroup, why_none]) => {
-                let known = Places { directory: known(directory, why_not), cgroup: known(cgroup, why_none) };
+                let known = InstanceResources { directory: known(directory, why_not), cgroup: known(cgroup, why_none) };
                 (known, [None, None])
             }
-            _ => Places::begin(&self.cgroup),
+            _ => InstanceResources::create(&self.cgroup),
         };
         match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config, places, &logs),
+            Ok(config) => serve(config, resources, &logs),
             Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
 
     /// What the supervisor starts itself with.
-    fn worker_arguments(&self, places: &Places) -> Vec<OsString> {
+    fn worker_arguments(&self, resources: &InstanceResources) -> Vec<OsString> {
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
         let mut arguments: Vec<OsString> =
-            ["serve", "--log-format", format, "--worker", "--places"].map(Into::into).into();
-        for place in [&places.directory, &places.cgroup] {
-            arguments.extend(match place {
+            ["serve", "--log-format", format, "--worker", "--resources"].map(Into::into).into();
+        for resource in [&resources.directory, &resources.cgroup] {
+            arguments.extend(match resource {
                 Ok(path) => [path.into(), OsString::new()],
                 Err(why) => [OsString::new(), why.into()],
             });
@@ -101,12 +101,12 @@ impl Serve {
     }
 }
 
-/// A place as `worker_arguments` writes it.
+/// A resource as `worker_arguments` writes it.
 fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
     if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
 }
 
-fn serve(config: Config, places: Places, logs: &Logs) -> ExitCode {
+fn serve(config: Config, resources: InstanceResources, logs: &Logs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -114,16 +114,16 @@ fn serve(config: Config, places: Places, logs: &Logs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let will = Will::of(&config);
+    let cleanup_plan = CleanupPlan::of(&config);
     if supervisor::is_supervised()
-        && let Err(error) = will.leave()
+        && let Err(error) = cleanup_plan.hand_over()
     {
         tracing::warn!(%error, "the supervisor cannot be told what to clear away");
     }
-    let outcome = runtime.block_on(async { app::run(config, places, logs.dropped(), supervisor::orphaned()).await });
+    let outcome = runtime.block_on(async { app::run(config, resources, logs.dropped(), supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
-        will.execute(false, || ());
+        cleanup_plan.execute(false, || ());
     }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

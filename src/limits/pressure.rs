@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
-use crate::own_groups::own_groups;
+use crate::cgroup_paths::own_cgroups;
 
 /// How often to look at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -102,7 +102,7 @@ struct OwnGroups {
 impl OwnGroups {
     fn find() -> Self {
         let with = |controller, used: &str, most: &str| {
-            let pairs = own_groups(controller).into_iter().map(|group| [group.join(used), group.join(most)]);
+            let pairs = own_cgroups(controller).into_iter().map(|group| [group.join(used), group.join(most)]);
             // The root of all has neither; and where nothing is handed down there is none.
             pairs.filter(|pair| pair.iter().all(|file| number(file).is_some())).collect::<Vec<_>>()
         };

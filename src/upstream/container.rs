@@ -2,13 +2,13 @@
 //!
 //! To end the client is not to end the container: a server that ignores EOF and SIGTERM goes on when its client has
 //! been killed, and one whose client was killed while it was being made appears later, or half of it stays for ever. So
-//! every container has a name and labels, and whoever ends one hands the name to its engine's `Yard`, which looks until
+//! every container has a name and labels, and whoever ends one hands the name to its engine's `ContainerTracker`, which goes on until
 //! nothing of it is left; the client ends with its container, and is killed only if it does not.
 
+pub mod blocking_cleanup;
 mod client;
-pub mod last_resort;
-pub mod survey;
-mod yard;
+pub mod engine_checks;
+mod tracker;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,20 +21,21 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::UpstreamError;
-use super::group::{Exit, Graces, SpawnError, Spawner};
-use super::instance::Instance;
+use super::process::SpawnError;
+use super::process::group::{Exit, Graces, Spawner};
+use super::process::instance::Instance;
+use super::process::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
 use super::stdio::StdioServer;
-use super::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
 use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
 use crate::lifecycle::Lifecycle;
 use crate::memory::Share;
 use crate::secret::Secret;
 use client::Client;
-use yard::Yard;
+use tracker::ContainerTracker;
 
-/// Says which run of the bridge a container belongs to.
+/// Says which instance of the bridge a container belongs to.
 pub const INSTANCE_LABEL: &str = "io.tollbridge.instance";
-/// Says which request of that run.
+/// Says which request of that instance.
 pub const REQUEST_LABEL: &str = "io.tollbridge.request";
 
 /// How long a container usually takes to be gone at most; after that its client is killed, and its token taken away.
@@ -43,14 +44,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How much longer a container counts against the limits if its engine does not answer.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// How often token files of dead runs are looked for.
+/// How often token files of dead instances are looked for.
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// Starts containers, and clears away after them.
 pub struct Containers {
     spawner: Spawner,
-    yards: Vec<Arc<Yard>>,
-    /// In the names of this run's containers, and of no other's.
+    trackers: Vec<Arc<ContainerTracker>>,
+    /// In the names of this instance's containers, and of no other's.
     word: String,
     started: AtomicU64,
 }
@@ -60,17 +61,17 @@ impl Containers {
     /// container.
     #[must_use]
     pub fn new(config: &Config, spawner: &Spawner, lifecycle: &Lifecycle) -> Arc<Self> {
-        let (spawner, mut yards) = (spawner.for_clients(), Vec::new());
+        let (spawner, mut trackers) = (spawner.for_clients(), Vec::new());
         for engine in config.engines() {
-            let yard = Arc::new(Yard::new(Client::new(engine, spawner.clone())));
-            lifecycle.spawn(Arc::clone(&yard).keep(lifecycle.clone()));
-            yards.push(yard);
+            let tracker = Arc::new(ContainerTracker::new(Client::new(engine, spawner.clone())));
+            lifecycle.spawn(Arc::clone(&tracker).keep(lifecycle.clone()));
+            trackers.push(tracker);
         }
-        sweep_token_files(config.token_directories(), lifecycle);
+        remove_dead_token_files(config.token_directories(), lifecycle);
         let mut word = [0; 8];
         aws_lc_rs::rand::fill(&mut word).expect("the system has randomness");
         let word = format!("{:012x}", u64::from_ne_bytes(word) >> 16);
-        Arc::new(Self { spawner, yards, word, started: AtomicU64::new(0) })
+        Arc::new(Self { spawner, trackers, word, started: AtomicU64::new(0) })
     }
 
     /// Starts a container. `token` is what must not be seen in its log lines; what is read and queued is a part of `share`.
@@ -88,20 +89,20 @@ impl Containers {
         let request = format!("{}-{}", self.word, self.started.fetch_add(1, Relaxed));
         let files = self.spawner.token_files().write(&mut client, Reader::Container).map_err(SpawnError::from)?;
         client.args.splice(options_at..options_at, options(&request, &files));
-        let mut name = Name::new(self.yard(&engine), &request);
+        let mut name = Name::new(self.tracker(&engine), &request);
         let client = StdioServer::start(&self.spawner, client, limits, token, share).inspect_err(|_| name.forget())?;
         Ok(ContainerServer { client, name, files })
     }
 
-    fn yard(&self, engine: &Arc<Engine>) -> &Arc<Yard> {
-        let yard = self.yards.iter().find(|yard| yard.engine() == engine);
-        yard.expect("there is a yard for every engine of the configuration")
+    fn tracker(&self, engine: &Arc<Engine>) -> &Arc<ContainerTracker> {
+        let tracker = self.trackers.iter().find(|tracker| tracker.engine() == engine);
+        tracker.expect("there is a tracker for every engine of the configuration")
     }
 
     /// Whether nothing waits too long to be cleared away.
     #[must_use]
     pub fn are_cleared(&self) -> bool {
-        self.yards.iter().all(|yard| !yard.is_overdue())
+        self.trackers.iter().all(|tracker| !tracker.is_overdue())
     }
 }
 
@@ -123,7 +124,7 @@ fn name_of(request: &str) -> String {
     format!("tollbridge-{request}")
 }
 
-fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
+fn remove_dead_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     if directories.is_empty() {
         return;
     }
@@ -131,7 +132,7 @@ fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     lifecycle.spawn(async move {
         loop {
             let swept = directories.clone();
-            let _ = tokio::task::spawn_blocking(move || token_files::sweep(&swept)).await;
+            let _ = tokio::task::spawn_blocking(move || token_files::remove_dead(&swept)).await;
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => {}
                 () = soft.cancelled() => return,
@@ -140,7 +141,7 @@ fn sweep_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     });
 }
 
-/// A container in conversation. Dropping it leaves the client to itself and the container to the yard.
+/// A container in conversation. Dropping it leaves the client to end by itself and the container to the tracker.
 pub struct ContainerServer {
     /// The engine's client, through which it speaks.
     pub(super) client: StdioServer,
@@ -150,7 +151,7 @@ pub struct ContainerServer {
 
 impl ContainerServer {
     /// Ends the container as a program is ended, through its client, and waits until the engine knows it no more. Of an
-    /// engine that stays silent the registry goes on asking for it when this has ended.
+    /// engine that stays silent the tracker goes on asking for it when this has ended.
     pub async fn close(self, graces: Graces) {
         let Self { client, mut name, files } = self;
         let until = Instant::now() + graces.eof + graces.term + PATIENCE;
@@ -174,28 +175,28 @@ impl ContainerServer {
 
 /// The name of a container that may exist. Dropping it says that it must not any longer.
 struct Name {
-    yard: Arc<Yard>,
+    tracker: Arc<ContainerTracker>,
     name: Option<String>,
 }
 
 impl Name {
-    fn new(yard: &Arc<Yard>, request: &str) -> Self {
+    fn new(tracker: &Arc<ContainerTracker>, request: &str) -> Self {
         let name = name_of(request);
-        yard.begin(&name);
-        Self { yard: Arc::clone(yard), name: Some(name) }
+        tracker.begin(&name);
+        Self { tracker: Arc::clone(tracker), name: Some(name) }
     }
 
     /// The client was never started.
     fn forget(&mut self) {
         if let Some(name) = self.name.take() {
-            self.yard.forget(&name);
+            self.tracker.forget(&name);
         }
     }
 
     /// The client goes on, and the container must not.
     fn evict(&self) {
         if let Some(name) = &self.name {
-            self.yard.evict(name);
+            self.tracker.evict(name);
         }
     }
 
@@ -203,7 +204,7 @@ impl Name {
     async fn end(&mut self, exit: Exit) {
         if let Some(name) = self.name.take() {
             let (gone, is_gone) = oneshot::channel();
-            self.yard.end(name, exit, Some(gone));
+            self.tracker.end(name, exit, Some(gone));
             let _ = is_gone.await;
         }
     }
@@ -212,7 +213,7 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.yard.end(name, Exit::Unseen, None);
+            self.tracker.end(name, Exit::Unseen, None);
         }
     }
 }

@@ -6,10 +6,10 @@
 //! they go to the configured origin and nowhere else; what is kept between clients is connections, which know no user,
 //! and which servers turned out to speak HTTP+SSE, which belongs to the configuration.
 
+mod event_handling;
 mod events;
 mod exchange;
 mod outgoing;
-mod reactions;
 mod servers;
 
 use std::collections::VecDeque;
@@ -23,11 +23,11 @@ use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use url::Url;
 
-use self::exchange::{Ask, Expects, Hearing};
-use self::outgoing::{About, Outgoing};
+use self::exchange::{ExchangeEvents, ExchangeRequest, Expects};
+use self::outgoing::{MessageKind, Outgoing};
 use super::UpstreamError;
-use super::group::Graces;
-use super::junk::Junk;
+use super::process::group::Graces;
+use super::process::invalid_output::InvalidOutput;
 use crate::mcp::headers::{PROTOCOL_VERSION, SESSION_ID};
 use crate::memory::Share;
 
@@ -71,11 +71,11 @@ pub struct HttpServer {
     /// Which exchange is listened to first, so that none drowns another.
     turn: usize,
     listens: bool,
-    /// What was heard while it was waited for something else.
+    /// What was received while something else was waited for.
     early: VecDeque<Bytes>,
     /// An answer, and how long it waits for what was said before it.
     held: Option<(Bytes, Instant)>,
-    junk: Junk,
+    invalid_output: InvalidOutput,
 }
 
 /// How the server is spoken to.
@@ -89,13 +89,13 @@ enum Transport {
         /// Where messages go, once the server has said so.
         endpoint: Option<Url>,
         /// What is to be done if the server does not speak it.
-        otherwise: Otherwise,
+        fallback: SseFallback,
     },
 }
 
 /// What is to be done if a server does not speak HTTP+SSE.
 #[derive(Debug, Clone, Copy)]
-enum Otherwise {
+enum SseFallback {
     /// Fail: it was configured.
     Fail,
     /// Forget that it ever did, and speak Streamable HTTP.
@@ -108,7 +108,7 @@ enum Otherwise {
 struct Exchange {
     purpose: Purpose,
     /// Only ever polled, never shared: so whoever has it can be borrowed by several threads.
-    hearing: SyncWrapper<Hearing>,
+    events: SyncWrapper<ExchangeEvents>,
     /// The newest message heard: at the end of a request's exchange, its answer.
     newest: Option<Bytes>,
 }
@@ -141,7 +141,7 @@ impl HttpServer {
         }
         match &message.about {
             // In the modern era to stop listening is to cancel.
-            About::Cancellation(id) if self.is_asked_in_modern_era(id) => {
+            MessageKind::Cancellation(id) if self.is_asked_in_modern_era(id) => {
                 self.exchanges.retain(|exchange| exchange.request_id() != Some(id));
             }
             _ => self.queue.push_back(message),
@@ -152,7 +152,7 @@ impl HttpServer {
     fn begin_anew(&mut self) {
         self.queue.clear();
         match self.transport {
-            Transport::Sse { endpoint: None, otherwise: Otherwise::Refused(_) } => {
+            Transport::Sse { endpoint: None, fallback: SseFallback::Refused(_) } => {
                 self.transport = Transport::Undecided;
                 self.exchanges.clear();
             }
@@ -182,8 +182,8 @@ impl HttpServer {
         if matches!(self.transport, Transport::Sse { .. }) {
             return;
         }
-        let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
-        self.begin(Purpose::Listen, ask);
+        let request = self.request(Method::GET, self.url.clone(), None, Expects::Stream);
+        self.begin(Purpose::Listen, request);
     }
 
     /// Listens to what the server says unasked while it is asked something, if it offers that. Returns when that is
@@ -197,25 +197,25 @@ impl HttpServer {
         }
         // As official clients do: the handshake is over before anything else is asked.
         while !self.queue.is_empty() || self.exchanges.iter().any(Exchange::notifies) {
-            self.hear_early().await?;
+            self.receive_early().await?;
         }
-        let ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
-        self.begin(Purpose::Overhear { open: false }, ask);
+        let request = self.request(Method::GET, self.url.clone(), None, Expects::Stream);
+        self.begin(Purpose::Overhear { open: false }, request);
         let until = Instant::now() + OVERHEARD;
         while self.exchanges.iter().any(|exchange| matches!(exchange.purpose, Purpose::Overhear { open: false })) {
-            match tokio::time::timeout_at(until, self.hear_early()).await {
-                Ok(heard) => heard?,
+            match tokio::time::timeout_at(until, self.receive_early()).await {
+                Ok(received) => received?,
                 Err(_) => break,
             }
         }
         Ok(())
     }
 
-    /// Keeps what is heard next for later. Cancel safe.
-    async fn hear_early(&mut self) -> Result<(), UpstreamError> {
+    /// Keeps what is received next for later. Cancel safe.
+    async fn receive_early(&mut self) -> Result<(), UpstreamError> {
         self.begin_what_can_begin();
-        let (at, heard) = self.next_heard().await;
-        if let Some(message) = self.take_in(at, heard)? {
+        let (at, event) = self.next_event().await;
+        if let Some(message) = self.handle(at, event)? {
             let held = self.share.take(message.len()).map_err(UpstreamError::NoRoom)?;
             self.early.push_back(held.keep(message, ()));
         }
@@ -239,9 +239,9 @@ impl HttpServer {
             }
             self.begin_what_can_begin();
             if let Some((_, until)) = self.held {
-                let message = match tokio::time::timeout_at(until, self.next_heard()).await {
+                let message = match tokio::time::timeout_at(until, self.next_event()).await {
                     // With the answer there, nothing else can fail.
-                    Ok((at, heard)) => self.take_in(at, heard).ok().flatten(),
+                    Ok((at, event)) => self.handle(at, event).ok().flatten(),
                     Err(_) => self.held.take().map(|(answer, _)| answer),
                 };
                 self.early.extend(message);
@@ -253,8 +253,8 @@ impl HttpServer {
                 }
                 return Err(UpstreamError::Ended);
             }
-            let (at, heard) = self.next_heard().await;
-            let Some(message) = self.take_in(at, heard)? else { continue };
+            let (at, event) = self.next_event().await;
+            let Some(message) = self.handle(at, event)? else { continue };
             if !self.is_answer_overtaking(at) {
                 return Ok(message);
             }
@@ -273,26 +273,26 @@ impl HttpServer {
     fn begin_what_can_begin(&mut self) {
         if matches!(self.transport, Transport::Sse { endpoint: None, .. }) {
             if !self.queue.is_empty() && self.exchanges.is_empty() {
-                let mut ask = self.ask(Method::GET, self.url.clone(), None, Expects::Stream);
-                if !matches!(self.transport, Transport::Sse { otherwise: Otherwise::Fail, .. }) {
-                    ask.first_event_by = Some(Instant::now() + ENDPOINT);
+                let mut request = self.request(Method::GET, self.url.clone(), None, Expects::Stream);
+                if !matches!(self.transport, Transport::Sse { fallback: SseFallback::Fail, .. }) {
+                    request.first_event_by = Some(Instant::now() + ENDPOINT);
                 }
-                self.begin(Purpose::Sse, ask);
+                self.begin(Purpose::Sse, request);
             }
             return;
         }
         while !self.queue.is_empty() && !self.is_held_back() {
             let Some(message) = self.queue.pop_front() else { return };
             if let Transport::Sse { endpoint: Some(endpoint), .. } = &self.transport {
-                let ask = self.ask(Method::POST, endpoint.clone(), Some(&message), Expects::Nothing);
-                self.begin(Purpose::PostToEndpoint(message), ask);
+                let request = self.request(Method::POST, endpoint.clone(), Some(&message), Expects::Nothing);
+                self.begin(Purpose::PostToEndpoint(message), request);
             } else {
                 let expects = if message.id().is_some() { Expects::Messages } else { Expects::Nothing };
                 if let Some(version) = &message.modern_version {
                     self.version = HeaderValue::from_str(version).ok();
                 }
-                let ask = self.ask(Method::POST, self.url.clone(), Some(&message), expects);
-                self.begin(Purpose::Post(message), ask);
+                let request = self.request(Method::POST, self.url.clone(), Some(&message), expects);
+                self.begin(Purpose::Post(message), request);
             }
         }
     }
@@ -306,11 +306,11 @@ impl HttpServer {
         })
     }
 
-    fn begin(&mut self, purpose: Purpose, ask: Ask) {
-        self.exchanges.push(Exchange { purpose, hearing: SyncWrapper::new(ask.begin()), newest: None });
+    fn begin(&mut self, purpose: Purpose, request: ExchangeRequest) {
+        self.exchanges.push(Exchange { purpose, events: SyncWrapper::new(request.begin()), newest: None });
     }
 
-    fn ask(&self, method: Method, url: Url, message: Option<&Outgoing>, expects: Expects) -> Ask {
+    fn request(&self, method: Method, url: Url, message: Option<&Outgoing>, expects: Expects) -> ExchangeRequest {
         let mut headers = self.headers.clone();
         let accept = match expects {
             Expects::Stream => "text/event-stream",
@@ -330,7 +330,7 @@ impl HttpServer {
         let repeatable = message.is_none_or(Outgoing::only_reads);
         let body = message.map(|message| message.text.clone());
         let (client, limit, share) = (self.client.clone(), self.limit, self.share.clone());
-        Ask { client, method, url, headers, body, expects, repeatable, first_event_by: None, limit, share }
+        ExchangeRequest { client, method, url, headers, body, expects, repeatable, first_event_by: None, limit, share }
     }
 
     /// Adds the headers that say which session this is, and in which version.
@@ -350,8 +350,8 @@ impl HttpServer {
     ///
     /// # Errors
     /// If there was too much of it.
-    pub fn junk(&mut self, piece: &[u8]) -> Result<(), UpstreamError> {
-        self.junk.count(piece)
+    pub fn count_invalid(&mut self, piece: &[u8]) -> Result<(), UpstreamError> {
+        self.invalid_output.count(piece)
     }
 
     /// Stops listening, lets a cancellation that is on its way arrive, and ends the session, if there is one; the server
@@ -367,9 +367,9 @@ impl HttpServer {
         if self.session.is_none() || matches!(self.transport, Transport::Sse { .. }) {
             return;
         }
-        let mut ask = self.ask(Method::DELETE, self.url.clone(), None, Expects::Nothing);
-        ask.repeatable = false;
-        match tokio::time::timeout(graces.eof, ask.send()).await {
+        let mut request = self.request(Method::DELETE, self.url.clone(), None, Expects::Nothing);
+        request.repeatable = false;
+        match tokio::time::timeout(graces.eof, request.send()).await {
             // 404: it had ended already; 405: the server ends sessions by itself.
             Ok(Ok((response, _)))
                 if response.status().is_success() || matches!(response.status().as_u16(), 404 | 405) => {}

@@ -12,11 +12,12 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
-use super::group::{Exit, Graces, Group, Pipes, SpawnError, Spawner};
-use super::junk::Junk;
-use super::lines::{LineTooLong, Lines};
-use super::stderr::ErrorLog;
-use super::token_files::{Reader, TokenFiles};
+use super::process::SpawnError;
+use super::process::group::{Exit, Graces, Group, Pipes, Spawner};
+use super::process::invalid_output::InvalidOutput;
+use super::process::lines::{LineTooLong, Lines};
+use super::process::stderr::ErrorLog;
+use super::process::token_files::{Reader, TokenFiles};
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::memory::{Full, Share};
@@ -44,7 +45,7 @@ pub struct StdioServer {
     starved: Option<Instant>,
     line_limit: usize,
     errors: ErrorLog,
-    junk: Junk,
+    invalid_output: InvalidOutput,
     /// Whether it has written anything to stdout.
     spoke: bool,
     /// Until when to read on, once the child has exited.
@@ -87,7 +88,7 @@ impl StdioServer {
             starved: None,
             line_limit: limits.line,
             errors: ErrorLog::new(token),
-            junk: Junk::default(),
+            invalid_output: InvalidOutput::default(),
             spoke: false,
             drained: None,
             files,
@@ -197,8 +198,8 @@ impl StdioServer {
     ///
     /// # Errors
     /// If there were too many.
-    pub fn junk(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
-        self.junk.count(line)
+    pub fn count_invalid(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
+        self.invalid_output.count(line)
     }
 
     /// Puts into the log how the child ended, if it has, and what it last wrote to stderr: it did not do what it should.

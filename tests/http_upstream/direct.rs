@@ -15,8 +15,8 @@ use tollbridge::http_client;
 use tollbridge::memory::Memory;
 use tollbridge::metrics::Gauge;
 use tollbridge::upstream::UpstreamError;
-use tollbridge::upstream::group::Graces;
 use tollbridge::upstream::http::{HttpServer, HttpServers};
+use tollbridge::upstream::process::group::Graces;
 use tollbridge::user::UserId;
 
 use super::fixture::{Act, Fixture, Request, answer, polite};

@@ -15,9 +15,9 @@ use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
 use tollbridge::metrics::ProcessCounts;
 use tollbridge::supervisor;
-use tollbridge::upstream::confine::Confiner;
-use tollbridge::upstream::group::Spawner;
-use tollbridge::upstream::orphans::Strangers;
+use tollbridge::upstream::process::confinement::Confiner;
+use tollbridge::upstream::process::group::Spawner;
+use tollbridge::upstream::process::orphans::UntaggedChildren;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,7 +35,8 @@ async fn work(marker: &str, held: &[String]) -> ExitCode {
     let mut abort = signal(SignalKind::user_defined1()).unwrap();
     let orphaned = supervisor::orphaned();
     let spawner =
-        Spawner::new(&Lifecycle::default(), Strangers::End, Confiner::default(), ProcessCounts::default()).unwrap();
+        Spawner::new(&Lifecycle::default(), UntaggedChildren::End, Confiner::default(), ProcessCounts::default())
+            .unwrap();
 
     let escaper = std::env::current_exe().unwrap().with_file_name("escaper");
     let args = [marker, "stubborn"].into_iter().chain(held.iter().map(String::as_str)).map(OsString::from).collect();

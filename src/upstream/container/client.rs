@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::{INSTANCE_LABEL, Instance};
 use crate::config::{Confinement, Engine, StdioLaunch};
 use crate::secret::Secret;
-use crate::upstream::group::{Exit, Graces, SpawnError, Spawner};
+use crate::upstream::process::SpawnError;
+use crate::upstream::process::group::{Exit, Graces, Spawner};
 
 /// How long a question may take; an engine that takes longer hangs.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -56,14 +57,14 @@ impl Client {
         &self.engine
     }
 
-    /// The names of this run's containers.
+    /// The names of this instance's containers.
     pub(super) async fn own(&self) -> Result<Vec<String>, CallError> {
         let filter = format!("--filter=label={INSTANCE_LABEL}={}", Instance::own());
         let answer = self.call(&["ps", "--all", &filter, NAMES], QUESTION).await?;
         Ok(named(&answer.said).map(str::to_owned).collect())
     }
 
-    /// The ids of all containers of all runs, each with the label that says of which.
+    /// The ids of all containers of all instances, each with the label that says of which.
     pub(super) async fn labelled(&self) -> Result<Vec<(String, String)>, CallError> {
         let filter = format!("--filter=label={INSTANCE_LABEL}");
         let ids = self.call(&["ps", "--all", "--quiet", "--no-trunc", &filter], QUESTION).await?.said;

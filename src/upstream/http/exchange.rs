@@ -1,4 +1,4 @@
-//! One HTTP exchange with a server, as what is heard of it. Dropping it ends it.
+//! One HTTP exchange with a server, as a stream of events. Dropping it ends it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use url::Url;
 use super::events::{Event, Events, TooLong};
 use crate::mcp::headers::SESSION_ID;
 use crate::memory::{Held, Share};
-use crate::upstream::lines::without_mark;
+use crate::upstream::process::lines::without_mark;
 use crate::upstream::{Unreachable, UpstreamError};
 
 /// How many redirects are followed.
@@ -25,11 +25,11 @@ const SMALL: u64 = 64 * 1024;
 /// The longest time to wait that is passed on.
 const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 
-/// What is heard of an exchange, in order.
-pub(super) type Hearing = Pin<Box<dyn Stream<Item = Heard> + Send>>;
+/// The events of an exchange, in order.
+pub(super) type ExchangeEvents = Pin<Box<dyn Stream<Item = ExchangeEvent> + Send>>;
 
-/// One thing heard.
-pub(super) enum Heard {
+/// One event of an exchange.
+pub(super) enum ExchangeEvent {
     /// The head of an answer that is no error.
     Accepted {
         /// The session that it names.
@@ -59,8 +59,8 @@ pub(super) struct Rejection {
     pub(super) body: Option<Bytes>,
 }
 
-/// What to ask, and how.
-pub(super) struct Ask {
+/// An HTTP request, and what is expected of its answer.
+pub(super) struct ExchangeRequest {
     /// The shared client.
     pub(super) client: Client,
     /// The method.
@@ -95,7 +95,7 @@ pub(super) enum Expects {
 }
 
 enum State {
-    Asking(Box<Ask>),
+    Asking(Box<ExchangeRequest>),
     Whole(Response, usize, Share),
     Events(Box<Reading>),
     Ending,
@@ -112,9 +112,9 @@ struct Reading {
     limit: usize,
 }
 
-impl Ask {
-    /// Begins the exchange as soon as it is listened to.
-    pub(super) fn begin(self) -> Hearing {
+impl ExchangeRequest {
+    /// Begins the exchange as soon as it is polled.
+    pub(super) fn begin(self) -> ExchangeEvents {
         Box::pin(stream::unfold(State::Asking(Box::new(self)), step))
     }
 
@@ -146,13 +146,13 @@ impl Ask {
     }
 
     /// What the head of the answer says, and what comes after it.
-    async fn answered(self: Box<Self>, response: Response, moved: Option<Url>) -> (Heard, State) {
+    async fn answered(self: Box<Self>, response: Response, moved: Option<Url>) -> (ExchangeEvent, State) {
         let status = response.status();
         if !status.is_success() {
-            return (Heard::Rejected(rejection(response, self.limit, &self.share).await), State::Over);
+            return (ExchangeEvent::Rejected(rejection(response, self.limit, &self.share).await), State::Over);
         }
         let session = response.headers().get(SESSION_ID).cloned();
-        let accepted = Heard::Accepted { session, moved };
+        let accepted = ExchangeEvent::Accepted { session, moved };
         let state = match (kind(response.headers()), self.expects) {
             (_, Expects::Nothing) => {
                 discard(response).await;
@@ -169,51 +169,51 @@ impl Ask {
             // Accepted, and to be answered elsewhere.
             (Content::None, Expects::Messages) => State::Ending,
             (Content::Json | Content::None | Content::Other, _) => {
-                return (Heard::Failed(UpstreamError::NotMcp), State::Over);
+                return (ExchangeEvent::Failed(UpstreamError::NotMcp), State::Over);
             }
         };
         (accepted, state)
     }
 }
 
-async fn step(state: State) -> Option<(Heard, State)> {
+async fn step(state: State) -> Option<(ExchangeEvent, State)> {
     Some(match state {
-        State::Asking(ask) => match ask.send().await {
-            Ok((response, moved)) => ask.answered(response, moved).await,
-            Err(error) => (Heard::Failed(error), State::Over),
+        State::Asking(request) => match request.send().await {
+            Ok((response, moved)) => request.answered(response, moved).await,
+            Err(error) => (ExchangeEvent::Failed(error), State::Over),
         },
         State::Whole(response, limit, share) => match whole(response, limit, &share).await {
-            Ok(body) => (Heard::Message(one_line(body)), State::Ending),
-            Err(error) => (Heard::Failed(error), State::Over),
+            Ok(body) => (ExchangeEvent::Message(one_line(body)), State::Ending),
+            Err(error) => (ExchangeEvent::Failed(error), State::Over),
         },
         State::Events(mut reading) => match reading.next().await {
-            Ok(Some(heard)) => (heard, State::Events(reading)),
-            Ok(None) => (Heard::End, State::Over),
-            Err(error) => (Heard::Failed(error), State::Over),
+            Ok(Some(event)) => (event, State::Events(reading)),
+            Ok(None) => (ExchangeEvent::End, State::Over),
+            Err(error) => (ExchangeEvent::Failed(error), State::Over),
         },
-        State::Ending => (Heard::End, State::Over),
+        State::Ending => (ExchangeEvent::End, State::Over),
         State::Over => return None,
     })
 }
 
 impl Reading {
     /// The next event that is a message or names the endpoint; events of other types are for others.
-    async fn next(&mut self) -> Result<Option<Heard>, UpstreamError> {
-        let heard = match self.first_event_by {
+    async fn next(&mut self) -> Result<Option<ExchangeEvent>, UpstreamError> {
+        let event = match self.first_event_by {
             Some(deadline) => timeout_at(deadline, self.read()).await.map_err(|_| UpstreamError::NotMcp)?,
             None => self.read().await,
         };
         self.first_event_by = None;
-        heard
+        event
     }
 
-    async fn read(&mut self) -> Result<Option<Heard>, UpstreamError> {
+    async fn read(&mut self) -> Result<Option<ExchangeEvent>, UpstreamError> {
         loop {
             let event = self.events.next_event().map_err(|TooLong| UpstreamError::LineTooLong(self.limit))?;
             match event {
                 Some(Event { kind, data }) => match kind.as_deref() {
-                    None | Some(b"message") => return Ok(Some(Heard::Message(without_mark(data)))),
-                    Some(b"endpoint") => return Ok(Some(Heard::Endpoint(data))),
+                    None | Some(b"message") => return Ok(Some(ExchangeEvent::Message(without_mark(data)))),
+                    Some(b"endpoint") => return Ok(Some(ExchangeEvent::Endpoint(data))),
                     Some(_) => {}
                 },
                 None => match self.response.chunk().await {

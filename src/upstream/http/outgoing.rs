@@ -17,7 +17,7 @@ pub(super) struct Outgoing {
     /// Its text as the bridge wrote it.
     pub(super) text: Bytes,
     /// What it is.
-    pub(super) about: About,
+    pub(super) about: MessageKind,
     /// The protocol version in its `_meta`: it is of the modern era.
     pub(super) modern_version: Option<String>,
     /// Headers that mirror what only its sender knows to be mirrored.
@@ -28,7 +28,7 @@ pub(super) struct Outgoing {
 
 /// What a message is, as far as its transport must know.
 #[derive(Clone)]
-pub(super) enum About {
+pub(super) enum MessageKind {
     /// A request, by its id as written.
     Request(String),
     /// A notification that a request, by its id as written, is no longer wanted.
@@ -43,14 +43,14 @@ impl Outgoing {
     /// Takes a message in.
     pub(super) fn new(text: &str) -> Self {
         let (about, method, params) = match FromServer::parse(text) {
-            Some(FromServer::Request { id, method, params }) => (About::Request(id.to_owned()), method, params),
-            Some(FromServer::Notification { method, params }) => (About::Notification, method, params),
-            Some(FromServer::Response { .. }) => (About::Answer, "".into(), None),
-            None => (About::Notification, "".into(), None),
+            Some(FromServer::Request { id, method, params }) => (MessageKind::Request(id.to_owned()), method, params),
+            Some(FromServer::Notification { method, params }) => (MessageKind::Notification, method, params),
+            Some(FromServer::Response { .. }) => (MessageKind::Answer, "".into(), None),
+            None => (MessageKind::Notification, "".into(), None),
         };
         let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
         let about = match params.get("requestId").filter(|_| method == "notifications/cancelled") {
-            Some(id) => About::Cancellation(id.to_owned()),
+            Some(id) => MessageKind::Cancellation(id.to_owned()),
             None => about,
         };
         let version = params.get_object("_meta").and_then(|meta| meta.get_string(META_VERSION));
@@ -68,7 +68,7 @@ impl Outgoing {
     /// The id, if it is a request.
     pub(super) fn id(&self) -> Option<&str> {
         match &self.about {
-            About::Request(id) => Some(id),
+            MessageKind::Request(id) => Some(id),
             _ => None,
         }
     }

@@ -7,11 +7,11 @@ use http::HeaderMap;
 use reqwest::Client;
 use url::Url;
 
-use super::{HttpServer, Otherwise, Transport};
+use super::{HttpServer, SseFallback, Transport};
 use crate::config::{self, HttpLaunch, ServerName};
 use crate::memory::Share;
 use crate::upstream::UpstreamError;
-use crate::upstream::junk::Junk;
+use crate::upstream::process::invalid_output::InvalidOutput;
 
 /// Opens conversations; shared by all of them. Cloning it shares it.
 #[derive(Clone)]
@@ -54,12 +54,12 @@ impl HttpServers {
             of: Arc::clone(&self.speak_sse),
             learns: transport == config::Transport::Auto,
         };
-        let sse = |otherwise| Transport::Sse { endpoint: None, otherwise };
+        let sse = |fallback| Transport::Sse { endpoint: None, fallback };
         let transport = match transport {
-            config::Transport::Auto if memory.speaks_sse() => sse(Otherwise::SpeakStreamable),
+            config::Transport::Auto if memory.speaks_sse() => sse(SseFallback::SpeakStreamable),
             config::Transport::Auto => Transport::Undecided,
             config::Transport::Streamable => Transport::Streamable,
-            config::Transport::Sse => sse(Otherwise::Fail),
+            config::Transport::Sse => sse(SseFallback::Fail),
         };
         Ok(HttpServer {
             client: self.client.clone(),
@@ -78,7 +78,7 @@ impl HttpServers {
             listens: false,
             early: std::collections::VecDeque::new(),
             held: None,
-            junk: Junk::default(),
+            invalid_output: InvalidOutput::default(),
         })
     }
 }

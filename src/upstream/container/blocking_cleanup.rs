@@ -1,5 +1,5 @@
-//! Clears away the containers of one run when the run itself no longer can: for the supervisor, and for a worker that
-//! has lost its supervisor. One thread, no runtime, nothing but the engine's client.
+//! Removes the containers of one instance when its worker no longer can: for the supervisor, and for a worker that has
+//! lost its supervisor. It blocks: one thread, no runtime, nothing but the engine's client.
 
 use std::io::{self, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,56 +12,55 @@ use rustix::process::Pid;
 use super::INSTANCE_LABEL;
 use super::client::{ANSWER, AT_ONCE, NAMES, named};
 use crate::config::Engine;
-use crate::upstream::orphans;
+use crate::upstream::process::orphans;
 
 /// How long one call of a client may take.
 const CALL: Duration = Duration::from_secs(5);
 /// How long a client that was killed may take to be gone.
 const KILLED: Duration = Duration::from_secs(1);
-/// How often to look whether a call has ended.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often to check whether a call has ended.
+const POLL: Duration = Duration::from_millis(5);
 /// The pause between two rounds.
 const ROUND: Duration = Duration::from_millis(150);
 /// How long an engine may not answer before it is given up.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// An engine whose containers are not known to be gone.
-struct Suspect<'a> {
+struct UnclearedEngine<'a> {
     engine: &'a Engine,
-    /// In how many looks none must be there.
-    looks: u32,
+    /// How many more empty lists are needed.
+    lists: u32,
     /// When it last answered.
-    heard: Instant,
+    answered: Instant,
 }
 
-/// Removes every container of this run, and returns whether none is left: none was there in `looks` looks one after the
-/// other, and no client is left that could make one. Gives up at the deadline, or when no engine answers any more. An
+/// Removes every container of this instance, and returns whether none is left: `lists` lists in a row were empty, and no client is left that could make one. Gives up at the deadline, or when no engine answers any more. An
 /// engine that hangs does not keep the others from being cleared.
 #[must_use]
 pub fn remove_all(
     engines: &[Engine],
     instance: &str,
-    looks: u32,
+    lists: u32,
     deadline: Instant,
     mut clients_left: impl FnMut() -> bool,
 ) -> bool {
-    let heard = Instant::now();
-    let mut suspects: Vec<_> = engines.iter().map(|engine| Suspect { engine, looks, heard }).collect();
+    let answered = Instant::now();
+    let mut engines_left: Vec<_> = engines.iter().map(|engine| UnclearedEngine { engine, lists, answered }).collect();
     loop {
         let may_grow = clients_left();
-        for suspect in &mut suspects {
-            let Some(found) = remove_some(suspect.engine, instance, deadline) else { continue };
-            suspect.heard = Instant::now();
+        for engine_left in &mut engines_left {
+            let Some(found) = remove_some(engine_left.engine, instance, deadline) else { continue };
+            engine_left.answered = Instant::now();
             if found > 0 {
-                suspect.looks = looks;
+                engine_left.lists = lists;
             } else if !may_grow {
-                suspect.looks -= 1;
+                engine_left.lists -= 1;
             }
         }
-        suspects.retain(|suspect| suspect.looks > 0);
-        let is_silent = suspects.iter().all(|suspect| suspect.heard.elapsed() > SILENCE);
+        engines_left.retain(|engine_left| engine_left.lists > 0);
+        let is_silent = engines_left.iter().all(|engine_left| engine_left.answered.elapsed() > SILENCE);
         if is_silent || Instant::now() >= deadline {
-            return suspects.is_empty();
+            return engines_left.is_empty();
         }
         sleep(ROUND);
     }
@@ -73,7 +72,7 @@ fn remove_some(engine: &Engine, instance: &str, deadline: Instant) -> Option<usi
     let list = call(engine, &["ps", "--all", &filter, NAMES], deadline)?;
     let names: Vec<&str> = named(&list).collect();
     for some in names.chunks(AT_ONCE) {
-        // What could not be removed is there at the next look.
+        // What could not be removed is there at the next list.
         let _ = call(engine, &[&["rm", "--force", "--volumes"], some].concat(), deadline);
     }
     Some(names.len())
@@ -86,7 +85,7 @@ pub(super) fn call(engine: &Engine, arguments: &[&str], deadline: Instant) -> Op
     command.args(&engine.args).args(arguments).env_clear();
     command.envs(engine.env.iter().map(|(name, value)| (name, value)));
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
-    orphans::mark_client(Pid::from_child(&client));
+    orphans::tag_client(Pid::from_child(&client));
     let mut stdout = client.stdout.take()?;
     ioctl_fionbio(&stdout, true).ok()?;
     let mut said = Vec::new();
@@ -110,7 +109,7 @@ fn ended_by(deadline: Instant, mut ended: impl FnMut() -> io::Result<Option<Exit
     loop {
         let is_late = Instant::now() >= deadline;
         match ended() {
-            Ok(None) if !is_late => sleep(LOOK),
+            Ok(None) if !is_late => sleep(POLL),
             Ok(status) => return status,
             Err(_) => return None,
         }

@@ -26,8 +26,8 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Looks whether a child has ended, and reaps it unless told not to.
-pub(super) fn look(pidfd: &OwnedFd, how: WaitIdOptions) -> rustix::io::Result<Option<Exit>> {
+/// How a child ended, if it has; reaps it unless told not to.
+pub(super) fn exit_status(pidfd: &OwnedFd, how: WaitIdOptions) -> rustix::io::Result<Option<Exit>> {
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | how)?;
     Ok(status.as_ref().map(exit_of))
 }

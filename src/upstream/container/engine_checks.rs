@@ -1,13 +1,13 @@
-//! What holds of the container engines of a configuration, in sentences for people: they are asked.
+//! What the container engines of a configuration guarantee (`tollbridge doctor`), in sentences for people: they are asked.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::last_resort::call;
+use super::blocking_cleanup::call;
 use crate::config::{Config, ContainerPlan, Engine, Plan};
-use crate::upstream::guarantee::{Finding, Verdict};
+use crate::upstream::process::host_checks::{Finding, Verdict};
 
 /// How long an engine may take to answer one question.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -3,8 +3,8 @@
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::config::Confinement;
-use crate::upstream::confine::Cell;
-use crate::upstream::oom;
+use crate::upstream::process::confinement::ActiveConfinement;
+use crate::upstream::process::oom;
 
 /// What this process has that its children must not.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +32,8 @@ impl Limits {
 
     /// Limits a process that runs already, but takes longer to its first instruction than we do to get here. (One that
     /// becomes another user limits itself.)
-    pub(super) fn put_on(&self, leader: Pid, cell: &Cell, confinement: &Confinement) {
-        let data = cell.by_process.data.map(|data| Rlimit { current: Some(data), maximum: Some(data) });
+    pub(super) fn put_on(&self, leader: Pid, confined: &ActiveConfinement, confinement: &Confinement) {
+        let data = confined.by_process.data.map(|data| Rlimit { current: Some(data), maximum: Some(data) });
         for (resource, limit) in [(Resource::Nofile, self.files), (Resource::Data, data)] {
             if let Some(limit) = limit {
                 let _ = prlimit(Some(leader), resource, limit);

@@ -13,12 +13,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long the removal of one request's files goes on before that of others has its turn.
 pub(super) const TURN: Duration = Duration::from_millis(50);
 
-/// After how many tries to give up: what is left then is removed with everything else of this run, at its end.
+/// After how many tries to give up: what is left then is removed with everything else of this instance, at its end.
 const TRIES: u32 = 250;
 
 /// Takes jobs; cloning it shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Tidier(UnboundedSender<Job>);
+pub(super) struct BackgroundCleanup(UnboundedSender<Job>);
 
 /// What to do until it says that it is done, and how often it has been tried.
 struct Job {
@@ -26,7 +26,7 @@ struct Job {
     tries: u32,
 }
 
-impl Tidier {
+impl BackgroundCleanup {
     /// Works in a task of `lifecycle`.
     pub(super) fn new(lifecycle: &Lifecycle) -> Self {
         let (sender, receiver) = unbounded_channel();
@@ -35,8 +35,8 @@ impl Tidier {
     }
 
     /// Does this, which may block, until it says that it is done.
-    pub(super) fn until_done(&self, done: impl FnMut() -> bool + Send + 'static) {
-        // At the very end nobody listens any more, and everything of this run is removed as a whole.
+    pub(super) fn retry_until(&self, done: impl FnMut() -> bool + Send + 'static) {
+        // At the very end nobody listens any more, and everything of this instance is removed as a whole.
         let _ = self.0.send(Job { done: Box::new(done), tries: 0 });
     }
 }

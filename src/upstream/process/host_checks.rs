@@ -1,10 +1,11 @@
-//! What holds on this host for the processes of requests, in sentences for people.
+//! What this host guarantees for the processes of requests (`tollbridge doctor`, and the log at the start), in sentences
+//! for people.
 
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::cgroup::{Cgroups, Limits};
-use super::confine::Places;
+use super::instance::resources::InstanceResources;
 use super::oom;
 use crate::config::{Config, Confinement, Plan, Server};
 
@@ -32,11 +33,11 @@ pub enum Verdict {
 
 /// Everything that there is to know about the guarantees on this host, for these servers.
 #[must_use]
-pub fn findings(config: &Config, places: &Places) -> Vec<Finding> {
-    let limits = places.cgroup.as_deref().map(|run| Cgroups::of_run(run).limits()).ok();
+pub fn findings(config: &Config, resources: &InstanceResources) -> Vec<Finding> {
+    let limits = resources.cgroup.as_deref().map(|instance| Cgroups::of_instance(instance).limits()).ok();
     let programs: Vec<_> = config.servers.values().filter_map(|server| program(server)).collect();
-    let mut findings = vec![trees(places), directories(places), out_of_memory(oom::own())];
-    findings.extend(resources(&programs, limits));
+    let mut findings = vec![trees(resources), directories(resources), out_of_memory(oom::own())];
+    findings.extend(resource_limits(&programs, limits));
     findings.extend(users(&programs, may_change_user()));
     findings
 }
@@ -58,27 +59,28 @@ fn names(programs: &[Program<'_>], is: impl Fn(&Confinement) -> bool) -> Option<
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-fn trees(places: &Places) -> Finding {
-    match &places.cgroup {
+fn trees(resources: &InstanceResources) -> Finding {
+    match &resources.cgroup {
         Ok(_) => Finding {
             verdict: Verdict::Holds,
             text:
                 "process trees: each request has a control group, which its server joins before it starts and which is \
-                   killed as one; whoever runs as another user (`runAs`) cannot leave it, and others are told by their mark if they do"
+                   killed as one; a server that runs as another user (`runAs`) cannot leave it; a process of any other server that leaves it is \
+                   recognised by a tag that it inherits, and is ended moments after its request"
                     .into(),
         },
         Err(why) => Finding {
             verdict: Verdict::Weak,
             text: format!(
-                "process trees: each request has a process group; what leaves it falls to the bridge, is told by its mark \
-                 and is ended moments after its request (no control groups: {why})"
+                "process trees: each request has a process group; a process that leaves it is recognised by a tag that it \
+                 inherits, and is ended moments after its request (no control groups: {why})"
             ),
         },
     }
 }
 
-fn directories(places: &Places) -> Finding {
-    match &places.directory {
+fn directories(resources: &InstanceResources) -> Finding {
+    match &resources.directory {
         Ok(path) => Finding {
             verdict: Verdict::Holds,
             text: format!(
@@ -109,7 +111,7 @@ fn out_of_memory(own: i16) -> Finding {
 /// Whether a server is to be limited in something.
 type Wanted = fn(&Confinement) -> bool;
 
-fn resources(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Finding> {
+fn resource_limits(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Finding> {
     let limits = limits.unwrap_or_default();
     let mut findings = Vec::new();
     let mut say = |names: Option<String>, verdict, name, text: &str| {
@@ -204,18 +206,25 @@ mod tests {
     fn a_control_group_keeps_every_limit() {
         use Verdict::{Holds, Weak};
         let other = Some(RunAs { first: 9, last: 9, gid: None });
-        assert_eq!(verdicts(&resources(&asking(other), Some(EVERYTHING))), [Holds, Holds, Holds]);
-        assert_eq!(verdicts(&resources(&asking(None), Some(EVERYTHING))), [Weak, Weak, Weak], "who may lift them");
-        assert!(resources(&[("s", Confinement::default())], Some(EVERYTHING)).is_empty(), "nothing was asked for");
+        assert_eq!(verdicts(&resource_limits(&asking(other), Some(EVERYTHING))), [Holds, Holds, Holds]);
+        assert_eq!(
+            verdicts(&resource_limits(&asking(None), Some(EVERYTHING))),
+            [Weak, Weak, Weak],
+            "who may lift them"
+        );
+        assert!(
+            resource_limits(&[("s", Confinement::default())], Some(EVERYTHING)).is_empty(),
+            "nothing was asked for"
+        );
     }
 
     #[test]
     fn without_one_it_is_said_which_limits_are_not_kept() {
         use Verdict::{Holds, Missing, Weak};
         let (one, many) = (RunAs { first: 9, last: 9, gid: None }, RunAs { first: 9, last: 99, gid: None });
-        assert_eq!(verdicts(&resources(&asking(None), None)), [Weak, Missing, Missing]);
-        assert_eq!(verdicts(&resources(&asking(Some(one)), None)), [Weak, Missing, Weak]);
-        assert_eq!(verdicts(&resources(&asking(Some(many)), Some(Limits::default()))), [Weak, Missing, Holds]);
+        assert_eq!(verdicts(&resource_limits(&asking(None), None)), [Weak, Missing, Missing]);
+        assert_eq!(verdicts(&resource_limits(&asking(Some(one)), None)), [Weak, Missing, Weak]);
+        assert_eq!(verdicts(&resource_limits(&asking(Some(many)), Some(Limits::default()))), [Weak, Missing, Holds]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One engine's containers of this run: which live, which have ended and are to be gone, and the one task that sees to
-//! it. However many end at once, however long the engine hangs, it is one look at a time.
+//! Tracks one engine's containers of this instance: which run, and which have ended and must be removed. One task lists
+//! and removes them, one call at a time, however many end at once and however long the engine hangs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,25 +12,25 @@ use super::INSTANCE_LABEL;
 use super::client::{CallError, Client};
 use crate::config::Engine;
 use crate::lifecycle::Lifecycle;
-use crate::upstream::group::Exit;
-use crate::upstream::instance::{Fate, Instance};
+use crate::upstream::process::group::Exit;
+use crate::upstream::process::instance::{Instance, Liveness};
 
-/// How long after a look the next one comes: an engine takes so long to make a container whose client was killed.
+/// The pause between two lists: an engine takes so long to make a container whose client was killed.
 const ROUND: Duration = Duration::from_millis(150);
-/// How often a container must not be there, if its client was killed: it may just be being made.
-const LOOKS: u8 = 3;
+/// In how many lists a container must be missing, if its client was killed: it may just be being made.
+const LISTS: u8 = 3;
 /// The longest pause between two tries while the engine does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// After which time something that is not gone makes the bridge not ready.
 const OVERDUE: Duration = Duration::from_secs(5);
 /// How long, and how often, to look for containers that a slow engine makes after their clients were killed.
-const VIGIL: Duration = Duration::from_secs(10);
-const VIGIL_ROUND: Duration = Duration::from_secs(1);
-/// How often containers of dead runs are looked for.
+const LATE: Duration = Duration::from_secs(10);
+const LATE_ROUND: Duration = Duration::from_secs(1);
+/// How often containers of dead instances are looked for.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// One engine's containers of this run.
-pub(super) struct Yard {
+/// One engine's containers of this instance.
+pub(super) struct ContainerTracker {
     client: Client,
     table: Mutex<Table>,
     changed: Notify,
@@ -40,7 +40,7 @@ pub(super) struct Yard {
 struct Table {
     live: HashSet<String>,
     ended: HashMap<String, Ended>,
-    vigil: Option<Instant>,
+    late_until: Option<Instant>,
 }
 
 /// A container that must not be there any more.
@@ -48,12 +48,12 @@ struct Ended {
     since: Instant,
     /// When its client ended, if it has.
     client: Option<Instant>,
-    looks: u8,
+    lists: u8,
     killed: bool,
     gone: Option<oneshot::Sender<()>>,
 }
 
-impl Yard {
+impl ContainerTracker {
     pub(super) fn new(client: Client) -> Self {
         Self { client, table: Mutex::default(), changed: Notify::new() }
     }
@@ -82,7 +82,7 @@ impl Yard {
     pub(super) fn evict(&self, name: &str) {
         let mut table = self.table();
         table.live.remove(name);
-        let ended = Ended { since: Instant::now(), client: None, looks: LOOKS, killed: true, gone: None };
+        let ended = Ended { since: Instant::now(), client: None, lists: LISTS, killed: true, gone: None };
         table.ended.insert(name.to_owned(), ended);
         drop(table);
         self.changed.notify_one();
@@ -98,7 +98,7 @@ impl Yard {
         let since = table.ended.get(&name).map_or(now, |evicted| evicted.since);
         table
             .ended
-            .insert(name, Ended { since, client: Some(now), looks: if killed { LOOKS } else { 1 }, killed, gone });
+            .insert(name, Ended { since, client: Some(now), lists: if killed { LISTS } else { 1 }, killed, gone });
         drop(table);
         self.changed.notify_one();
     }
@@ -128,15 +128,15 @@ impl Yard {
     async fn work(&self, lifecycle: &Lifecycle) {
         let mut next_sweep = Instant::now();
         let mut failures = Failures::default();
-        let mut unseen = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
         loop {
             let now = Instant::now();
             if now >= next_sweep {
-                failures.note(self.sweep(&mut unseen).await);
+                failures.note(self.sweep(&mut unknown).await);
                 next_sweep = now + SWEEP;
             }
-            let looked = self.look().await;
-            let pause = failures.note(looked);
+            let removed = self.remove_ended().await;
+            let pause = failures.note(removed);
             let (next, is_empty) = {
                 let table = self.table();
                 (table.next(pause), table.is_empty())
@@ -154,30 +154,30 @@ impl Yard {
         }
     }
 
-    /// Looks once, and removes by force whatever is there and should not be.
-    async fn look(&self) -> Result<(), CallError> {
+    /// Lists the containers once, and removes by force whatever is there and should not be.
+    async fn remove_ended(&self) -> Result<(), CallError> {
         let began = Instant::now();
         let names = self.client.own().await?;
         let strays = self.table().judge(&names, began);
         if strays.is_empty() { Ok(()) } else { self.client.remove(&strays).await }
     }
 
-    /// Removes the containers of dead runs. `unseen` are the runs that could not be judged when it was last looked.
-    async fn sweep(&self, unseen: &mut BTreeSet<String>) -> Result<(), CallError> {
+    /// Removes the containers of dead instances. `unknown` are the instances that could not be judged the last time.
+    async fn sweep(&self, unknown: &mut BTreeSet<String>) -> Result<(), CallError> {
         let is_local = self.engine().is_local();
-        let fate = |label: &str| match Instance::parse(label).map(|instance| instance.fate()) {
-            Some(Fate::OfAnotherBoot) if is_local => Fate::Dead,
-            fate => fate.unwrap_or(Fate::Unseen),
+        let liveness = |label: &str| match Instance::parse(label).map(|instance| instance.liveness()) {
+            Some(Liveness::OtherBoot) if is_local => Liveness::Dead,
+            liveness => liveness.unwrap_or(Liveness::Unknown),
         };
         let (mut dead, mut others) = (Vec::new(), Vec::new());
         for (id, label) in self.client.labelled().await? {
-            match fate(&label) {
-                Fate::Dead => dead.push(id),
-                Fate::OfAnotherBoot | Fate::Unseen => others.push(label),
-                Fate::Alive => {}
+            match liveness(&label) {
+                Liveness::Dead => dead.push(id),
+                Liveness::OtherBoot | Liveness::Unknown => others.push(label),
+                Liveness::Alive => {}
             }
         }
-        self.tell_of(&others, unseen);
+        self.tell_of(&others, unknown);
         if !dead.is_empty() {
             tracing::info!(count = dead.len(), "removing the containers of bridges that have died");
             self.client.remove(&dead).await?;
@@ -185,7 +185,7 @@ impl Yard {
         Ok(())
     }
 
-    /// Says once of each run that it cannot be judged from here, with what to do if it has died: nobody else will.
+    /// Says once of each instance that it cannot be judged from here, with what to do if it has died: nobody else will.
     fn tell_of(&self, labels: &[String], told: &mut BTreeSet<String>) {
         for (label, count) in news(labels, told) {
             let client = self.engine().program.display();
@@ -214,32 +214,32 @@ impl Table {
         self.live.is_empty() && self.ended.is_empty()
     }
 
-    /// Takes note of what was there when a look began, and tells what must be removed.
+    /// Takes note of what was there in a list that was asked for at `began`, and tells what must be removed.
     fn judge(&mut self, names: &[String], began: Instant) -> Vec<String> {
         let there: HashSet<&str> = names.iter().map(String::as_str).collect();
         self.ended.retain(|name, ended| {
             if ended.client.is_none_or(|at| at >= began) || there.contains(name.as_str()) {
                 return true;
             }
-            ended.looks -= 1;
-            if ended.looks > 0 {
+            ended.lists -= 1;
+            if ended.lists > 0 {
                 return true;
             }
             if ended.killed {
-                self.vigil = Some(began + VIGIL);
+                self.late_until = Some(began + LATE);
             }
             if let Some(gone) = ended.gone.take() {
                 let _ = gone.send(());
             }
             false
         });
-        self.vigil = self.vigil.filter(|until| *until > began);
+        self.late_until = self.late_until.filter(|until| *until > began);
         names.iter().filter(|name| !self.live.contains(*name)).cloned().collect()
     }
 
     /// When to look again, if there is a reason to.
     fn next(&self, pause: Duration) -> Option<Duration> {
-        if self.ended.is_empty() { self.vigil.map(|_| pause.max(VIGIL_ROUND)) } else { Some(pause) }
+        if self.ended.is_empty() { self.late_until.map(|_| pause.max(LATE_ROUND)) } else { Some(pause) }
     }
 }
 
@@ -272,8 +272,8 @@ impl Failures {
 mod tests {
     use super::*;
 
-    fn ended(since: Instant, looks: u8) -> Ended {
-        Ended { since, client: Some(since), looks, killed: looks > 1, gone: None }
+    fn ended(since: Instant, lists: u8) -> Ended {
+        Ended { since, client: Some(since), lists, killed: lists > 1, gone: None }
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -284,7 +284,7 @@ mod tests {
     async fn a_container_whose_client_was_killed_is_gone_when_it_was_not_there_three_times() {
         let mut table = Table::default();
         table.live.insert("live".to_owned());
-        table.ended.insert("killed".to_owned(), ended(Instant::now(), LOOKS));
+        table.ended.insert("killed".to_owned(), ended(Instant::now(), LISTS));
         tokio::time::advance(ROUND).await;
         assert_eq!(table.judge(&names(&["live"]), Instant::now()), names(&[]));
         assert_eq!(table.judge(&names(&["live", "killed"]), Instant::now()), ["killed"], "it appears late");
@@ -292,15 +292,15 @@ mod tests {
         assert_eq!(table.next(ROUND), Some(ROUND));
         table.judge(&names(&["live"]), Instant::now());
         assert!(table.ended.is_empty() && !table.is_empty());
-        assert_eq!(table.next(ROUND), Some(VIGIL_ROUND), "a slow engine may still make it");
+        assert_eq!(table.next(ROUND), Some(LATE_ROUND), "a slow engine may still make it");
         assert_eq!(table.judge(&names(&["live", "killed"]), Instant::now()), ["killed"]);
-        tokio::time::advance(VIGIL).await;
+        tokio::time::advance(LATE).await;
         table.judge(&names(&["live"]), Instant::now());
         assert_eq!(table.next(ROUND), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_that_began_before_the_end_says_nothing_of_it() {
+    async fn a_list_that_began_before_the_end_says_nothing_of_it() {
         let mut table = Table::default();
         let began = Instant::now();
         tokio::time::advance(ROUND).await;
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_cannot_be_judged_is_told_of_once() {
+    fn an_instance_that_cannot_be_judged_is_told_of_once() {
         let mut told = BTreeSet::new();
         assert_eq!(news(&names(&["a", "b", "a"]), &mut told), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
         assert_eq!(news(&names(&["a", "c"]), &mut told), [("c".to_owned(), 1)].into());

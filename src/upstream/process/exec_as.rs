@@ -21,8 +21,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::confine::Cell;
-use super::group::SpawnError;
+use super::SpawnError;
+use super::confinement::ActiveConfinement;
 use super::oom;
 use crate::privilege;
 use crate::sys::{self, CStrings};
@@ -31,14 +31,14 @@ use crate::sys::{self, CStrings};
 pub const EXEC_AS: &str = "exec-as";
 
 /// The descriptor, after stdin, stdout and stderr, on which it is told why the program cannot be run.
-const REPORT: i32 = 3;
+const ERROR_FD: i32 = 3;
 
 /// The limits that are set, in their order among the arguments.
 const LIMITS: [Resource; 4] = [Resource::Locks, Resource::Nofile, Resource::Data, Resource::Nproc];
 
 /// What is done before the program is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct ExecSetup {
     /// The user and group to become.
     user: (u32, u32),
     /// The value of `oom_score_adj`.
@@ -63,17 +63,18 @@ pub enum Stopped {
     Program(io::Error),
 }
 
-impl Change {
-    /// What becomes of a process in this cell; none if it runs as our own user.
+impl ExecSetup {
+    /// What becomes of a process in this confined; none if it runs as our own user.
     pub(super) fn of(
-        cell: &Cell,
-        mark: Option<u64>,
+        confined: &ActiveConfinement,
+        tag: Option<u64>,
         files: Option<Rlimit>,
         (oom_score_adj, directory): (Option<i16>, Option<&Path>),
     ) -> Option<Self> {
-        let user = cell.user.as_ref()?;
+        let user = confined.user.as_ref()?;
         let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
-        let limits = [mark.map(both), files, cell.by_process.data.map(both), cell.by_process.processes.map(both)];
+        let limits =
+            [tag.map(both), files, confined.by_process.data.map(both), confined.by_process.processes.map(both)];
         Some(Self { user: (user.uid, user.gid), oom_score_adj, limits, directory: directory.map(Path::to_owned) })
     }
 
@@ -88,7 +89,7 @@ impl Change {
         arguments
     }
 
-    /// Reads what [`Change::arguments`] has written, after the command; what follows is the program and its arguments.
+    /// Reads what [`ExecSetup::arguments`] has written, after the command; what follows is the program and its arguments.
     fn read(arguments: &mut impl Iterator<Item = OsString>) -> Option<Self> {
         let mut text = || arguments.next()?.into_string().ok();
         let user = (text()?.parse().ok()?, text()?.parse().ok()?);
@@ -123,15 +124,15 @@ fn read(text: &str) -> Option<Option<Rlimit>> {
 /// Does what the arguments of the hidden command say. Returns only if the program cannot be run.
 #[must_use]
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Stopped {
-    let report = sys::duplicate(REPORT);
+    let error_pipe = sys::duplicate(ERROR_FD);
     sys::close_fds_on_exec();
-    let Some((change, command)) = Change::read(&mut arguments).zip(Command::read(arguments)) else {
+    let Some((setup, command)) = ExecSetup::read(&mut arguments).zip(Command::read(arguments)) else {
         return Stopped::Arguments;
     };
-    let stopped = become_program(&change, &command);
-    if let (Stopped::Program(error), Ok(report)) = (&stopped, report) {
+    let stopped = become_program(&setup, &command);
+    if let (Stopped::Program(error), Ok(error_pipe)) = (&stopped, error_pipe) {
         let errno = error.raw_os_error().unwrap_or_default().to_ne_bytes();
-        let _ = rustix::io::write(report, &errno);
+        let _ = rustix::io::write(error_pipe, &errno);
     }
     stopped
 }
@@ -152,11 +153,11 @@ impl Command {
     }
 }
 
-fn become_program(change: &Change, command: &Command) -> Stopped {
-    if let Some(value) = change.oom_score_adj {
+fn become_program(setup: &ExecSetup, command: &Command) -> Stopped {
+    if let Some(value) = setup.oom_score_adj {
         oom::set_own(value);
     }
-    for (resource, limit) in LIMITS.into_iter().zip(change.limits) {
+    for (resource, limit) in LIMITS.into_iter().zip(setup.limits) {
         if let Some(limit) = limit
             && let Err(refused) = setrlimit(resource, limit)
         {
@@ -164,7 +165,7 @@ fn become_program(change: &Change, command: &Command) -> Stopped {
         }
     }
     privilege::close_bounding_set();
-    let (uid, gid) = change.user;
+    let (uid, gid) = setup.user;
     match sys::become_user(uid, gid) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Stopped::Program(error),
         Err(error) => return Stopped::Before("to become the user", error),
@@ -175,7 +176,7 @@ fn become_program(change: &Change, command: &Command) -> Stopped {
         return Stopped::Before("to give up privilege", refused);
     }
     // As the user, whose directory may be closed to us.
-    match change.directory.as_ref().map_or(Ok(()), std::env::set_current_dir) {
+    match setup.directory.as_ref().map_or(Ok(()), std::env::set_current_dir) {
         Err(error) => Stopped::Program(error),
         Ok(()) => Stopped::Program(sys::run(&command.path, &command.args)),
     }
@@ -183,9 +184,9 @@ fn become_program(change: &Change, command: &Command) -> Stopped {
 
 /// Where it is told, before a server's program runs, why it cannot.
 #[derive(Debug)]
-pub(super) struct Report(OwnedFd);
+pub(super) struct ExecErrorPipe(OwnedFd);
 
-impl Report {
+impl ExecErrorPipe {
     /// The reading end, and the one that is the process's fourth descriptor.
     pub(super) fn open() -> Result<(Self, OwnedFd), Errno> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -203,7 +204,7 @@ impl Report {
 }
 
 /// Gives pipes to that user: a server may open its own again by their names in /dev or /proc.
-pub(super) fn give(pipes: &[OwnedFd], (uid, gid): (u32, u32)) -> Result<(), Errno> {
+pub(super) fn chown_pipes(pipes: &[OwnedFd], (uid, gid): (u32, u32)) -> Result<(), Errno> {
     pipes.iter().try_for_each(|pipe| fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
@@ -219,9 +220,9 @@ mod tests {
             (None, [all, None, endless, None], None),
             (Some(-5), [None, endless, None, all], Some(PathBuf::from("/a b"))),
         ] {
-            let change = Change { user: (61_000, 7), oom_score_adj, limits, directory };
-            let mut arguments = change.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
-            assert_eq!(Change::read(&mut arguments), Some(change));
+            let setup = ExecSetup { user: (61_000, 7), oom_score_adj, limits, directory };
+            let mut arguments = setup.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
+            assert_eq!(ExecSetup::read(&mut arguments), Some(setup));
             assert_eq!(arguments.next(), Some("/bin/true".into()));
         }
     }

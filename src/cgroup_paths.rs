@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 /// The directories of the control group that this process is in and of every one above it that can be seen from here,
 /// its own first; none if there is no such hierarchy. `controller` names one of version 1, and "" means version 2.
 #[must_use]
-pub fn own_groups(controller: &str) -> Vec<PathBuf> {
+pub fn own_cgroups(controller: &str) -> Vec<PathBuf> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    groups_in(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"), controller).unwrap_or_default()
+    cgroups_in(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"), controller).unwrap_or_default()
 }
 
-fn groups_in(mounts: &str, memberships: &str, controller: &str) -> Option<Vec<PathBuf>> {
+fn cgroups_in(mounts: &str, memberships: &str, controller: &str) -> Option<Vec<PathBuf>> {
     let named = |list: &str| list.split(',').any(|name| name == controller);
     let path = memberships.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     fn groups(mounts: &str, memberships: &str, controller: &str) -> Vec<String> {
-        let groups = groups_in(mounts, memberships, controller).unwrap_or_default();
+        let groups = cgroups_in(mounts, memberships, controller).unwrap_or_default();
         groups.iter().map(|group| group.to_string_lossy().into_owned()).collect()
     }
 

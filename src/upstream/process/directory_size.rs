@@ -17,13 +17,13 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::instance;
+use super::remove_tree;
 use crate::lifecycle::Lifecycle;
 
 /// How long after all directories have been looked at they are again.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// How many times as long as a look into a directory took it is then left alone, so that looking costs little.
+/// How many times as long as measuring a directory took it is then left alone, so that measuring costs little.
 const REST: u32 = 10;
 
 /// What each file and directory takes up at least, bytes.
@@ -37,14 +37,14 @@ const MOST_DEEP: usize = 64;
 
 /// A private directory with its size.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct SizedDirectory {
     path: PathBuf,
     /// Bytes.
     size: u64,
     overfilled: AtomicBool,
 }
 
-impl Room {
+impl SizedDirectory {
     /// The directory at `path`, which may hold `size` bytes.
     pub(super) fn new(path: PathBuf, size: u64) -> Self {
         Self { path, size, overfilled: AtomicBool::new(false) }
@@ -70,9 +70,9 @@ impl Room {
     fn holds_too_much(&self) -> Result<bool, Errno> {
         let least = LEAST.max(self.size / MOST_ENTRIES);
         let found = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW)?;
-        let _owner = instance::as_owner(&found);
+        let _owner = remove_tree::as_owner(&found);
         let mut used = 0_u64;
-        let mut open = vec![Dir::new(instance::open(CWD, self.path.as_os_str())?)?];
+        let mut open = vec![Dir::new(remove_tree::open(CWD, self.path.as_os_str())?)?];
         while let Some(directory) = open.last_mut() {
             let Some(Ok(entry)) = directory.read() else {
                 open.pop();
@@ -97,23 +97,23 @@ impl Room {
 
 /// Opens a directory, also one that is closed to its owner, who may look into it all the same.
 fn enter(at: BorrowedFd<'_>, name: &CStr) -> Option<Dir> {
-    Dir::new(instance::open_even_closed(at, name).ok()?).ok()
+    Dir::new(remove_tree::open_even_closed(at, name).ok()?).ok()
 }
 
 /// Takes directories to watch; cloning it shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Watch(UnboundedSender<Watched>);
+pub(super) struct SizeWatcher(UnboundedSender<Watched>);
 
 /// A directory and the server that fills it, for as long as there are both.
 #[derive(Debug)]
 struct Watched {
-    room: Weak<Room>,
+    directory: Weak<SizedDirectory>,
     leader: Weak<AsyncFd<OwnedFd>>,
     /// When to look again.
     next: Instant,
 }
 
-impl Watch {
+impl SizeWatcher {
     /// Works in a task of `lifecycle`.
     pub(super) fn new(lifecycle: &Lifecycle) -> Self {
         let (sender, receiver) = unbounded_channel();
@@ -121,11 +121,11 @@ impl Watch {
         Self(sender)
     }
 
-    /// Kills `leader`, a pidfd, when there is too much in `room`.
-    pub(super) fn over(&self, room: &Arc<Room>, leader: &Arc<AsyncFd<OwnedFd>>) {
-        let (room, leader) = (Arc::downgrade(room), Arc::downgrade(leader));
+    /// Kills `leader`, a pidfd, when there is too much in `directory`.
+    pub(super) fn watch(&self, directory: &Arc<SizedDirectory>, leader: &Arc<AsyncFd<OwnedFd>>) {
+        let (directory, leader) = (Arc::downgrade(directory), Arc::downgrade(leader));
         // At the very end nobody looks any more, and every server is ended.
-        let _ = self.0.send(Watched { room, leader, next: Instant::now() });
+        let _ = self.0.send(Watched { directory, leader, next: Instant::now() });
     }
 }
 
@@ -151,15 +151,15 @@ async fn work(mut arrivals: UnboundedReceiver<Watched>) {
 
 impl Watched {
     fn goes_on(&mut self) -> bool {
-        let (Some(room), Some(leader)) = (self.room.upgrade(), self.leader.upgrade()) else { return false };
+        let (Some(directory), Some(leader)) = (self.directory.upgrade(), self.leader.upgrade()) else { return false };
         let before = Instant::now();
         if before < self.next {
             return true;
         }
         // What cannot be looked into now may be the next time.
-        if room.holds_too_much().unwrap_or(false) {
+        if directory.holds_too_much().unwrap_or(false) {
             // Said first: the server's end is asked about at once.
-            room.overfilled.store(true, Relaxed);
+            directory.overfilled.store(true, Relaxed);
             let _ = pidfd_send_signal(leader.get_ref(), Signal::KILL);
             return false;
         }
@@ -176,45 +176,45 @@ mod tests {
     use super::*;
 
     fn holds_too_much(path: &Path, size: u64) -> bool {
-        Room::new(path.to_owned(), size).holds_too_much().unwrap()
+        SizedDirectory::new(path.to_owned(), size).holds_too_much().unwrap()
     }
 
     #[test]
     fn what_is_in_a_directory_counts_however_it_is_spread_and_closed() {
         let parent = tempfile::tempdir().unwrap();
-        let room = parent.path().join("room");
-        let inner = room.join("a/b/c");
+        let directory = parent.path().join("directory");
+        let inner = directory.join("a/b/c");
         fs::create_dir_all(&inner).unwrap();
         fs::write(parent.path().join("outside"), vec![1; 1 << 20]).unwrap();
         symlink(parent.path(), inner.join("link")).unwrap();
-        assert!(!holds_too_much(&room, 128 << 10), "a link leads nowhere");
+        assert!(!holds_too_much(&directory, 128 << 10), "a link leads nowhere");
         fs::write(inner.join("one"), vec![1; 96 << 10]).unwrap();
-        fs::write(room.join("other"), vec![1; 96 << 10]).unwrap();
-        assert!(!holds_too_much(&room, 256 << 10) && holds_too_much(&room, 128 << 10));
+        fs::write(directory.join("other"), vec![1; 96 << 10]).unwrap();
+        assert!(!holds_too_much(&directory, 256 << 10) && holds_too_much(&directory, 128 << 10));
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o300)).unwrap();
-        assert!(holds_too_much(&room, 128 << 10), "its owner cannot hide it");
+        assert!(holds_too_much(&directory, 128 << 10), "its owner cannot hide it");
     }
 
     #[test]
     fn many_small_files_and_deep_directories_are_too_much() {
-        let room = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for number in 0..32 {
-            fs::write(room.path().join(number.to_string()), "").unwrap();
+            fs::write(directory.path().join(number.to_string()), "").unwrap();
         }
-        assert!(!holds_too_much(room.path(), 32 * LEAST) && holds_too_much(room.path(), 31 * LEAST));
-        let mut deep = room.path().to_owned();
+        assert!(!holds_too_much(directory.path(), 32 * LEAST) && holds_too_much(directory.path(), 31 * LEAST));
+        let mut deep = directory.path().to_owned();
         for _ in 0..MOST_DEEP {
             deep.push("d");
         }
         fs::create_dir_all(&deep).unwrap();
-        assert!(!holds_too_much(room.path(), 1 << 30));
+        assert!(!holds_too_much(directory.path(), 1 << 30));
         fs::create_dir(deep.join("d")).unwrap();
-        assert!(holds_too_much(room.path(), 1 << 30));
+        assert!(holds_too_much(directory.path(), 1 << 30));
     }
 
     #[test]
     fn a_directory_that_is_gone_holds_nothing() {
         let parent = tempfile::tempdir().unwrap();
-        assert_eq!(Room::new(parent.path().join("gone"), 1).holds_too_much(), Err(Errno::NOENT));
+        assert_eq!(SizedDirectory::new(parent.path().join("gone"), 1).holds_too_much(), Err(Errno::NOENT));
     }
 }

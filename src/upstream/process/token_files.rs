@@ -13,9 +13,10 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::tidy::{TURN, Tidier};
+use super::cleanup::{BackgroundCleanup, TURN};
+use super::instance::directory::{self, InstanceDirectory};
+use super::remove_tree::{remove_tree, remove_tree_within};
 use crate::config::StdioLaunch;
-use crate::instance::{self, Held};
 use crate::secret::Secret;
 
 /// Who reads the files.
@@ -28,19 +29,19 @@ pub enum Reader {
 }
 
 /// Where a container finds its files.
-pub const IN_CONTAINER: &str = "/run/tollbridge";
+pub const IN_CONTAINER: &str = "/instance/tollbridge";
 
-/// Where files are made: in a directory of this run, within each that a configuration names. Cloning it shares it.
+/// Where files are made: in a directory of this instance, within each that a configuration names. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
-pub struct Cabinet {
-    runs: Arc<Mutex<HashMap<PathBuf, Held>>>,
-    tidier: Option<Tidier>,
+pub struct TokenFileWriter {
+    instance_directories: Arc<Mutex<HashMap<PathBuf, InstanceDirectory>>>,
+    cleanup: Option<BackgroundCleanup>,
 }
 
-impl Cabinet {
-    /// What cannot be removed at once is removed by `tidier`.
-    pub(super) fn new(tidier: Option<Tidier>) -> Self {
-        Self { runs: Arc::default(), tidier }
+impl TokenFileWriter {
+    /// What cannot be removed at once is removed by `cleanup`.
+    pub(super) fn new(cleanup: Option<BackgroundCleanup>) -> Self {
+        Self { instance_directories: Arc::default(), cleanup }
     }
 
     /// Makes the files that `launch` names, and takes them out of it. What a program reads has its path put into the
@@ -49,7 +50,7 @@ impl Cabinet {
     /// # Errors
     /// If they cannot be written; nothing is left then.
     pub fn write(&self, launch: &mut StdioLaunch, reader: Reader) -> io::Result<TokenFiles> {
-        let mut files = TokenFiles { directory: None, files: Vec::new(), tidier: self.tidier.clone() };
+        let mut files = TokenFiles { directory: None, files: Vec::new(), cleanup: self.cleanup.clone() };
         let Some(base) = launch.token_files.first().map(|file| file.directory.clone()) else { return Ok(files) };
         let (mode, directory_mode) = match reader {
             Reader::OurUser => (0o600, 0o700),
@@ -77,20 +78,20 @@ impl Cabinet {
     fn directory_of_request(&self, base: &Path) -> io::Result<PathBuf> {
         let mut name = [0; 16];
         aws_lc_rs::rand::fill(&mut name).map_err(|_| io::ErrorKind::Other)?;
-        let directory = self.directory_of_run(base)?.join(format!("{:032x}", u128::from_ne_bytes(name)));
+        let directory = self.directory_of_instance(base)?.join(format!("{:032x}", u128::from_ne_bytes(name)));
         fs::create_dir(&directory)?;
         Ok(directory)
     }
 
     /// Made when it is first needed, by nobody but us, so that nobody else can have prepared it.
-    fn directory_of_run(&self, base: &Path) -> io::Result<PathBuf> {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(run) = runs.get(base) {
-            return Ok(run.path().to_owned());
+    fn directory_of_instance(&self, base: &Path) -> io::Result<PathBuf> {
+        let mut instance_directories = self.instance_directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instance) = instance_directories.get(base) {
+            return Ok(instance.path().to_owned());
         }
-        let run = Held::make_private(base)?;
-        let path = run.path().to_owned();
-        runs.insert(base.to_owned(), run);
+        let instance = InstanceDirectory::create_private(base)?;
+        let path = instance.path().to_owned();
+        instance_directories.insert(base.to_owned(), instance);
         Ok(path)
     }
 }
@@ -101,7 +102,7 @@ impl Cabinet {
 pub struct TokenFiles {
     directory: Option<PathBuf>,
     files: Vec<PathBuf>,
-    tidier: Option<Tidier>,
+    cleanup: Option<BackgroundCleanup>,
 }
 
 impl TokenFiles {
@@ -122,20 +123,20 @@ impl Drop for TokenFiles {
         if fs::remove_dir(&directory).is_ok() {
             return;
         }
-        match &self.tidier {
-            Some(tidier) => tidier.until_done(move || instance::remove_tree_within(&directory, TURN)),
+        match &self.cleanup {
+            Some(cleanup) => cleanup.retry_until(move || remove_tree_within(&directory, TURN)),
             None => {
-                let _ = instance::remove_tree(&directory);
+                let _ = remove_tree(&directory);
             }
         }
     }
 }
 
-/// Removes what dead runs have made in these directories.
-pub fn sweep(bases: &[PathBuf]) {
+/// Removes what dead instances have made in these directories.
+pub fn remove_dead(bases: &[PathBuf]) {
     for base in bases {
-        let removed = instance::sweep(base, |run| {
-            let _ = instance::remove_tree(run);
+        let removed = directory::remove_dead(base, |instance| {
+            let _ = remove_tree(instance);
         });
         if removed > 0 {
             tracing::info!(removed, "removed what a bridge that has died had left");
@@ -171,7 +172,7 @@ mod tests {
     fn a_file_is_private_and_goes_with_its_request() {
         let base = tempfile::tempdir().unwrap();
         let mut launch = launch(base.path());
-        let files = Cabinet::default().write(&mut launch, Reader::OurUser).unwrap();
+        let files = TokenFileWriter::default().write(&mut launch, Reader::OurUser).unwrap();
         let (name, path) = &launch.env[0];
         let path = PathBuf::from(path.expose());
         assert_eq!((name.as_str(), fs::read_to_string(&path).unwrap().as_str()), ("TOKEN_FILE", "a token"));
@@ -184,9 +185,9 @@ mod tests {
     fn only_a_container_gets_past_the_private_directory() {
         let base = tempfile::tempdir().unwrap();
         let mut launch = launch(base.path());
-        let files = Cabinet::default().write(&mut launch, Reader::Container).unwrap();
+        let files = TokenFileWriter::default().write(&mut launch, Reader::Container).unwrap();
         let directory = files.directory().unwrap();
-        assert_eq!(launch.env[0].1.expose(), "/run/tollbridge/TOKEN_FILE");
+        assert_eq!(launch.env[0].1.expose(), "/instance/tollbridge/TOKEN_FILE");
         assert_eq!((mode(&directory.join("TOKEN_FILE")), mode(directory)), (0o444, 0o755));
         assert_eq!(mode(directory.parent().unwrap()), 0o700);
     }
@@ -196,18 +197,18 @@ mod tests {
         const DEPTH: u32 = 15_000;
         let base = tempfile::tempdir_in("/dev/shm").unwrap();
         let mut launch = launch(base.path());
-        let cabinet = Cabinet::default();
+        let cabinet = TokenFileWriter::default();
         let files = cabinet.write(&mut launch, Reader::OurUser).unwrap();
         let directory = files.directory().unwrap().to_owned();
         nest(&directory, DEPTH);
         drop(files);
         assert!(!directory.exists());
-        let left = Cabinet::default().write(&mut self::launch(base.path()), Reader::OurUser).unwrap();
+        let left = TokenFileWriter::default().write(&mut super::tests::launch(base.path()), Reader::OurUser).unwrap();
         nest(left.directory().unwrap(), DEPTH);
         // As if it had died.
         std::mem::forget(left);
-        sweep(&[base.path().to_owned()]);
-        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "what is left is that of the run that lives");
+        remove_dead(&[base.path().to_owned()]);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "what is left is that of the instance that lives");
     }
 
     fn nest(directory: &Path, depth: u32) {
@@ -222,14 +223,14 @@ mod tests {
     #[test]
     fn only_what_dead_runs_left_is_swept() {
         let base = tempfile::tempdir().unwrap();
-        let (alive, dead) = (Cabinet::default(), Cabinet::default());
+        let (alive, dead) = (TokenFileWriter::default(), TokenFileWriter::default());
         let kept = alive.write(&mut launch(base.path()), Reader::OurUser).unwrap();
         let left = dead.write(&mut launch(base.path()), Reader::OurUser).unwrap();
         let left_at = left.directory().unwrap().to_owned();
         std::mem::forget(left);
         drop(dead);
         fs::create_dir(base.path().join("other")).unwrap();
-        sweep(&[base.path().to_owned()]);
+        remove_dead(&[base.path().to_owned()]);
         assert!(kept.directory().unwrap().exists() && base.path().join("other").exists());
         assert!(!left_at.parent().unwrap().exists());
     }

@@ -4,9 +4,9 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::confine::Cell;
-use super::exec_as::Change;
-use super::group::SpawnError;
+use super::SpawnError;
+use super::confinement::ActiveConfinement;
+use super::exec_as::ExecSetup;
 use crate::config::StdioLaunch;
 use crate::sys::CStrings;
 
@@ -19,24 +19,28 @@ pub(super) struct CommandLine {
 }
 
 impl CommandLine {
-    /// What is run is this very program, started anew, if there is something to change before `launch`.
-    pub(super) fn new(launch: &StdioLaunch, cell: &Cell, change: Option<&Change>) -> Result<Self, SpawnError> {
+    /// What is run is this very program, started anew, if there is something to setup before `launch`.
+    pub(super) fn new(
+        launch: &StdioLaunch,
+        confined: &ActiveConfinement,
+        setup: Option<&ExecSetup>,
+    ) -> Result<Self, SpawnError> {
         let program = launch.program.as_os_str().as_bytes();
-        let before = change.map(Change::arguments).unwrap_or_default();
+        let before = setup.map(ExecSetup::arguments).unwrap_or_default();
         let mut args: Vec<&[u8]> = before.iter().map(|argument| argument.as_bytes()).collect();
         args.push(program);
         args.extend(launch.args.iter().map(|arg| arg.as_bytes()));
-        let (path, cwd) = match change {
-            None => (c_path(&launch.program)?, directory(launch, cell).map(c_path).transpose()?),
+        let (path, cwd) = match setup {
+            None => (c_path(&launch.program)?, directory(launch, confined).map(c_path).transpose()?),
             Some(_) => (c"/proc/self/exe".to_owned(), None),
         };
-        Ok(Self { path, args: strings(&args)?, env: environment(launch, cell)?, cwd })
+        Ok(Self { path, args: strings(&args)?, env: environment(launch, confined)?, cwd })
     }
 }
 
 /// Where the program works, if not where we do.
-pub(super) fn directory<'a>(launch: &'a StdioLaunch, cell: &'a Cell) -> Option<&'a Path> {
-    launch.cwd.as_deref().or(cell.directory())
+pub(super) fn directory<'a>(launch: &'a StdioLaunch, confined: &'a ActiveConfinement) -> Option<&'a Path> {
+    launch.cwd.as_deref().or(confined.directory())
 }
 
 fn c_path(path: &Path) -> Result<CString, SpawnError> {
@@ -52,10 +56,10 @@ fn strings(strings: &[&[u8]]) -> Result<CStrings, SpawnError> {
     Ok(made)
 }
 
-fn environment(launch: &StdioLaunch, cell: &Cell) -> Result<CStrings, SpawnError> {
+fn environment(launch: &StdioLaunch, confined: &ActiveConfinement) -> Result<CStrings, SpawnError> {
     const TMPDIR: &str = "TMPDIR";
     let declared = launch.env.iter().any(|(name, _)| name == TMPDIR);
-    let own = cell.directory().filter(|_| !declared).map(|path| path.as_os_str().as_bytes());
+    let own = confined.directory().filter(|_| !declared).map(|path| path.as_os_str().as_bytes());
     let bytes: usize = launch.env.iter().map(|(name, value)| name.len() + 1 + value.expose().len()).sum();
     let more = own.map_or(0, |path| TMPDIR.len() + 1 + path.len());
     let mut env = CStrings::with_capacity(launch.env.len() + 1, bytes + more);

@@ -1,4 +1,4 @@
-//! What follows from what is heard of an exchange.
+//! What follows from the events of an exchange: messages to pass on, the session, another transport, failures.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -8,23 +8,23 @@ use futures_util::stream::StreamExt as _;
 use http::{HeaderValue, StatusCode};
 use url::Url;
 
-use super::exchange::{Heard, Rejection, same_origin};
-use super::outgoing::{About, answers, error_for, negotiated};
-use super::{Exchange, HttpServer, Otherwise, Purpose, Transport};
+use super::exchange::{ExchangeEvent, Rejection, same_origin};
+use super::outgoing::{MessageKind, answers, error_for, negotiated};
+use super::{Exchange, HttpServer, Purpose, SseFallback, Transport};
 use crate::upstream::UpstreamError;
 
 impl HttpServer {
     /// What any exchange hears next. A server that does not take what it is owed is not listened to meanwhile.
-    pub(super) async fn next_heard(&mut self) -> (usize, Heard) {
+    pub(super) async fn next_event(&mut self) -> (usize, ExchangeEvent) {
         let Self { exchanges, turn, share, .. } = self;
         let only_delivers = share.is_full() && exchanges.iter().any(Exchange::delivers);
         poll_fn(|context| {
             let count = exchanges.len();
-            let heard = (0..count).map(|n| (*turn + n) % count);
-            for at in heard.filter(|at| !only_delivers || exchanges[*at].delivers()).collect::<Vec<_>>() {
-                if let Poll::Ready(heard) = exchanges[at].hearing.get_mut().poll_next_unpin(context) {
+            let order = (0..count).map(|n| (*turn + n) % count);
+            for at in order.filter(|at| !only_delivers || exchanges[*at].delivers()).collect::<Vec<_>>() {
+                if let Poll::Ready(event) = exchanges[at].events.get_mut().poll_next_unpin(context) {
                     *turn = at + 1;
-                    return Poll::Ready((at, heard.unwrap_or(Heard::End)));
+                    return Poll::Ready((at, event.unwrap_or(ExchangeEvent::End)));
                 }
             }
             Poll::Pending
@@ -32,19 +32,19 @@ impl HttpServer {
         .await
     }
 
-    /// Takes note of what was heard; the answer is what there is to pass on.
-    pub(super) fn take_in(&mut self, at: usize, heard: Heard) -> Result<Option<Bytes>, UpstreamError> {
-        match heard {
-            Heard::Accepted { session, moved } => {
+    /// Takes note of what was event; the answer is what there is to pass on.
+    pub(super) fn handle(&mut self, at: usize, event: ExchangeEvent) -> Result<Option<Bytes>, UpstreamError> {
+        match event {
+            ExchangeEvent::Accepted { session, moved } => {
                 self.accepted(at, session, moved);
                 Ok(None)
             }
-            Heard::Message(message) => {
+            ExchangeEvent::Message(message) => {
                 self.note(at, &message);
                 Ok(Some(message))
             }
-            Heard::Endpoint(text) => self.found_endpoint(at, &text).map(|()| None),
-            Heard::End => {
+            ExchangeEvent::Endpoint(text) => self.found_endpoint(at, &text).map(|()| None),
+            ExchangeEvent::End => {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(UpstreamError::Ended).map(|()| None),
@@ -52,7 +52,7 @@ impl HttpServer {
                     _ => Err(UpstreamError::Ended),
                 }
             }
-            Heard::Failed(error) => {
+            ExchangeEvent::Failed(error) => {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(error).map(|()| None),
@@ -61,7 +61,7 @@ impl HttpServer {
                     _ => Err(error),
                 }
             }
-            Heard::Rejected(rejection) => {
+            ExchangeEvent::Rejected(rejection) => {
                 let exchange = self.exchanges.swap_remove(at);
                 self.rejected(exchange, rejection)
             }
@@ -149,17 +149,17 @@ impl HttpServer {
             return Err(UpstreamError::Ended);
         }
         match message.about {
-            About::Request(_) if self.may_be_sse(status) => {
+            MessageKind::Request(_) if self.may_be_sse(status) => {
                 self.queue.push_front(message);
-                self.transport = Transport::Sse { endpoint: None, otherwise: Otherwise::Refused(status) };
+                self.transport = Transport::Sse { endpoint: None, fallback: SseFallback::Refused(status) };
                 Ok(None)
             }
             // Nobody waits for what becomes of it.
-            About::Notification | About::Cancellation(_) => {
+            MessageKind::Notification | MessageKind::Cancellation(_) => {
                 tracing::debug!(status = status.as_u16(), "the server does not accept a notification");
                 Ok(None)
             }
-            About::Request(_) | About::Answer => Err(error),
+            MessageKind::Request(_) | MessageKind::Answer => Err(error),
         }
     }
 
@@ -171,20 +171,20 @@ impl HttpServer {
 
     /// The stream of HTTP+SSE failed.
     fn without_sse(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
-        let Transport::Sse { endpoint: None, otherwise } = self.transport else { return Err(error) };
-        match otherwise {
-            Otherwise::Fail => {
+        let Transport::Sse { endpoint: None, fallback } = self.transport else { return Err(error) };
+        match fallback {
+            SseFallback::Fail => {
                 self.queue.clear();
                 Err(error)
             }
             // That nobody is there says nothing of what they speak.
-            Otherwise::SpeakStreamable if matches!(error, UpstreamError::Unreachable(_)) => Err(error),
-            Otherwise::SpeakStreamable => {
+            SseFallback::SpeakStreamable if matches!(error, UpstreamError::Unreachable(_)) => Err(error),
+            SseFallback::SpeakStreamable => {
                 self.memory.forget();
                 self.transport = Transport::Streamable;
                 Ok(())
             }
-            Otherwise::Refused(status) => {
+            SseFallback::Refused(status) => {
                 self.transport = Transport::Undecided;
                 self.queue.pop_front();
                 Err(UpstreamError::Status(status.as_u16()))
@@ -222,7 +222,7 @@ impl Exchange {
     pub(super) fn cancels(&self) -> bool {
         match &self.purpose {
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => {
-                matches!(message.about, About::Cancellation(_))
+                matches!(message.about, MessageKind::Cancellation(_))
             }
             Purpose::Sse | Purpose::Listen | Purpose::Overhear { .. } => false,
         }

@@ -1,125 +1,28 @@
-//! Directories that belong to one run of the program: whoever holds their lock lives, and what nobody holds is removed
-//! by the next one that starts.
-//!
-//! A lock ends with the process that holds it, whatever ends that; unlike a process id it is never given to another,
-//! and means the same in every container that shares the directory.
+//! Removing a directory with everything in it, whatever its server has done there.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, chmodat, fchmod, flock, fstat, openat, renameat,
-    statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::sys::FileUser;
 
-/// What the names of such directories start with.
-const PREFIX: &str = "tollbridge-run-";
-
 /// The longest that removing one directory takes; what is left then is for the next time.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A directory of this run. Its lock is held until it is dropped; the directory itself stays until it is removed.
-#[derive(Debug)]
-pub struct Held {
-    path: PathBuf,
-    lock: OwnedFd,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // To close it would not do while a child that is being started has it, too.
-        let _ = flock(&self.lock, FlockOperation::Unlock);
-    }
-}
-
-impl Held {
-    /// Makes a directory of this run in `parent`. Others may pass through it, and not list it.
-    ///
-    /// # Errors
-    /// If it cannot be made or locked.
-    pub fn make(parent: &Path) -> io::Result<Self> {
-        Self::make_with(parent, 0o711)
-    }
-
-    /// The same, and others may not even pass through it.
-    ///
-    /// # Errors
-    /// If it cannot be made or locked.
-    pub fn make_private(parent: &Path) -> io::Result<Self> {
-        Self::make_with(parent, 0o700)
-    }
-
-    fn make_with(parent: &Path, permissions: u32) -> io::Result<Self> {
-        const ATTEMPTS: u32 = 100;
-        for _ in 0..ATTEMPTS {
-            // Never a name again: whoever still removes the directory of a run that has ended must not meet this one.
-            let mut word = [0; 4];
-            aws_lc_rs::rand::fill(&mut word).map_err(|_| io::ErrorKind::Other)?;
-            let path = parent.join(format!("{PREFIX}{}-{:08x}", std::process::id(), u32::from_ne_bytes(word)));
-            match fs::DirBuilder::new().mode(permissions).create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                done => done?,
-            }
-            // A sweep that came in between has taken it away again.
-            match lock(&path) {
-                Ok(lock) if is_at(&lock, &path) => return Ok(Self { path, lock }),
-                Ok(_) | Err(Errno::NOENT | Errno::WOULDBLOCK) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Removes from `parent`, by `remove`, the directories of this user's runs that have ended; returns how many.
-pub fn sweep(parent: &Path, remove: impl Fn(&Path)) -> usize {
-    let own = rustix::process::geteuid().as_raw();
-    let mut removed = 0;
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let named_so = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
-        let ours = || path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == own);
-        if named_so && ours() && lock(&path).is_ok_and(|lock| is_at(&lock, &path)) {
-            remove(&path);
-            removed += 1;
-        }
-    }
-    removed
-}
-
-fn lock(path: &Path) -> Result<OwnedFd, Errno> {
-    let directory = open(rustix::fs::CWD, path.as_os_str())?;
-    flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(directory)
-}
-
-/// Whether the directory that was opened is still the one at `path`.
-fn is_at(directory: &OwnedFd, path: &Path) -> bool {
-    let opened = fstat(directory);
-    fs::symlink_metadata(path).is_ok_and(|now| opened.is_ok_and(|then| then.st_ino == now.ino()))
-}
 
 /// Opens a directory to read it; a link is refused.
 ///
 /// # Errors
 /// What the system says.
-pub fn open(at: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn open(at: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
     openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -127,14 +30,12 @@ pub fn open(at: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
 ///
 /// However deep it is, two descriptors and no recursion do: a directory within another is first moved to the top. What
 /// belongs to others, and is closed to us, is removed as whom it belongs to, if we may be them.
-#[must_use]
-pub fn remove_tree(path: &Path) -> bool {
+pub(super) fn remove_tree(path: &Path) -> bool {
     remove_tree_within(path, PATIENCE)
 }
 
 /// The same for at most that long; what is left then is smaller for the next time.
-#[must_use]
-pub fn remove_tree_within(path: &Path, patience: Duration) -> bool {
+pub(super) fn remove_tree_within(path: &Path, patience: Duration) -> bool {
     match empty_top(path, Instant::now() + patience) {
         Ok(()) => fs::remove_dir(path).is_ok(),
         Err(error) => error == Errno::NOENT,
@@ -154,8 +55,7 @@ fn empty_top(path: &Path, deadline: Instant) -> Result<(), Errno> {
 }
 
 /// Acts as the owner of a file, if we may. Root may do everything as it is, and nobody else acts as root.
-#[must_use]
-pub fn as_owner(file: &Stat) -> Option<FileUser> {
+pub(super) fn as_owner(file: &Stat) -> Option<FileUser> {
     let may = !rustix::process::geteuid().is_root() && file.st_uid != 0;
     may.then(|| FileUser::become_one(file.st_uid)).flatten()
 }
@@ -180,7 +80,7 @@ fn open_whatever(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// What the system says.
-pub fn open_even_closed(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
+pub(super) fn open_even_closed(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     match open(at, name) {
         Err(Errno::ACCESS) => {
             chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
@@ -251,22 +151,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn what_is_held_stays_and_what_is_not_goes() {
-        let parent = tempfile::tempdir().unwrap();
-        let remove = |path: &Path| assert!(remove_tree(path));
-        let held = Held::make(parent.path()).unwrap();
-        let dead = Held::make(parent.path()).unwrap();
-        let dead_path = dead.path().to_owned();
-        fs::write(dead_path.join("file"), "left").unwrap();
-        fs::create_dir(parent.path().join("tollbridge-test")).unwrap();
-        assert_eq!(sweep(parent.path(), remove), 0, "both are held");
-        drop(dead);
-        assert_eq!(sweep(parent.path(), remove), 1);
-        assert!(!dead_path.exists() && held.path().exists());
-        assert!(parent.path().join("tollbridge-test").exists(), "what is named otherwise is not ours");
-    }
 
     #[test]
     fn a_tree_goes_whatever_is_in_it_and_nothing_outside_does() {

@@ -1,0 +1,212 @@
+//! One started server and everything it starts: a process group, ended as a whole.
+//!
+//! A server leads its own group, in a session of its own, so that it can move to no other group. It is ended in steps
+//! (`Group::close`): its stdin is closed, then SIGTERM to the group, then SIGKILL to its control group, its group and to
+//! itself; dropping a `Group` is the last step alone. What has left the group is for `orphans`.
+//!
+//! No step waits without end: what is not gone [`LAST`] after SIGKILL, because it hangs in the kernel or there is too much
+//! of it, is left to the sweep, and with it what it was confined to.
+//!
+//! A group is signalled only while its leader has not been reaped: until then the kernel gives its id to nobody else.
+
+mod exit;
+mod limits;
+mod spawner;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitIdOptions, kill_process_group, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{self, timeout, timeout_at};
+
+use super::SpawnError;
+use super::confinement::ActiveConfinement;
+use super::exec_as::ExecErrorPipe;
+use super::orphans::{GroupId, ProcessKind, ProcessTracker};
+
+use exit::exit_status;
+
+pub use exit::Exit;
+pub use spawner::{Pipes, Spawner};
+
+/// How long after SIGKILL everything of a server is waited for.
+const LAST: Duration = Duration::from_millis(600);
+
+/// How long the client of a container engine that nobody waits for may take to end: as long as it makes a container, it
+/// is not killed.
+const CLIENT_GRACE: Duration = Duration::from_secs(10);
+
+/// How patiently a server is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// From EOF to SIGTERM.
+    pub eof: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub term: Duration,
+}
+
+/// A started server and its group. Dropping it kills them all, at once and without waiting; the client of an engine is
+/// left to end by itself, for a while.
+pub struct Group {
+    leader: Pid,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
+    /// Known once the leader has been seen to have ended.
+    exit: Option<Exit>,
+    /// Reaped, or left to the sweep: its group is not to be signalled any more.
+    reaped: bool,
+    tracker: Arc<ProcessTracker>,
+    tracked_as: GroupId,
+    kind: ProcessKind,
+    /// Until nothing is left of the group, or the sweep has it.
+    confined: Option<ActiveConfinement>,
+    /// Where a process that becomes another user says why it cannot run the program.
+    exec_error: Option<ExecErrorPipe>,
+}
+
+impl Group {
+    /// The server's process id, for logs.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.leader.as_raw_pid().unsigned_abs()
+    }
+
+    /// Why the program was never run, if that is known only now: once the server's stdout has ended.
+    #[must_use]
+    pub fn refusal(&self) -> Option<SpawnError> {
+        self.exec_error.as_ref().and_then(ExecErrorPipe::read)
+    }
+
+    /// What its private directory may hold, bytes, if it was killed for putting more there.
+    #[must_use]
+    pub fn overfilled(&self) -> Option<u64> {
+        self.confined.as_ref().and_then(ActiveConfinement::overfilled)
+    }
+
+    /// How the server itself ended, if that has been seen.
+    #[must_use]
+    pub fn has_exited(&self) -> Option<Exit> {
+        self.exit
+    }
+
+    /// Waits until the server itself has ended; others of its group may go on. The future may be dropped, and the
+    /// question asked again.
+    pub async fn exited(&mut self) -> Exit {
+        if let Some(exit) = self.exit {
+            return exit;
+        }
+        loop {
+            let Ok(mut ready) = self.pidfd.readable().await else { return Exit::Unseen };
+            match exit_status(self.pidfd.get_ref(), WaitIdOptions::NOWAIT) {
+                Ok(Some(exit)) => return *self.exit.insert(exit),
+                Ok(None) => ready.clear_ready(),
+                Err(_) => return Exit::Unseen,
+            }
+        }
+    }
+
+    /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
+    /// group, then upon SIGKILL. What is left of the group then gets SIGKILL too. Resolves when nothing of it is left, or
+    /// [`LAST`] after SIGKILL. Dropping the future is as dropping the group.
+    pub async fn close(self, graces: Graces) -> Exit {
+        if !self.ends_within(graces.eof).await {
+            self.signal(Signal::TERM);
+            self.ends_within(graces.term).await;
+        }
+        self.kill_and_reap().await
+    }
+
+    /// Ends the client of a container engine. One that is killed while it makes a container leaves half of it behind, of
+    /// which the engine itself may know nothing. So it gets SIGTERM, to be handed on, only if its container `runs`, and
+    /// SIGKILL only after `last`, which is to remove the container: that ends the client too.
+    pub async fn close_client(self, graces: Graces, runs: bool, last: impl Future<Output = ()>) -> Exit {
+        let mut has_ended = self.ends_within(graces.eof).await;
+        if !has_ended && runs {
+            self.signal(Signal::TERM);
+            has_ended = self.ends_within(graces.term).await;
+        }
+        if !has_ended {
+            tokio::select! {
+                () = self.ended() => {}
+                () = last => {}
+            }
+        }
+        self.kill_and_reap().await
+    }
+
+    async fn ends_within(&self, grace: Duration) -> bool {
+        timeout(grace, self.ended()).await.is_ok()
+    }
+
+    /// Kills what is left and waits, for a while, until it is gone.
+    async fn kill_and_reap(mut self) -> Exit {
+        let until = time::Instant::now() + LAST;
+        self.kill();
+        let _ = timeout_at(until, self.ended()).await;
+        let reaped = self.reap();
+        let gone = timeout_at(until, async {
+            if let Some(confined) = &mut self.confined {
+                confined.emptied().await;
+            }
+            self.tracker.orphans_gone(self.tracked_as).await;
+        });
+        if gone.await.is_ok() && reaped.is_some() {
+            self.confined = None;
+        } else {
+            tracing::warn!(
+                pid = self.id(),
+                "something of a server has not ended though it was killed: the sweep goes on"
+            );
+            self.tracker.count_overdue();
+        }
+        reaped.or(self.exit).unwrap_or(Exit::Unseen)
+    }
+
+    /// Waits until the leader can be reaped.
+    async fn ended(&self) {
+        if self.exit.is_none() {
+            // An error says that the runtime is going away: there is nothing more to wait for.
+            let _ = self.pidfd.readable().await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process_group(self.leader, signal);
+    }
+
+    /// Kills everything that can be named: the control group, the group, and the leader wherever it is.
+    fn kill(&self) {
+        self.confined.iter().for_each(ActiveConfinement::kill);
+        self.signal(Signal::KILL);
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    /// Reaps the leader, which was killed, or leaves that to the sweep if it has not ended yet.
+    fn reap(&mut self) -> Option<Exit> {
+        self.reaped = true;
+        let exit = exit_status(self.pidfd.get_ref(), WaitIdOptions::empty()).ok().flatten();
+        match exit {
+            Some(_) => self.tracker.unregister(self.tracked_as),
+            None => self.tracker.abandon(self.tracked_as, self.leader, Instant::now()),
+        }
+        exit
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        match self.kind {
+            _ if self.reaped => {}
+            ProcessKind::Server => {
+                self.kill();
+                self.reap();
+            }
+            ProcessKind::Client => self.tracker.abandon(self.tracked_as, self.leader, Instant::now() + CLIENT_GRACE),
+        }
+        if let Some(confined) = self.confined.take() {
+            self.tracker.hold_until_gone(self.tracked_as, confined);
+        }
+    }
+}
