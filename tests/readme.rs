@@ -21,7 +21,7 @@ use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
 use tollbridge::mcp::tools::Unreadable;
 use tollbridge::memory::Full;
-use tollbridge::upstream::group::SpawnError;
+use tollbridge::upstream::process::SpawnError;
 use tollbridge::upstream::{Unreachable, UpstreamError};
 
 /// Every page, by its path.
@@ -294,7 +294,7 @@ fn upstream_errors() -> Vec<UpstreamError> {
         E::Ended,
         E::LineTooLong(NUMBER),
         E::DirectoryOverfilled(u64::try_from(NUMBER).unwrap()),
-        E::Junk,
+        E::InvalidOutput,
         E::Handshake,
         E::VersionChanged,
         E::StartTimeout,
