@@ -6,6 +6,7 @@
 //! - [`flood`]: the cheapest requests, by the ten thousand
 //! - [`memory`]: clients and servers that would have the bridge hold what they send
 //! - [`shapes`]: JSON that is short and hard to read
+//! - [`idle`]: clients that only listen, with the limits that there are by default
 //! - [`mixed`]: users whose tokens make another server of one URL
 
 #![expect(clippy::print_stdout, reason = "the figures are what the script is run for")]
@@ -21,6 +22,8 @@ mod engine;
 mod fixture;
 #[path = "hostile/flood.rs"]
 mod flood;
+#[path = "hostile/idle.rs"]
+mod idle;
 #[path = "hostile/kills.rs"]
 mod kills;
 #[path = "hostile/kinds.rs"]
@@ -46,7 +49,7 @@ use support::procs;
 /// How long to wait for what has no bound of its own.
 const SETTLED: Duration = Duration::from_secs(20);
 /// Descriptors of this program and the bridge: a connection has two ends, and a call some more.
-const FILES: u64 = 8192;
+const FILES: u64 = 16_384;
 
 /// Whether only a first look is wanted, as the script says it.
 fn is_quick() -> bool {
