@@ -160,7 +160,7 @@ async fn a_bridge_that_is_not_alone_in_its_group_says_that_it_cannot_limit_and_e
     assert!(procs::with_marker(home.marker()).is_empty());
 }
 
-/// A service as `docs/operate.md` describes it, with the configuration of this test.
+/// The service of `deploy/tollbridge.service`, with the configuration of this test.
 struct Service {
     name: String,
     directory: tempfile::TempDir,
@@ -176,9 +176,7 @@ impl Service {
         fs::write(&config_file, config(marker, behaviour, fields).to_string()).expect("a file");
         fs::write(directory.path().join("environment"), "").expect("a file");
         fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
-        let page = fs::read_to_string("docs/operate.md").expect("docs/operate.md");
-        let unit = page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit");
-        let unit = unit
+        let unit = include_str!("../deploy/tollbridge.service")
             .replace("/etc/tollbridge/tollbridge.json", &config_file.to_string_lossy())
             .replace("/etc/tollbridge/environment", &directory.path().join("environment").to_string_lossy())
             .replace(
