@@ -79,7 +79,7 @@ impl StartError {
     /// Whether the configuration must be mended, rather than something on the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Store(SetupError::Key(_) | SetupError::Url(_)))
+        matches!(self, Self::Store(error) if error.is_configuration())
     }
 }
 

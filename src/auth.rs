@@ -126,7 +126,7 @@ impl Authenticator {
 
     fn of(methods: &[IdentityMethod]) -> Self {
         let methods = methods.iter().map(|method| match method {
-            IdentityMethod::Bearer { tokens } => Method::Bearer(Bearer::new(tokens)),
+            IdentityMethod::Bearer { tokens, .. } => Method::Bearer(Bearer::new(tokens)),
             IdentityMethod::TrustedHeader(header) => Method::TrustedHeader(TrustedHeader::new(header)),
             IdentityMethod::Local(caller) => Method::Local(caller.clone()),
         });
@@ -188,7 +188,8 @@ mod tests {
 
     fn bearer() -> IdentityMethod {
         let caller = Caller { user: UserId::local("alice").unwrap(), groups: Arc::default() };
-        IdentityMethod::Bearer { tokens: vec![config::BearerToken { caller, sha256: sha256(TOKEN.as_bytes()) }] }
+        let token = config::BearerToken { caller, sha256: sha256(TOKEN.as_bytes()) };
+        IdentityMethod::Bearer { tokens: vec![token], incomplete: Vec::new() }
     }
 
     fn trusted_header() -> IdentityMethod {

@@ -8,6 +8,7 @@ pub mod keygen;
 pub mod pull;
 pub mod serve;
 pub mod token;
+mod token_store;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -64,6 +65,11 @@ impl Stop {
         Self { message: Box::new(message), code: 1 }
     }
 
+    /// The same, with more said about where.
+    pub(crate) fn within(self, place: &'static str) -> Self {
+        Self { message: Box::new(format!("{place}{self}")), code: self.code }
+    }
+
     /// Stdout is closed or full.
     pub(crate) fn output(error: io::Error) -> Self {
         Self { message: Box::new(error), code: 1 }
@@ -75,10 +81,16 @@ impl Stop {
             Ok(()) => ExitCode::SUCCESS,
             Err(stop) => {
                 // Whoever closed stderr does not want to know.
-                let _closed = writeln!(io::stderr(), "{}", stop.message.to_string().trim_end());
+                let _closed = writeln!(io::stderr(), "{}", stop.to_string().trim_end());
                 ExitCode::from(stop.code)
             }
         }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
     }
 }
 

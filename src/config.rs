@@ -13,8 +13,11 @@ mod environment;
 mod hosts;
 mod identity;
 mod limits;
+mod literal_secret;
 mod load;
 mod servers;
+mod slow_start;
+mod token_admin;
 mod token_store;
 mod value;
 
@@ -42,7 +45,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::secret::Secret;
-use crate::user::Caller;
+use crate::user::{Caller, UserId};
 
 pub use access::{Access, Allow, Tools};
 pub use confinement::{Confinement, RunAs};
@@ -56,6 +59,7 @@ pub use plan::{
 };
 pub use template::fill::{FillError, MAX_LAUNCH};
 pub use template::{MAX_VALUE, Source, Template};
+pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
 pub use written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport};
 pub use written::file;
@@ -86,6 +90,8 @@ pub struct Config {
     pub disabled: Vec<ServerName>,
     /// The names of those left out because a variable they need is not set; only with `allow_missing_env`.
     pub incomplete: Vec<ServerName>,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Config {
@@ -178,6 +184,8 @@ pub enum IdentityMethod {
     Bearer {
         /// The tokens that are good, each with whose it is.
         tokens: Vec<BearerToken>,
+        /// Whose are left out because a variable is not set; only with `allow_missing_env`.
+        incomplete: Vec<UserId>,
     },
     /// A header set by a reverse proxy that proves itself.
     TrustedHeader(TrustedHeader),

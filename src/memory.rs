@@ -18,6 +18,9 @@ use crate::user::UserId;
 /// The most that is taken of the host's memory, if nobody says otherwise.
 const MOST: u64 = 1 << 30;
 
+/// Into how many users' parts the budget is divided.
+pub const PARTS: usize = 8;
+
 /// The budget. Cloning it shares it.
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Budget>);
@@ -73,8 +76,14 @@ impl Memory {
     #[must_use]
     pub fn new(all: Option<usize>, exchange: usize, gauge: Gauge) -> Self {
         let all = all.unwrap_or_else(quarter_of_the_host);
-        let per_user = (all / 8).max(exchange).min(all);
+        let per_user = (all / PARTS).max(exchange).min(all);
         Self(Arc::new(Budget { all, per_user, held: Mutex::default(), gauge }))
+    }
+
+    /// How much it is in all, bytes.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.0.all
     }
 
     /// A share of up to `most` bytes for one exchange of `user`.

@@ -13,6 +13,7 @@ mod session;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
@@ -28,7 +29,7 @@ use session::{Fields, SessionNames};
 
 pub(crate) use self::redis::{Link, Message, Question, RECONNECT};
 pub use backup::{BackupError, Restored};
-pub use error::{Notice, SetupError, StoreError};
+pub use error::{Notice, SetupError, StoreError, Unusable};
 pub use listing::{Entry, Listing};
 pub use session::{
     Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Noted, SessionKey, SessionState,
@@ -61,6 +62,15 @@ pub enum Lookup {
     Absent,
     /// Nobody knows: the store could not be asked, or what it holds cannot be read.
     Failed(StoreError),
+}
+
+/// What was seen of a store that a bridge could use.
+#[derive(Debug)]
+pub struct Look {
+    /// Whether there is anything yet; an embedded store is made when it is first needed.
+    pub is_made: bool,
+    /// What an operator should know.
+    pub notices: Vec<Notice>,
 }
 
 /// What a backend found where a record should be.
@@ -146,6 +156,27 @@ impl TokenStore {
     /// As [`Keyring::load`] and [`TokenStore::open`].
     pub fn from_config(config: &TokenStoreConfig) -> Result<Self, SetupError> {
         Self::open(&config.kind, Arc::new(Keyring::load(&config.keys)?), Clock::System)
+    }
+
+    /// Whether a bridge could use the configured store now, and what its operator should know. Nothing is made or changed,
+    /// and after `patience` a store counts as one that does not answer.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`], [`TokenStore::open`] and [`TokenStore::check`].
+    pub async fn look(config: &TokenStoreConfig, patience: Duration) -> Result<Look, Unusable> {
+        let keyring = Keyring::load(&config.keys).map_err(SetupError::from)?;
+        if let TokenStoreKind::Embedded { path, timeout } = &config.kind {
+            let proofs = Embedded::look(path, *timeout)?;
+            record::verify(&keyring, proofs.as_deref().unwrap_or_default())?;
+            return Ok(Look { is_made: proofs.is_some(), notices: Vec::new() });
+        }
+        let store = Self::open(&config.kind, Arc::new(keyring), Clock::System)?;
+        let ask = async {
+            store.check().await?;
+            store.check_policy().await
+        };
+        let notices = tokio::time::timeout(patience, ask).await.unwrap_or(Err(StoreError::Timeout))?;
+        Ok(Look { is_made: true, notices })
     }
 
     /// A store that lasts as long as the process and holds no more than 64 MiB: for sessions, where nothing has to be

@@ -28,9 +28,11 @@ impl Home {
         let server =
             r#""command": "/bin/cat", "requiresUserToken": true, "env": { "T": { "$userToken": "<<token>>" } }"#;
         let config = format!(
-            r#"{{ "listen": "127.0.0.1:0", "identity": [{{ "kind": "local", "user": "alice" }}], "tokenStore": {store},
+            r#"{{ "listen": "127.0.0.1:0", "identity": [{{ "kind": "local", "user": "alice" }},
+            {{ "kind": "trustedHeader", "header": "X-User", "issuer": "https://idp", "trustedPeers": ["127.0.0.1"],
+               "secretHeader": "X-Proof", "secret": {{ "$env": "NOT_SET_IN_THIS_SHELL" }} }}], "tokenStore": {store},
             "mcpServers": {{ "notion": {{ {server}, "tokenSetup": {{ "tokenFormat": "^ntn_[a-z0-9]+$" }} }},
-            "linear": {{ {server} }} }} }}"#
+            "linear": {{ {server} }}, "time": {{ "command": "not-installed-here", "env": {{ "Z": {{ "$env": "NOT_SET" }} }} }} }} }}"#
         );
         fs::write(self.path("config.json"), config).unwrap();
     }
@@ -84,8 +86,10 @@ fn a_token_is_saved_listed_and_deleted_and_never_shown() {
         answer.out
     };
     assert_eq!(token(&["list"], ""), "");
-    assert_eq!(token(&["set", "--user", "alice", "--server", "notion"], "ntn_hidden\n"), "");
-    assert_eq!(token(&["set", "--user", "bob", "--server", "linear", "--issuer", "https://idp"], "ntn_hidden"), "");
+    let done = token(&["set", "--user", "alice", "--server", "notion"], "ntn_hidden\n");
+    assert_eq!(done, "saved the token of alice for notion\n");
+    let done = token(&["set", "--user", "bob", "--server", "linear", "--issuer", "https://idp"], "ntn_hidden");
+    assert_eq!(done, "saved the token of bob (of https://idp) for linear\n");
     let list = token(&["list"], "");
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
     let [bob, alice] = &lines[..] else { panic!("{list}") };
@@ -94,9 +98,11 @@ fn a_token_is_saved_listed_and_deleted_and_never_shown() {
     assert!(alice[2].len() == 20 && alice[2].starts_with("20") && alice[2].ends_with('Z'), "{}", alice[2]);
     assert_eq!(token(&["list", "--user", "bob", "--issuer", "https://idp"], "").lines().count(), 1);
     assert_eq!(token(&["list", "--user", "bob"], ""), "");
-    for _ in 0..2 {
-        assert_eq!(token(&["delete", "--user", "alice", "--server", "notion"], ""), "");
-    }
+    assert_eq!(token(&["list", "--issuer", "https://idp"], ""), format!("{}\n", list.lines().next().unwrap()));
+    assert_eq!(token(&["list", "--issuer", "local"], ""), format!("{}\n", list.lines().nth(1).unwrap()));
+    assert_eq!(token(&["list", "--issuer", "https://other"], ""), "");
+    let done = token(&["delete", "--user", "alice", "--server", "notion"], "");
+    assert_eq!(done, "deleted the token of alice for notion\n");
     assert_eq!(token(&["list"], "").lines().count(), 1);
     assert!(shown.iter().all(|answer| !answer.contains("hidden")));
 }
@@ -122,6 +128,95 @@ fn wrong_arguments_and_tokens_end_with_2_and_say_why() {
     let answer = home.token(&set, &"x".repeat(1 << 20));
     assert!(answer.code == 2 && answer.err.contains("16 KiB"), "{answer:?}");
     assert_eq!(home.token(&["list"], "").out, "");
+}
+
+#[test]
+fn what_would_be_of_no_use_is_not_done_and_ends_with_1() {
+    let home = Home::new();
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["set", "--user", "alicee", "--server", "notion"],
+            "nobody is recognised as alicee; the configuration knows alice, whomever the proxy names (--issuer https://idp): \
+             nothing is saved\n",
+        ),
+        (&["set", "--user", "alice", "--server", "time"], "time takes no user's token: nothing is saved\n"),
+        (&["delete", "--user", "alice", "--server", "notion"], "alice has no token for notion: nothing is deleted\n"),
+        (&["delete", "--user", "alice", "--server", "time"], "alice has no token for time: nothing is deleted\n"),
+        (&["delete", "--user", "alicee", "--server", "notion"], "nobody is recognised as alicee; "),
+    ];
+    for (arguments, why) in cases {
+        let answer = home.token(arguments, "ntn_1");
+        assert!(answer.code == 1 && answer.out.is_empty() && answer.err.starts_with(why), "{answer:?}");
+    }
+    assert_eq!(home.token(&["list"], "").out, "");
+}
+
+#[test]
+fn the_token_of_a_user_who_is_no_longer_configured_can_be_deleted() {
+    let home = Home::new();
+    assert_eq!(home.token(&["set", "--user", "alice", "--server", "linear"], "lin_1").code, 0);
+    let config = fs::read_to_string(home.path("config.json")).unwrap();
+    fs::write(home.path("config.json"), config.replace("\"alice\"", "\"carol\"")).unwrap();
+    let delete = ["delete", "--user", "alice", "--server", "linear"];
+    assert_eq!(home.token(&delete, "").code, 0);
+    assert_eq!(home.token(&delete, "").code, 1);
+}
+
+/// One case of each that the table of exit codes in docs/errors.md names, and what it names it by.
+#[test]
+fn exit_codes_are_as_documented() {
+    let home = Home::new();
+    let config = home.path("config.json");
+    let with_config = |verb: &[&str]| run(verb.iter().chain(&["--config", config.to_str().unwrap()]), "ntn_1");
+    let set = ["token", "set", "--user", "alice", "--server", "notion"];
+    let mut seen = vec![
+        (with_config(&["token", "list"]).code, "Done"),
+        (run(&["serve", "--config", "/nowhere"], "").code, "Wrong arguments or configuration"),
+        (run(&["frobnicate"], "").code, "Wrong arguments or configuration"),
+        (
+            run(set.iter().chain(&["--config", config.to_str().unwrap()]), "not-its-form").code,
+            "a token that is no good",
+        ),
+        (keygen(&["--out", home.path("k1.key").to_str().unwrap()]).code, "a key file exists already"),
+        (
+            with_config(&["token", "delete", "--user", "alice", "--server", "notion"]).code,
+            "nothing could be saved or deleted",
+        ),
+    ];
+    home.configure(
+        r#"{ "kind": "redis", "url": "redis://127.0.0.1:1/", "keys": [{ "id": "k1", "file": "./k1.key" }] }"#,
+    );
+    seen.push((with_config(&["token", "list"]).code, "the store cannot be used"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    fs::write(&config, format!(r#"{{ "listen": "{listen}", "mcpServers": {{}} }}"#)).unwrap();
+    seen.push((with_config(&["serve"]).code, "the address is taken"));
+    let store = r#"{ "kind": "embedded", "path": "./data", "keys": [{ "id": "k1", "file": "./none.key" }] }"#;
+    fs::write(&config, format!(r#"{{ "listen": "127.0.0.1:0", "tokenStore": {store}, "mcpServers": {{}} }}"#)).unwrap();
+    for command in [&["token", "list"][..], &["check"], &["serve"]] {
+        seen.push((with_config(command).code, "a sealing key that is no good"));
+    }
+    seen.push((with_config(&["doctor", "--cgroup", "off"]).code, "`doctor` misses something"));
+    let page = fs::read_to_string("docs/errors.md").unwrap();
+    let rows: Vec<(i32, &str)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+        .filter_map(|(code, meaning)| Some((code.parse().ok().filter(|code| *code < 3)?, meaning)))
+        .collect();
+    for (code, meaning) in &seen {
+        let row = rows.iter().find(|(row, _)| row == code).unwrap_or_else(|| panic!("no row for {code}"));
+        assert!(row.1.contains(meaning), "{code}: {meaning:?} is not in {:?}", row.1);
+    }
+    assert_eq!(rows.len(), 3);
+    for (code, row) in rows {
+        let named = row
+            .split([';', ':', ','])
+            .map(|part| part.trim_matches([' ', '.']))
+            .filter(|part| !["", "Anything else"].contains(part));
+        for part in named {
+            assert!(seen.iter().any(|(other, meaning)| *other == code && part.contains(meaning)), "{code}: {part:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "store/as_root.rs"]
+mod as_root;
 #[path = "store/backup.rs"]
 mod backup;
 #[path = "store/embedded_files.rs"]

@@ -1,14 +1,19 @@
 //! `tollbridge check` and `tollbridge schema`.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::EXIT_USAGE;
+use super::{Stop, token_store};
 use crate::config::{
     self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template,
     TokenStoreConfig, TokenStoreKind, Tools,
 };
+use crate::memory::{Memory, PARTS};
+use crate::metrics::Gauge;
+use crate::relay::longest_message;
+use crate::user::UserId;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -25,19 +30,48 @@ impl Check {
     /// Reports every problem of the file at once, or what it would start.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let options = LoadOptions { allow_missing_env: self.allow_missing_env, ..LoadOptions::default() };
-        match config::load(&self.config, &options) {
-            // A reader that left does not make the configuration a bad one.
-            Ok(config) => {
-                let _ = summary(&config, &mut io::stdout().lock());
-                ExitCode::SUCCESS
-            }
-            Err(problems) => {
-                let _ = writeln!(io::stderr().lock(), "{problems}");
-                ExitCode::from(EXIT_USAGE)
-            }
-        }
+        Stop::exit(self.check())
     }
+
+    fn check(&self) -> Result<(), Stop> {
+        let options = LoadOptions { allow_missing_env: self.allow_missing_env, ..LoadOptions::default() };
+        let config = config::load(&self.config, &options).map_err(Stop::usage)?;
+        let warn = |warning: &dyn fmt::Display| writeln!(io::stderr(), "{warning}\n");
+        // A reader that left does not make the configuration a bad one.
+        let _ = summary(&config, &mut io::stdout().lock());
+        let _ = config.warnings.iter().try_for_each(|warning| warn(warning));
+        let _ = memory_warning(&config).map_or(Ok(()), |warning| warn(&format!("warning: limits.memory: {warning}")));
+        // Without the secrets of production the store is not production's either.
+        if let Some(store) = config.token_store.as_ref().filter(|_| !self.allow_missing_env) {
+            let (looks, notices) = token_store::look(store).map_err(|stop| stop.within("error: tokenStore: "))?;
+            let _ = writeln!(io::stdout(), "\ntoken store: {looks}");
+            let _ = notices.iter().try_for_each(|notice| warn(&format!("warning: tokenStore: {notice}")));
+        }
+        let count = config.servers.len();
+        let _ = writeln!(io::stdout(), "\nok: {count} server{}", if count == 1 { "" } else { "s" });
+        Ok(())
+    }
+}
+
+/// What is to be said of the memory for requests, if one with the longest message takes more than one user's part of it.
+fn memory_warning(config: &Config) -> Option<String> {
+    const MIB: usize = 1 << 20;
+    let exchange = longest_message(config.longest());
+    let memory = Memory::new(config.limits.memory, exchange, Gauge::default());
+    let wanted = exchange.saturating_mul(PARTS);
+    if memory.all() >= wanted {
+        return None;
+    }
+    let (all, one, wanted) = (memory.all() / MIB, exchange.div_ceil(MIB), wanted.div_ceil(MIB));
+    let trouble = if memory.all() < exchange {
+        "which do not fit: such a request is refused"
+    } else {
+        "more than an eighth of it: a few users with such requests leave nothing to others"
+    };
+    Some(format!(
+        "{all} MiB are for all requests together, and one with the longest message takes {one} MiB, {trouble}; write \
+         \"{wanted}MiB\" or more, or a shorter `line` or `body`"
+    ))
 }
 
 /// Prints the JSON Schema of the configuration file.
@@ -57,11 +91,14 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "public URL   {}", config.public_url)?;
     writeln!(out, "hosts        {}", config.allowed_hosts.join(", "))?;
     writeln!(out, "origins      {}", config.allowed_origins.join(", "))?;
+    if config.identity.is_empty() {
+        writeln!(out, "identity     cannot be told: a variable it needs is not set here")?;
+    }
     for method in &config.identity {
         writeln!(out, "identity     {}", identity(method))?;
     }
     match &config.token_store {
-        Some(store) => writeln!(out, "token store  {}", token_store(store))?,
+        Some(store) => writeln!(out, "token store  {}", kept_in(store))?,
         None => writeln!(out, "token store  none: no server needs users' tokens")?,
     }
     if let Some(address) = config.admin {
@@ -76,15 +113,23 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for name in &config.incomplete {
         writeln!(out, "\nserver {name} (a variable it needs is not set here)")?;
     }
-    let count = config.servers.len();
-    writeln!(out, "\nok: {count} server{}", if count == 1 { "" } else { "s" })
+    Ok(())
 }
 
 fn identity(method: &IdentityMethod) -> String {
     match method {
-        IdentityMethod::Bearer { tokens } => {
+        IdentityMethod::Bearer { tokens, incomplete } => {
             let users: Vec<&str> = tokens.iter().map(|token| token.caller.user.subject()).collect();
-            format!("bearer tokens of {}", listed(&users))
+            let missing: Vec<&str> = incomplete.iter().map(UserId::subject).collect();
+            match (users.is_empty(), missing.is_empty()) {
+                (false, true) => format!("bearer tokens of {}", users.join(", ")),
+                (true, _) => format!("bearer tokens of {} (their variables are not set here)", missing.join(", ")),
+                (false, false) => format!(
+                    "bearer tokens of {}, and of {} (their variables are not set here)",
+                    users.join(", "),
+                    missing.join(", ")
+                ),
+            }
         }
         IdentityMethod::TrustedHeader(header) => {
             let networks = header.trusted_peers.iter().map(ToString::to_string);
@@ -92,17 +137,20 @@ fn identity(method: &IdentityMethod) -> String {
             let groups = header.groups_header.as_ref().map_or(String::new(), |name| format!(", groups in {name}"));
             format!("header {} from {}, proven by {}{groups}", header.header, peers.join(", "), header.secret_header)
         }
-        IdentityMethod::Local(caller) => format!("everybody is {}", caller.user.subject()),
+        IdentityMethod::Local(caller) => format!("every caller is taken for the user {}", caller.user.subject()),
     }
 }
 
-fn token_store(store: &TokenStoreConfig) -> String {
+fn kept_in(store: &TokenStoreConfig) -> String {
     let keys: Vec<&str> = store.keys.iter().map(|key| key.id.as_str()).collect();
     let place = match &store.kind {
         TokenStoreKind::Embedded { path, .. } => format!("embedded in {}", path.display()),
         TokenStoreKind::Redis { prefix, .. } => format!("redis, keys start with {prefix}"),
     };
-    format!("{place}; sealing keys {}", listed(&keys))
+    match keys[..] {
+        [] => format!("{place}; the variables of its sealing keys are not set here"),
+        _ => format!("{place}; sealing keys {}", keys.join(", ")),
+    }
 }
 
 fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
@@ -202,8 +250,4 @@ fn reference(value: &Template) -> String {
         Source::UserToken | Source::UserTokenFile => " = the user's token".to_owned(),
         Source::Bridge => " (the bridge's own)".to_owned(),
     }
-}
-
-fn listed(names: &[&str]) -> String {
-    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }

@@ -1,12 +1,13 @@
 //! `tollbridge doctor`: what holds on this host. The checks are in `upstream::process::host_checks` and
 //! `upstream::container::engine_checks`.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Stop;
-use crate::config::{self, LoadOptions};
+use super::{Stop, token_store};
+use crate::config::{self, LoadOptions, TokenStoreConfig};
 use crate::upstream::container::engine_checks;
 use crate::upstream::process::cgroup::CgroupParent;
 use crate::upstream::process::host_checks::{self, Finding, Verdict};
@@ -39,10 +40,23 @@ impl Doctor {
         findings.extend(engine_checks::findings(&config));
         resources.remove();
         drop(held);
+        findings.extend(config.token_store.iter().flat_map(store_findings));
         // A reader that left does not change the answer.
         let _ = print(&findings, &mut io::stdout().lock());
         let holds = findings.iter().all(|finding| matches!(finding.verdict, Verdict::Holds | Verdict::Weak));
         if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// What is to be known of the token store and its keys.
+fn store_findings(settings: &TokenStoreConfig) -> Vec<Finding> {
+    let finding = |verdict, text: &dyn fmt::Display| Finding { verdict, text: format!("token store: {text}") };
+    match token_store::look(settings) {
+        Err(stop) => vec![finding(Verdict::Missing, &stop)],
+        Ok((looks, notices)) => {
+            let weak = notices.iter().map(|notice| finding(Verdict::Weak, notice));
+            std::iter::once(finding(Verdict::Holds, &looks)).chain(weak).collect()
+        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-use super::Stop;
+use super::{Stop, token_store};
 use crate::clock::UnixTime;
-use crate::config::{self, Config, LoadOptions, ServerName};
+use crate::config::{self, LoadOptions, ServerName, TokenAdmin};
 use crate::secret::Secret;
-use crate::store::{Entry, SetupError, StoreError, TokenStore};
+use crate::store::{Entry, StoreError, TokenStore};
 use crate::tokens::{self, MAX_TOKEN};
 use crate::user::{LOCAL_ISSUER, UserId};
 
@@ -30,11 +30,11 @@ pub enum Token {
         /// Only this user's.
         #[arg(long)]
         user: Option<String>,
-        /// Who names the user.
-        #[arg(long, default_value = LOCAL_ISSUER)]
-        issuer: String,
+        /// Only those of users whom this issuer names. Default: all, or with a user `local`.
+        #[arg(long)]
+        issuer: Option<String>,
     },
-    /// Delete a user's token for a server, if there is one.
+    /// Delete a user's token for a server.
     Delete(Whose),
     /// Write all tokens to stdout, sealed as they are stored: a backup.
     Export {
@@ -79,7 +79,7 @@ impl Token {
         Stop::exit(runtime.block_on(async {
             match self {
                 Self::Set(whose) => set(&whose).await,
-                Self::List { config, user, issuer } => list(&config, user.as_deref(), &issuer).await,
+                Self::List { config, user, issuer } => list(&config, user.as_deref(), issuer.as_deref()).await,
                 Self::Delete(whose) => delete(&whose).await,
                 Self::Export { config } => backup::export(&config).await,
                 Self::Restore { config } => backup::restore(&config).await,
@@ -91,13 +91,20 @@ impl Token {
 async fn set(whose: &Whose) -> Result<(), Stop> {
     let config = load(&whose.config)?;
     let user = user(&whose.issuer, &whose.user)?;
-    let Some(server) = config.servers.get(whose.server.as_str()) else {
+    let Some((server, setup)) = config.servers.get_key_value(whose.server.as_str()) else {
         return Err(unknown(&config, &whose.server));
     };
+    let Some(setup) = setup else {
+        return Err(Stop::failed(format!("{server} takes no user's token: nothing is saved")));
+    };
+    if !config.may_call(&user) {
+        return Err(Stop::failed(format!("{}: nothing is saved", nobody(&config, &user))));
+    }
     let store = open(&config)?;
-    let token = read_token(&format!("Token of {user} for {}: ", server.name))?;
-    let token = tokens::parse(&token, server.token_setup.token_format.as_ref()).map_err(Stop::usage)?;
-    save(&store, &user, &server.name, &token).await
+    let token = read_token(&format!("Token of {} for {server}: ", named(&user)))?;
+    let token = tokens::parse(&token, setup.token_format.as_ref()).map_err(Stop::usage)?;
+    save(&store, &user, server, &token).await?;
+    say(&format!("saved the token of {} for {server}", named(&user)))
 }
 
 async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), Stop> {
@@ -107,10 +114,11 @@ async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: &Se
     Ok(())
 }
 
-async fn list(config: &Path, subject: Option<&str>, issuer: &str) -> Result<(), Stop> {
+async fn list(config: &Path, subject: Option<&str>, issuer: Option<&str>) -> Result<(), Stop> {
     let config = load(config)?;
-    let user = subject.map(|subject| user(issuer, subject)).transpose()?;
-    let listing = open(&config)?.list(user.as_ref()).await?;
+    let user = subject.map(|subject| user(issuer.unwrap_or(LOCAL_ISSUER), subject)).transpose()?;
+    let mut listing = open(&config)?.list(user.as_ref()).await?;
+    listing.entries.retain(|entry| issuer.is_none_or(|issuer| entry.user.issuer() == issuer));
     let mut stdout = io::stdout().lock();
     listing.entries.iter().try_for_each(|entry| print(&mut stdout, entry)).map_err(Stop::output)?;
     if listing.unreadable > 0 {
@@ -126,11 +134,43 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let config = load(&whose.config)?;
     let user = user(&whose.issuer, &whose.user)?;
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
-    // A server that is no longer configured may have left tokens behind.
+    // A server or a user that is no longer configured may have left tokens behind.
     let store = open(&config)?;
     let existed = store.delete(&user, &server).await?;
     store.close().await;
-    if existed || config.servers.contains_key(&server) { Ok(()) } else { Err(unknown(&config, &whose.server)) }
+    if existed {
+        return say(&format!("deleted the token of {} for {server}", named(&user)));
+    }
+    if !config.servers.contains_key(&server) {
+        return Err(unknown(&config, &whose.server));
+    }
+    let why = if config.may_call(&user) {
+        format!("{} has no token for {server}", named(&user))
+    } else {
+        nobody(&config, &user)
+    };
+    Err(Stop::failed(format!("{why}: nothing is deleted")))
+}
+
+/// Says what was done.
+fn say(done: &str) -> Result<(), Stop> {
+    writeln!(io::stdout(), "{done}").map_err(Stop::output)
+}
+
+/// A user as the arguments name them.
+fn named(user: &UserId) -> String {
+    match user.issuer() {
+        LOCAL_ISSUER => user.subject().to_owned(),
+        issuer => format!("{} (of {issuer})", user.subject()),
+    }
+}
+
+/// That nobody is recognised as `user`, and who may be.
+fn nobody(config: &TokenAdmin, user: &UserId) -> String {
+    let known: Vec<String> = config.users.iter().map(named).collect();
+    let others = config.issuers.iter().map(|issuer| format!("whomever the proxy names (--issuer {issuer})"));
+    let known: Vec<String> = known.into_iter().chain(others).collect();
+    format!("nobody is recognised as {}; the configuration knows {}", named(user), known.join(", "))
 }
 
 /// One line: user, server and date, between tabs; the issuer after them unless it is the configuration itself.
@@ -146,26 +186,22 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     }
 }
 
-/// Reads the configuration, with the environment that `serve` would have.
-fn load(file: &Path) -> Result<Config, Stop> {
-    config::load(file, &LoadOptions::default()).map_err(Stop::usage)
+fn load(file: &Path) -> Result<TokenAdmin, Stop> {
+    config::load_token_admin(file, &LoadOptions::default()).map_err(Stop::usage)
 }
 
-fn open(config: &Config) -> Result<TokenStore, Stop> {
+fn open(config: &TokenAdmin) -> Result<TokenStore, Stop> {
     let Some(store) = &config.token_store else {
         return Err(Stop::usage("the configuration has no tokenStore"));
     };
-    TokenStore::from_config(store).map_err(|error| match error {
-        SetupError::Key(_) | SetupError::Url(_) => Stop::usage(error),
-        _ => Stop::failed(error),
-    })
+    token_store::open(store)
 }
 
 fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
     UserId::new(issuer, subject).map_err(Stop::usage)
 }
 
-fn unknown(config: &Config, name: &str) -> Stop {
+fn unknown(config: &TokenAdmin, name: &str) -> Stop {
     let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
     Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
 }

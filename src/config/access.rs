@@ -118,7 +118,9 @@ impl Loader<'_> {
         let issuers: BTreeSet<&str> = identity
             .iter()
             .flat_map(|method| match method {
-                IdentityMethod::Bearer { tokens } => tokens.iter().map(|token| token.caller.user.issuer()).collect(),
+                IdentityMethod::Bearer { tokens, .. } => {
+                    tokens.iter().map(|token| token.caller.user.issuer()).collect()
+                }
                 IdentityMethod::TrustedHeader(header) => vec![header.issuer.as_str()],
                 IdentityMethod::Local(caller) => vec![caller.user.issuer()],
             })

@@ -17,9 +17,6 @@ use super::{BearerToken, IdentityMethod, Listen, TrustedHeader};
 use crate::secret::Secret;
 use crate::user::{Caller, LOCAL_ISSUER, UserId};
 
-/// The user of a bridge on loopback whose file says nothing of identity.
-const LOCAL_USER: &str = "local";
-
 /// The shortest secret by which a proxy proves itself, in characters.
 const MIN_SECRET: usize = 16;
 
@@ -76,6 +73,9 @@ const EXAMPLES: &[&str] = &[
     "your-token-here",
 ];
 
+/// The ways to recognise callers.
+pub(super) const IDENTITY_KINDS: &[&str] = &["bearer", "trustedHeader", "local"];
+
 /// Headers that can name no user, because they mean something else to HTTP or to MCP.
 const TAKEN: &[&str] = &["authorization", "connection", "content-length", "content-type", "cookie", "host", "origin"];
 
@@ -87,7 +87,7 @@ impl Loader<'_> {
         let entries = written.unwrap_or_default();
         if entries.is_empty() {
             if absent && local {
-                let caller = UserId::local(LOCAL_USER).map(|user| Caller { user, groups: Arc::default() });
+                let caller = default_user().map(|user| Caller { user, groups: Arc::default() });
                 return caller.map(IdentityMethod::Local).into_iter().collect();
             }
             let message = if local {
@@ -109,7 +109,7 @@ impl Loader<'_> {
     }
 
     fn identity_method(&mut self, at: &Path, entry: Json, local: bool) -> Option<IdentityMethod> {
-        match self.kind(at, &entry, &["bearer", "trustedHeader", "local"])? {
+        match self.kind(at, &entry, IDENTITY_KINDS)? {
             "bearer" => {
                 let file = self.read(at, entry)?;
                 Some(self.bearer(at, file))
@@ -181,16 +181,18 @@ impl Loader<'_> {
         if written.is_empty() && matches!(self.document.kind(&at), "nothing" | "a list") {
             self.report(&at, "no token is good: nobody could call", "add { \"user\": \"…\", \"sha256\": \"…\" }");
         }
-        let mut tokens = Vec::new();
+        let (mut tokens, mut incomplete) = (Vec::new(), Vec::new());
         for (index, token) in written.into_iter().enumerate().filter_map(|(index, token)| Some((index, token?.0))) {
             let at = at.index(index);
             let user = self.user(&at.key("user"), issuer.as_deref(), token.user);
             let sha256 = self.sha256(&at.key("sha256"), token.sha256);
             let groups = self.groups(&at.key("groups"), token.groups);
-            let caller = user.map(|user| Caller { user, groups });
-            tokens.extend(caller.zip(sha256).map(|(caller, sha256)| BearerToken { caller, sha256 }));
+            match (user, sha256) {
+                (Some(user), Some(sha256)) => tokens.push(BearerToken { caller: Caller { user, groups }, sha256 }),
+                (user, _) => incomplete.extend(user),
+            }
         }
-        IdentityMethod::Bearer { tokens }
+        IdentityMethod::Bearer { tokens, incomplete }
     }
 
     fn sha256(&mut self, at: &Path, value: Option<file::Value>) -> Option<[u8; 32]> {
@@ -219,7 +221,7 @@ impl Loader<'_> {
     /// One token for two users would be the first's alone.
     fn refuse_shared_tokens(&mut self, methods: &[IdentityMethod]) {
         let tokens = methods.iter().flat_map(|method| match method {
-            IdentityMethod::Bearer { tokens } => tokens.as_slice(),
+            IdentityMethod::Bearer { tokens, .. } => tokens.as_slice(),
             _ => &[],
         });
         let mut owners: BTreeMap<[u8; 32], &UserId> = BTreeMap::new();
@@ -227,11 +229,16 @@ impl Loader<'_> {
         for token in tokens {
             let user = &token.caller.user;
             if let Some(first) = owners.insert(token.sha256, user) {
-                shared = Some(format!("{} and {} have the same token", first.subject(), user.subject()));
+                shared = Some(if first == user {
+                    (format!("the same token of {} is listed twice", user.subject()), "keep one of them")
+                } else {
+                    let help = "make each their own with `tollbridge keygen --bearer`";
+                    (format!("{} and {} have the same token", first.subject(), user.subject()), help)
+                });
             }
         }
-        if let Some(message) = shared {
-            self.report(&Path::root().key("identity"), message, "make each their own with `tollbridge keygen`");
+        if let Some((message, help)) = shared {
+            self.report(&Path::root().key("identity"), message, help);
         }
     }
 
@@ -314,6 +321,11 @@ impl Loader<'_> {
         }
         Some(Secret::new(secret.to_owned()))
     }
+}
+
+/// The user of a bridge on loopback whose file says nothing of identity.
+pub(super) fn default_user() -> Option<UserId> {
+    UserId::local("local").ok()
 }
 
 /// 32 bytes as 64 hex digits, or in either alphabet of base64, with or without padding.

@@ -91,7 +91,7 @@ impl Loader<'_> {
                 Duration::from_mins(2),
                 Refused,
             ),
-            memory: file.memory.as_ref().map(|memory| self.size(&at.key("memory"), Some(memory), 1 << 30)),
+            memory: file.memory.as_ref().and_then(|memory| self.all_memory(&at.key("memory"), memory)),
             commit_delay: self.time(&at.key("commitDelay"), file.commit_delay.as_ref(), secs(1), Allowed),
             keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
             write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(30), Refused),

@@ -27,11 +27,15 @@ pub struct LoadOptions {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    parse(&text_of(file)?, file, options)
+}
+
+/// The text of `file`.
+pub(super) fn text_of(file: &FilePath) -> Result<Zeroizing<String>, Problems> {
+    std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
         let message = format!("cannot read {}: {error}", file.display());
         Problems::of_file(message, "name an existing file with --config; config.example.json is one to start from")
-    })?;
-    parse(&Zeroizing::new(text), file, options)
+    })
 }
 
 /// Loads the configuration `text`; `file` is its name, and its directory is where relative paths start.
@@ -39,39 +43,57 @@ pub fn load(file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> 
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(text: &str, file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> {
-    let absolute = std::path::absolute(file)
-        .map_err(|error| Problems::of_file(format!("cannot find {}: {error}", file.display()), "use a full path"))?;
-    let base = absolute.parent().unwrap_or(FilePath::new("/")).to_path_buf();
-    // A byte order mark, as some editors write it, says nothing.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let document = Document::parse(file.display().to_string(), text).map_err(|problem| Problems::new(vec![problem]))?;
-    let mut loader = Loader { problems: document.ambiguities(), document, options, base };
-    let config = loader.config();
-    match config {
-        Some(config) if loader.problems.is_empty() => Ok(config),
-        _ => Err(Problems::new(loader.problems)),
-    }
+    let mut loader = Loader::begin(text, file, options)?;
+    let config = loader.file().and_then(|file| loader.config(file));
+    loader.end(config)
 }
 
 /// The work in progress: what was written, and what is wrong with it so far.
 pub(super) struct Loader<'a> {
     pub document: Document<'a>,
     pub problems: Vec<Problem>,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<Problem>,
     pub options: &'a LoadOptions,
     /// The directory of the file, absolute.
     pub base: PathBuf,
 }
 
-impl Loader<'_> {
-    /// `None` only with a problem reported.
-    fn config(&mut self) -> Option<Config> {
+impl<'a> Loader<'a> {
+    /// Parses `text`, which is in `file`.
+    pub(super) fn begin(text: &'a str, file: &FilePath, options: &'a LoadOptions) -> Result<Self, Problems> {
+        let absolute = std::path::absolute(file).map_err(|error| {
+            Problems::of_file(format!("cannot find {}: {error}", file.display()), "use a full path")
+        })?;
+        let base = absolute.parent().unwrap_or(FilePath::new("/")).to_path_buf();
+        // A byte order mark, as some editors write it, says nothing.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let document = Document::parse(file.display().to_string(), text);
+        let document = document.map_err(|problem| Problems::new(vec![problem]))?;
+        Ok(Self { problems: document.ambiguities(), warnings: Vec::new(), document, options, base })
+    }
+
+    /// What was read, if nothing is wrong with it. It is `None` only with a problem reported.
+    pub(super) fn end<T>(self, read: Option<T>) -> Result<T, Problems> {
+        match read {
+            Some(read) if self.problems.is_empty() => Ok(read),
+            _ => Err(Problems::new(self.problems)),
+        }
+    }
+
+    /// The file as written; `None` only with a problem reported.
+    pub(super) fn file(&mut self) -> Option<file::File> {
         let root = Path::root();
         let json = self.document.json();
         if json.is_null() && self.problems.is_empty() {
             self.report(&root, "this file is empty", "start with { \"mcpServers\": { } }");
             return None;
         }
-        let file: file::File = self.read(&root, json)?;
+        self.read(&root, json)
+    }
+
+    /// `None` only with a problem reported.
+    fn config(&mut self, file: file::File) -> Option<Config> {
         let limits = file.limits.map(|Object(limits)| limits).unwrap_or_default();
         let defaults = self.process_limits(&limits);
         let listen = self.listen(file.listen);
@@ -100,6 +122,7 @@ impl Loader<'_> {
             servers: servers.served,
             disabled: servers.disabled,
             incomplete: servers.incomplete,
+            warnings: std::mem::take(&mut self.warnings),
         })
     }
 
@@ -116,6 +139,11 @@ impl Loader<'_> {
     /// Something is wrong at `at`.
     pub(super) fn report(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
         self.problems.push(self.document.problem_at(at, message.into(), help.into()));
+    }
+
+    /// Something at `at` is allowed and probably not meant.
+    pub(super) fn warn(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.warnings.push(self.document.warning_at(at, message.into(), help.into()));
     }
 
     /// Something is wrong with the key that `at` ends with.
@@ -181,6 +209,16 @@ impl Loader<'_> {
                 default
             }
         }
+    }
+
+    /// The amount of memory at `at`, bytes.
+    pub(super) fn all_memory(&mut self, at: &Path, Size(text): &Size) -> Option<usize> {
+        match units::memory(text).map(usize::try_from) {
+            Ok(Ok(size)) if size > 0 => return Some(size),
+            Ok(_) => self.report(at, "so much memory makes no sense here", "write another size, or leave it out"),
+            Err(help) => self.report(at, "this is not a size", help),
+        }
+        None
     }
 
     /// The count at `at`.

@@ -61,6 +61,9 @@ impl Loader<'_> {
         let mut variables = self.variables(&at.key("env"), file.env.unwrap_or_default(), resolve);
         let drafts = self.drafts(&at.key("args"), file.args, resolve);
         let words: Vec<&str> = drafts.iter().map(|draft| draft.text.as_ref().map_or("?", |text| text)).collect();
+        if let Some(command) = command.as_deref().filter(|_| resolve) {
+            self.warn_of_slow_start(&at.key("command"), command, &words);
+        }
         let engine = command.as_deref().is_some_and(|command| container::is_engine(command));
         let hidden = command.as_deref().and_then(|command| container::hidden_engine(command, &words));
         let permitted = Rules::new(at, file.allow_unsafe, file.require_digest);

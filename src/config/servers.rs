@@ -87,7 +87,7 @@ impl Loader<'_> {
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
-        let may_hold = ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key));
+        let may_hold = self.holds_token(at);
         let plan = self.plan(at, file);
         let requires_user_token = self.requires_user_token(at, required, may_hold);
         if !requires_user_token && token_setup.is_some() {
@@ -107,6 +107,11 @@ impl Loader<'_> {
             sse,
             access,
         })
+    }
+
+    /// Whether anything of the server at `at` holds the user's token.
+    pub(super) fn holds_token(&self, at: &Path) -> bool {
+        ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key))
     }
 
     /// Whether a request needs the user's token: it does if the token goes anywhere.
@@ -194,7 +199,7 @@ impl Loader<'_> {
         }
     }
 
-    fn token_setup(&mut self, at: &Path, file: Option<file::TokenSetup>) -> Option<TokenSetup> {
+    pub(super) fn token_setup(&mut self, at: &Path, file: Option<file::TokenSetup>) -> Option<TokenSetup> {
         let file = file?;
         let help_url = file.help_url.and_then(|text| {
             let url = Url::parse(&text).ok().filter(|url| url.scheme() == "https" && url.host().is_some());

@@ -8,12 +8,16 @@ use std::sync::Arc;
 use super::{Config, Environment, Launch, LoadOptions, Problems, Server, StdioLaunch, parse};
 use crate::secret::Secret;
 
-/// Loads `text` with these variables and no others.
-pub(super) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+/// These variables and no others.
+pub(super) fn given(variables: &[(&str, &str)]) -> LoadOptions {
     let variables: BTreeMap<String, OsString> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
-    let options = LoadOptions { environment: Environment::Given(variables), ..LoadOptions::default() };
-    parse(text, Path::new("/etc/tollbridge.json"), &options)
+    LoadOptions { environment: Environment::Given(variables), ..LoadOptions::default() }
+}
+
+/// Loads `text` with these variables and no others.
+pub(super) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    parse(text, Path::new("/etc/tollbridge.json"), &given(variables))
 }
 
 /// The server that `fields` describe, in a file that has what it needs.

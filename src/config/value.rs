@@ -51,7 +51,10 @@ impl Loader<'_> {
             None => Setting::Absent,
             Some(Value::Misfit) => Setting::Unknown,
             Some(Value::Plain(text)) if self.refuses_plain(at, &text, Expansion::Whole) => Setting::Unknown,
-            Some(Value::Plain(text)) => Setting::Known(Zeroizing::new(text)),
+            Some(Value::Plain(text)) => {
+                self.warn_of_secret(at, &text);
+                Setting::Known(Zeroizing::new(text))
+            }
             Some(Value::Env(name)) => self.variable(at, &name).map_or(Setting::Unknown, Setting::Known),
             Some(Value::UserToken(_) | Value::UserTokenFile(_)) => {
                 let help = "the user's token may stand in env, args, headers and the path or query of url";
@@ -67,6 +70,7 @@ impl Loader<'_> {
             Value::Misfit => None,
             Value::Plain(text) if self.refuses_plain(at, &text, expansion) => None,
             Value::Plain(text) => {
+                self.warn_of_secret(at, &text);
                 Some(Draft { at: at.clone(), from: 0, source: Source::Plain, text: Some(Zeroizing::new(text)) })
             }
             Value::Env(name) => {

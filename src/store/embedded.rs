@@ -51,6 +51,16 @@ impl Embedded {
         Ok(Self { reader, writer, lookup: timeout, write })
     }
 
+    /// The proofs of the keys that wrote to the database in `directory`, if there is one; nothing is made or changed.
+    pub(super) fn look(directory: &Path, timeout: Duration) -> Result<Option<Proofs>, SetupError> {
+        let Some(path) = files::find(directory)? else { return Ok(None) };
+        let connection = files::connect(&path, timeout)?;
+        let failed = |error| files::setup(&error, &path);
+        connection.pragma_update(None, "query_only", true).map_err(failed)?;
+        files::examine(&connection, &path)?;
+        proofs(&connection).map(Some).map_err(failed)
+    }
+
     /// A database that is nowhere but in memory, of no more than 64 MiB.
     pub(super) fn in_memory() -> Result<Self, SetupError> {
         let only = Worker::start("store", files::in_memory()?)

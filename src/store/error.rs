@@ -158,6 +158,25 @@ pub enum SetupError {
     },
 }
 
+/// Why a bridge cannot use the configured store now.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It does not answer, or is none to trust with tokens.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SetupError {
+    /// Whether the configuration must be mended, rather than something on the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Key(_) | Self::Url(_))
+    }
+}
+
 /// What an operator should know of the store when the bridge starts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {

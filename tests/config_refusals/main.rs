@@ -141,6 +141,7 @@ fn bearer_tokens() {
     let both =
         format!("[{{ \"user\": \"a\", \"sha256\": \"{HASH}\" }}, {{ \"user\": \"b\", \"sha256\": \"{HASH}\" }}]");
     refused(&both, "", "a and b have the same token");
+    refused(&both.replace("\"b\"", "\"a\""), "", "the same token of a is listed twice");
 }
 
 #[test]
@@ -217,6 +218,8 @@ fn times_sizes_and_counts() {
     top_refused("\"limits\": { \"queue\": 2 }", "limits.queue", "expected text with a unit, for example \"30s\"");
     top_refused("\"limits\": { \"body\": \"4M\" }", "limits.body", "this is not a size");
     top_refused("\"limits\": { \"body\": \"0B\" }", "limits.body", "zero makes no sense here");
+    top_refused("\"limits\": { \"body\": \"2GiB\" }", "limits.body", "this is not a size");
+    top_refused("\"limits\": { \"memory\": \"0B\" }", "limits.memory", "so much memory makes no sense here");
     top_refused("\"limits\": { \"headerTimeout\": \"0s\" }", "limits.headerTimeout", "zero makes no sense here");
     top_refused("\"limits\": { \"perUser\": 0 }", "limits.perUser", "zero makes no sense here");
     top_refused("\"limits\": { \"perUser\": -1 }", "limits.perUser", "expected a whole number, found a number");

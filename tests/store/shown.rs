@@ -24,6 +24,49 @@ fn bridge(home: &Home, redis: &RedisServer, admin: SocketAddr) -> Bridge {
     }))
 }
 
+#[test]
+fn check_and_doctor_say_what_is_wrong_with_a_redis_and_wait_no_longer_than_it_may_take() {
+    let (home, redis) = (Home::new(), RedisServer::start(&[]));
+    let url = redis.tcp_url();
+    let store = |url: &str| json!({ "kind": "redis", "url": url, "keys": [{ "id": "k1", "file": home.key() }] });
+    home.write(json!({ "tokenStore": store(&url), "mcpServers": {} }));
+    let config = home.config();
+    let ask = |command: &[&str]| {
+        let output = home.output(&[command, &["--config", &config.to_string_lossy()]].concat(), b"");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+    };
+    let good = || {
+        let (said, _, code) = ask(&["check"]);
+        assert!(code == 0 && said.contains("token store: it answers, and takes the sealing keys"), "{said}");
+        let (said, ..) = ask(&["doctor", "--cgroup", "off"]);
+        assert!(said.contains("good        token store: it answers"), "{said}");
+    };
+    let bad = |why: &str| {
+        let start = Instant::now();
+        let (_, said, code) = ask(&["check"]);
+        assert!(code == 1 && said.starts_with("error: tokenStore: ") && said.contains(why), "{why}: {code} {said}");
+        let (said, _, code) = ask(&["doctor", "--cgroup", "off"]);
+        let found = said.lines().any(|line| line.starts_with("MISSING     token store: ") && line.contains(why));
+        assert!(code == 1 && found, "{why}: {said}");
+        assert!(start.elapsed() < PATIENCE, "{why}: {:?}", start.elapsed());
+    };
+    good();
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).unwrap();
+    bad("may evict tokens (maxmemory-policy allkeys-lru)");
+    redis.raw::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap();
+    redis.raw::<()>(&["CONFIG", "SET", "appendonly", "no"]).unwrap();
+    let (_, warning, code) = ask(&["check"]);
+    assert!(code == 0 && warning.starts_with("warning: tokenStore: the token store keeps nothing"), "{warning}");
+    redis.raw::<()>(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    bad("is a replica");
+    redis.raw::<()>(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    redis.raw::<()>(&["CLIENT", "PAUSE", "60000", "ALL"]).unwrap();
+    bad("did not answer in time");
+    drop(redis);
+    bad("cannot be reached");
+}
+
 async fn is_ready(admin: SocketAddr) -> bool {
     let mut connection = support::http::Connection::open(admin).await.unwrap();
     connection.send("GET", "/readyz", &[], b"").await.unwrap().status == 200

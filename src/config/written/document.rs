@@ -8,7 +8,7 @@ use jsonc_parser::ast::{ObjectProp, Value};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-use super::mask::mask;
+use super::mask::{known_words, mask};
 use super::path::{Path, Step};
 use super::problem::Problem;
 
@@ -92,10 +92,11 @@ impl<'a> Document<'a> {
                 if let Some(root) = &parsed.value {
                     show(root, false, &mut shown);
                 }
-                Ok(Self { name, source, masked: mask(source, &shown), root: parsed.value })
+                Ok(Self { name, source, masked: mask(source, &shown, &BTreeSet::new()), root: parsed.value })
             }
             Err(error) => {
-                let document = Self { name, source, masked: mask(source, &[]), root: None };
+                // What is wrong is often the name of a field itself, which the file's syntax no longer tells from a value.
+                let document = Self { name, source, masked: mask(source, &[], &known_words()), root: None };
                 let range = error.range();
                 let message = format!("this is not JSON: {}", lower_first(&error.kind().to_string()));
                 let help = "mend the syntax here; comments and trailing commas are fine";
@@ -130,6 +131,19 @@ impl<'a> Document<'a> {
     /// A problem at `path`: at its value if that is short, else at its key, else at the nearest thing around it.
     pub(in crate::config) fn problem_at(&self, path: &Path, message: String, help: String) -> Problem {
         self.problem(path, self.range(path), message, help)
+    }
+
+    /// As [`Document::problem_at`], about something that is allowed.
+    pub(in crate::config) fn warning_at(&self, path: &Path, message: String, help: String) -> Problem {
+        self.render(&Level::WARNING, path, self.range(path), message, help)
+    }
+
+    /// The text at `path`, if it is one.
+    pub(in crate::config) fn text(&self, path: &Path) -> Option<&str> {
+        match self.node(path)? {
+            Value::StringLit(text) => Some(text.value.as_ref()),
+            _ => None,
+        }
     }
 
     /// A problem with the key at the end of `path`.
@@ -193,6 +207,10 @@ impl<'a> Document<'a> {
     }
 
     fn problem(&self, path: &Path, range: Range<usize>, message: String, help: String) -> Problem {
+        self.render(&Level::ERROR, path, range, message, help)
+    }
+
+    fn render(&self, level: &Level<'_>, path: &Path, range: Range<usize>, message: String, help: String) -> Problem {
         let start = floor(self.source, range.start.min(self.source.len()));
         let end = floor(self.source, range.end.min(self.source.len())).max(start);
         let path = path.to_string();
@@ -200,7 +218,7 @@ impl<'a> Document<'a> {
         let snippet = Snippet::source(self.masked.as_str())
             .path(self.name.as_str())
             .annotation(AnnotationKind::Primary.span(start..end));
-        let group = Level::ERROR.primary_title(&title).element(snippet).element(Level::HELP.message(&help));
+        let group = level.clone().primary_title(&title).element(snippet).element(Level::HELP.message(&help));
         let rendered = Renderer::plain().render(&[group]);
         let before = &self.source[..start];
         let line = before.matches('\n').count() + 1;

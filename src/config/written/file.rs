@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+pub(in crate::config) use schema::field_names;
 pub use schema::schema;
 pub use server::{Server, ServerKind, TokenSetup, ToolRule, Tools};
 pub use text::{Object, PrivateDirectory, Size, Time, Value};

@@ -2,20 +2,24 @@
 //!
 //! Every character keeps its place and its length in bytes: positions in the text hold in the excerpt.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+use super::file;
+
 /// `source` with every string, number, word and comment blotted out, except object keys, `<<name>>` holes, the words
-/// of JSON and what starts in `shown`.
+/// of JSON, those of `known` and what starts in `shown`.
 ///
 /// It needs no parsed document, so that an excerpt of a file with a syntax error is as safe as any other.
-pub(in crate::config) fn mask(source: &str, shown: &[Range<usize>]) -> String {
+pub(in crate::config) fn mask(source: &str, shown: &[Range<usize>], known: &BTreeSet<String>) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = 0;
     let mut before = b'{'; // the last character that was neither space nor part of a comment
     while rest < source.len() {
         let (length, kind) = token(&source[rest..]);
         let text = &source[rest..rest + length];
-        let visible = shown.iter().any(|range| range.contains(&rest));
+        let is_known = known.contains(text.trim_matches(['"', '\'']));
+        let visible = is_known || shown.iter().any(|range| range.contains(&rest));
         match kind {
             Kind::Space | Kind::Punctuation => out.push_str(text),
             Kind::Word if visible || matches!(text, "true" | "false" | "null") => out.push_str(text),
@@ -29,6 +33,14 @@ pub(in crate::config) fn mask(source: &str, shown: &[Range<usize>]) -> String {
         rest += length;
     }
     out
+}
+
+/// The names of all fields, and what other languages write for the words of JSON.
+pub(super) fn known_words() -> BTreeSet<String> {
+    let mut words: BTreeSet<String> =
+        ["True", "False", "None", "NaN", "Infinity", "undefined", "yes", "no"].map(str::to_owned).into();
+    words.extend(file::field_names());
+    words
 }
 
 #[derive(Clone, Copy)]
@@ -108,27 +120,38 @@ mod tests {
     #[test]
     fn keys_and_holes_stay_and_values_go() {
         let source = "{ \"a\": \"sk-1\", // old: sk-0\n \"b\": [\"x<<token>>y\", 42, true], \"c\": sk-2 }";
-        let masked = mask(source, &[]);
+        let masked = mask(source, &[], &BTreeSet::new());
         assert_eq!(masked, "{ \"a\": \"****\", ************\n \"b\": [\"*<<token>>*\", **, true], \"c\": **** }");
     }
 
     #[test]
     fn what_is_shown_is_shown() {
         let source = r#"{ "listen": "127.0.0.1:80", "secret": "abc" }"#;
-        assert_eq!(mask(source, std::slice::from_ref(&(12..26))), r#"{ "listen": "127.0.0.1:80", "secret": "***" }"#);
+        assert_eq!(
+            mask(source, std::slice::from_ref(&(12..26)), &BTreeSet::new()),
+            r#"{ "listen": "127.0.0.1:80", "secret": "***" }"#
+        );
     }
 
     #[test]
     fn a_broken_file_shows_no_value_either() {
         for source in [r#"{ "a": "sk-1" : 2 }"#, "{ \"a\": \"sk-1\n \"b\": 'sk-1', sk-1/sk-1 }", r#"{"a" "sk-1": 1}"#] {
-            assert!(!mask(source, &[]).contains("sk"), "{source}");
+            assert!(!mask(source, &[], &BTreeSet::new()).contains("sk"), "{source}");
         }
+    }
+
+    #[test]
+    fn known_words_are_shown_wherever_they_stand() {
+        let known = ["listen".to_owned(), "True".to_owned()].into();
+        let source = "{ listen: 'sk-1', 'listen' \"listen\" listens: True, \"a\": \"listen sk-2\" }";
+        let masked = mask(source, &[], &known);
+        assert_eq!(masked, "{ listen: ******, 'listen' \"listen\" *******: True, \"a\": \"***********\" }");
     }
 
     proptest::proptest! {
         #[test]
         fn every_character_keeps_its_place(source in "[\\PC\\n\"/*{}:,<>]{0,80}") {
-            let masked = mask(&source, &[]);
+            let masked = mask(&source, &[], &BTreeSet::new());
             let places = |text: &str| text.char_indices().map(|(place, _)| place).collect::<Vec<_>>();
             proptest::prop_assert_eq!(places(&masked), places(&source));
         }

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rustix::fs::Access;
 
 use crate::store::SetupError;
 
@@ -48,24 +49,40 @@ const SESSIONS: &str = "
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
 pub(super) fn prepare(directory: &Path) -> Result<PathBuf, SetupError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| failed(directory, &error))?;
+    let (directory, path) = private(directory)?;
+    if !exists(&path)? {
+        create(&directory, &path)?;
+    }
+    Ok(path)
+}
+
+/// The path of the database in `directory`, if there is one. Where there is none, one could be made.
+pub(super) fn find(directory: &Path) -> Result<Option<PathBuf>, SetupError> {
+    if exists(directory)? {
+        let (_, path) = private(directory)?;
+        return Ok(exists(&path)?.then_some(path));
+    }
+    let above = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let writable = rustix::fs::access(above, Access::WRITE_OK | Access::EXEC_OK);
+    writable.map(|()| None).map_err(|error| failed(directory, &error.into()))
+}
+
+/// The plain path of `directory` and that of the database in it, if what is there is ours alone.
+fn private(directory: &Path) -> Result<(PathBuf, PathBuf), SetupError> {
     ours_alone(directory, fs::Metadata::is_dir)?;
     // Symbolic links above the directory are the operator's; below it there are none.
     let directory = fs::canonicalize(directory).map_err(|error| failed(directory, &error))?;
-    let path = directory.join(DATABASE);
-    let log = directory.join(format!("{DATABASE}-wal"));
-    if !exists(&path)? {
-        // In this order, for another process may be making both.
-        if exists(&log)? && !exists(&path)? {
-            return Err(SetupError::Corrupt { path, problem: "the file is missing but its log is there" });
-        }
-        create(&directory, &path)?;
+    let [path, log, shared] = ["", "-wal", "-shm"].map(|end| directory.join(format!("{DATABASE}{end}")));
+    // In this order, for another process may be making both.
+    if !exists(&path)? && exists(&log)? && !exists(&path)? {
+        return Err(SetupError::Corrupt { path, problem: "the file is missing but its log is there" });
     }
-    for file in [path.clone(), log, directory.join(format!("{DATABASE}-shm"))] {
-        if exists(&file)? {
-            ours_alone(&file, fs::Metadata::is_file)?;
+    for file in [&path, &log, &shared] {
+        if exists(file)? {
+            ours_alone(file, fs::Metadata::is_file)?;
         }
     }
-    Ok(path)
+    Ok((directory, path))
 }
 
 /// A connection to the database at `path`, which must exist. It waits up to `busy` for another process's write.
@@ -101,8 +118,21 @@ pub(super) fn in_memory() -> Result<Connection, SetupError> {
     open().map_err(|error| setup(&error, Path::new(IN_MEMORY)))
 }
 
-/// Whether the database is ours and intact; then turns on its write-ahead log.
+/// Whether the database is ours and intact; then brings it up to date and turns on its write-ahead log.
 pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), SetupError> {
+    let failed = |error: rusqlite::Error| setup(&error, path);
+    if examine(connection, path)? < VERSION {
+        renew_sessions(connection).map_err(failed)?;
+    }
+    if connection.query_row("PRAGMA journal_mode = WAL", (), text).map_err(failed)? != "wal" {
+        let problem = "this file system does not support its write-ahead log";
+        return Err(SetupError::Corrupt { path: path.to_owned(), problem });
+    }
+    Ok(())
+}
+
+/// The version of the database, if it is ours and intact.
+pub(super) fn examine(connection: &Connection, path: &Path) -> Result<i32, SetupError> {
     let corrupt = |problem| Err(SetupError::Corrupt { path: path.to_owned(), problem });
     if fs::metadata(path).map_err(|error| failed(path, &error))?.len() == 0 {
         return corrupt("it is empty");
@@ -111,20 +141,19 @@ pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), Set
     if number(connection, "application_id").map_err(failed)? != APPLICATION {
         return corrupt("it was made by another program");
     }
-    match number(connection, "user_version").map_err(failed)? {
-        VERSION => {}
-        OLDEST..VERSION => renew_sessions(connection).map_err(failed)?,
+    let version = match number(connection, "user_version").map_err(failed)? {
+        known @ OLDEST..=VERSION => known,
         newer if newer > VERSION => return Err(SetupError::Newer { path: path.to_owned() }),
         _ => return corrupt("its version is unknown"),
-    }
-    let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    };
     if connection.query_row("PRAGMA quick_check(1)", (), text).map_err(failed)? != "ok" {
         return corrupt("its pages do not fit together");
     }
-    if connection.query_row("PRAGMA journal_mode = WAL", (), text).map_err(failed)? != "wal" {
-        return corrupt("this file system does not support its write-ahead log");
-    }
-    Ok(())
+    Ok(version)
+}
+
+fn text(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
+    row.get(0)
 }
 
 /// Brings a database of an earlier version up to date, unless another process was faster: what was kept of sessions is

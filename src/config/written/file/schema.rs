@@ -1,5 +1,7 @@
 //! The JSON Schema of the file, made from its types.
 
+use std::collections::BTreeSet;
+
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -12,6 +14,26 @@ use super::File;
 pub fn schema() -> Schema {
     let refine = RecursiveTransform(|schema: &mut Schema| refine(schema));
     SchemaSettings::draft2020_12().with_transform(refine).into_generator().into_root_schema_for::<File>()
+}
+
+/// The names of all fields of the file.
+pub(in crate::config) fn field_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    collect_names(schema().as_value(), &mut names);
+    names
+}
+
+fn collect_names(schema: &Json, names: &mut BTreeSet<String>) {
+    match schema {
+        Json::Object(object) => {
+            if let Some(Json::Object(properties)) = object.get("properties") {
+                names.extend(properties.keys().cloned());
+            }
+            object.values().for_each(|value| collect_names(value, names));
+        }
+        Json::Array(list) => list.iter().for_each(|value| collect_names(value, names)),
+        _ => {}
+    }
 }
 
 /// Fields are optional here only to be read one by one: null is refused, and so it is in the schema.

@@ -1,0 +1,57 @@
+//! The token store as commands reach it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::Stop;
+use crate::config::{KeySource, TokenStoreConfig, TokenStoreKind};
+use crate::store::{Look, Notice, SetupError, TokenStore, Unusable};
+use crate::sys;
+
+/// How long a store may take to be looked at.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the store, within a Tokio runtime.
+pub(super) fn open(settings: &TokenStoreConfig) -> Result<TokenStore, Stop> {
+    act_as_owner(settings)?;
+    TokenStore::from_config(settings).map_err(Stop::from)
+}
+
+/// How well a bridge could use the store now, and what its operator should know. Nothing is made or changed.
+pub(super) fn look(settings: &TokenStoreConfig) -> Result<(&'static str, Vec<Notice>), Stop> {
+    act_as_owner(settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::failed)?;
+    match runtime.block_on(TokenStore::look(settings, PATIENCE)) {
+        Ok(Look { is_made: true, notices }) => Ok(("it answers, and takes the sealing keys", notices)),
+        Ok(Look { is_made: false, notices }) => Ok(("it is not there yet, and can be made", notices)),
+        Err(Unusable::Setup(error)) => Err(error.into()),
+        Err(Unusable::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Root becomes whoever owns the store, for good: what a service keeps private is its user's, who must be able to use
+/// whatever is made there, and as root nothing of it is trusted. Of a Redis it is whoever owns the first key file.
+fn act_as_owner(settings: &TokenStoreConfig) -> Result<(), Stop> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owned = match &settings.kind {
+        // The links above it are the operator's, but nobody may point from it to somebody else's.
+        TokenStoreKind::Embedded { path, .. } => path.ancestors().find_map(|path| fs::symlink_metadata(path).ok()),
+        TokenStoreKind::Redis { .. } => settings.keys.iter().find_map(|key| match &key.source {
+            KeySource::File(path) => fs::symlink_metadata(path).ok(),
+            KeySource::Value(_) => None,
+        }),
+    };
+    let Some(owned) = owned.filter(|owned| owned.uid() != 0) else { return Ok(()) };
+    sys::become_user(owned.uid(), owned.gid()).map_err(|error| {
+        Stop::failed(format!("root cannot act as user {}, who owns the token store: {error}", owned.uid()))
+    })
+}
+
+impl From<SetupError> for Stop {
+    fn from(error: SetupError) -> Self {
+        if error.is_configuration() { Self::usage(error) } else { Self::failed(error) }
+    }
+}
