@@ -89,18 +89,25 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
+/// What is done at `server-everything`.
+fn everything() -> Value {
+    json!({
+        "call": { "name": "echo", "arguments": { "message": "h\u{e4}llo" } },
+        "progress": { "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } },
+        "failing": { "name": "get-sum", "arguments": { "a": "not a number" } },
+    })
+}
+
+fn saw_all_progress(seen: &Value) -> bool {
+    let progress = seen["progress"].as_array().expect("a list of progress events");
+    let steps = progress.iter().map(|event| (event[0].as_f64(), event[1].as_f64()));
+    steps.eq([1.0, 2.0, 3.0].map(|step| (Some(step), Some(3.0))))
+}
+
 /// A server written with the TypeScript SDK 1.x, which sends `list_changed` and questions of its own accord.
 fn visits_everything(client: Client, version: &str) {
     let bridge = bridge();
-    let seen = client.visit(
-        &bridge,
-        "everything",
-        &json!({
-            "call": { "name": "echo", "arguments": { "message": "h\u{e4}llo" } },
-            "progress": { "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } },
-            "failing": { "name": "get-sum", "arguments": { "a": "not a number" } },
-        }),
-    );
+    let seen = client.visit(&bridge, "everything", &everything());
     assert_eq!(seen["protocolVersion"], version);
     // A Python client that was told the version does not ask who the server is.
     if !matches!(client, Client::PythonV2(Some(MODERN))) {
@@ -109,9 +116,7 @@ fn visits_everything(client: Client, version: &str) {
     let tools = seen["tools"].as_array().expect("a list of tools");
     assert!(tools.contains(&json!("echo")), "{tools:?}");
     assert_eq!(seen["text"], "Echo: h\u{e4}llo");
-    let progress = seen["progress"].as_array().expect("a list of progress events");
-    let steps: Vec<_> = progress.iter().map(|event| (event[0].as_f64(), event[1].as_f64())).collect();
-    assert_eq!(steps, [1.0, 2.0, 3.0].map(|step| (Some(step), Some(3.0))));
+    assert!(saw_all_progress(&seen), "{seen}");
     assert_eq!(seen["progressText"], "Long running operation completed. Duration: 0.3 seconds, Steps: 3.");
     assert_eq!(seen["failure"]["isError"], true);
     assert!(seen["failure"]["text"].as_str().is_some_and(|text| text.contains("expected number")), "{seen}");
@@ -171,6 +176,16 @@ official_clients! {
     is_served_to_python_v2_as_it_comes: Client::PythonV2(None) => MODERN;
     is_served_to_python_v2_that_is_legacy: Client::PythonV2(Some("legacy")) => LEGACY;
     is_served_to_python_v2_that_is_modern: Client::PythonV2(Some(MODERN)) => MODERN;
+}
+
+#[test]
+fn typescript_v1_is_served_over_http_sse() {
+    let (bridge, client) = (bridge(), Client::TypeScriptV1Sse);
+    // A client that does not run for a moment reads the last progress together with the answer, and loses it.
+    let seen = (0..5).map(|_| client.visit(&bridge, "everything", &everything())).find(saw_all_progress);
+    let seen = seen.expect("progress is held apart from the answer");
+    assert_eq!((&seen["server"], &seen["text"]), (&json!("mcp-servers/everything"), &json!("Echo: h\u{e4}llo")));
+    assert_eq!(seen["failure"]["isError"], true);
 }
 
 #[test]

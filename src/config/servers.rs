@@ -9,7 +9,7 @@ use url::Url;
 use super::load::Loader;
 use super::written::file::{self, Object, ServerKind};
 use super::written::path::Path;
-use super::{Plan, ProcessLimits, Server, ServerName, TokenSetup};
+use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers, TokenSetup};
 
 /// Fields that say how a container is started from an image.
 const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
@@ -93,6 +93,10 @@ impl Loader<'_> {
         if !requires_user_token && token_setup.is_some() {
             let help = "put { \"$userToken\": \"<<token>>\" } where the token goes, or take `tokenSetup` out";
             self.report_key(&at.key("tokenSetup"), "this server takes no user token", help);
+        }
+        if (sse, protocol) == (SseServers::Session, Protocol::Modern) {
+            let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
+            self.report_key(&at.key("sse"), "a server of the modern era knows no sessions", help);
         }
         let token_setup = token_setup.unwrap_or_default();
         Some(Server {

@@ -28,6 +28,11 @@ fn servers() {
     let name = |name: &str| format!("{{ \"mcpServers\": {{ \"{name}\": {{ \"command\": \"sh\" }} }} }}");
     refused(&name("my server"), "mcpServers.\"my server\"", "this cannot be the name of a server");
     refused(&name(".x"), "mcpServers.\".x\"", "this cannot be the name of a server");
+    server_refused(
+        r#"{ "command": "sh", "sse": "session", "protocol": "modern" }"#,
+        "sse",
+        "a server of the modern era knows no sessions",
+    );
     server_refused("[]", "", "expected an object, found a list");
     server_refused("{}", "", "this server is neither a program nor elsewhere");
     server_refused(r#"{ "command": "sh", "url": "https://a" }"#, "", "this server is both a program and elsewhere");

@@ -1,7 +1,5 @@
 //! HTTP+SSE, 2024-11-05.
 
-use std::process::Command;
-
 use super::*;
 use crate::support::http::{Connection, Reply};
 use crate::support::procs;
@@ -266,6 +264,23 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
     assert_eq!(answer.pointer("/result/content/0/text"), Some(&json!("debug")), "{answer}");
 }
 
+#[tokio::test]
+async fn a_client_without_a_token_is_told_where_to_save_it() {
+    let (home, redis) = (Home::new(), Redis::start());
+    let whoami = json!({ "command": support::server("whoami"), "env": { "TOKEN": { "$userToken": "<<token>>" } } });
+    let [bridge, _] = two_nodes(&home, &redis, &json!({ "one": whoami, "kept": staying(whoami.clone()) }));
+    let mut connection = connect(&bridge).await;
+    let (mut stream, endpoint) = open(&mut connection, "one", None).await;
+    assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
+    let told = next(&mut stream).await;
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(0), &json!(1401)), "{told}");
+    assert!(told["error"]["data"]["setupUrl"].as_str().is_some_and(|link| link.ends_with("/one/connect")), "{told}");
+    assert_eq!(
+        connect(&bridge).await.send("GET", "/kept/sse", &headers(None), b"").await.expect("it answers").status,
+        403
+    );
+}
+
 /// What its tool asks in the middle of a call is known to its legacy era only.
 #[tokio::test]
 async fn a_server_with_both_eras_is_met_in_that_of_its_client() {
@@ -360,32 +375,4 @@ async fn text_that_is_no_message_does_not_reach_the_client() {
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
     assert_eq!(post(&bridge, &endpoint, None, &initialize()).await, 202);
     assert_eq!(next(&mut stream).await["id"], json!(0));
-}
-
-#[tokio::test]
-async fn the_official_typescript_client_visits() {
-    let bridge = Bridge::start(config(&json!({ "everything": everything() })));
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let task = json!({
-        "url": bridge.url("everything").replace("/mcp", "/sse"),
-        "call": { "name": "echo", "arguments": { "message": "h\u{e4}llo" } },
-        "progress": { "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } },
-        "failing": { "name": "get-sum", "arguments": { "a": "not a number" } },
-    });
-    let visit = || {
-        let mut client = Command::new(root.join("tests/.tools/node22"));
-        let client = client.arg(root.join("tests/node/client-sse.mjs")).arg(task.to_string());
-        let output = client.output().expect("the client can be started");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{stderr}\n{}", bridge.log());
-        serde_json::from_slice::<Value>(&output.stdout).expect("one line of JSON")
-    };
-    let has_all_progress = |seen: &Value| {
-        let steps = seen["progress"].as_array().expect("events").iter().map(|step| &step[0]);
-        steps.eq([&json!(1), &json!(2), &json!(3)])
-    };
-    // A client that does not run for a moment reads the last progress together with the answer, and loses it.
-    let seen = (0..5).map(|_| visit()).find(has_all_progress).expect("progress is held apart from the answer");
-    assert_eq!((&seen["server"], &seen["text"]), (&json!("mcp-servers/everything"), &json!("Echo: h\u{e4}llo")));
-    assert_eq!(seen["failure"]["isError"], true);
 }
