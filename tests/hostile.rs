@@ -75,6 +75,6 @@ fn let_many_connect() {
 /// The directory in which that worker's requests have theirs.
 fn run_directory(worker: u32) -> PathBuf {
     let arguments = procs::command_line(worker);
-    let places = arguments.iter().position(|argument| argument == "--places").expect("the supervisor made them");
-    PathBuf::from(&arguments[places + 1])
+    let resources = arguments.iter().position(|argument| argument == "--resources").expect("the supervisor made them");
+    PathBuf::from(&arguments[resources + 1])
 }

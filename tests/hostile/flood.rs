@@ -68,7 +68,7 @@ async fn a_flood_of_the_cheapest_requests_slows_nobody_else_down_and_fills_no_st
         assert!(attempt + 1 < ATTEMPTS, "another user's calls are slower: {slower:?}");
     }
     // What is refused to nobody, whatever others have sent.
-    home.set_token("carol", "tiny", "carols-token");
+    home.set_token("bob", "tiny", "bobs-token");
 }
 
 /// Lets one user flood from all connections while another calls: how often each status came, and how long the calls took.
