@@ -50,7 +50,7 @@ impl<Check: AsyncFn() -> bool> Admin<Check> {
 
     /// Ready to be sent new requests: not stopping, and the check passes in time.
     async fn is_ready(&self) -> bool {
-        !self.lifecycle.soft.is_cancelled()
+        !self.lifecycle.drain.is_cancelled()
             && !self.lifecycle.hard.is_cancelled()
             && tokio::time::timeout(CHECK_TIMEOUT, (self.check)()).await.unwrap_or(false)
     }
@@ -94,7 +94,7 @@ mod tests {
         let lifecycle = Lifecycle::default();
         let admin = admin(&lifecycle, async || true);
         assert_eq!(status(&admin, "/readyz").await, 200);
-        lifecycle.soft.cancel();
+        lifecycle.drain.cancel();
         assert_eq!(status(&admin, "/readyz").await, 503);
         assert_eq!(status(&admin, "/livez").await, 200);
     }

@@ -285,7 +285,7 @@ async fn until_stopped(
         () = signals.next() => true,
         () = &mut orphaned => false,
     };
-    lifecycle.soft.cancel();
+    lifecycle.drain.cancel();
     lifecycle.tasks.close();
     if supervised {
         tracing::info!("stopping: running requests may finish");
@@ -298,6 +298,7 @@ async fn until_stopped(
     } else {
         tracing::error!("the supervisor is gone: stopping at once");
     }
+    lifecycle.soft.cancel();
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;
 }

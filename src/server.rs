@@ -14,7 +14,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -53,6 +55,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long open connections are served as ever after the first signal to stop: a proxy that has had an answer on each by
+/// then has been told to use them no more.
+const DRAIN: Duration = Duration::from_millis(300);
+
 /// How long the accept loop rests after an error, so that a lack of file descriptors does not make it spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -79,7 +85,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Accepts until the soft stop, then waits until every connection has finished or the hard stop has come.
+    /// Accepts until the first signal to stop, drains, then waits until every connection has finished or the hard stop has
+    /// come.
     pub async fn run(self: Arc<Self>, listener: Listener) {
         let graceful = GracefulShutdown::new();
         let hangups = Arc::clone(&self.hangups);
@@ -87,23 +94,39 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.lifecycle.soft.cancelled() => break,
+                () = self.lifecycle.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => match self.connections.admit(peer) {
-                    Ok(room) => self.serve(stream, peer, room, &graceful),
-                    Err(full) => self.turn_away(&stream, peer, full),
-                },
+                Ok((stream, peer)) => self.take(stream, peer, &graceful),
                 Err(error) => {
                     tracing::error!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
         }
+        // What the system has let in already would be lost with the listener.
+        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+            self.take(stream, peer, &graceful);
+        }
         drop(listener);
+        if graceful.count() > 0 {
+            // A proxy may just be sending on a connection that seems to be idle.
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN) => {}
+                () = self.lifecycle.soft.cancelled() => {}
+            }
+        }
+        self.lifecycle.soft.cancel();
         tokio::select! {
             () = graceful.shutdown() => {}
             () = self.lifecycle.hard.cancelled() => {}
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: Stream, peer: PeerAddr, graceful: &GracefulShutdown) {
+        match self.connections.admit(peer) {
+            Ok(room) => self.serve(stream, peer, room, graceful),
+            Err(full) => self.turn_away(&stream, peer, full),
         }
     }
 
@@ -127,8 +150,12 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, connection) = (Arc::clone(&server), connection.clone());
             let in_flight = in_flight.begin(request.version());
+            let is_reused = request.version() < Version::HTTP_2;
             async move {
-                let response = server.routes.answer(request, &connection).await;
+                let mut response = server.routes.answer(request, &connection).await;
+                if is_reused && server.lifecycle.drain.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight }))
             }
         });

@@ -4,7 +4,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -22,6 +22,9 @@ const KILLS: usize = 4;
 const UP: Duration = Duration::from_secs(2);
 /// How long it is away.
 const DOWN: Duration = Duration::from_millis(700);
+
+/// What the proxy says to prove itself.
+const PROOF: &str = "a-secret-that-only-the-proxy-knows";
 
 /// A node with an address that it keeps.
 struct Node {
@@ -41,6 +44,15 @@ impl Node {
             "mcpServers": { "whoami": { "command": server("whoami"), "args": [marker] } },
         });
         Self { home, address, config }
+    }
+
+    /// The same with the identity of docs/operate.md: the proxy says who is calling, and proves itself.
+    fn behind_a_proxy(mut self) -> Self {
+        self.config["identity"] = json!([{
+            "kind": "trustedHeader", "header": "X-Forwarded-User", "trustedPeers": ["127.0.0.1"],
+            "secretHeader": "X-Tollbridge-Proxy", "secret": PROOF,
+        }]);
+        self
     }
 
     fn start(&self) -> Bridge {
@@ -145,4 +157,60 @@ async fn when_a_node_is_killed_again_and_again_only_what_it_was_doing_fails_and_
     assert!(served(&mortal_address, back) > 0, "the node that came back gets nothing to do");
     assert!(served(&nodes[0].address.to_string(), back) > 0);
     drop((nginx, steady, mortal));
+}
+
+/// Calls of the rolling restart; 800 take a minute.
+fn rolling_calls() -> usize {
+    support::number("TOLLBRIDGE_ROLLING_CALLS", 160)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_of_a_slow_server_is_lost() {
+    let redis = Redis::start();
+    let (home, other) = (Home::new(), Home::without_key());
+    std::fs::copy(home.key(), other.key()).expect("a key for both");
+    let nodes = [Node::new(home, &redis), Node::new(other, &redis)].map(Node::behind_a_proxy);
+    let nginx = Nginx::as_documented(&[nodes[0].address, nodes[1].address], "alice", PROOF);
+    let mut running = nodes.each_ref().map(|node| Some(node.start()));
+
+    let (calls, done) = (rolling_calls(), Arc::new(AtomicUsize::new(0)));
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let mut client = Client::new(nginx.address(), "whoami", None, Era::Modern);
+        if number % 2 == 0 {
+            client.era = Era::Legacy(None);
+            client.initialize(LEGACY, json!({})).await.expect("a session");
+        }
+        let done = Arc::clone(&done);
+        clients.spawn(async move {
+            let mut failures = Vec::new();
+            while done.fetch_add(1, Ordering::Relaxed) < calls {
+                // Half a second, of which the caller hears a part, as with a server that is slow.
+                let arguments = json!({ "from": 2, "delay_ms": 250 });
+                let params = json!({ "name": "countdown", "arguments": arguments, "_meta": { "progressToken": 7 } });
+                let mut connection = Connection::open(client.address()).await.expect("nginx takes connections");
+                let mut reply = client.start(&mut connection, "tools/call", params).await.expect("nginx answers");
+                failures.extend(failure(&mut reply, 2).await);
+            }
+            failures
+        });
+    }
+
+    let mut restarts = 0;
+    while done.load(Ordering::Relaxed) < calls {
+        let node = restarts % 2;
+        let served = done.load(Ordering::Relaxed);
+        assert!(running[node].as_mut().expect("it runs").stop().success());
+        running[node] = None; // sees to it that nothing of it is left
+        running[node] = Some(nodes[node].start());
+        restarts += 1;
+        // The other is not stopped before this one has had time to be asked.
+        let asked = || (done.load(Ordering::Relaxed) >= (served + CLIENTS).min(calls)).then_some(());
+        procs::eventually(Duration::from_secs(60), asked).await.expect("calls go on");
+    }
+    let failures: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
+    let failed = failures.len();
+    assert_eq!(failed, 0, "of {calls} in {restarts} restarts: {failures:?}\n{}", nginx.errors());
+    assert!(restarts >= 4, "{restarts} restarts");
+    drop((nginx, running));
 }
