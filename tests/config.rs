@@ -16,8 +16,8 @@ struct Place(tempfile::TempDir);
 impl Place {
     fn new(text: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
-        fs::create_dir_all(place.path().join("target/release/examples")).unwrap();
-        symlink("/bin/sh", place.path().join("target/release/examples/whoami")).unwrap();
+        fs::create_dir_all(place.path().join("target/demo")).unwrap();
+        symlink("/bin/sh", place.path().join("target/demo/whoami")).unwrap();
         fs::write(place.path().join("tollbridge.json"), text).unwrap();
         let key = place.path().join("tollbridge-data/k1.key");
         assert_eq!(said(tollbridge().args(["keygen", "--out"]).arg(key).output().unwrap()).2, Some(0));
@@ -56,7 +56,7 @@ fn the_example_runs_as_it_is() {
     let place = Place::new(EXAMPLE);
     let (summary, problems, code) = place.check(&[], &[ALICE, BOB]);
     assert_eq!((problems.as_str(), code), ("", Some(0)));
-    let program = place.path().join("target/release/examples/whoami");
+    let program = place.path().join("target/demo/whoami");
     for expected in [
         "listen       127.0.0.1:8080",
         "bearer tokens of alice, bob",

@@ -280,3 +280,89 @@ async fn a_service_whose_two_processes_are_killed_at_once_leaves_nothing() {
     let nothing = || procs::with_marker(&marker).is_empty().then_some(());
     procs::eventually(PATIENCE, nothing).await.expect("the service manager ends what is left");
 }
+
+/// The lines that docs/operate.md shows to root, from the user of the service to its tokens.
+fn documented_lines() -> Vec<String> {
+    let page = include_str!("../docs/operate.md");
+    let (_, section) = page.split_once("**systemd.**").expect("the section");
+    let consoles = section.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    consoles.flat_map(|console| console.lines().filter_map(|line| line.strip_prefix("# "))).map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
+fn the_lines_of_the_docs_install_a_service_and_save_tokens_beside_it() {
+    let clone = tempfile::tempdir().expect("a directory");
+    fs::create_dir(clone.path().join("deploy")).expect("ours");
+    let unit = include_str!("../deploy/tollbridge.service");
+    fs::write(clone.path().join("deploy/tollbridge.service"), unit).expect("ours");
+    fs::create_dir_all("/etc/tollbridge").expect("the machine is ours");
+    let config = json!({
+        "identity": [{ "kind": "bearer", "tokens": [{ "user": "alice", "sha256": { "$env": "ALICE_SHA256" } }] }],
+        "tokenStore": {
+            "kind": "embedded", "path": "/var/lib/tollbridge/data",
+            "keys": [{ "id": "k1", "file": "/var/lib/tollbridge/k1.key" }],
+        },
+        "mcpServers": { "notion": {
+            "command": support::server("hostile"), "env": { "TOKEN": { "$userToken": "<<token>>" } },
+        } },
+    });
+    fs::write("/etc/tollbridge/tollbridge.json", config.to_string()).expect("the machine is ours");
+    let lines = documented_lines();
+    assert!(lines.len() >= 9, "{lines:?}");
+    // The machine has the user already.
+    let said: String =
+        lines.iter().filter(|line| !line.starts_with("useradd")).map(|line| said_by(line, &clone)).collect();
+    for expected in
+        ["saved the token of alice for notion", "alice\tnotion\t", "token store: it answers", "ok: 1 server"]
+    {
+        assert!(said.contains(expected), "{expected:?} is not in\n{said}");
+    }
+    assert_eq!(systemctl(&["show", "--value", "--property", "ActiveState", "tollbridge"]).trim(), "active");
+    for file in fs::read_dir("/var/lib/tollbridge/data").expect("made by root, as its owner") {
+        let owner = std::os::unix::fs::MetadataExt::uid(&file.expect("a file").metadata().expect("a file"));
+        assert_eq!(owner, 900);
+    }
+    systemctl(&["disable", "--now", "tollbridge"]);
+}
+
+/// What a line of the docs says to root.
+fn said_by(line: &str, clone: &tempfile::TempDir) -> String {
+    let mut shell = Command::new("sh");
+    // What an operator fills in: the variables of the service, and the token that is asked for.
+    let line = if line.starts_with("install -m 0600 /dev/null") {
+        let hash = "9d5d8a3c1f0f64f6a4cbf6e3f6a0f3a3a4c8d8e5b7f1c2d3e4f5061728394a5b";
+        format!("{line} && echo ALICE_SHA256={hash} >/etc/tollbridge/environment")
+    } else if line.starts_with("tollbridge token set") {
+        format!("printf ntn_1 | {line}")
+    } else if let Some(arguments) = line.strip_prefix("systemd-run ") {
+        as_a_unit(arguments)
+    } else {
+        line.to_owned()
+    };
+    shell.arg("-c").arg(&line).current_dir(clone).env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = shell.output().expect("sh runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{line}\n{said}\n{}", journal());
+    said
+}
+
+/// What does as `systemd-run` with these arguments, which needs a message bus: this machine has none.
+fn as_a_unit(arguments: &str) -> String {
+    let words: Vec<&str> = arguments.split(' ').collect();
+    let command = words.iter().position(|word| word.starts_with('/')).expect("a program");
+    let properties: Vec<&str> = words[..command].iter().copied().filter(|word| word.contains('=')).collect();
+    let unit = format!(
+        "[Service]\nType=oneshot\n{}\nStandardOutput=file:/run/said\nStandardError=inherit\nExecStart={}\n",
+        properties.join("\n"),
+        words[command..].join(" ")
+    );
+    fs::write("/run/systemd/system/tollbridge-run.service", unit).expect("the machine is ours");
+    "systemctl daemon-reload; systemctl start tollbridge-run; code=$?; cat /run/said; exit $code".to_owned()
+}
+
+/// What the service manager says of the service, where something went wrong.
+fn journal() -> String {
+    let output = Command::new("systemctl").args(["status", "--no-pager", "tollbridge"]).output();
+    output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
+#[path = "readme/commands.rs"]
+mod commands;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -206,7 +206,7 @@ async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_o
         restarts += 1;
         // The other is not stopped before this one has had time to be asked.
         let asked = || (done.load(Ordering::Relaxed) >= (served + CLIENTS).min(calls)).then_some(());
-        procs::eventually(Duration::from_secs(60), asked).await.expect("calls go on");
+        procs::eventually(Duration::from_mins(1), asked).await.expect("calls go on");
     }
     let failures: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
     let failed = failures.len();

@@ -258,7 +258,8 @@ impl BridgeError {
     /// The error as a response of its own.
     #[must_use]
     pub fn respond(&self, id: Option<&str>) -> Response<Body> {
-        let mut response = respond::json(self.verdict().0, self.document(id));
+        // A person who reads it at a terminal has a line of their own for what comes next.
+        let mut response = respond::json(self.verdict().0, [&*self.document(id), b"\n"].concat());
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -52,6 +52,18 @@ fn check_and_doctor_say_what_is_wrong_with_a_redis_and_wait_no_longer_than_it_ma
         assert!(start.elapsed() < PATIENCE, "{why}: {:?}", start.elapsed());
     };
     good();
+    // A user with the rules that docs/operate.md shows is enough.
+    let page = std::fs::read_to_string("docs/operate.md").unwrap();
+    let (_, rules) = page.split_once("ACL SETUSER tollbridge").expect("rules");
+    let rules = format!("ACL SETUSER tollbridge{}", rules.split("```").next().unwrap());
+    redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
+    home.write(json!({ "tokenStore": store(&url.replace("://", "://tollbridge:PASSWORD@")), "mcpServers": {} }));
+    let (_, warnings, code) = ask(&["check"]);
+    assert!(
+        code == 0 && !warnings.contains("could not be checked") && !warnings.contains("not known yet"),
+        "{warnings}"
+    );
+    home.write(json!({ "tokenStore": store(&url), "mcpServers": {} }));
     redis.raw::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).unwrap();
     bad("may evict tokens (maxmemory-policy allkeys-lru)");
     redis.raw::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap();
