@@ -13,11 +13,13 @@ mod child;
 mod conversation;
 pub mod error;
 mod exchange;
+mod held;
 mod learned;
 mod local;
 mod meet;
 mod mend;
 mod mirror;
+mod notifications;
 mod questions;
 mod read;
 mod resume;
@@ -26,6 +28,7 @@ mod setup;
 mod sse;
 mod stream;
 mod talk;
+mod tasks;
 mod tools;
 
 use std::ops::ControlFlow;
@@ -234,7 +237,7 @@ impl Bridge {
             ControlFlow::Continue(transcript) => transcript,
         };
 
-        let may_park = call.may_park(asked.server.questions);
+        let may_park = call.may_park(asked.server.questions) || call.may_begin_task(asked.server.tasks);
         let turn = match &asked.turn {
             Some(turn) => Some(turn.lock().await),
             None => None,

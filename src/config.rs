@@ -17,6 +17,7 @@ mod literal_secret;
 mod load;
 mod servers;
 mod slow_start;
+mod tasks;
 mod token_admin;
 mod token_store;
 mod value;
@@ -57,6 +58,7 @@ pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
     TokenFilePlan,
 };
+pub use tasks::Tasks;
 pub use template::fill::{FillError, MAX_LAUNCH};
 pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
@@ -244,6 +246,8 @@ pub struct Server {
     pub listen: Listening,
     /// For how long it runs behind HTTP+SSE.
     pub sse: SseServers,
+    /// Where its tasks are kept.
+    pub tasks: Tasks,
     /// Who may use it, and which of its tools.
     pub access: Access,
 }

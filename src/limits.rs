@@ -79,7 +79,7 @@ pub enum Lack {
     #[error("too many messages of this user in a short time")]
     Messages,
     /// `parkedPerUser` is reached.
-    #[error("no room for another call of this user that may wait for an answer: answer what is asked first")]
+    #[error("no room for another call of this user that may wait or be held: answer what is asked, or let tasks end")]
     Parked,
     /// `streamsPerUser` is reached.
     #[error("no room for another stream of this user")]

@@ -10,5 +10,6 @@ pub mod mirror;
 pub mod modern;
 pub mod mrtr;
 pub mod session;
+pub mod tasks;
 pub mod tools;
 pub mod translate;

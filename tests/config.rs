@@ -114,6 +114,24 @@ fn a_table_pasted_from_a_client_works_by_itself() {
 }
 
 #[test]
+fn what_becomes_of_tasks_is_told() {
+    let text = r#"{ "limits": { "taskLease": "10m" }, "mcpServers": {
+        "held": { "command": "sh", "tasks": "hold" }, "longer": { "command": "sh", "tasks": "hold", "taskLease": "24h" },
+        "durable": { "command": "sh", "durableTasks": true }, "plain": { "command": "sh", "tasks": "off" },
+        "passes": { "url": "https://a.example/mcp" }, "not": { "url": "https://b.example/mcp", "tasks": "off" } } }"#;
+    let (summary, problems, code) = Place::new(text).check(&[], &[]);
+    assert_eq!((problems.as_str(), code), ("", Some(0)));
+    let of = |server: &str| {
+        let of_server = summary.split(&format!("server {server}\n")).nth(1).unwrap().split("\nserver").next().unwrap();
+        of_server.lines().find_map(|line| line.strip_prefix("  tasks      ")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(of("held"), "held: a process and a permit of its user for each, for up to 600s");
+    assert_eq!(of("longer"), "held: a process and a permit of its user for each, for up to 86400s");
+    assert_eq!(of("durable"), "durable: fresh processes are asked about them");
+    assert_eq!((of("plain"), of("passes"), of("not")), (String::new(), String::new(), "none are offered".into()));
+}
+
+#[test]
 fn a_container_is_shown_with_what_it_was_completed_by() {
     let text = r#"{ "mcpServers": {
         "image": { "image": "mcp/time:1", "args": ["sk-1"], "env": { "A": "sk-2", "HOME": "sk-3" }, "memory": "64MiB" },

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "exact_bytes/extensions.rs"]
+mod extensions;
+
 use serde_json::{Value, json};
 use support::{Bridge, Client, Home, procs, server};
 

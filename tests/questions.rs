@@ -13,6 +13,8 @@ mod live;
 mod refusals;
 #[path = "questions/rounds.rs"]
 mod rounds;
+#[path = "questions/tasks.rs"]
+mod tasks;
 
 /// How long something that is on its way may take.
 const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -127,6 +127,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
         "serverType",
         "size",
         "sse",
+        "tasks",
         "time",
         "toolRule",
         "transport",
@@ -221,6 +222,7 @@ fn errors() -> Vec<BridgeError> {
         ModernFault::LogLevel,
         ModernFault::Version { requested: String::new() },
         ModernFault::RemovedMethod,
+        ModernFault::TasksUndeclared,
         ModernFault::Response,
     ];
     errors.extend(modern.map(E::Modern));
@@ -285,6 +287,8 @@ fn plain_errors() -> Vec<BridgeError> {
         E::NotAnswered,
         E::TooManyRounds,
         E::BadAnswers,
+        E::NoTask,
+        E::TaskGone,
         E::Relay,
         E::NobodyAsked,
         E::Lost,
@@ -373,6 +377,8 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::NotAnswered
         | E::TooManyRounds
         | E::BadAnswers
+        | E::NoTask
+        | E::TaskGone
         | E::Relay
         | E::NobodyAsked
         | E::Lost => true,

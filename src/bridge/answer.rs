@@ -10,7 +10,8 @@ use super::meet::Met;
 use super::sse::Last;
 use super::talk::{Talk, text, with_part};
 use crate::clock::UnixTime;
-use crate::config::Listening;
+use crate::config::{Listening, Tasks};
+use crate::mcp::era::Era;
 use crate::mcp::headers;
 use crate::mcp::json;
 use crate::mcp::legacy::{self, Asked};
@@ -18,6 +19,7 @@ use crate::mcp::lists;
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::{self, Owner, Session};
+use crate::mcp::tasks;
 use crate::mcp::translate;
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -59,7 +61,7 @@ impl Answered {
     /// session that begins.
     pub(super) fn initialized(talk: &Talk, asked: &Asked, met: &Met) -> Result<Self, BridgeError> {
         let (version, result) = match met {
-            Met::Legacy(initialized) => (initialized.version, initialized.honest_result()),
+            Met::Legacy(initialized) => (initialized.version, initialized.result.clone()),
             Met::Modern(discovered) => {
                 let version = talk.version_for_client();
                 (version, translate::initialize_result(discovered.as_deref().unwrap_or("{}"), version))
@@ -89,10 +91,8 @@ impl Answered {
             (Purpose::Modern(_) | Purpose::Discover, Met::Legacy(_)) => translated(talk, line, id, answer),
             (Purpose::Discover, Met::Modern(_)) if matches!(answer, Answer::Result(_)) => {
                 let Answer::Result(result) = answer else { unreachable!("just looked") };
-                (
-                    StatusCode::OK,
-                    legacy::result(&talk.reply_id, &talk.promised(translate::honest_discovery(result))).into(),
-                )
+                let write = |text: &mut String| text.push_str(&talk.promised(result.to_owned()));
+                (StatusCode::OK, respliced(line, (id, &talk.reply_id), result, write))
             }
             (Purpose::Modern(_) | Purpose::Discover, Met::Modern(_)) => {
                 let status = match answer {
@@ -110,8 +110,14 @@ impl Answered {
 impl Talk {
     /// What the server says of itself, with no promise that is not kept: changes of lists are told by the programs and
     /// containers of calls, if their era lets them speak unasked and the client has a session to be told in, and by a
-    /// server that always listens.
+    /// server that always listens; tasks are kept as the configuration says, and in its server's own era.
     pub(super) fn promised(&self, result: String) -> String {
+        let keeps_tasks = match (self.server.tasks, self.met()) {
+            (Tasks::Off, _) => false,
+            (Tasks::Hold, met) => self.call.is_modern() && met.era() == Era::Modern,
+            (Tasks::Durable, met) => !self.call.is_modern() || met.era() == Era::Modern,
+        };
+        let result = if keeps_tasks { result } else { tasks::without_offer(&result) };
         let is_here = !matches!(self.child.upstream, Upstream::Http(_));
         let by_calls = is_here && !self.call.is_modern() && matches!(self.met(), Met::Legacy(_));
         let told = by_calls || self.server.listen == Listening::Always;
@@ -166,7 +172,7 @@ fn with_id(line: &Bytes, id: &str, wanted: &str) -> Bytes {
 
 /// The status of an error for a modern client. Source: MCP 2026-07-28, basic/transports/streamable-http: 404 is for a
 /// method that is not implemented, which a server that has the capability does not mean.
-fn status_of(error: &str, talk: &Talk) -> StatusCode {
+pub(super) fn status_of(error: &str, talk: &Talk) -> StatusCode {
     match translate::error_code(error) {
         Some(modern::UNSUPPORTED_VERSION..=modern::HEADER_MISMATCH) => StatusCode::BAD_REQUEST,
         Some(METHOD_NOT_FOUND) => {

@@ -41,18 +41,21 @@ impl Talk {
         method: &str,
         params: Option<&str>,
     ) -> Result<Option<Done>, BridgeError> {
-        let Some(capability) = mrtr::capability_for(method, params) else {
-            self.child.decline(id, method);
-            return Ok(None);
+        let capability = mrtr::capability_for(method, params);
+        let may_be_asked = |capabilities: &str| match capability {
+            Some(capability) => mrtr::declares(capabilities, capability),
+            None => mrtr::is_of_extension(method) && mrtr::declares_extensions(capabilities),
         };
-        match &self.call.purpose {
-            Purpose::Legacy(Some(session)) if self.call.events && mrtr::declares(&session.capabilities, capability) => {
+        match (&self.call.purpose, capability) {
+            (Purpose::Legacy(Some(session)), _) if self.call.events && may_be_asked(&session.capabilities) => {
                 let (nonce, params) = (session.nonce.clone(), params.unwrap_or("{}").to_owned());
                 self.waits.store(true, Ordering::Relaxed);
                 self.keep_question(Question::new(id, method, &params))?;
                 self.forward(&nonce, id, method, &params).await?;
             }
-            Purpose::Modern(modern) if may_ask(self.call.message.method()) && self.policy() != Questions::Refuse => {
+            (Purpose::Modern(modern), Some(capability))
+                if may_ask(self.call.message.method()) && self.policy() != Questions::Refuse =>
+            {
                 if !mrtr::declares(&modern.capabilities, capability) {
                     return self.lacks(capability).await.map(Some);
                 }
@@ -234,8 +237,8 @@ impl Talk {
             }
             Note::Left => return Err(BridgeError::Stalled),
             Note::Retry(retry) => self.refuse_retry(&retry).await,
-            // Those are for a listener.
-            Note::Changed(_) => {}
+            // Those are for a listener, and for a server that is held.
+            Note::Changed(_) | Note::Task(_) => {}
         }
         Ok(None)
     }
@@ -286,7 +289,7 @@ impl Talk {
     }
 
     /// Tells whoever called again in vain: the call was answered already, or asked about something else since.
-    async fn refuse_retry(&mut self, retry: &Retry) {
+    pub(super) async fn refuse_retry(&mut self, retry: &Retry) {
         let Ok(address) = retry.reply_to.parse() else { return };
         let outbox = Outbox::remote(self.bridge.relay.clone(), address, self.bridge.config.limits.write_stall);
         outbox.last(BridgeError::from(BadState).last(Some(&retry.id))).await;

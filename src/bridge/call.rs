@@ -4,11 +4,12 @@ use http::HeaderMap;
 
 use super::error::BridgeError;
 use super::meet::For;
-use crate::config::Questions;
+use crate::config::{Questions, Tasks};
 use crate::mcp::legacy::{Introduction, REQUEST_ID, can_be_asked};
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
 use crate::mcp::session::Session;
+use crate::mcp::tasks;
 use crate::relay::Address;
 
 /// A request, its client, and what is to be done.
@@ -28,7 +29,7 @@ pub(super) struct Call {
     pub(super) level: Option<Level>,
     /// Where the listener of its session is, if it has had one.
     pub(super) listener: Option<Address>,
-    /// The headers that say they mirror parameters of a tool.
+    /// The headers that say they mirror parameters of a tool, or what the method of an extension names.
     pub(super) mirrored: HeaderMap,
     /// Whether the client takes events, so that it can be asked while it waits.
     pub(super) events: bool,
@@ -81,6 +82,17 @@ impl Call {
     pub(super) fn may_park(&self, questions: Questions) -> bool {
         let Purpose::Modern(modern) = &self.purpose else { return false };
         questions == Questions::Park && may_ask(self.message.method()) && can_be_asked(&modern.capabilities)
+    }
+
+    /// Whether its server may come to be held for a task.
+    pub(super) fn may_begin_task(&self, kept: Tasks) -> bool {
+        let Purpose::Modern(modern) = &self.purpose else { return false };
+        kept == Tasks::Hold && self.message.method() == "tools/call" && tasks::declared(&modern.capabilities)
+    }
+
+    /// Whether it is about a task that a server is held for.
+    pub(super) fn is_about_held_task(&self, kept: Tasks) -> bool {
+        kept == Tasks::Hold && self.is_modern() && tasks::is_about_one(self.message.method())
     }
 
     /// Who its client is to a server that is about to be met.

@@ -53,6 +53,9 @@ impl Conversation {
             match self.talk_until_an_end().await {
                 Stage::Ended(end) => break end,
                 Stage::Parked => {
+                    if let Some(task) = self.talk.task.take() {
+                        break Box::pin(self.hold(*task)).await;
+                    }
                     if let Some(end) = self.wait_until_called_again().await {
                         break end;
                     }

@@ -12,6 +12,7 @@ use crate::limits::Refused;
 use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
+use crate::mcp::tasks;
 use crate::mcp::tools::Unreadable;
 use crate::mcp::translate;
 use crate::memory::Full;
@@ -148,6 +149,12 @@ pub enum BridgeError {
     /// `inputResponses` is no object of objects.
     #[error("`inputResponses` must be an object whose members are objects")]
     BadAnswers,
+    /// The task is not there, or not for this user. Source: SEP-2663, "Protocol Errors".
+    #[error("there is no such task")]
+    NoTask,
+    /// The task has ended with what held it.
+    #[error("this task is gone: its server, its lease or the node that held it has ended")]
+    TaskGone,
     /// The other nodes cannot be reached.
     #[error("the node that holds this call cannot be reached; try again in a moment")]
     Relay,
@@ -182,9 +189,12 @@ impl BridgeError {
             Self::Modern(fault) => modern_verdict(fault),
             Self::Version | Self::NoSession => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
             // Answers to a request that was understood: legacy clients read the body of no other status.
-            Self::Level | Self::Subscriptions | Self::State(BadState) | Self::UnknownTool(_) => {
-                (StatusCode::OK, INVALID_PARAMS)
-            }
+            Self::Level
+            | Self::Subscriptions
+            | Self::State(BadState)
+            | Self::UnknownTool(_)
+            | Self::NoTask
+            | Self::TaskGone => (StatusCode::OK, INVALID_PARAMS),
             Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {
                 (StatusCode::BAD_REQUEST, INVALID_PARAMS)
             }
@@ -246,6 +256,9 @@ impl BridgeError {
             Self::Modern(ModernFault::Version { requested }) => {
                 Some(translate::unsupported_version_data(requested, request.as_ref()))
             }
+            Self::Modern(ModernFault::TasksUndeclared) => {
+                Some(format!(r#"{{"requiredCapabilities":{}}}"#, tasks::REQUIRED))
+            }
             _ => request.map(|request| format!(r#"{{"requestId":"{request}"}}"#)),
         };
         let id = match self {
@@ -304,6 +317,7 @@ fn modern_verdict(fault: &ModernFault) -> (StatusCode, i64) {
         ModernFault::Meta(_) | ModernFault::LogLevel => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
         ModernFault::Version { .. } => (StatusCode::BAD_REQUEST, modern::UNSUPPORTED_VERSION),
         ModernFault::RemovedMethod => (StatusCode::NOT_FOUND, METHOD_NOT_FOUND),
+        ModernFault::TasksUndeclared => (StatusCode::BAD_REQUEST, modern::MISSING_CAPABILITY),
         ModernFault::Response => (StatusCode::BAD_REQUEST, INVALID_REQUEST),
     }
 }

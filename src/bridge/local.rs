@@ -8,15 +8,16 @@ use super::error::BridgeError;
 use super::questions::{Note, Owner as Asker, call_key, open_question};
 use super::session::key;
 use super::{Asked, Bridge, read};
-use crate::config::{Questions, Server};
+use crate::config::{Questions, Server, Tasks};
 use crate::mcp::era::Version;
 use crate::mcp::headers::{self, HeaderMismatch};
 use crate::mcp::json;
-use crate::mcp::legacy::{self, Introduction, without_questions, without_tasks};
+use crate::mcp::legacy::{self, Introduction, without_questions};
 use crate::mcp::message::{Answer, Kind, Message};
 use crate::mcp::mirror;
-use crate::mcp::modern::{self, ModernFault};
+use crate::mcp::modern::{self, META_CAPABILITIES, ModernFault};
 use crate::mcp::session::{self, Session};
+use crate::mcp::tasks;
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 use crate::store::Standing;
@@ -211,10 +212,21 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         return Ok(Next::Answered(respond::empty(StatusCode::ACCEPTED)));
     }
     let modern = modern::check(&asked.head.headers, message)?;
+    let keeps_tasks = asked.server.tasks != Tasks::Off;
+    if tasks::is_about_one(message.method()) {
+        if !keeps_tasks {
+            return Err(ModernFault::RemovedMethod.into());
+        }
+        if !tasks::declared(&modern.capabilities) {
+            return Err(ModernFault::TasksUndeclared.into());
+        }
+    }
+    let without_tasks = tasks::of_client(&modern.capabilities, false);
+    let undeclared = (!keeps_tasks && without_tasks != modern.capabilities).then(|| without_tasks.clone());
     // Also where it cannot be asked by the result: a server may show each client what that can do.
     let capabilities = match asked.server.questions {
-        Questions::Refuse => without_questions(&modern.capabilities),
-        Questions::Park | Questions::Replay => without_tasks(&modern.capabilities),
+        Questions::Refuse => without_questions(&without_tasks),
+        Questions::Park | Questions::Replay => without_tasks,
     };
     let introduction = Introduction {
         version: Version::NEWEST_LEGACY,
@@ -226,7 +238,11 @@ fn modern_next(asked: &Asked) -> Result<Next, BridgeError> {
         "server/discover" => Purpose::Discover,
         _ => Purpose::Modern(modern),
     };
-    Ok(Next::Call(Box::new(call(asked, introduction, purpose, level))))
+    let mut call = call(asked, introduction, purpose, level);
+    if let Some(capabilities) = undeclared {
+        call.message = call.message.with_meta(META_CAPABILITIES, &capabilities);
+    }
+    Ok(Next::Call(Box::new(call)))
 }
 
 fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Option<modern::Level>) -> Call {
@@ -234,8 +250,10 @@ fn call(asked: &Asked, introduction: Introduction, purpose: Purpose, level: Opti
     let (events, json) = (read::accepts_events(&asked.head), read::accepts_json(&asked.head));
     let (id, progress) = (id(message).to_owned(), message.progress_token().map(str::to_owned));
     let message = message.under(legacy::REQUEST_ID);
-    let parameters = asked.head.headers.iter().filter(|(name, _)| name.as_str().starts_with(mirror::PREFIX));
-    let mirrored = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let is_of_extension = headers::named_by(message.method()).is_none();
+    let is_mirrored = |name: &str| name.starts_with(mirror::PREFIX) || is_of_extension && name == headers::NAME;
+    let mirrored = asked.head.headers.iter().filter(|(name, _)| is_mirrored(name.as_str()));
+    let mirrored = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
     Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events, json }
 }
 
@@ -244,7 +262,7 @@ fn initialize(asked: &Asked) -> Result<Call, BridgeError> {
     let introduction = Introduction {
         version: wanted.version,
         client_info: wanted.client_info.clone().unwrap_or_else(|| session::brief_client_info(None)),
-        capabilities: without_tasks(&wanted.capabilities),
+        capabilities: tasks::of_client(&wanted.capabilities, asked.server.tasks == Tasks::Durable),
     };
     Ok(call(asked, introduction, Purpose::Initialize(wanted), None))
 }
@@ -254,10 +272,9 @@ fn legacy_call(asked: &Asked, session: Option<Session>, named: Option<Version>) 
         Some(session) => Introduction {
             version: session.version,
             client_info: session.client_info.clone(),
-            capabilities: if read::accepts_events(&asked.head) {
-                without_tasks(&session.capabilities)
-            } else {
-                without_questions(&session.capabilities)
+            capabilities: {
+                let capabilities = tasks::of_client(&session.capabilities, asked.server.tasks == Tasks::Durable);
+                if read::accepts_events(&asked.head) { capabilities } else { without_questions(&capabilities) }
             },
         },
         None => Introduction {

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::call::Purpose;
 use super::child::Child;
 use super::error::BridgeError;
 use super::meet::Met;
 use super::talk::{Talk, text};
-use crate::mcp::headers::HeaderMismatch;
+use crate::mcp::headers::{self, HeaderMismatch};
 use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::message::{Answer, FromServer, Message};
@@ -25,6 +27,10 @@ impl Talk {
         let from_client = matches!(self.call.purpose, Purpose::Modern(_));
         let to_server = matches!((&self.child.upstream, self.met()), (Upstream::Http(_), Met::Modern(_)));
         if self.call.message.method() != "tools/call" || !(from_client || to_server) {
+            let name = self.call.mirrored.get(headers::NAME).filter(|_| to_server);
+            if let Some(value) = name.cloned() {
+                self.child.upstream.mirror(vec![(HeaderName::from_static(headers::NAME), value)]);
+            }
             return Ok(());
         }
         let known = self.bridge.learned.tools(self.child.whose);

@@ -15,8 +15,8 @@ use crate::memory::Held;
 use crate::relay::Address;
 use crate::user::UserId;
 
-/// What the ids begin with that the bridge gives to questions and states.
-const PREFIX: &str = "tb1-";
+/// What the ids begin with that the bridge gives to questions, states and tasks.
+pub(super) const PREFIX: &str = "tb1-";
 
 /// What one exchange says to another, on whichever node it is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +40,17 @@ pub(super) enum Note {
     Retry(Retry),
     /// The client that called again has left.
     Left,
+    /// Somebody asks about the task that the server is held for.
+    Task(TaskRequest),
+}
+
+/// A request about a task.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TaskRequest {
+    /// Where its answer goes.
+    pub(super) reply_to: String,
+    /// The whole message as written.
+    pub(super) text: String,
 }
 
 /// A call that continues one that was parked.

@@ -64,6 +64,9 @@ impl Bridge {
         connection: &Connection,
     ) -> Result<ControlFlow<Response<Body>, Transcript>, BridgeError> {
         let fresh = Ok(ControlFlow::Continue(Transcript::default()));
+        if call.is_about_held_task(asked.server.tasks) {
+            return self.ask_about_task(asked, call, connection).await.map(ControlFlow::Break);
+        }
         if !matches!(call.purpose, Purpose::Modern(_)) {
             return fresh;
         }
@@ -99,16 +102,23 @@ impl Bridge {
         (address, round, answers): (&str, u32, Vec<(String, String)>),
         connection: &Connection,
     ) -> Result<Option<Response<Body>>, BridgeError> {
-        let address: Address = address.parse().map_err(|_| BadState)?;
+        let address = address.parse().map_err(|_| BadState)?;
+        let (id, progress) = (call.id().to_owned(), call.progress.clone());
+        let note = |reply_to| Note::Retry(Retry { reply_to, id, progress, answers, round });
+        self.lead(asked, call, (address, note), connection).await
+    }
+
+    /// Leads `call` to the server that an exchange at this address has, by a note that says where the answer goes; `None`
+    /// if it is gone.
+    pub(super) async fn lead(
+        self: &Arc<Self>,
+        asked: &Asked,
+        call: &Call,
+        (address, note): (Address, impl FnOnce(String) -> Note),
+        connection: &Connection,
+    ) -> Result<Option<Response<Body>>, BridgeError> {
         let mailbox = self.relay.open();
-        let retry = Retry {
-            reply_to: mailbox.address().to_string(),
-            id: call.id().to_owned(),
-            progress: call.progress.clone(),
-            answers,
-            round,
-        };
-        match self.relay.deliver(&address, Note::Retry(retry).write()).await {
+        match self.relay.deliver(&address, note(mailbox.address().to_string()).write()).await {
             Ok(()) => {}
             Err(NotDelivered::Gone) => return Ok(None),
             Err(NotDelivered::TooLarge) => return Err(BridgeError::TooLarge),

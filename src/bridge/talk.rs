@@ -12,18 +12,20 @@ use super::call::{Call, Purpose};
 use super::changes::{Changes, next_change};
 use super::child::Child;
 use super::error::BridgeError;
+use super::held::Task;
 use super::meet::{Met, Refusal};
 use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript};
 use super::sse::{Last, Outbox, Stalled};
 use super::{Asked, Bridge};
-use crate::config::{Questions, Server};
+use crate::config::{Questions, Server, Tasks};
 use crate::mcp::era::Version;
-use crate::mcp::json::{self, Object};
+use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, Message};
-use crate::mcp::modern::Level;
+use crate::mcp::modern::{Level, ModernFault};
 use crate::mcp::mrtr;
+use crate::mcp::tasks::is_about_one as is_about_task;
 use crate::mcp::translate;
 use crate::relay::Mailbox;
 use crate::upstream::{Upstream, UpstreamError};
@@ -66,6 +68,8 @@ pub(super) struct Talk {
     pub(super) required: Option<mrtr::InputRequired>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
+    /// The task that the call was answered with, if the server is held for one.
+    pub(super) task: Option<Box<Task>>,
 }
 
 /// How far the work has come.
@@ -73,7 +77,7 @@ pub(super) struct Talk {
 pub(super) enum Done {
     /// The client has its answer.
     Answered,
-    /// The client has been asked, and the server waits.
+    /// The client has been asked, or has been answered with a task, and the server waits.
     Parked,
 }
 
@@ -116,6 +120,7 @@ impl Talk {
             changes: None,
             required: None,
             settled: None,
+            task: None,
         }
     }
 
@@ -183,13 +188,16 @@ impl Talk {
                 if session.as_ref().is_some_and(|session| session.version != initialized.version) {
                     return Err(UpstreamError::VersionChanged.into());
                 }
-                translate::without_task(message)
+                let keeps_tasks = self.server.tasks == Tasks::Durable;
+                if keeps_tasks { message.text().to_owned() } else { translate::without_task(message) }
             }
             (Purpose::Legacy(_), Met::Modern(_)) => {
                 translate::request_for_modern(message, &self.call.introduction, self.call.level)
             }
             // A state that is not the bridge's cannot be a legacy server's either.
             (_, Met::Legacy(_)) if self.brings_foreign_state() => return Err(BadState.into()),
+            // The tasks of a legacy server are others.
+            (_, Met::Legacy(_)) if is_about_task(message.method()) => return Err(ModernFault::RemovedMethod.into()),
             (_, Met::Legacy(_)) => translate::request_for_legacy(message),
             (_, Met::Modern(_)) => message.text().to_owned(),
         };
@@ -327,6 +335,9 @@ impl Talk {
                 Purpose::Modern(_) | Purpose::Initialize(_) | Purpose::Discover => {}
             }
         }
+        if self.begins_task(line, id, answer).await {
+            return Ok(Some(Done::Parked));
+        }
         if let Some(result) = self.url_elicitation(answer) {
             self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
             return Ok(Some(Done::Answered));
@@ -334,28 +345,6 @@ impl Talk {
         let answered = Answered::by_server(self, line, id, answer);
         self.last(answered).await;
         Ok(Some(Done::Answered))
-    }
-
-    /// What a notification is to the client: nothing unless it relates to this request. Source: MCP 2026-07-28,
-    /// basic/transports/streamable-http, "Receiving Messages"; changes of lists and resources never do.
-    fn for_this_call(&self, line: &Bytes, method: &str, params: Option<&str>) -> Option<Bytes> {
-        match method {
-            "notifications/progress" => {
-                let params = Object::parse(params?).ok()?;
-                let token = params.get("progressToken")?;
-                let wanted = self.reply_progress.as_deref()?;
-                json::same_scalar(token, self.call.id_at_server()).then(|| with_part(line, token, wanted))
-            }
-            "notifications/message" => {
-                let wanted = match &self.call.purpose {
-                    Purpose::Modern(_) => self.call.level.is_some_and(|least| translate::log_is_wanted(params, least)),
-                    Purpose::Legacy(_) => true,
-                    Purpose::Initialize(_) | Purpose::Discover => false,
-                };
-                wanted.then(|| line.clone())
-            }
-            _ => None,
-        }
     }
 
     pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {

@@ -32,7 +32,9 @@ pub(super) fn check(server: &Server, caller: &Caller, message: &Message) -> Resu
 /// It cannot be read.
 pub(super) fn shown(server: &Server, caller: &Caller, line: &Bytes) -> Result<Bytes, BridgeError> {
     let Some(rules) = &server.access.tools else { return Ok(line.clone()) };
-    Ok(tools::only(line, |tool| rules.permit(caller, tool))?)
+    let shown = tools::only(line, |tool| rules.permit(caller, tool))?;
+    // What is not the same for everybody is not to be kept for everybody.
+    Ok(tools::kept_private(&shown))
 }
 
 impl Talk {

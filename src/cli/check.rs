@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{Stop, token_store};
 use crate::config::{
-    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Template,
+    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Tasks, Template,
     TokenStoreConfig, TokenStoreKind, Tools,
 };
 use crate::memory::{Memory, PARTS};
@@ -166,6 +166,7 @@ fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
     for line in server.access.tools.iter().flat_map(Tools::lines) {
         writeln!(out, "  tools      {line}")?;
     }
+    tasks(server, out)?;
     match &server.plan {
         Plan::Stdio(plan) => {
             writeln!(out, "  program    {}", plan.program.display())?;
@@ -181,6 +182,21 @@ fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  url        {}{}", plan.origin, reference(&plan.url))?;
             plan.headers.iter().try_for_each(|(name, value)| writeln!(out, "  header     {name}{}", reference(value)))
         }
+    }
+}
+
+/// What becomes of tasks, unless it is what anybody would expect.
+fn tasks(server: &Server, out: &mut impl Write) -> io::Result<()> {
+    match (server.tasks, &server.plan) {
+        (Tasks::Hold, _) => {
+            let lease = server.process.task_lease;
+            writeln!(out, "  tasks      held: a process and a permit of its user for each, for up to {lease:?}")
+        }
+        (Tasks::Durable, Plan::Stdio(_) | Plan::Container(_)) => {
+            writeln!(out, "  tasks      durable: fresh processes are asked about them")
+        }
+        (Tasks::Off, Plan::Http(_)) => writeln!(out, "  tasks      none are offered"),
+        (Tasks::Off | Tasks::Durable, _) => Ok(()),
     }
 }
 

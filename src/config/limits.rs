@@ -66,6 +66,8 @@ pub struct ProcessLimits {
     pub term_grace: Duration,
     /// How long a server that has asked its client something waits for the answer, when the client must call again.
     pub park_lease: Duration,
+    /// How long a server is held for a task that it has begun.
+    pub task_lease: Duration,
     /// The longest line on stdout, bytes.
     pub line: usize,
 }
@@ -121,6 +123,7 @@ impl Loader<'_> {
             eof_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(2),
             park_lease: Duration::from_mins(2),
+            task_lease: Duration::from_mins(30),
             line: 16 << 20,
         };
         let written = file::Server {
@@ -130,6 +133,7 @@ impl Loader<'_> {
             eof_grace: file.eof_grace.clone(),
             term_grace: file.term_grace.clone(),
             park_lease: file.park_lease.clone(),
+            task_lease: file.task_lease.clone(),
             line: file.line.clone(),
             ..file::Server::default()
         };
@@ -148,6 +152,7 @@ impl Loader<'_> {
             eof_grace: time("eofGrace", &file.eof_grace, defaults.eof_grace, Allowed),
             term_grace: time("termGrace", &file.term_grace, defaults.term_grace, Allowed),
             park_lease: time("parkLease", &file.park_lease, defaults.park_lease, Refused),
+            task_lease: self.task_lease(&at.key("taskLease"), file.task_lease.as_ref(), defaults.task_lease),
             line: self.size(&at.key("line"), file.line.as_ref(), defaults.line),
         }
     }

@@ -28,6 +28,8 @@ const OF_PROGRAMS: &[&str] = &[
     "oomScoreAdj",
     "runAs",
     "privateDirectory",
+    "durableTasks",
+    "taskLease",
 ];
 
 /// The servers of a file.
@@ -86,6 +88,7 @@ impl Loader<'_> {
         let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
+        let tasks = self.tasks(at, &file);
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
         let may_hold = self.holds_token(at);
         let plan = self.plan(at, file);
@@ -109,6 +112,7 @@ impl Loader<'_> {
             questions,
             listen,
             sse,
+            tasks,
             access,
         })
     }

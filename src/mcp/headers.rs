@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 
 use super::message::Message;
+use super::tasks;
 
 /// Names the protocol version; required of modern requests, optional for legacy ones.
 pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 /// Mirrors `method`.
 pub const METHOD: &str = "mcp-method";
-/// Mirrors `params.name` or `params.uri`.
+/// Mirrors `params.name`, `params.uri` or `params.taskId`.
 pub const NAME: &str = "mcp-name";
 /// The legacy session; ignored for modern requests.
 pub const SESSION_ID: &str = "mcp-session-id";
@@ -78,6 +79,7 @@ pub fn named_by(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),
         "resources/read" => Some("uri"),
+        method if tasks::is_about_one(method) => Some("taskId"),
         _ => None,
     }
 }

@@ -119,31 +119,13 @@ impl Initialized {
     pub fn server_info(&self) -> Option<String> {
         Object::parse(&self.result).ok()?.get("serverInfo").map(str::to_owned)
     }
-
-    /// The result without the capabilities that a fresh process per request cannot honour.
-    #[must_use]
-    pub fn honest_result(&self) -> String {
-        let mut result = Object::parse(&self.result).unwrap_or_default();
-        let Some(capabilities) = result.get("capabilities") else { return self.result.clone() };
-        let honest = honest_capabilities(capabilities);
-        result.set("capabilities", &honest);
-        result.write()
-    }
-}
-
-/// Server capabilities without tasks, which outlive a request.
-#[must_use]
-pub fn honest_capabilities(capabilities: &str) -> String {
-    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
-    all.remove("tasks");
-    all.write()
 }
 
 /// Client capabilities without those by which a server could ask the client questions.
 #[must_use]
 pub fn without_questions(capabilities: &str) -> String {
     let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
-    for capability in QUESTIONS.into_iter().chain(["tasks"]) {
+    for capability in QUESTIONS {
         all.remove(capability);
     }
     all.write()
@@ -158,17 +140,6 @@ pub fn can_be_asked(capabilities: &str) -> bool {
 
 /// The capabilities by which a server could ask the client questions.
 const QUESTIONS: [&str; 3] = ["sampling", "elicitation", "roots"];
-
-/// Client capabilities without tasks, which outlive their request.
-#[must_use]
-pub fn without_tasks(capabilities: &str) -> String {
-    let Ok(mut all) = Object::parse(capabilities) else { return "{}".into() };
-    if all.get("tasks").is_none() {
-        return capabilities.to_owned();
-    }
-    all.remove("tasks");
-    all.write()
-}
 
 /// What a client's `initialize` asks for.
 #[derive(Debug, Clone)]
@@ -222,15 +193,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_request_cannot_honour_is_not_promised() {
+    fn what_a_server_offers_and_promises_is_read() {
         let initialized = Initialized::parse(
-            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"x":1.0},"tasks":{},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#,
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{}},"serverInfo":{"name":"s"}}"#,
         )
         .unwrap();
-        assert_eq!(
-            initialized.honest_result(),
-            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"x":1.0},"logging":{}},"serverInfo":{"name":"s"},"x-extra":1.0}"#
-        );
         assert!(initialized.offers("logging") && !initialized.offers("prompts"));
         assert!(initialized.promises("resources", "subscribe") && !initialized.promises("resources", "listChanged"));
     }

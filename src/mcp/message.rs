@@ -187,18 +187,20 @@ impl Message {
     /// The same request under another id, which is its progress token too if it has one.
     #[must_use]
     pub fn under(&self, id: &str) -> Self {
-        let mut message = self.with(self.parts.id.clone(), id);
-        if message.progress_token().is_some() {
-            let meta = message.parts.meta.as_ref();
-            message = message.with(meta.and_then(|meta| meta.find(PROGRESS_TOKEN, &message.text)), id);
-        }
-        message
+        let message = self.with(self.parts.id.clone(), id);
+        if message.progress_token().is_some() { message.with_meta(PROGRESS_TOKEN, id) } else { message }
     }
 
     /// The same message with another value of a member of `params` that it has.
     #[must_use]
     pub fn with_param(&self, key: &str, value: &str) -> Self {
         self.with(self.parts.members.find(key, &self.text), value)
+    }
+
+    /// The same of `params._meta`.
+    #[must_use]
+    pub fn with_meta(&self, key: &str, value: &str) -> Self {
+        self.with(self.parts.meta.as_ref().and_then(|meta| meta.find(key, &self.text)), value)
     }
 
     /// The same message with `text` in one place.

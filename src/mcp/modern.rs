@@ -7,6 +7,7 @@ use super::era::{Version, names_modern_version};
 use super::headers::{self, HeaderMismatch};
 use super::json;
 use super::message::{Kind, Message};
+use super::tasks;
 
 /// `_meta`: the protocol version of the request; required.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -104,6 +105,9 @@ pub enum ModernFault {
     /// The method is not part of this revision: 404, -32601.
     #[error("the method does not exist in this protocol version")]
     RemovedMethod,
+    /// The method is of an extension that the client has not declared: 400, -32021.
+    #[error("the method is of the extension `{}`, which this client has not declared", tasks::EXTENSION)]
+    TasksUndeclared,
     /// Responses are not sent by clients of this era: 400, -32600.
     #[error("clients of this protocol version do not send responses")]
     Response,
@@ -170,7 +174,7 @@ fn is_removed(method: &str) -> bool {
             | "roots/list"
             | "sampling/createMessage"
             | "elicitation/create"
-    ) || method.starts_with("tasks/")
+    ) || (method.starts_with("tasks/") && !tasks::is_about_one(method))
 }
 
 #[cfg(test)]

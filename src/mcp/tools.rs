@@ -51,6 +51,16 @@ pub fn only(line: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<Bytes, Unr
     Ok(said.into())
 }
 
+/// `line`, a result, with the word that only its own client may keep it, where its server lets everybody.
+#[must_use]
+pub fn kept_private(line: &Bytes) -> Bytes {
+    let whole = std::str::from_utf8(line).unwrap_or_default();
+    let result = Object::parse(whole).ok().and_then(|message| message.get_object("result"));
+    let Some(scope) = result.and_then(|result| result.get("cacheScope")) else { return line.clone() };
+    let at = json::range_in(whole, scope);
+    [&line[..at.start], br#""private""#, &line[at.end..]].concat().into()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -60,6 +70,16 @@ mod tests {
     fn shown(line: &str) -> Result<String, Unreadable> {
         let said = only(&Bytes::from(line.to_owned()), |name| name.starts_with("show"))?;
         Ok(String::from_utf8(said.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_for_everybody_is_kept_by_its_own_client_alone() {
+        let line =
+            |scope: &str| Bytes::from(format!(r#"{{"x":1.0,"id":1,"result":{{"tools":[],"cacheScope" : {scope}}}}}"#));
+        assert_eq!(kept_private(&line(r#""public""#)), line(r#""private""#));
+        assert_eq!(kept_private(&line(r#""private""#)), line(r#""private""#));
+        let without = Bytes::from(r#"{"id":1,"result":{"tools":[]}}"#);
+        assert_eq!(kept_private(&without), without);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::era::{Version, names_modern_version};
 use super::json::{self, Object};
-use super::legacy::{self, Initialized, Introduction, honest_capabilities};
+use super::legacy::{self, Initialized, Introduction};
 use super::message::{Answer, Message};
 use super::modern::{self, META_SERVER_INFO};
 use crate::request_id::RequestId;
@@ -37,22 +37,19 @@ pub fn request_for_legacy(message: &Message) -> String {
 /// The answer to `server/discover`, from what the server answered to `initialize`.
 #[must_use]
 pub fn discover_result(initialized: &Initialized) -> String {
-    let object = Object::parse(&initialized.result).unwrap_or_default();
-    let capabilities = honest_capabilities(object.get("capabilities").unwrap_or("{}"));
-    let mut result = format!(
-        r#"{{"resultType":"complete","supportedVersions":["{}"],"capabilities":{capabilities}"#,
-        Version::V2026_07_28.as_str()
-    );
-    if let Some(instructions) = object.get("instructions") {
-        result.push_str(r#","instructions":"#);
-        result.push_str(instructions);
+    let versions = format!(r#"["{}"]"#, Version::V2026_07_28.as_str());
+    let mut object = Object::parse(&initialized.result).unwrap_or_default();
+    let meta = object.get("serverInfo").map(|info| meta_with(object.get("_meta"), info));
+    for of_a_session in ["protocolVersion", "serverInfo"] {
+        object.remove(of_a_session);
     }
-    if let Some(info) = object.get("serverInfo") {
-        let meta = format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#);
-        result.push_str(&meta);
+    object.set("resultType", r#""complete""#);
+    object.set("supportedVersions", &versions);
+    if let Some(meta) = &meta {
+        object.set("_meta", meta);
     }
-    result.push_str(r#","ttlMs":0,"cacheScope":"private"}"#);
-    result
+    mark_uncacheable(&mut object);
+    object.write()
 }
 
 /// Writes a legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's
@@ -72,11 +69,19 @@ pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&
     }
     object.set("resultType", r#""complete""#);
     if is_cacheable(method) {
-        object.set("ttlMs", "0");
-        object.set("cacheScope", r#""private""#);
+        mark_uncacheable(&mut object);
     }
     text.reserve(object.length());
     object.write_into(text);
+}
+
+/// Says of a result that it may not be cached, where its server has not said otherwise.
+fn mark_uncacheable(object: &mut Object<'_>) {
+    for (key, value) in [("ttlMs", "0"), ("cacheScope", r#""private""#)] {
+        if object.get(key).is_none() {
+            object.set(key, value);
+        }
+    }
 }
 
 fn meta_with(meta: Option<&str>, server_info: &str) -> String {
@@ -161,35 +166,23 @@ pub fn is_modern(answer: Answer<'_>) -> bool {
 /// The answer to a legacy client's `initialize`, from a modern server's to `server/discover`.
 #[must_use]
 pub fn initialize_result(discovered: &str, version: Version) -> String {
-    let object = Object::parse(discovered).unwrap_or_default();
-    let capabilities = honest_capabilities(object.get("capabilities").unwrap_or("{}"));
-    let info = object.get_object("_meta").and_then(|meta| meta.get(META_SERVER_INFO));
-    let info = info.unwrap_or(r#"{"name":"unknown","version":"0"}"#);
-    let version = version.as_str();
-    let mut result = format!(r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"serverInfo":{info}"#);
-    if let Some(instructions) = object.get("instructions") {
-        result.push_str(r#","instructions":"#);
-        result.push_str(instructions);
-    }
-    result.push('}');
-    result
-}
-
-/// What a modern server says of itself to a modern client, as far as a fresh process per request can honour it.
-#[must_use]
-pub fn honest_discovery(discovered: &str) -> String {
+    let version = json::quote(version.as_str());
     let mut object = Object::parse(discovered).unwrap_or_default();
-    let Some(mut capabilities) = object.get_object("capabilities") else { return discovered.to_owned() };
-    let extensions = capabilities.get_object("extensions").map(|mut extensions| {
-        extensions.remove("io.modelcontextprotocol/tasks");
-        extensions.write()
-    });
-    match &extensions {
-        Some(text) if text != "{}" => capabilities.set("extensions", text),
-        _ => capabilities.remove("extensions"),
+    let mut meta = object.get_object("_meta").unwrap_or_default();
+    let info = meta.get(META_SERVER_INFO).unwrap_or(r#"{"name":"unknown","version":"0"}"#);
+    meta.remove(META_SERVER_INFO);
+    let meta = (!meta.is_empty()).then(|| meta.write());
+    for of_the_modern_era in ["resultType", "supportedVersions", "ttlMs", "cacheScope", "_meta"] {
+        object.remove(of_the_modern_era);
     }
-    let capabilities = capabilities.write();
-    object.set("capabilities", &capabilities);
+    object.set("protocolVersion", &version);
+    object.set("serverInfo", info);
+    if object.get("capabilities").is_none() {
+        object.set("capabilities", "{}");
+    }
+    if let Some(meta) = &meta {
+        object.set("_meta", meta);
+    }
     object.write()
 }
 
@@ -300,14 +293,37 @@ mod tests {
     }
 
     #[test]
-    fn discover_is_made_from_initialize() {
+    fn what_a_server_says_of_itself_is_said_in_the_other_era_and_nothing_is_lost() {
         let initialized = Initialized::parse(
-            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"tasks":{}},"serverInfo":{"name":"s","version":"1"},"instructions":"do"}"#,
+            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"x":1.0}},"serverInfo":{"name":"s","version":"1"},"instructions":"do","x":1.0,"_meta":{"k":1e2}}"#,
         )
         .unwrap();
+        let discovered = discover_result(&initialized);
         assert_eq!(
-            discover_result(&initialized),
-            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"ttlMs":0,"cacheScope":"private"}"#
+            discovered,
+            r#"{"capabilities":{"tools":{"x":1.0}},"instructions":"do","x":1.0,"_meta":{"k":1e2,"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"resultType":"complete","supportedVersions":["2026-07-28"],"ttlMs":0,"cacheScope":"private"}"#
         );
+        assert_eq!(
+            initialize_result(&discovered, Version::V2025_06_18),
+            r#"{"capabilities":{"tools":{"x":1.0}},"instructions":"do","x":1.0,"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"},"_meta":{"k":1e2}}"#
+        );
+        assert_eq!(
+            initialize_result("{}", Version::V2025_06_18),
+            r#"{"protocolVersion":"2025-06-18","serverInfo":{"name":"unknown","version":"0"},"capabilities":{}}"#
+        );
+    }
+
+    #[test]
+    fn how_long_a_result_may_be_kept_is_said_where_its_server_has_not() {
+        let written = |method, result| {
+            let mut text = String::new();
+            write_result_for_modern(method, result, None, &mut text);
+            text
+        };
+        let own = r#"{"tools":[],"ttlMs":5,"cacheScope":"public","resultType":"complete"}"#;
+        assert_eq!(written("tools/list", own), own);
+        let added = r#"{"tools":[],"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#;
+        assert_eq!(written("tools/list", r#"{"tools":[]}"#), added);
+        assert_eq!(written("x/y", r#"{"ttlMs":5}"#), r#"{"ttlMs":5,"resultType":"complete"}"#);
     }
 }

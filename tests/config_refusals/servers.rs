@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{check, refused, refused_with_path};
+use super::{check, refused, refused_with_path, top_refused};
 
 /// A file with one problem, in the fields of the server `s`, in a file that has a token store; the path starts at the server.
 pub(super) fn server_refused(fields: &str, path: &str, sentence: &str) {
@@ -259,4 +259,26 @@ fn which_tools_may_be_used() {
     server_refused(&tools(r#"{ "alow": ["a"], "deny": ["b"] }"#), "tools.alow", "unknown field `alow`");
     let group = |name: &str| tools(&format!(r#"{{ "allow": [], "groups": {{ "{name}": {{ "allow": ["*"] }} }} }}"#));
     server_refused(&group("a,b"), r#"tools.groups."a,b""#, "this cannot be the name of a group");
+}
+
+#[test]
+fn what_becomes_of_tasks() {
+    let of = |fields: &str| format!(r#"{{ "command": "sh", {fields} }}"#);
+    let both = of(r#""durableTasks": true, "tasks": "hold""#);
+    server_refused(&both, "tasks", "`durableTasks` says that the tasks of this server need nothing else");
+    server_refused(&of(r#""tasks": "keep""#), "tasks", "this may only be \"off\" or \"hold\"");
+    server_refused(&of(r#""durableTasks": "yes""#), "durableTasks", "expected true or false");
+    let long = of(r#""tasks": "hold", "taskLease": "25h""#);
+    server_refused(&long, "taskLease", "a process is held for a task for at most 24h");
+    server_refused(&of(r#""taskLease": "0s""#), "taskLease", "zero makes no sense here");
+    let elsewhere = |fields: &str| format!(r#"{{ "url": "https://a.example/mcp", {fields} }}"#);
+    server_refused(&elsewhere(r#""tasks": "hold""#), "tasks", "a server with `url` has no process to be held");
+    let durable = "`durableTasks` belongs to a server with `command`";
+    server_refused(&elsewhere(r#""durableTasks": true"#), "durableTasks", durable);
+    server_refused(&elsewhere(r#""taskLease": "1m""#), "taskLease", "`taskLease` belongs to a server with `command`");
+    top_refused(
+        r#""limits": { "taskLease": "2d" }"#,
+        "limits.taskLease",
+        "a process is held for a task for at most 24h",
+    );
 }

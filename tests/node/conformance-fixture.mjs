@@ -14,9 +14,9 @@ export const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical'
 const pause = () => new Promise((resolve) => setTimeout(resolve, STEP_MS));
 const text = (value) => ({ type: 'text', text: value });
 const image = { type: 'image', data: PNG, mimeType: 'image/png' };
-const say = (value) => ({ content: [text(value)] });
-const object = (properties = {}, required = []) => ({ type: 'object', properties, required });
-const string = (description) => ({ type: 'string', description });
+export const say = (value) => ({ content: [text(value)] });
+export const object = (properties = {}, required = []) => ({ type: 'object', properties, required });
+export const string = (description) => ({ type: 'string', description });
 
 // ---- questions to the client -----------------------------------------------------------------------------------------
 // ask(key, { method, params }) gives the answer. Asked whether or not the client declared the capability: refusing is the
@@ -31,7 +31,7 @@ const sample = (ask, key, prompt, maxTokens = 100) =>
   });
 const roots = (ask) => ask('client_roots', { method: 'roots/list', params: {} });
 
-const askName = (ask) => elicit(ask, 'user_name', 'What is your name?', object({ name: string('Your name') }, ['name']));
+export const askName = (ask) => elicit(ask, 'user_name', 'What is your name?', object({ name: string('Your name') }, ['name']));
 const askOk = (ask) => elicit(ask, 'confirm', 'Please confirm', object({ ok: { type: 'boolean' } }, ['ok']));
 
 // ---- tools -----------------------------------------------------------------------------------------------------------
@@ -357,15 +357,15 @@ const known = (table, name, kind) => {
 };
 
 /** method → (params, call) => result, for a revision that says notFoundCode of a resource that is not there. */
-export const handlers = (notFoundCode) => ({
+export const handlers = (notFoundCode, moreTools = {}) => ({
   'tools/list': () => ({
-    tools: Object.entries(tools).map(([name, { about, input }]) => ({
+    tools: Object.entries({ ...tools, ...moreTools }).map(([name, { about, input }]) => ({
       name,
       description: about,
       inputSchema: input ?? object(),
     })),
   }),
-  'tools/call': (params, call) => known(tools, params.name, 'tool').run(params.arguments ?? {}, call),
+  'tools/call': (params, call) => known({ ...tools, ...moreTools }, params.name, 'tool').run(params.arguments ?? {}, call),
 
   'resources/list': () => ({
     resources: Object.entries(resources).map(([uri, { about }]) => ({ uri, name: uri.slice(7), description: about })),

@@ -3,12 +3,15 @@
 // what a legacy client gets through the bridge is the bridge's translation and not this server's.
 //
 // TOLLBRIDGE_STATE_KEY signs requestState: processes that have the same may each get the next round of a call. Without it
-// each process has a key of its own, as is the default of some SDKs.
+// each process has a key of its own, as is the default of some SDKs. TOLLBRIDGE_TASKS adds tasks (conformance-tasks.mjs).
 
 import { createMcpHandler, createRequestStateCodec, inputRequired, Server } from '@modelcontextprotocol/server';
 import { capabilities, handlers, httpPort, listen, onChange, serverInfo } from './conformance-fixture.mjs';
+import * as tasks from './conformance-tasks.mjs';
 
-const handle = handlers(-32602);
+const handle = handlers(-32602, tasks.place && tasks.tools);
+const offered = tasks.place ? { ...capabilities, extensions: { [tasks.EXTENSION]: {} } } : capabilities;
+const ANYTHING = { '~standard': { version: 1, vendor: 'tollbridge', validate: (value) => ({ value }) } };
 const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities';
 const state = createRequestStateCodec({
   key: process.env.TOLLBRIDGE_STATE_KEY || crypto.getRandomValues(new Uint8Array(32)),
@@ -44,7 +47,7 @@ function callOf(ctx, name) {
 }
 
 function makeServer() {
-  const server = new Server(serverInfo, { capabilities, requestState: { verify: state.verify } });
+  const server = new Server(serverInfo, { capabilities: offered, requestState: { verify: state.verify } });
   for (const [method, run] of Object.entries(handle)) {
     server.setRequestHandler(method, async ({ params = {} }, ctx) => {
       const call = callOf(ctx, params.name);
@@ -55,6 +58,10 @@ function makeServer() {
         throw error;
       }
     });
+  }
+  for (const [method, run] of Object.entries(tasks.place ? tasks.methods : {})) {
+    // The SDK takes the answers out of the parameters, of whatever method.
+    server.setRequestHandler(method, { params: ANYTHING }, (params, ctx) => run(params, ctx.mcpReq.inputResponses ?? {}));
   }
   return server;
 }

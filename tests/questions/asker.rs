@@ -35,22 +35,42 @@ impl Cluster {
         Self::start_in(Home::in_failing_redis, count, fields, &json!({}))
     }
 
+    /// Nodes with servers whose tool answers with a task: `hold`, `durable` and `off`, all with these fields.
+    pub(super) fn of_tasks(store: fn(&Home, &Redis) -> Value, count: usize, fields: &Value, limits: &Value) -> Self {
+        let servers = [
+            ("hold", "tasker", json!({ "tasks": "hold" })),
+            ("durable", "tasker", json!({ "durableTasks": true })),
+            ("off", "tasker", json!({})),
+        ];
+        Self::of(&servers, store, (count, fields, limits))
+    }
+
     fn start_in(store: fn(&Home, &Redis) -> Value, count: usize, fields: &Value, limits: &Value) -> Self {
+        let servers = ["park", "replay"].map(|questions| (questions, "asker", json!({ "questions": questions })));
+        Self::of(&servers, store, (count, fields, limits))
+    }
+
+    fn of(
+        servers: &[(&str, &str, Value)],
+        store: fn(&Home, &Redis) -> Value,
+        (count, fields, limits): (usize, &Value, &Value),
+    ) -> Self {
         let (home, redis) = (Home::new(), Redis::start());
         let directory = tempfile::Builder::new().prefix("tollbridge-asked-").tempdir().expect("a directory");
-        let entry = |questions: &str| {
-            let arguments = [directory.path().to_string_lossy().into_owned(), format!("marker={}", home.marker())];
-            let mut entry = json!({ "command": server("asker"), "args": arguments, "questions": questions });
-            for (name, value) in fields.as_object().expect("fields") {
+        let entry = |(name, program, own): &(&str, &str, Value)| {
+            let place = directory.path().to_string_lossy().into_owned();
+            let mut entry =
+                json!({ "command": server(program), "args": [place, name, format!("marker={}", home.marker())] });
+            for (name, value) in [fields, own].into_iter().flat_map(|fields| fields.as_object().expect("fields")) {
                 entry[name] = value.clone();
             }
-            entry
+            ((*name).to_owned(), entry)
         };
         let mut config = json!({
             "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
             "tokenStore": store(&home, &redis),
             "limits": { "perUser": 500, "perServer": 500, "total": 500, "queue": "30s" },
-            "mcpServers": { "park": entry("park"), "replay": entry("replay") },
+            "mcpServers": servers.iter().map(entry).collect::<serde_json::Map<_, _>>(),
         });
         for (name, value) in limits.as_object().expect("limits") {
             config["limits"][name] = value.clone();

@@ -17,7 +17,7 @@ async fn a_call_that_finds_no_place_to_wait_is_refused_before_it_acts_and_none_t
     let refused = client.request("tools/call", call(&arguments)).await.unwrap();
     assert_eq!(refused.status, 429, "{refused:?}");
     let sentence = refused.response()["error"]["message"].as_str().unwrap_or_default().to_owned();
-    assert!(sentence.contains("answer what is asked first"), "{sentence}");
+    assert!(sentence.contains("answer what is asked"), "{sentence}");
     assert_eq!(nodes.lines("effects").len(), 2, "what was refused was not begun");
 
     ask(&mut nodes.modern(0, "park", BOB), call(&arguments)).await;

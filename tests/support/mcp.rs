@@ -233,7 +233,7 @@ impl Client {
             Era::Modern => {
                 headers.push(("MCP-Protocol-Version", MODERN.to_owned()));
                 headers.push(("Mcp-Method", view["method"].as_str().unwrap_or_default().to_owned()));
-                let name = view["params"]["name"].as_str().or_else(|| view["params"]["uri"].as_str());
+                let name = ["name", "uri", "taskId"].into_iter().find_map(|key| view["params"][key].as_str());
                 headers.extend(name.map(|name| ("Mcp-Name", name.to_owned())));
             }
         }

@@ -16,9 +16,9 @@ use crate::bridge::meet::{For, Met};
 use crate::bridge::session::introduction;
 use crate::bridge::talk::text;
 use crate::config::Server;
-use crate::mcp::legacy::without_tasks;
 use crate::mcp::message::FromServer;
 use crate::mcp::session::Session;
+use crate::mcp::tasks;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::UserId;
@@ -183,7 +183,7 @@ impl Keeper {
         let session = self.session.clone();
         Box::pin(async move {
             let token = bridge.tokens.access_token(&user, &server).await?.map(Arc::new);
-            let client = introduction(&session, without_tasks(&session.capabilities));
+            let client = introduction(&session, tasks::of_client(&session.capabilities, false));
             let mut child = Child::staying(&bridge, &user, &server, token).await?;
             let met = child.meet_to_listen(&client, For::Session(&session)).await?;
             if matches!(&met, Met::Legacy(initialized) if initialized.version != session.version) {

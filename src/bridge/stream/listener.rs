@@ -24,12 +24,13 @@ use crate::bridge::talk::text;
 use crate::bridge::{Bridge, Connection, read};
 use crate::config::{Listening, Server};
 use crate::mcp::json::{self, Object};
-use crate::mcp::legacy::{self, Introduction, without_tasks};
+use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::lists::List;
 use crate::mcp::message::FromServer;
 use crate::mcp::modern::{self, Level};
 use crate::mcp::mrtr;
 use crate::mcp::session::Session;
+use crate::mcp::tasks;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
 use crate::store::{SessionState, Standing};
@@ -177,7 +178,7 @@ impl Listener {
     }
 
     fn client(&self) -> Introduction {
-        introduction(&self.session, without_tasks(&self.session.capabilities))
+        introduction(&self.session, tasks::of_client(&self.session.capabilities, false))
     }
 
     fn level(&self) -> Option<Level> {

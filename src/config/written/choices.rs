@@ -59,6 +59,17 @@ pub enum Questions {
     Refuse,
 }
 
+/// What becomes of the tasks of a server that do not outlive its processes: calls that are answered with a handle, by which
+/// their client asks for the result later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "tasks")]
+pub enum TaskKeeping {
+    /// They are taken out of what it offers.
+    Off,
+    /// The process that began one is held until its end, and found by whoever asks about it.
+    Hold,
+}
+
 /// The protocol era to speak with a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", rename = "protocol")]

@@ -260,6 +260,8 @@ pub struct Limits {
     pub term_grace: Option<Time>,
     /// Default of every server's `parkLease`: 2m.
     pub park_lease: Option<Time>,
+    /// Default of every server's `taskLease`: 30m.
+    pub task_lease: Option<Time>,
     /// Default of every server's `line`: 16MiB.
     pub line: Option<Size>,
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::text::{Object, PrivateDirectory, Size, Time, Value};
-use crate::config::written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport};
+use crate::config::written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, TaskKeeping, Transport};
 
 /// An MCP server: a program (`command`), a container (`image`) or one elsewhere (`url`).
 #[derive(Default, Deserialize, JsonSchema)]
@@ -60,6 +60,12 @@ pub struct Server {
     pub sse: Option<SseServers>,
     /// How long it waits, parked, for the answer to a question. Default: 2m.
     pub park_lease: Option<Time>,
+    /// Whether its tasks outlive its processes, so that a fresh one can be asked about them. Default: false.
+    pub durable_tasks: Option<bool>,
+    /// What becomes of tasks that do not. Default: `off`.
+    pub tasks: Option<TaskKeeping>,
+    /// How long the process of a task is held: 24h at most. Default: 30m.
+    pub task_lease: Option<Time>,
     /// The users and groups (`group:NAME`) who may use it; for others it does not exist. Without it everybody may.
     pub allow: Option<Vec<Option<String>>>,
     /// Which of its tools they may use; the others are neither listed nor called. Without it all.
