@@ -4,6 +4,8 @@
 
 #[path = "official_servers/eras.rs"]
 mod eras;
+#[path = "official_servers/extensions.rs"]
+mod extensions;
 #[path = "official_servers/rounds.rs"]
 mod rounds;
 mod support;
