@@ -216,6 +216,34 @@ fn the_commands_of_the_readme_go_as_they_are_shown() {
     }
 }
 
+/// The first program of a page in this language.
+fn program(text: &'static str, language: &str) -> &'static str {
+    let after = text.split(&format!("```{language}\n")).nth(1);
+    after.and_then(|rest| rest.split("```").next()).expect("a program")
+}
+
+#[test]
+fn the_programs_that_are_shown_to_users_of_the_sdks_run_as_they_are_shown() {
+    let tools = fs::canonicalize("tests/.tools").expect("scripts/test installs the clients");
+    let (_, walk) = page("docs/getting-started.md").split_once("**1. A directory").expect("the walk");
+    let host = Host::new();
+    host.whoami();
+    let mut commands: Vec<String> = commands(walk);
+    let end = commands.iter().position(|command| command.starts_with("call()")).expect("the first call");
+    commands.truncate(end);
+    commands.remove(0); // the demo
+    before(&mut commands, "tollbridge check", host.configure(sample(walk)));
+    commands.push(format!("until (: </dev/tcp/127.0.0.1/{}) 2>/dev/null; do sleep 0.05; done", host.port));
+    let clients = page("docs/clients.md");
+    let (script, python) = (program(clients, "js"), program(clients, "python"));
+    commands.push(format!("ln -s {}/node/node_modules .\ncat >client.mjs <<'FILE'\n{script}FILE", tools.display()));
+    commands.push(format!("{}/node22 client.mjs", tools.display()));
+    commands
+        .push(format!("cat >client.py <<'FILE'\n{python}FILE\n{}/python/mcp2/bin/python client.py", tools.display()));
+    let said = host.run(&commands);
+    assert_eq!(said.matches(&format!("2026-07-28 {}", HASHES[0])).count(), 2, "{said}");
+}
+
 /// What runs the commands of a page's consoles, or shows that they are right.
 const RUN_BY: [(&str, &str); 3] = [
     ("README.md", "the_commands_of_the_readme_go_as_they_are_shown"),
