@@ -409,3 +409,24 @@ fn an_excerpt_shows_what_is_wrong_with_the_syntax_and_no_value() {
         assert!(code == Some(2) && problems.contains(shown) && !problems.contains("hidden"), "{problems}");
     }
 }
+
+#[test]
+fn a_server_with_a_credential_of_the_operator_that_everybody_may_use_is_told() {
+    let server = |fields: &str| {
+        let text = format!(
+            r#"{{ "identity": [{{ "kind": "local", "user": "alice" }}], "mcpServers": {{ "s": {{ {fields} }} }} }}"#
+        );
+        let (summary, problems, code) = Place::new(&text).check(&[], &[("KEY", "hidden")]);
+        assert_eq!((problems.as_str(), code), ("", Some(0)));
+        summary.contains("allowed    everybody, with the operator's own credential: `allow` names who may use it")
+    };
+    for fields in [
+        r#""command": "sh", "env": { "API_KEY": { "$env": "KEY" } }"#,
+        r#""command": "sh", "args": [{ "$env": "KEY" }]"#,
+        r#""url": "https://a.example/mcp", "headers": { "Authorization": { "$env": "KEY" } }"#,
+    ] {
+        assert!(server(fields), "{fields}");
+        assert!(!server(&format!(r#"{fields}, "allow": ["alice"]"#)), "{fields}");
+    }
+    assert!(!server(r#""command": "sh""#));
+}

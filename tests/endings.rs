@@ -158,6 +158,7 @@ async fn cannot_be_started(as_another: &Value) {
     for (name, says) in expected {
         let answer = Client::modern(&bridge, name, None).call("act", json!({})).await.expect("an answer");
         refused(&answer, 502, says);
+        assert!(answer.raw[0].ends_with(b"}\n"), "a prompt would stick to it");
     }
     assert!(!home.path().join("ran").exists());
     for (name, errno) in [("gone", Errno::NOENT), ("closed", Errno::ACCESS), ("garbage", Errno::NOEXEC)] {

@@ -141,7 +141,8 @@ impl Bridge {
     pub(super) fn stream_without_token(&self, server: &Server) -> Response<Body> {
         let link = setup_link(&self.config.public_url, server);
         let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(&link));
-        respond::json(StatusCode::FORBIDDEN, legacy::error(None, NO_TOKEN, &not_connected(server, &link), Some(&data)))
+        let error = legacy::error(None, NO_TOKEN, &not_connected(server, &link), Some(&data));
+        respond::json(StatusCode::FORBIDDEN, error + "\n")
     }
 }
 

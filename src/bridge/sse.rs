@@ -328,8 +328,12 @@ async fn silence(ready: &CancellationToken, delay: Duration, start: Duration) {
 }
 
 fn whole(mut last: Last, held: Held, guard: Guard) -> Response<Body> {
-    let text = held.keep(std::mem::take(&mut last.text), guard.permit);
-    let mut response = respond::json(last.status, text);
+    let mut text = std::mem::take(&mut last.text);
+    if last.status != StatusCode::OK {
+        // A person may read it at a terminal.
+        text = [&*text, b"\n"].concat().into();
+    }
+    let mut response = respond::json(last.status, held.keep(text, guard.permit));
     add_headers(&mut response, &last);
     response
 }
