@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 pub use allocator::{give_free_memory_back, give_large_blocks_back};
 pub use clone::{can_spawn_into, spawn_into};
 pub use run::{duplicate, run};
-pub use spawn::{Leads, Program, spawn};
+pub use spawn::{Program, spawn};
 pub use user::{FileUser, become_user};
 
 /// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.

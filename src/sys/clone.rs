@@ -12,7 +12,7 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Leads, Program, Signals};
+use super::{Program, Signals};
 
 /// The child's stack: it calls a handful of functions that call none.
 const STACK: usize = 64 << 10;
@@ -105,11 +105,7 @@ fn prepare_and_run(child: &Child<'_>) -> c_int {
                 libc::signal(signal, libc::SIG_DFL);
             }
         }
-        let leads = match program.leads {
-            Leads::Group => libc::setpgid(0, 0),
-            Leads::Session => libc::setsid(),
-        };
-        if leads == -1 {
+        if libc::setpgid(0, 0) == -1 {
             return errno();
         }
         for (target, fd) in (0..).zip(program.files) {

@@ -23,21 +23,12 @@ pub struct Program<'a> {
     pub files: &'a [BorrowedFd<'a>],
     /// The signals to set to their default.
     pub defaults: &'a Signals,
-    /// What it leads.
-    pub leads: Leads,
 }
 
-/// What a program leads from its first instruction on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leads {
-    /// A process group in our session. It may move to any other group of the session.
-    Group,
-    /// A session of its own, and the group of that number: no process can move such a leader to another group, and no
-    /// terminal is its own (`setpgid(2)`, `setsid(2)`).
-    Session,
-}
-
-/// Starts a program as the leader of a new process group or session, with an empty signal mask.
+/// Starts a program as the leader of a new process group, with an empty signal mask.
+///
+/// Not of a new session: for each of those the kernel makes a scheduling group (`sched(7)`, "The autogroup feature"), in
+/// which the child waits for a turn of its own, and we for the child. On a busy machine that takes milliseconds.
 ///
 /// This is `posix_spawn` in libc, which shares our memory with the child until the program runs: its cost does not
 /// grow with ours, as it would after `fork`.
@@ -45,7 +36,7 @@ pub enum Leads {
 /// # Errors
 /// What the system says: of the program, of the directory or of our own limits.
 pub fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
-    let attributes = Attributes::new(program.defaults, program.leads)?;
+    let attributes = Attributes::new(program.defaults)?;
     let actions = Actions::new(program.files, program.cwd)?;
     let (args, env) = (program.args.pointers(), program.env.pointers());
     let mut pid = 0;
@@ -71,12 +62,8 @@ fn check(code: c_int) -> Result<(), Errno> {
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
-    fn new(defaults: &Signals, leads: Leads) -> Result<Self, Errno> {
-        let leads = match leads {
-            Leads::Group => libc::POSIX_SPAWN_SETPGROUP,
-            Leads::Session => libc::POSIX_SPAWN_SETSID.into(),
-        };
-        let flags = leads | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
+    fn new(defaults: &Signals) -> Result<Self, Errno> {
+        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
         let flags = flags.try_into().expect("the flags fit the type that takes them");
         let no_signal = Signals::none();
         let mut attributes = MaybeUninit::uninit();

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
-use super::{CStrings, Leads, Program, Signals, can_spawn_into, spawn, spawn_into};
+use super::{CStrings, Program, Signals, can_spawn_into, spawn, spawn_into};
 
 /// Acts in a thread whose children would be of a pid namespace that has lost its first process, which the kernel answers
 /// with `ENOMEM`. The thread's descriptors are its own, so that they can be counted. Does nothing unless we are root.
@@ -36,8 +36,7 @@ fn start(cgroup: Option<&std::fs::File>) -> Result<rustix::process::Pid, Errno> 
     };
     let path: &CStr = c"/bin/true";
     let (args, env, defaults) = (strings(b"true"), strings(b"A=b"), Signals::none());
-    let program =
-        Program { path, args: &args, env: &env, cwd: None, files: &[], defaults: &defaults, leads: Leads::Group };
+    let program = Program { path, args: &args, env: &env, cwd: None, files: &[], defaults: &defaults };
     match cgroup {
         None => spawn(&program),
         Some(directory) => spawn_into(&program, std::os::fd::AsFd::as_fd(directory)),

@@ -17,6 +17,9 @@ const ROOM: usize = 1 << 20;
 /// What is kept of that memory while nothing waits, in bytes.
 const KEPT: usize = 16 << 10;
 
+/// How long the thread rests between two rounds: to be woken for each line costs a busy bridge more than the line does.
+const REST: Duration = Duration::from_millis(5);
+
 /// The way of log lines to the thread that writes them. Cloning it shares it.
 #[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Shared>);
@@ -38,6 +41,8 @@ struct Queue {
     dropped: u64,
     /// Lines have been taken out and are not all written.
     writing: bool,
+    /// The thread waits to be told of a line.
+    asleep: bool,
 }
 
 impl Lines {
@@ -72,7 +77,9 @@ impl Lines {
         let mut queue = self.queue();
         if queue.waiting.len() + line.len() <= ROOM {
             queue.waiting.extend_from_slice(line);
-            self.0.filled.notify_one();
+            if std::mem::take(&mut queue.asleep) {
+                self.0.filled.notify_one();
+            }
         } else {
             queue.dropped += 1;
             self.0.dropped.inc();
@@ -97,6 +104,7 @@ impl Lines {
                     "log lines were dropped: whoever reads the log had stopped or was slow"
                 );
             }
+            thread::sleep(REST);
         }
     }
 
@@ -108,6 +116,7 @@ impl Lines {
             self.0.emptied.notify_all();
         }
         while queue.waiting.is_empty() {
+            queue.asleep = true;
             queue = self.0.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(&mut queue.waiting, taken);

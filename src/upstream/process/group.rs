@@ -1,8 +1,8 @@
 //! One started server and everything it starts: a process group, ended as a whole.
 //!
-//! A server leads its own group, in a session of its own, so that it can move to no other group. It is ended in steps
-//! (`Group::close`): its stdin is closed, then SIGTERM to the group, then SIGKILL to its control group, its group and to
-//! itself; dropping a `Group` is the last step alone. What has left the group is for `orphans`.
+//! A server leads its own group, and may move to another one of our session. It is ended in steps (`Group::close`): its
+//! stdin is closed, then SIGTERM to the group, then SIGKILL to its control group, its group and to itself wherever it is;
+//! dropping a `Group` is the last step alone. What else has left the group is for `orphans`.
 //!
 //! No step waits without end: what is not gone [`LAST`] after SIGKILL, because it hangs in the kernel or there is too much
 //! of it, is left to the sweep, and with it what it was confined to.
@@ -172,8 +172,10 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
-        let _ = kill_process_group(self.leader, signal);
+        // All may have ended by themselves, or the leader have moved to another group.
+        if kill_process_group(self.leader, signal).is_err() {
+            let _ = pidfd_send_signal(self.pidfd.get_ref(), signal);
+        }
     }
 
     /// Kills everything that can be named: the control group, the group, and the leader wherever it is.

@@ -18,7 +18,7 @@ use crate::config::StdioLaunch;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::ProcessCounts;
 use crate::privilege;
-use crate::sys::{self, Leads, Program, Signals};
+use crate::sys::{self, Program, Signals};
 use crate::upstream::process::SpawnError;
 use crate::upstream::process::command_line::{self, CommandLine};
 use crate::upstream::process::confinement::{ActiveConfinement, Confiner};
@@ -162,12 +162,7 @@ impl Spawner {
         files: &[BorrowedFd<'_>],
     ) -> Result<Pid, Errno> {
         let (path, cwd) = (line.path.as_c_str(), line.cwd.as_deref());
-        let leads = match self.kind {
-            ProcessKind::Server => Leads::Session,
-            // What has another session than ours is then the engine's own.
-            ProcessKind::Client => Leads::Group,
-        };
-        let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored, leads };
+        let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored };
         match &confined.cgroup {
             Some(cgroup) => sys::spawn_into(&program, cgroup.directory()),
             None => sys::spawn(&program),
