@@ -9,7 +9,6 @@ use http::header::{ACCEPT, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
-use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
 use tokio::sync::Mutex;
@@ -18,7 +17,9 @@ use super::error::BridgeError;
 use super::sse::{Form, Last, Outbox, way_back};
 use super::{Asked, Bridge, Connection, read};
 use crate::config::Server;
+use crate::long_work::by_length;
 use crate::mcp::era::Version;
+use crate::mcp::json::Reader;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern;
 use crate::mcp::session::Session;
@@ -46,7 +47,7 @@ impl Bridge {
         let session =
             if modern::is_modern(&head.headers, None) { None } else { self.session(&head, &caller.user, &server)? };
         let session = session.filter(|session| session.version == Version::V2025_03_26).ok_or_else(refused)?;
-        let messages = messages(body)?;
+        let messages = by_length(body.len(), || messages(body))?;
         if !messages.iter().any(|message| message.kind() == Kind::Request) {
             for message in messages {
                 let asked = one_of(&head, &caller, &server, &session, message);
@@ -117,11 +118,19 @@ fn one_of(head: &Parts, caller: &Caller, server: &Arc<Server>, session: &Session
 /// The messages of a batch.
 fn messages(body: &Bytes) -> Result<Vec<Message>, BridgeError> {
     let malformed = |fault| BridgeError::Malformed(Malformed { id: None, fault });
-    let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| malformed(Fault::NotJson))?;
-    if list.is_empty() || list.len() > MAX_MESSAGES {
+    let text = std::str::from_utf8(body).map_err(|_| malformed(Fault::NotJson))?;
+    let (mut list, mut count) = (Vec::new(), 0);
+    let mut reader = Reader::new(text, usize::MAX);
+    let read = reader.array(|reader| {
+        count += 1;
+        list.extend(Some(reader.value()?).filter(|_| count <= MAX_MESSAGES));
+        Ok(())
+    });
+    read.and_then(|()| reader.end()).map_err(|invalid| malformed(invalid.into()))?;
+    if !(1..=MAX_MESSAGES).contains(&count) {
         return Err(malformed(Fault::NotAnObject));
     }
-    let messages = list.into_iter().map(|text| Message::parse(body.slice_ref(text.get().as_bytes())));
+    let messages = list.into_iter().map(|message| Message::parse(body.slice_ref(message.as_bytes())));
     let messages: Vec<Message> = messages.collect::<Result<_, _>>().map_err(BridgeError::Malformed)?;
     // The handshake must come before its session, and stands alone.
     let begins = messages.iter().any(|message| message.method() == "initialize");

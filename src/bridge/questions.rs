@@ -2,6 +2,8 @@
 //! carry their own address, sealed to their user, and the notes that one exchange sends to another.
 //! Source: MCP 2025-11-25, client/{sampling,elicitation,roots}; MCP 2026-07-28, basic/patterns/mrtr.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,9 @@ use crate::user::UserId;
 
 /// What the ids begin with that the bridge gives to questions, states and tasks.
 pub(super) const PREFIX: &str = "tb1-";
+
+/// The longest text that is compared by what it says rather than by how it is written, bytes.
+const MAX_CANONICAL: usize = 256 << 10;
 
 /// What one exchange says to another, on whichever node it is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,7 +125,7 @@ pub(super) struct Owner<'a> {
 #[derive(Serialize, Deserialize)]
 struct QuestionId<'a> {
     a: &'a str,
-    i: std::borrow::Cow<'a, str>,
+    i: Cow<'a, str>,
 }
 
 /// An id for a question that leads its answer to `address`, and there to whoever asked with `id`.
@@ -309,8 +314,11 @@ pub(super) fn fingerprint_of_question(method: &str, params: &str) -> String {
     fingerprint(&[method, &canonical(params)])
 }
 
-fn canonical(text: &str) -> String {
-    serde_json::from_str::<serde_json::Value>(text).map_or_else(|_| text.to_owned(), |value| value.to_string())
+/// The text in a form in which order and white space do not matter; as written where that would take much memory.
+fn canonical(text: &str) -> Cow<'_, str> {
+    let value = Some(text).filter(|text| text.len() <= MAX_CANONICAL);
+    let value = value.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    value.map_or(Cow::Borrowed(text), |value| Cow::Owned(value.to_string()))
 }
 
 fn fingerprint(parts: &[&str]) -> String {
@@ -333,6 +341,8 @@ pub(super) fn answers(message: &Message) -> Option<Vec<(String, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
+    use crate::metrics::Gauge;
     use crate::relay::Relay;
 
     fn call(arguments: &str, state: &str) -> Message {
@@ -365,7 +375,8 @@ mod tests {
         let alice = UserId::local("alice").unwrap();
         let server = ServerName::parse("s").unwrap();
         let owner = Owner { user: &alice, server: &server };
-        let mailbox = Relay::local().open();
+        let memory = Memory::new(None, 1, Gauge::default());
+        let mailbox = Relay::local().open(memory.share(&alice, 1));
         let id = seal_question(&keyring, owner, "n1", &mailbox.address(), "\"q\"");
         let (address, original) = open_question(&keyring, owner, "n1", &id).unwrap();
         assert_eq!((address, original.as_str()), (mailbox.address(), "\"q\""));

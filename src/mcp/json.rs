@@ -1,16 +1,16 @@
 //! JSON at the top level of one object, everything below it as the bytes that came: numbers keep their digits, strings
 //! their escapes, objects their order.
 
+mod reader;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
+pub use reader::Reader;
 
-/// The deepest nesting that is read from a client.
-pub const MAX_DEPTH: usize = 64;
+/// The most members of an object whose keys are told apart, unless fewer are wanted.
+const MAX_MEMBERS: usize = 1 << 16;
 
 /// Up to how many keys are compared with one another; more are looked up.
 const FEW: usize = 16;
@@ -21,15 +21,21 @@ pub struct Object<'a> {
     members: Vec<(Cow<'a, str>, &'a str)>,
 }
 
-/// Why text is not an object that can be read.
+/// Why text is not what is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
+pub enum Invalid {
     /// Not JSON.
     #[error("the text is not JSON")]
     Syntax,
+    /// Nested deeper than is wanted.
+    #[error("the text nests too deep")]
+    TooDeep,
     /// JSON, but not an object.
     #[error("the JSON is not an object")]
     NotAnObject,
+    /// JSON, but not an array.
+    #[error("the JSON is not an array")]
+    NotAnArray,
     /// A key stands twice.
     #[error("a key stands twice in one object")]
     DuplicateKey,
@@ -42,29 +48,20 @@ impl<'a> Object<'a> {
     /// Reads the top level of `text`, in a time that grows with its length alone.
     ///
     /// # Errors
-    /// If it is not one object with distinct keys.
-    pub fn parse(text: &'a str) -> Result<Self, ObjectError> {
-        Self::parse_up_to(usize::MAX, text)
+    /// If it is not one object with distinct keys, or has more than 65,536 members.
+    pub fn parse(text: &'a str) -> Result<Self, Invalid> {
+        Self::parse_up_to(MAX_MEMBERS, text)
     }
 
     /// The same of an object with at most `most` members.
     ///
     /// # Errors
     /// If it is not one object with distinct keys, or has more members.
-    pub fn parse_up_to(most: usize, text: &'a str) -> Result<Self, ObjectError> {
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let members = reader.deserialize_map(Members { most }).map_err(|error| {
-            if !error.is_data() {
-                ObjectError::Syntax
-            } else if text.trim_start().starts_with('{') {
-                ObjectError::TooManyMembers
-            } else {
-                ObjectError::NotAnObject
-            }
-        })?;
-        reader.end().map_err(|_| ObjectError::Syntax)?;
-        let object = Self { members };
-        if object.repeats_a_key() { Err(ObjectError::DuplicateKey) } else { Ok(object) }
+    pub fn parse_up_to(most: usize, text: &'a str) -> Result<Self, Invalid> {
+        let mut reader = Reader::new(text, usize::MAX);
+        let members = Members::read(&mut reader, most, |reader, _| reader.value())?;
+        reader.end()?;
+        members.distinct()
     }
 
     fn repeats_a_key(&self) -> bool {
@@ -147,27 +144,49 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Reads members until there are too many.
-struct Members {
-    most: usize,
+/// The members of an object that has been gone through, whatever their keys.
+#[derive(Debug, Default)]
+pub struct Members<'a> {
+    first: Vec<(Cow<'a, str>, &'a str)>,
+    has_more: bool,
 }
 
-impl<'a> Visitor<'a> for Members {
-    type Value = Vec<(Cow<'a, str>, &'a str)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+impl<'a> Members<'a> {
+    /// Goes through the object that is next and keeps its first `most` members: `value` is told each key, and reads what
+    /// belongs to it.
+    ///
+    /// # Errors
+    /// It is no object, or as `value`.
+    pub fn read(
+        reader: &mut Reader<'a>,
+        most: usize,
+        mut value: impl FnMut(&mut Reader<'a>, &str) -> Result<&'a str, Invalid>,
+    ) -> Result<Self, Invalid> {
+        let mut members = Self::default();
+        reader.object(|reader, key| {
+            members.has_more = members.first.len() == most;
+            if members.has_more {
+                return reader.value().map(drop);
+            }
+            let key = string(key).ok_or(Invalid::Syntax)?;
+            let value = value(reader, &key)?;
+            members.first.push((key, value));
+            Ok(())
+        })?;
+        Ok(members)
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Self::Value = Vec::with_capacity(4);
-        while let Some(Key(key)) = map.next_key::<Key<'a>>()? {
-            if members.len() == self.most {
-                return Err(A::Error::custom("too many members"));
-            }
-            members.push((key, map.next_value::<&'a RawValue>()?.get()));
+    /// The object, if all its members were kept and no key stands twice.
+    ///
+    /// # Errors
+    /// Says which of both is not so.
+    pub fn distinct(self) -> Result<Object<'a>, Invalid> {
+        let object = Object { members: self.first };
+        match (self.has_more, object.repeats_a_key()) {
+            (true, _) => Err(Invalid::TooManyMembers),
+            (_, true) => Err(Invalid::DuplicateKey),
+            _ => Ok(object),
         }
-        Ok(members)
     }
 }
 
@@ -245,6 +264,10 @@ pub fn slice<'a>(whole: &'a [u8], at: &Range<usize>) -> &'a str {
 /// A JSON string, decoded; `None` if the text is no string.
 #[must_use]
 pub fn string(text: &str) -> Option<Cow<'_, str>> {
+    let plain = text.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr2(b'"', b'\\', plain.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(plain));
+    }
     serde_json::from_str::<Key<'_>>(text).ok().map(|Key(decoded)| decoded)
 }
 
@@ -283,46 +306,6 @@ fn is_integer(text: &str) -> bool {
 pub fn range_in(whole: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;
     start..start + part.len()
-}
-
-/// Whether the brackets of `text` nest at most [`MAX_DEPTH`] deep. The text need not be JSON.
-#[must_use]
-pub fn depth_is_bounded(text: &[u8]) -> bool {
-    let (mut depth, mut at) = (0usize, 0);
-    while let Some(byte) = text.get(at) {
-        at += 1;
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => at = after_string(text, at),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return false;
-        }
-    }
-    true
-}
-
-/// Where a string ends that begins at `at`, after its opening quote.
-fn after_string(text: &[u8], mut at: usize) -> usize {
-    // Most strings are short, and escapes come in crowds: a search pays only where nothing is near.
-    const NEAR: usize = 32;
-    loop {
-        let near = at + NEAR;
-        while at < near {
-            match text.get(at) {
-                Some(b'"') => return at + 1,
-                Some(b'\\') => at += 2,
-                Some(_) => at += 1,
-                None => return text.len(),
-            }
-        }
-        match text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-            Some(found) => at += found,
-            None => return text.len(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::json::{self, Object, ObjectError, Places};
+use super::json::{self, Invalid, Members, Object, Places, Reader};
 
 pub use from_server::{Answer, FromServer};
 
 /// The most members of a client's message, of its `params` and of `params._meta`, each.
 pub const MAX_MEMBERS: usize = 1000;
+
+/// The deepest nesting of a client's message.
+pub const MAX_DEPTH: usize = 64;
 
 /// The members of a message that are read, and that no other may resemble.
 const OF_MESSAGE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
@@ -86,8 +89,8 @@ pub enum Fault {
     /// One of those objects has more than [`MAX_MEMBERS`] members.
     #[error("the message, its params or their _meta have more than {MAX_MEMBERS} members")]
     TooManyMembers,
-    /// Nested deeper than [`json::MAX_DEPTH`].
-    #[error("the body nests deeper than 64 levels")]
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("the body nests deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// `jsonrpc` is not "2.0".
     #[error("`jsonrpc` must be \"2.0\"")]
@@ -111,13 +114,11 @@ impl Message {
     pub fn parse(body: Bytes) -> Result<Self, Malformed> {
         let without_id = |fault| Malformed { id: None, fault };
         let text = std::str::from_utf8(&body).map_err(|_| without_id(Fault::NotJson))?;
-        if !json::depth_is_bounded(text.as_bytes()) {
-            return Err(without_id(Fault::TooDeep));
-        }
-        let object = read(text).map_err(|fault| match fault {
-            Fault::NotAnObject if text.trim_start().starts_with('[') => without_id(Fault::Batch),
-            fault => without_id(fault),
+        let Read { whole, params, meta } = Read::of(text).map_err(|invalid| match invalid {
+            Invalid::NotAnObject if text.trim_start().starts_with('[') => without_id(Fault::Batch),
+            invalid => without_id(invalid.into()),
         })?;
+        let object = whole.distinct().map_err(|invalid| without_id(invalid.into()))?;
         let id = object.get("id").filter(|id| is_id(id));
         let with_id = |fault| Malformed { id: id.map(str::to_owned), fault };
         if id.is_none() && object.get("id").is_some() {
@@ -128,7 +129,7 @@ impl Message {
             return Err(with_id(Fault::Version));
         }
         let (kind, method) = kind(&object).map_err(with_id)?;
-        let parts = Box::new(Parts::of(&object, text).map_err(with_id)?);
+        let parts = Box::new(Parts::of(&object, (params, meta), text).map_err(with_id)?);
         Ok(Self { kind, method, parts, text: body })
     }
 
@@ -247,7 +248,11 @@ impl Message {
 }
 
 impl Parts {
-    fn of(object: &Object<'_>, whole: &str) -> Result<Self, Fault> {
+    fn of(
+        object: &Object<'_>,
+        (params, meta): (Option<Members<'_>>, Option<Members<'_>>),
+        whole: &str,
+    ) -> Result<Self, Fault> {
         let place = |key| object.get(key).map(|part| json::range_in(whole, part));
         let mut parts = Self {
             id: place("id"),
@@ -256,14 +261,13 @@ impl Parts {
             params: place("params"),
             ..Self::default()
         };
-        let Some(params) = object.get("params") else { return Ok(parts) };
-        let params = read(params).map_err(|fault| if fault == Fault::NotAnObject { Fault::Params } else { fault })?;
+        let Some(params) = params else { return if parts.params.is_some() { Err(Fault::Params) } else { Ok(parts) } };
+        let params = params.distinct()?;
         has_no_twin(&params, OF_PARAMS)?;
         parts.members = Places::of(&params, whole);
-        parts.meta = match params.get(META).map(read) {
-            None | Some(Err(Fault::NotAnObject)) => None,
-            Some(meta) => Some(Places::of(&meta?, whole)),
-        };
+        if let Some(meta) = meta {
+            parts.meta = Some(Places::of(&meta.distinct()?, whole));
+        }
         Ok(parts)
     }
 
@@ -280,14 +284,57 @@ impl Parts {
     }
 }
 
-/// Reads an object of a client.
-fn read(text: &str) -> Result<Object<'_>, Fault> {
-    Object::parse_up_to(MAX_MEMBERS, text).map_err(|error| match error {
-        ObjectError::Syntax => Fault::NotJson,
-        ObjectError::NotAnObject => Fault::NotAnObject,
-        ObjectError::DuplicateKey => Fault::DuplicateKey,
-        ObjectError::TooManyMembers => Fault::TooManyMembers,
+/// A message that has been gone through, once, and what stands in it where more than the whole is looked for.
+#[derive(Default)]
+struct Read<'a> {
+    whole: Members<'a>,
+    /// Those of `params`, if that is an object.
+    params: Option<Members<'a>>,
+    /// Those of `params._meta`, if that is one.
+    meta: Option<Members<'a>>,
+}
+
+impl<'a> Read<'a> {
+    fn of(text: &'a str) -> Result<Self, Invalid> {
+        let (mut params, mut meta) = (None, None);
+        let mut reader = Reader::new(text, MAX_DEPTH);
+        let whole = Members::read(&mut reader, MAX_MEMBERS, |reader, key| {
+            members_of("params", &mut params, reader, key, |reader, key| {
+                members_of(META, &mut meta, reader, key, |reader, _| reader.value())
+            })
+        })?;
+        reader.end()?;
+        Ok(Self { whole, params, meta })
+    }
+}
+
+/// Reads what belongs to `key`: its members, too, if it is the one that is wanted and this is an object.
+fn members_of<'a>(
+    wanted: &str,
+    members: &mut Option<Members<'a>>,
+    reader: &mut Reader<'a>,
+    key: &str,
+    value: impl FnMut(&mut Reader<'a>, &str) -> Result<&'a str, Invalid>,
+) -> Result<&'a str, Invalid> {
+    if key != wanted || !reader.is_at_object() {
+        return reader.value();
+    }
+    reader.written(|reader| {
+        *members = Some(Members::read(reader, MAX_MEMBERS, value)?);
+        Ok(())
     })
+}
+
+impl From<Invalid> for Fault {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Syntax => Self::NotJson,
+            Invalid::TooDeep => Self::TooDeep,
+            Invalid::NotAnObject | Invalid::NotAnArray => Self::NotAnObject,
+            Invalid::DuplicateKey => Self::DuplicateKey,
+            Invalid::TooManyMembers => Self::TooManyMembers,
+        }
+    }
 }
 
 /// Refuses a key that a reader who does not tell upper from lower case would take for one of these.

@@ -7,10 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::headers::{HeaderMismatch, decode};
-use super::json::Object;
+use super::json::{self, Invalid, Object, Reader};
 
 /// What the names of mirrored headers begin with.
 pub const PREFIX: &str = "mcp-param-";
@@ -28,40 +27,57 @@ pub struct Mirrored {
     path: Vec<String>,
 }
 
+/// What the tools of one server may take in memory while they are read, in bytes: a hundred thousand.
+const MAX_SIZE: usize = 8 << 20;
+
+/// How deep a schema is read.
+const MAX_DEPTH: usize = 128;
+
 /// The tools of a server, each with the parameters that it wants mirrored.
 #[derive(Debug, Default)]
-pub struct Tools(HashMap<String, Vec<Mirrored>>);
+pub struct Tools {
+    wanted: HashMap<String, Vec<Mirrored>>,
+    size: usize,
+}
 
 impl Tools {
-    /// Adds the tools of one page, the result of a `tools/list` as written, and returns where the next page begins.
+    /// Adds the tools of one page, the result of a `tools/list` as written, and returns where the next page begins. Those
+    /// that would take too much memory are left out, and nothing follows them.
     pub fn add_page(&mut self, result: &str) -> Option<String> {
         let page = Object::parse(result).ok()?;
-        let list: Vec<&RawValue> = serde_json::from_str(page.get("tools")?).ok()?;
-        for tool in list {
-            let Ok(tool) = Object::parse(tool.get()) else { continue };
-            let Some(name) = tool.get_string("name") else { continue };
-            self.0.insert(name.into_owned(), tool.get("inputSchema").map(mirrored).unwrap_or_default());
-        }
+        let mut reader = Reader::new(page.get("tools")?, usize::MAX);
+        let read = reader.array(|reader| {
+            let tool = Object::parse(reader.value()?).unwrap_or_default();
+            if let Some(name) = tool.get_string("name").filter(|_| self.size <= MAX_SIZE) {
+                self.add(name.into_owned(), tool.get("inputSchema").map(mirrored).unwrap_or_default());
+            }
+            Ok(())
+        });
+        read.ok().filter(|()| self.size <= MAX_SIZE)?;
         page.get_string("nextCursor").map(std::borrow::Cow::into_owned)
+    }
+
+    fn add(&mut self, name: String, wanted: Vec<Mirrored>) {
+        let key = |key: &String| size_of::<String>() + key.capacity();
+        let parameter = |mirrored: &Mirrored| {
+            size_of::<Mirrored>() + mirrored.header.as_str().len() + mirrored.path.iter().map(key).sum::<usize>()
+        };
+        let size = key(&name) + size_of::<Vec<Mirrored>>() + wanted.iter().map(parameter).sum::<usize>();
+        if self.wanted.insert(name, wanted).is_none() {
+            self.size += size;
+        }
     }
 
     /// What they take in memory, in bytes, to the nearest allocation.
     #[must_use]
     pub fn size(&self) -> usize {
-        let key = |key: &String| size_of::<String>() + key.capacity();
-        let parameter = |mirrored: &Mirrored| {
-            size_of::<Mirrored>() + mirrored.header.as_str().len() + mirrored.path.iter().map(key).sum::<usize>()
-        };
-        let tool = |(name, wanted): (&String, &Vec<Mirrored>)| {
-            key(name) + size_of::<Vec<Mirrored>>() + wanted.iter().map(parameter).sum::<usize>()
-        };
-        self.0.iter().map(tool).sum()
+        self.size
     }
 
     /// The mirrored parameters of a tool; `None` if there is no such tool.
     #[must_use]
     pub fn get(&self, tool: &str) -> Option<&[Mirrored]> {
-        self.0.get(tool).map(Vec::as_slice)
+        self.wanted.get(tool).map(Vec::as_slice)
     }
 }
 
@@ -70,9 +86,9 @@ fn mirrored(schema: &str) -> Vec<Mirrored> {
     if memchr::memmem::find(schema.as_bytes(), b"x-mcp-header").is_none() {
         return Vec::new();
     }
-    let Ok(schema) = serde_json::from_str::<Value>(schema) else { return Vec::new() };
     let mut found = Vec::new();
-    if !walk(&schema, &mut Vec::new(), &mut found) {
+    let mut reader = Reader::new(schema, MAX_DEPTH);
+    if walk(&mut reader, &mut Vec::new(), &mut found) != Ok(true) {
         return Vec::new();
     }
     let mut names: Vec<&HeaderName> = found.iter().map(|mirrored: &Mirrored| &mirrored.header).collect();
@@ -81,24 +97,33 @@ fn mirrored(schema: &str) -> Vec<Mirrored> {
 }
 
 /// Follows the chains of `properties`; false if an annotation is no good.
-fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> bool {
-    if let Some(annotation) = schema.get("x-mcp-header") {
-        let primitive = matches!(schema.get("type").and_then(Value::as_str), Some("string" | "integer" | "boolean"));
-        let name = annotation.as_str().filter(|name| !name.is_empty() && primitive && !path.is_empty());
-        let header = name.and_then(|name| HeaderName::try_from(format!("{PREFIX}{name}")).ok());
-        let Some(header) = header else { return false };
-        if found.len() == MAX_MIRRORED || path.iter().map(String::len).sum::<usize>() > MAX_PATH {
-            return false;
-        }
-        found.push(Mirrored { header, path: path.clone() });
+fn walk(reader: &mut Reader<'_>, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> Result<bool, Invalid> {
+    if !reader.is_at_object() {
+        return reader.value().map(|_| true);
     }
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return true };
-    properties.iter().all(|(key, value)| {
-        path.push(key.clone());
-        let good = walk(value, path, found);
-        path.pop();
-        good
-    })
+    let (mut annotation, mut kind, mut is_good) = (None, None, true);
+    reader.object(|reader, key| {
+        match json::string(key).as_deref() {
+            Some("x-mcp-header") => annotation = Some(reader.value()?),
+            Some("type") => kind = json::string(reader.value()?),
+            Some("properties") if reader.is_at_object() => reader.object(|reader, key| {
+                path.push(json::string(key).ok_or(Invalid::Syntax)?.into_owned());
+                is_good &= walk(reader, path, found)?;
+                path.pop();
+                Ok(())
+            })?,
+            _ => drop(reader.value()?),
+        }
+        Ok(())
+    })?;
+    let Some(annotation) = annotation else { return Ok(is_good) };
+    let primitive = matches!(kind.as_deref(), Some("string" | "integer" | "boolean"));
+    let name = json::string(annotation).filter(|name| !name.is_empty() && primitive && !path.is_empty());
+    let header = name.and_then(|name| HeaderName::try_from(format!("{PREFIX}{name}")).ok());
+    let is_short = found.len() < MAX_MIRRORED && path.iter().map(String::len).sum::<usize>() <= MAX_PATH;
+    let Some(header) = header.filter(|_| is_short) else { return Ok(false) };
+    found.push(Mirrored { header, path: path.clone() });
+    Ok(is_good)
 }
 
 /// Compares the headers of a call with its arguments.
@@ -106,18 +131,17 @@ fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> bo
 /// # Errors
 /// Names the first header that is missing, malformed or different.
 pub fn check(wanted: &[Mirrored], headers: &HeaderMap, arguments: Option<&str>) -> Result<(), HeaderMismatch> {
-    let arguments = parsed(wanted, arguments);
-    for Mirrored { header, path } in wanted {
+    for (Mirrored { header, .. }, value) in wanted.iter().zip(values(wanted, arguments)) {
         let name = || header.as_str().to_owned();
         let mut said = headers.get_all(header).iter();
         let (said, again) = (said.next(), said.next());
-        match (value_at(&arguments, path), said) {
+        match (value, said) {
             (None, None) => {}
             (None, Some(_)) => return Err(HeaderMismatch::Parameter(name())),
             (Some(_), None) => return Err(HeaderMismatch::ParameterMissing(name())),
             (Some(value), Some(said)) => {
                 let said = said.to_str().ok().filter(|_| again.is_none()).and_then(decode);
-                if !said.is_some_and(|said| says(&said, value)) {
+                if !said.is_some_and(|said| says(&said, &value)) {
                     return Err(HeaderMismatch::Parameter(name()));
                 }
             }
@@ -129,16 +153,15 @@ pub fn check(wanted: &[Mirrored], headers: &HeaderMap, arguments: Option<&str>) 
 /// The headers that mirror the arguments of a call.
 #[must_use]
 pub fn headers_for(wanted: &[Mirrored], arguments: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
-    let arguments = parsed(wanted, arguments);
-    let one = |Mirrored { header, path }: &Mirrored| {
-        let text = match value_at(&arguments, path)? {
-            Value::String(text) => encode(text),
+    let one = |(Mirrored { header, .. }, value): (&Mirrored, Option<Value>)| {
+        let text = match value? {
+            Value::String(text) => encode(&text),
             value @ (Value::Number(_) | Value::Bool(_)) => value.to_string(),
             _ => return None,
         };
         Some((header.clone(), HeaderValue::try_from(text).ok()?))
     };
-    wanted.iter().filter_map(one).collect()
+    wanted.iter().zip(values(wanted, arguments)).filter_map(one).collect()
 }
 
 /// A value as a header carries it: as it is if it is plain, else in base64.
@@ -149,15 +172,41 @@ fn encode(text: &str) -> String {
     if plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
 }
 
-fn parsed(wanted: &[Mirrored], arguments: Option<&str>) -> Value {
-    match arguments {
-        Some(text) if !wanted.is_empty() => serde_json::from_str(text).unwrap_or_default(),
-        _ => Value::Null,
+/// What the arguments have at each wanted path, gone through once. Of arrays and objects, which no header says, it is
+/// only told that they are there.
+fn values(wanted: &[Mirrored], arguments: Option<&str>) -> Vec<Option<Value>> {
+    let (mut found, all) = (vec![None; wanted.len()], (0..wanted.len()).collect::<Vec<_>>());
+    if let Some(text) = arguments.filter(|_| !wanted.is_empty()) {
+        // What is no JSON has nothing anywhere.
+        let _ = gather(&mut Reader::new(text, MAX_DEPTH), wanted, (&all, 0), &mut found);
     }
+    let value = |text: &str| match text.as_bytes()[0] {
+        b'[' | b'{' => Value::Array(Vec::new()),
+        _ => serde_json::from_str(text).unwrap_or_default(),
+    };
+    found.into_iter().map(|text| text.map(value).filter(|value| !value.is_null())).collect()
 }
 
-fn value_at<'a>(arguments: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(arguments, |value, key| value.get(key)).filter(|value| !value.is_null())
+/// Finds what the next value has at the rest of those paths whose first `depth` keys lead to it.
+fn gather<'a>(
+    reader: &mut Reader<'a>,
+    wanted: &[Mirrored],
+    (paths, depth): (&[usize], usize),
+    found: &mut [Option<&'a str>],
+) -> Result<(), Invalid> {
+    if paths.is_empty() || !reader.is_at_object() {
+        return reader.value().map(drop);
+    }
+    reader.object(|reader, key| {
+        let key = json::string(key).ok_or(Invalid::Syntax)?;
+        let here = paths.iter().copied().filter(|&path| wanted[path].path[depth] == key);
+        let (end, further): (Vec<_>, Vec<_>) = here.partition(|&path| wanted[path].path.len() == depth + 1);
+        // Of a key that stands twice the last counts.
+        further.iter().for_each(|&path| found[path] = None);
+        let text = reader.written(|reader| gather(reader, wanted, (&further, depth + 1), found))?;
+        end.into_iter().for_each(|path| found[path] = Some(text));
+        Ok(())
+    })
 }
 
 /// Whether a header says what the body says; numbers are compared as numbers.

@@ -1,7 +1,7 @@
 //! Multi round-trip requests: how a modern server asks by its result, and how a legacy server's questions are asked so.
 //! Source: MCP 2026-07-28, basic/patterns/mrtr.
 
-use super::json::{self, Object};
+use super::json::{self, Object, Reader};
 use super::modern::META_SERVER_INFO;
 
 /// The result that asks a modern client for answers; the questions are (key, method, params as written).
@@ -81,13 +81,24 @@ pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 /// The capability to be sent to a page.
 pub const ELICITATION_URL: &str = r#"{"elicitation":{"url":{}}}"#;
 
-/// The pages in a [`URL_ELICITATION_REQUIRED`] error, each as the parameters of an `elicitation/create`.
+/// The most pages that a client is sent to at once.
+const MAX_PAGES: usize = 64;
+
+/// The first pages in a [`URL_ELICITATION_REQUIRED`] error, each as the parameters of an `elicitation/create`.
 #[must_use]
 pub fn url_elicitations(error: &str) -> Option<Vec<String>> {
     let error = Object::parse(error).ok()?;
     let data = error.get_object("data")?;
-    let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(data.get("elicitations")?).ok()?;
-    Some(list.into_iter().map(|params| params.get().to_owned()).collect())
+    let mut list = Vec::new();
+    let mut reader = Reader::new(data.get("elicitations")?, usize::MAX);
+    let read = reader.array(|reader| {
+        let params = reader.value()?;
+        if list.len() < MAX_PAGES {
+            list.push(params.to_owned());
+        }
+        Ok(())
+    });
+    read.ok().map(|()| list)
 }
 
 /// The parameters of a question as they stand in a result: without what belongs to a request of its own.

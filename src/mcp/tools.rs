@@ -2,9 +2,8 @@
 //! comma, and everything else stays as it was written.
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
-use super::json::{self, Object};
+use super::json::{self, Object, Reader};
 
 /// The method that asks for the list.
 pub const LIST: &str = "tools/list";
@@ -26,29 +25,28 @@ pub fn only(line: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<Bytes, Unr
     let message = Object::parse(whole).map_err(|_| Unreadable)?;
     let Some(result) = message.get("result") else { return Ok(line.clone()) };
     let written = Object::parse(result).ok().and_then(|result| result.get("tools")).ok_or(Unreadable)?;
-    let tools: Vec<&RawValue> = serde_json::from_str(written).map_err(|_| Unreadable)?;
-    let is_kept = |tool: &RawValue| {
-        let name = Object::parse(tool.get()).ok().and_then(|tool| tool.get_string("name"));
-        name.is_some_and(|name| is_wanted(&name))
-    };
-    let places: Vec<_> = tools.iter().map(|tool| (json::range_in(whole, tool.get()), is_kept(tool))).collect();
-    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else { return Ok(line.clone()) };
-    if places.iter().all(|(_, kept)| *kept) {
-        return Ok(line.clone());
-    }
-    let mut said = Vec::with_capacity(line.len());
-    said.extend_from_slice(&line[..first.start]);
-    let mut is_first = true;
-    for (index, (place, _)) in places.iter().enumerate().filter(|(_, (_, kept))| *kept) {
-        if !is_first {
-            // The comma before it, with the white space around.
-            said.extend_from_slice(&line[places[index - 1].0.end..place.start]);
+    let (mut kept, mut first, mut behind, mut all_kept) = (Vec::new(), None, 0, true);
+    let mut reader = Reader::new(written, usize::MAX);
+    let read = reader.array(|reader| {
+        let tool = reader.value()?;
+        let place = json::range_in(whole, tool);
+        first.get_or_insert(place.start);
+        let name = Object::parse(tool).ok().and_then(|tool| tool.get_string("name"));
+        if name.is_some_and(|name| is_wanted(&name)) {
+            // With the comma before it and the white space around, unless it is the first.
+            let start = if kept.is_empty() { place.start } else { behind };
+            kept.extend_from_slice(&line[start..place.end]);
+        } else {
+            all_kept = false;
         }
-        said.extend_from_slice(&line[place.clone()]);
-        is_first = false;
+        behind = place.end;
+        Ok(())
+    });
+    read.map_err(|_| Unreadable)?;
+    match first {
+        Some(first) if !all_kept => Ok([&line[..first], &kept, &line[behind..]].concat().into()),
+        _ => Ok(line.clone()),
     }
-    said.extend_from_slice(&line[last.end..]);
-    Ok(said.into())
 }
 
 /// `line`, a result, with the word that only its own client may keep it, where its server lets everybody.

@@ -2,7 +2,7 @@
 //! Source: MCP 2026-07-28, changelog; basic/index "`ResultType`" and "Error Codes"; server/utilities/caching.
 
 use super::era::{Version, names_modern_version};
-use super::json::{self, Object};
+use super::json::{self, Object, Reader};
 use super::legacy::{self, Initialized, Introduction};
 use super::message::{Answer, Message};
 use super::modern::{self, META_SERVER_INFO};
@@ -98,18 +98,23 @@ fn is_cacheable(method: &str) -> bool {
 /// A list of tools without `execution`, which the modern era has not; `None` if no tool has it.
 fn without_execution(tools: &str) -> Option<String> {
     memchr::memmem::find(tools.as_bytes(), b"execution")?;
-    let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(tools).ok()?;
-    let list: Vec<String> = list
-        .iter()
-        .map(|tool| match Object::parse(tool.get()) {
+    let mut list = String::with_capacity(tools.len());
+    let mut reader = Reader::new(tools, usize::MAX);
+    let read = reader.array(|reader| {
+        let tool = reader.value()?;
+        list.push(if list.is_empty() { '[' } else { ',' });
+        match Object::parse(tool) {
             Ok(mut object) => {
                 object.remove("execution");
-                object.write()
+                object.write_into(&mut list);
             }
-            Err(_) => tool.get().to_owned(),
-        })
-        .collect();
-    Some(format!("[{}]", list.join(",")))
+            Err(_) => list.push_str(tool),
+        }
+        Ok(())
+    });
+    read.ok().filter(|()| !list.is_empty())?;
+    list.push(']');
+    Some(list)
 }
 
 /// A legacy request as a modern server knows it: with what its session agreed on in `params._meta`.

@@ -12,6 +12,7 @@ mod direct;
 mod figures;
 mod report;
 mod setting;
+mod shapes;
 mod syscalls;
 
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ const IMAGE_CONCURRENCIES: [usize; 2] = [1, 8];
 const TEXT: &str = "hello";
 /// The size of a large result.
 const LARGE: usize = 10_000_000;
+/// The length of messages that are compared by their shape.
+const LONG: usize = 4 << 20;
 /// Progress notifications per call whose latency is measured.
 const PROGRESS_STEPS: usize = 50;
 
@@ -52,6 +55,7 @@ struct Plan {
     slice: Duration,
     large: usize,
     progress: usize,
+    shapes: usize,
 }
 
 struct Arguments {
@@ -112,9 +116,9 @@ fn arguments() -> Option<Arguments> {
         }
     }
     let plan = if quick {
-        Plan { rounds: 2, slice: Duration::from_millis(500), large: 5, progress: 3 }
+        Plan { rounds: 2, slice: Duration::from_millis(500), large: 5, progress: 3, shapes: 5 }
     } else {
-        Plan { rounds: 6, slice: Duration::from_millis(1500), large: 20, progress: 20 }
+        Plan { rounds: 6, slice: Duration::from_millis(1500), large: 20, progress: 20, shapes: 20 }
     };
     let absolute = |path: Option<PathBuf>| path.and_then(|path| std::path::absolute(path).ok());
     Some(Arguments { tollbridge: absolute(tollbridge)?, tiny: absolute(tiny)?, redis, image, plan, syscalls })
@@ -152,10 +156,34 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
         report.progress_direct.extend(direct.progress(PROGRESS_STEPS)?);
         report.progress.extend(Client::modern(&setting)?.progress(PROGRESS_STEPS)?);
     }
+    report.shapes = shapes(&setting, plan)?;
     if arguments.image.is_some() {
         report.images = images(&setting, &direct, plan)?;
     }
     Ok(report)
+}
+
+/// What long messages cost by their shape, the shapes by turns: the least milliseconds from a request's first byte to its
+/// refusal, and those of the bridge's processor time for a call.
+fn shapes(setting: &Setting, plan: &Plan) -> Result<Vec<(&'static str, f64, f64)>, String> {
+    let shapes = shapes::shapes(LONG - 1024);
+    let (mut client, mut least) = (Client::modern(setting)?, vec![f64::INFINITY; shapes.len()]);
+    for _ in 0..plan.shapes {
+        for (least, (_, arguments)) in least.iter_mut().zip(&shapes) {
+            *least = least.min(client.refused(arguments)?.as_secs_f64() * 1e3);
+        }
+    }
+    let mut measured = Vec::new();
+    for ((shape, arguments), least) in shapes.iter().zip(least) {
+        let before = setting.cpu();
+        for _ in 0..plan.shapes {
+            client.call_with(arguments)?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a mean")]
+        let per_call = (setting.cpu() - before).own * 1e3 / plan.shapes as f64;
+        measured.push((*shape, least, per_call));
+    }
+    Ok(measured)
 }
 
 /// The same calls through the bridge, with the server as a child and in a container.

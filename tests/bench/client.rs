@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::direct::latency;
 use crate::setting::Setting;
@@ -75,6 +75,20 @@ impl Client {
         Err(format!("a wrong answer: {}", String::from_utf8_lossy(&self.body)))
     }
 
+    /// How long a call with these arguments takes to be refused, for a header that does not fit: once it has been read.
+    pub(crate) fn refused(&mut self, arguments: &str) -> Result<Duration, String> {
+        let message = self.message("echo", arguments, "");
+        let start = Instant::now();
+        let head = self.post(&message, "other", |_| {}).map_err(|error| error.to_string())?;
+        let took = start.elapsed();
+        if head.status == 400 { Ok(took) } else { Err(format!("HTTP {} instead of 400", head.status)) }
+    }
+
+    /// A call with these arguments.
+    pub(crate) fn call_with(&mut self, arguments: &str) -> Result<(), String> {
+        self.tool("echo", arguments, false, |_| {})
+    }
+
     /// The length of a large answer; with `stream` it comes as an event after a progress event.
     pub(crate) fn large(&mut self, bytes: usize, stream: bool) -> Result<usize, String> {
         if stream {
@@ -99,18 +113,20 @@ impl Client {
     }
 
     fn tool(&mut self, name: &str, arguments: &str, progress: bool, seen: impl FnMut(&[u8])) -> Result<(), String> {
-        let token = if progress { r#""progressToken":"p","# } else { "" };
-        let meta = if self.session.is_none() {
-            format!(r#","_meta":{{{token}{META}}}"#)
-        } else if progress {
-            r#","_meta":{"progressToken":"p"}"#.to_owned()
-        } else {
-            String::new()
-        };
-        let message = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}{meta}}}}}"#
-        );
+        let message = self.message(name, arguments, if progress { r#""progressToken":"p""# } else { "" });
         self.exchange(&message, name, seen).map(|_| ())
+    }
+
+    fn message(&self, name: &str, arguments: &str, token: &str) -> String {
+        let meta = match (&self.session, token) {
+            (None, "") => format!(r#","_meta":{{{META}}}"#),
+            (None, _) => format!(r#","_meta":{{{token},{META}}}"#),
+            (Some(_), "") => String::new(),
+            (Some(_), _) => format!(r#","_meta":{{{token}}}"#),
+        };
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}{meta}}}}}"#
+        )
     }
 
     /// Posts a message and reads the whole answer into `body`; `seen` gets each piece as it comes.

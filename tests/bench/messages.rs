@@ -3,11 +3,13 @@
 //! Prints a table and one line with the target; exits 1 if a byte of any shape costs more than it says.
 //! `messages [--quick]`
 
+mod shapes;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tollbridge::mcp::message::{FromServer, MAX_MEMBERS, Message};
+use tollbridge::mcp::message::{FromServer, Message};
 
 /// How long a message is.
 const SIZE: u32 = 4 << 20;
@@ -19,7 +21,7 @@ const MOST: f64 = 20.0;
 fn main() -> ExitCode {
     let rounds = if std::env::args().any(|argument| argument == "--quick") { 5 } else { 30 };
     let mut times = Vec::new();
-    for (shape, arguments) in shapes() {
+    for (shape, arguments) in shapes::shapes(SIZE as usize) {
         let client = Bytes::from(request(&arguments));
         let server = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{arguments}}}"#);
         let from_client = fastest(rounds, || assert!(Message::parse(client.clone()).is_ok(), "{shape} is a message"));
@@ -34,29 +36,6 @@ fn main() -> ExitCode {
 
 fn request(arguments: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments}}}}}"#)
-}
-
-/// Objects of [`SIZE`] bytes.
-fn shapes() -> Vec<(&'static str, String)> {
-    let fill = |text: &str| text.repeat(SIZE as usize / text.len());
-    let keys: Vec<String> = (0..SIZE / 10).map(|n| format!(r#""{n:05x}":1"#)).collect();
-    let long_keys: Vec<String> =
-        (0..MAX_MEMBERS).map(|n| format!(r#""{n}{}":1"#, "k".repeat(SIZE as usize / MAX_MEMBERS))).collect();
-    let nested = format!("{}{}", "[".repeat(50), "]".repeat(50));
-    vec![
-        ("one string", format!(r#"{{"a":"{}"}}"#, fill("x"))),
-        ("one string, not ASCII", format!(r#"{{"a":"{}"}}"#, fill("é世"))),
-        ("escapes", format!(r#"{{"a":"{}"}}"#, fill(r"\n"))),
-        ("escapes by number", format!(r#"{{"a":"{}"}}"#, fill(r"\u0041"))),
-        ("one number", format!(r#"{{"a":{}}}"#, fill("7"))),
-        ("short numbers", format!(r#"{{"a":[{}1]}}"#, fill("1,"))),
-        ("short strings", format!(r#"{{"a":[{}""]}}"#, fill(r#""","#))),
-        ("spaces", format!(r#"{{"a":{}1}}"#, fill(" "))),
-        ("short keys", format!("{{{}}}", keys.join(","))),
-        ("long keys", format!("{{{}}}", long_keys.join(","))),
-        ("nested", format!(r#"{{"a":[{}1]}}"#, fill(&format!("{nested},")))),
-        ("shallow", format!(r#"{{"a":[{}1]}}"#, fill("[],"))),
-    ]
 }
 
 /// The fastest of some rounds: what it takes when nothing else is going on.

@@ -13,6 +13,8 @@ const SHARE: f64 = 0.55;
 const IDLE: f64 = 12.0;
 /// The least rate of a large result, MB/s.
 const LARGE: f64 = 150.0;
+/// How many times as long as 4 MiB of the best shape those of the worst may take to be read.
+const SHAPES: f64 = 3.0;
 /// The most median time from a progress event's write to its read, ms.
 const PROGRESS: f64 = 0.3;
 
@@ -28,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) large_stream: Vec<f64>,
     pub(crate) progress_direct: Vec<Duration>,
     pub(crate) progress: Vec<Duration>,
+    /// Shape of a long message, until it is refused, processor time of the bridge for a call; ms.
+    pub(crate) shapes: Vec<(&'static str, f64, f64)>,
     /// Concurrency, child, container.
     pub(crate) images: Vec<(usize, Figures, Figures)>,
 }
@@ -35,6 +39,12 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn targets_missed(&self) -> usize {
         self.targets().iter().filter(|(met, _)| !met).count()
+    }
+
+    /// How many times as long as that of the best shape a message of the worst takes.
+    fn spread(&self) -> f64 {
+        let times = || self.shapes.iter().map(|(_, refused, _)| *refused);
+        times().fold(0.0, f64::max) / times().fold(f64::INFINITY, f64::min)
     }
 
     /// What the figures have to be, each with whether it is so.
@@ -59,6 +69,8 @@ impl Report {
         }
         let progress = milliseconds(&self.progress, 0.5);
         targets.push((progress <= PROGRESS, format!("progress after {progress:.2} ms")));
+        let spread = self.spread();
+        targets.push((spread <= SHAPES, format!("4 MiB of the worst shape in {spread:.1} times the best")));
         targets
     }
 }
@@ -91,6 +103,10 @@ impl Display for Report {
         for (name, latencies) in [("direct", &self.progress_direct), ("bridge", &self.progress)] {
             let at = |share| milliseconds(latencies, share);
             writeln!(f, "{name:<20}{:>7.3}{:>8.3}{:>8.3}", at(0.5), at(0.95), at(0.99))?;
+        }
+        writeln!(f, "\n4 MiB of each shape     read and refused, ms   called, ms of the worker's processor time")?;
+        for (shape, refused, called) in &self.shapes {
+            writeln!(f, "{shape:<24}{refused:>20.2}{called:>13.1}")?;
         }
         for (concurrency, child, image) in &self.images {
             if *concurrency == 1 {

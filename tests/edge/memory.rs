@@ -38,8 +38,10 @@ impl Greedy {
             }
             entry
         };
-        let servers: serde_json::Map<_, _> =
-            ["large", "asks", "pings", "announces"].map(|name| (name.to_owned(), entry(name))).into_iter().collect();
+        let servers: serde_json::Map<_, _> = ["large", "keys", "schema", "asks", "pings", "announces"]
+            .map(|name| (name.to_owned(), entry(name)))
+            .into_iter()
+            .collect();
         let bridge = home.serve(json!({
             "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
             "admin": { "listen": admin.to_string() },
@@ -234,4 +236,17 @@ async fn a_call_has_at_most_so_many_open_questions_however_short_they_are() {
     let greedy = Greedy::start(&json!({}), 0, &json!({ "protocol": "legacy" }));
     let sentence = flooded(&greedy, "asks").await;
     assert!(sentence.contains("too many questions"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_of_a_server_takes_a_few_times_its_length_whatever_is_in_it() {
+    const KIB: usize = 12 << 10;
+    const TIMES: u64 = 4;
+    for behaviour in ["keys", "schema"] {
+        let greedy = Greedy::start(&json!({ "memory": "512MiB" }), KIB, &json!({}));
+        let answer = greedy.client(behaviour, ALICE).call("x", json!({})).await.unwrap();
+        assert_eq!(answer.status, 200, "{behaviour}");
+        let taken = procs::peak_resident(greedy.bridge.worker()) - greedy.before;
+        assert!(taken <= TIMES * KIB as u64, "{behaviour}: {taken} KiB");
+    }
 }

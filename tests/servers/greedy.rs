@@ -5,10 +5,13 @@
 //! | behaviour | what it does |
 //! |---|---|
 //! | `large` | answers each call with a text of so many KiB, or of as many as the argument `kib` of the call says |
+//! | `keys` | answers each call with an object of as many keys as there are in so many KiB |
+//! | `schema` | has one tool, with a schema of as many elements as there are in so many KiB |
 //! | `asks` | on a call, asks by elicitation without end and without a pause, each question so long, and reads nothing |
 //! | `pings` | on a call, pings without end, each with so much in it, and reads nothing |
 //! | `announces` | before it answers `initialize`, a hundred notifications, each so long |
 
+use std::fmt::Display;
 use std::io::{BufRead, Write};
 
 use serde_json::{Value, json};
@@ -32,7 +35,17 @@ fn main() {
                 let capabilities = json!({ "tools": {}, "logging": {} });
                 result(id, &json!({ "protocolVersion": version, "capabilities": capabilities, "serverInfo": about }));
             }
+            Some("tools/list") if behaviour == "schema" => {
+                let elements = "0,".repeat(kib << 9);
+                say(&format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[{{"name":"x","inputSchema":{{"x-mcp-header":"x","default":[{elements}0]}}}}]}}}}"#
+                ));
+            }
             Some("tools/call") => match behaviour {
+                "keys" => {
+                    let keys: Vec<_> = (0..kib << 6).map(|key| format!(r#""{key:012}":0"#)).collect();
+                    say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{}}}}}"#, keys.join(",")));
+                }
                 "asks" => ask_without_end("elicitation/create", kib),
                 "pings" => ask_without_end("ping", kib),
                 _ => {
@@ -72,6 +85,6 @@ fn result(id: &Value, result: &Value) {
 }
 
 /// One line on stdout; nobody listening is none of its business.
-fn say(message: &Value) {
+fn say(message: &impl Display) {
     let _ = std::io::stdout().write_all(format!("{message}\n").as_bytes());
 }

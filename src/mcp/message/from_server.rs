@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use crate::mcp::json::{self, Invalid, Reader};
 
 /// What a server said on one line.
 #[derive(Debug)]
@@ -41,39 +41,56 @@ pub enum Answer<'a> {
     Error(&'a str),
 }
 
-#[derive(serde::Deserialize)]
+/// The members that say what a message is, as written. `null` is as good as none.
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow)]
-    jsonrpc: Cow<'a, str>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    jsonrpc: Option<&'a str>,
+    id: Option<&'a str>,
+    method: Option<&'a str>,
+    params: Option<&'a str>,
+    result: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(line: &'a str) -> Result<Self, Invalid> {
+        let mut envelope = Self::default();
+        let mut reader = Reader::new(line, usize::MAX);
+        reader.object(|reader, key| {
+            let value = reader.value()?;
+            let member = match json::string(key).as_deref() {
+                Some("jsonrpc") => &mut envelope.jsonrpc,
+                Some("id") => &mut envelope.id,
+                Some("method") => &mut envelope.method,
+                Some("params") => &mut envelope.params,
+                Some("result") => &mut envelope.result,
+                Some("error") => &mut envelope.error,
+                _ => return Ok(()),
+            };
+            if member.replace(value).is_some() { Err(Invalid::DuplicateKey) } else { Ok(()) }
+        })?;
+        reader.end()?;
+        Ok(envelope)
+    }
 }
 
 impl<'a> FromServer<'a> {
     /// Reads one line of a server's stdout; `None` if it is no JSON-RPC message.
     #[must_use]
     pub fn parse(line: &'a str) -> Option<Self> {
-        let envelope: Envelope<'a> = serde_json::from_str(line).ok()?;
-        if envelope.jsonrpc != "2.0" {
+        let Envelope { jsonrpc, id, method, params, result, error } = Envelope::read(line).ok()?;
+        if json::string(jsonrpc?)? != "2.0" {
             return None;
         }
-        let id = envelope.id.map(RawValue::get);
-        let params = envelope.params.map(RawValue::get);
-        match (envelope.method, id) {
-            (Some(method), Some(id)) => Some(Self::Request { id, method, params }),
-            (Some(method), None) => Some(Self::Notification { method, params }),
+        let said = |member: Option<&'a str>| member.filter(|text| *text != "null");
+        let (id, params) = (said(id), said(params));
+        match (said(method), id) {
+            (Some(method), Some(id)) => Some(Self::Request { id, method: json::string(method)?, params }),
+            (Some(method), None) => Some(Self::Notification { method: json::string(method)?, params }),
             (None, id) => {
-                let answer = match (envelope.result, envelope.error) {
-                    (_, Some(error)) => Answer::Error(error.get()),
-                    (Some(result), None) => Answer::Result(result.get()),
+                let answer = match (said(result), said(error)) {
+                    (_, Some(error)) => Answer::Error(error),
+                    (Some(result), None) => Answer::Result(result),
                     (None, None) => return None,
                 };
                 Some(Self::Response { id, answer })
