@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
+use super::streams::PIECE;
 use crate::config::Limits;
 
 /// How patient a connection is.
@@ -80,6 +81,8 @@ pub(super) struct Guarded<S> {
     /// When a wait for the peer to take bytes ends.
     stall: Pin<Box<Sleep>>,
     stalled: bool,
+    /// How many it has taken since that wait began.
+    taken: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,7 @@ impl<S> Guarded<S> {
             awaiting: Awaiting::Head,
             stall: Box::pin(tokio::time::sleep(times.stall)),
             stalled: false,
+            taken: 0,
         }
     }
 
@@ -124,14 +128,16 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Fails once the peer has taken nothing for too long.
-    fn check_stall<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = false;
-            return written;
+    /// Fails once the peer has taken next to nothing for too long. A byte now and then is nothing: what waits for it is
+    /// held meanwhile.
+    fn check_stall(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            self.taken += *written.as_ref().unwrap_or(&0);
+            self.stalled &= self.taken < PIECE;
+            return Poll::Ready(written);
         }
         if !self.stalled {
-            self.stalled = true;
+            (self.stalled, self.taken) = (true, 0);
             self.stall.as_mut().reset(Instant::now() + self.times.stall);
         }
         ready!(self.stall.as_mut().poll(cx));
@@ -186,7 +192,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        // All that there was has been taken.
+        this.stalled = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -202,6 +212,28 @@ mod tests {
 
     const TIMES: Times =
         Times { head: Duration::from_secs(10), idle: Duration::from_secs(90), stall: Duration::from_secs(30) };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_next_to_nothing_is_cut_and_a_slow_one_is_not() {
+        let takes = async |bytes: usize| {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            let mut guarded = Guarded::new(ours, Arc::default(), TIMES);
+            let taking = async {
+                for _ in 0..TIMES.stall.as_secs() * 10 {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    theirs.read_exact(&mut vec![0; bytes]).await.unwrap();
+                }
+            };
+            let answer = vec![0; 16 << 20];
+            tokio::select! {
+                written = guarded.write_all(&answer) => written,
+                () = taking => Ok(()),
+            }
+        };
+        let second = PIECE / usize::try_from(TIMES.stall.as_secs()).unwrap();
+        assert!(takes(second * 2).await.is_ok());
+        assert_eq!(takes(1).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_http_2_connection_ends_however_often_it_is_pinged() {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::respond::Body;
 
 /// The longest piece of a response that is handed to a stream at once: that much is taken within the time, or nothing.
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// In how many parts of the time it is looked at.
 const LOOKS: u32 = 4;
