@@ -49,13 +49,14 @@ use crate::config::{Config, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Limits, Permit};
+use crate::long_work::by_length;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::memory::{Memory, Share};
 use crate::metrics::Metrics;
 use crate::rate_limit::RareLines;
-use crate::relay::{NotDelivered, Relay, longest_message};
+use crate::relay::{Mailbox, NotDelivered, Relay, longest_message};
 use crate::request_id::RequestId;
 use crate::respond::Body;
 use crate::secret::Secret;
@@ -207,7 +208,7 @@ impl Bridge {
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
         let body = read::body(&head, body, &self.config.limits, &self.memory.share(&caller.user, usize::MAX)).await?;
-        let message = match Message::parse(body.clone()) {
+        let message = match by_length(body.len(), || Message::parse(body.clone())) {
             Ok(message) => message,
             Err(Malformed { fault: Fault::Batch, .. }) => {
                 return self.batch(head, (caller, server), &body, connection).await;
@@ -302,6 +303,11 @@ impl Bridge {
     /// What one conversation with a server may hold: a long message in either direction, and what is queued.
     fn share(&self, user: &UserId, server: &Server) -> Share {
         self.memory.share(user, longest_message(server.process.line.max(self.config.limits.body)))
+    }
+
+    /// Where notes arrive for an exchange of `user` with a server.
+    fn mailbox(&self, user: &UserId, server: &Server) -> Mailbox {
+        self.relay.open(self.share(user, server))
     }
 
     /// Counts a server that could not be started, and says which and why.

@@ -51,6 +51,7 @@ pub mod heap;
 pub mod http_client;
 pub mod keyring;
 pub mod lifecycle;
+pub mod long_work;
 pub mod metrics;
 pub mod rate_limit;
 pub mod request_id;

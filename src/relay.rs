@@ -6,7 +6,8 @@
 //! with what became of the message; it is never lost without a word.
 //!
 //! Invariants: an address is only ever taken out of something sealed, so reaching a mailbox is having been told of it.
-//! A mailbox holds a bounded number of messages and bytes, and nothing is left of it once it is dropped.
+//! A mailbox holds a bounded number of messages and bytes, as long as there is memory for them, and nothing is left of it
+//! once it is dropped.
 
 mod heard;
 mod local;
@@ -27,6 +28,7 @@ use self::redis::Peers;
 use crate::config::TokenStoreKind;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
+use crate::memory::Share;
 use crate::store::SetupError;
 use local::Local;
 
@@ -93,7 +95,7 @@ pub enum NotDelivered {
     /// The exchange has ended, or its node has. It does not come back.
     #[error("what the message is for is gone")]
     Gone,
-    /// Its mailbox is full; there may be room later.
+    /// Its mailbox is full, or there is no memory for it; there may be room later.
     #[error("too many messages wait for the same request")]
     Full,
     /// Longer than the node takes.
@@ -145,10 +147,11 @@ impl Relay {
         self.local.node()
     }
 
-    /// Opens a mailbox at an address that never was and never will be another's. Dropping it closes it.
+    /// Opens a mailbox at an address that never was and never will be another's. Dropping it closes it. What waits in it
+    /// is a part of `share`, of which nothing else should be: one long message may be as much as there is.
     #[must_use]
-    pub fn open(&self) -> Mailbox {
-        self.local.open()
+    pub fn open(&self, share: Share) -> Mailbox {
+        self.local.open(share)
     }
 
     /// Delivers `payload` to the mailbox at `to` and returns once it lies there. Messages that one task delivers one

@@ -14,7 +14,7 @@ mod timeouts;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nodes::{DEADLINE, Nodes, received, silent, soon};
+use nodes::{DEADLINE, Nodes, received, share, silent, soon};
 use tollbridge::relay::{Address, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_BYTES, NotDelivered};
 
 /// Runs each behaviour within one node and between two.
@@ -45,8 +45,8 @@ within_and_between_nodes! {
 }
 
 async fn a_message_reaches_the_exchange_it_is_for_and_no_other(nodes: Nodes) {
-    let (mut one, mut other) = (nodes.there.open(), nodes.there.open());
-    let mut near = nodes.here.open();
+    let (mut one, mut other) = (nodes.there.open(share()), nodes.there.open(share()));
+    let mut near = nodes.here.open(share());
     assert_eq!(nodes.here.deliver(&one.address(), "for one".into()).await, Ok(()));
     assert_eq!(nodes.here.deliver(&one.address(), Bytes::new()).await, Ok(()));
     assert_eq!(received(&mut one).await, "for one");
@@ -55,7 +55,7 @@ async fn a_message_reaches_the_exchange_it_is_for_and_no_other(nodes: Nodes) {
 }
 
 async fn an_address_survives_its_text(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let text = mailbox.address().to_string();
     assert!(text.len() < 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{text}");
     assert_eq!(nodes.here.deliver(&text.parse().unwrap(), "hello".into()).await, Ok(()));
@@ -66,11 +66,11 @@ async fn an_address_survives_its_text(nodes: Nodes) {
 }
 
 async fn an_exchange_that_has_ended_is_gone(nodes: Nodes) {
-    let mailbox = nodes.there.open();
+    let mailbox = nodes.there.open(share());
     let address = mailbox.address();
     assert_eq!(nodes.here.probe(&address).await, Ok(()));
     drop(mailbox);
-    let next = nodes.there.open();
+    let next = nodes.there.open(share());
     assert_ne!(next.address(), address);
     assert_eq!(nodes.here.probe(&address).await, Err(NotDelivered::Gone));
     assert_eq!(nodes.here.deliver(&address, "too late".into()).await, Err(NotDelivered::Gone));
@@ -79,7 +79,7 @@ async fn an_exchange_that_has_ended_is_gone(nodes: Nodes) {
 }
 
 async fn a_full_mailbox_refuses_until_it_is_read(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     for n in 0..MAX_WAITING {
         assert_eq!(nodes.here.deliver(&address, n.to_string().into()).await, Ok(()));
@@ -94,7 +94,7 @@ async fn a_full_mailbox_refuses_until_it_is_read(nodes: Nodes) {
 }
 
 async fn long_messages_fill_a_mailbox_by_their_bytes(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     let half = Bytes::from(vec![b'a'; MAX_WAITING_BYTES / 2]);
     for _ in 0..2 {
@@ -108,7 +108,7 @@ async fn long_messages_fill_a_mailbox_by_their_bytes(nodes: Nodes) {
 }
 
 async fn the_longest_message_arrives_whole_and_a_longer_one_is_refused(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     let longest: Bytes = (0..MAX_MESSAGE).map(|n| n.to_le_bytes()[n % 3]).collect();
     assert_eq!(nodes.here.deliver(&address, longest.clone()).await, Ok(()));
@@ -119,7 +119,7 @@ async fn the_longest_message_arrives_whole_and_a_longer_one_is_refused(nodes: No
 }
 
 async fn ten_thousand_messages_of_one_sender_arrive_in_order(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     let send = async {
         for n in 0..10_000_u32 {
@@ -136,7 +136,7 @@ async fn ten_thousand_messages_of_one_sender_arrive_in_order(nodes: Nodes) {
 }
 
 async fn long_messages_of_many_senders_do_not_mix(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     let mut senders = tokio::task::JoinSet::new();
     for n in 0..8_u8 {
@@ -159,7 +159,7 @@ async fn long_messages_of_many_senders_do_not_mix(nodes: Nodes) {
 }
 
 async fn a_reader_that_is_cancelled_loses_nothing(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     let send = async {
         for n in 0..200_u32 {
@@ -182,7 +182,7 @@ async fn a_reader_that_is_cancelled_loses_nothing(nodes: Nodes) {
 }
 
 async fn a_patient_sender_waits_for_its_reader(nodes: Nodes) {
-    let mut mailbox = nodes.there.open();
+    let mut mailbox = nodes.there.open(share());
     let address = mailbox.address();
     for _ in 0..MAX_WAITING {
         nodes.here.deliver(&address, "early".into()).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_patient_sender_waits_for_its_reader(nodes: Nodes) {
 }
 
 async fn a_message_by_key_reaches_who_listens_as_it(nodes: Nodes) {
-    let (mut one, mut other) = (nodes.there.open(), nodes.there.open());
+    let (mut one, mut other) = (nodes.there.open(share()), nodes.there.open(share()));
     one.listen_as("session/1".to_owned());
     one.listen_as("session/one".to_owned());
     other.listen_as("session/2".to_owned());
@@ -228,13 +228,13 @@ async fn a_message_by_key_reaches_who_listens_as_it(nodes: Nodes) {
 
 async fn nothing_is_left_of_mailboxes_that_were_dropped(nodes: Nodes) {
     for n in 0..100 {
-        let mut mailbox = nodes.there.open();
+        let mut mailbox = nodes.there.open(share());
         mailbox.listen_as(format!("session/{n}"));
         assert_eq!(nodes.here.deliver(&mailbox.address(), "unread".into()).await, Ok(()));
         assert!(nodes.there.entries() >= 2);
     }
     // A delivery that is given up half-way leaves nothing either.
-    let mailbox = nodes.there.open();
+    let mailbox = nodes.there.open(share());
     let long = Bytes::from(vec![0; MAX_MESSAGE]);
     let address = mailbox.address();
     let given_up = nodes.here.deliver(&address, long);

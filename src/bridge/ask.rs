@@ -10,7 +10,7 @@ use super::questions::{
     BadState, NextStep, Note, Question, RequestState, Retry, fingerprint_of_question, for_client, seal_question,
 };
 use super::sse::{Last, Outbox};
-use super::talk::{Done, Talk};
+use super::talk::{Done, Talk, from_server};
 use crate::clock::UnixTime;
 use crate::config::Questions;
 use crate::mcp::json::{self, Object};
@@ -100,7 +100,7 @@ impl Talk {
 
     /// Sends a question out on the stream of a legacy client's call, with an id that brings the answer back.
     async fn forward(&mut self, nonce: &str, id: &str, method: &str, params: &str) -> Result<(), BridgeError> {
-        let address = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address();
+        let address = self.mailbox().address();
         let (_, text) = {
             let sealed = |id: &str| seal_question(&self.bridge.keyring, self.owner(), nonce, &address, id);
             for_client(id, method, params, sealed)
@@ -153,7 +153,7 @@ impl Talk {
     /// Keeps a modern server that has asked by `result` until its client calls again; `None` if that cannot be said in a
     /// state that the client would carry.
     pub(super) async fn keep(&mut self, required: InputRequired, result: &str) -> Option<Done> {
-        let at = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address().to_string();
+        let at = self.mailbox().address().to_string();
         let next = NextStep::Kept { at, round: self.round + 1, state: required.state.clone() };
         // How long its own state is good is for the server to say.
         let lifetime = self.bridge.config.limits.session_lifetime.as_secs();
@@ -194,7 +194,7 @@ impl Talk {
     }
 
     fn park(&mut self) -> (Done, NextStep) {
-        let mailbox = self.mailbox.get_or_insert_with(|| self.bridge.relay.open());
+        let mailbox = self.mailbox();
         (Done::Parked, NextStep::Parked { at: mailbox.address().to_string(), round: self.round })
     }
 
@@ -300,7 +300,7 @@ impl Talk {
     pub(super) async fn wait_parked(&mut self) -> Result<(), BridgeError> {
         use crate::mcp::message::FromServer;
         let line = self.child.line().await?;
-        match FromServer::parse(super::talk::text(&line)) {
+        match from_server(&line) {
             // A modern server that has asked owes no answer, and knows no questions of its own.
             Some(FromServer::Response { .. }) if self.required.is_some() => {}
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id_at_server()) => {

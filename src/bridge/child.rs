@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::Bridge;
 use super::error::BridgeError;
 use super::learned::Whose;
-use super::talk::text;
+use super::talk::from_server;
 use crate::config::Server;
 use crate::limits::Permit;
 use crate::mcp::era::Era;
@@ -174,7 +174,7 @@ impl Child {
     ) -> Result<Bytes, UpstreamError> {
         loop {
             let line = self.line().await?;
-            match FromServer::parse(text(&line)) {
+            match from_server(&line) {
                 Some(FromServer::Response { id: Some(id), answer }) if is_waited_for(id, answer) => return Ok(line),
                 Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
                 Some(FromServer::Notification { .. }) if self.waiting.len() < MOST_WAITING => {

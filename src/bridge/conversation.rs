@@ -73,9 +73,8 @@ impl Conversation {
     /// while its server starts.
     fn listen(&mut self) {
         if let Some(session) = self.talk.call.session() {
-            let mut mailbox = self.talk.bridge.relay.open();
-            mailbox.listen_as(call_key(&session.nonce, self.talk.call.id()));
-            self.talk.mailbox = Some(mailbox);
+            let key = call_key(&session.nonce, self.talk.call.id());
+            self.talk.mailbox().listen_as(key);
         }
     }
 

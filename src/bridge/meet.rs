@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::child::Child;
 use super::error::BridgeError;
-use super::talk::text;
+use super::talk::from_server;
 use crate::config::Protocol;
 use crate::mcp::era::Era;
 use crate::mcp::json;
@@ -208,7 +208,7 @@ impl Child {
             Ok(line) => line,
             Err(shown) => return Ok(Err(Refusal::Shown(shown))),
         };
-        Ok(match FromServer::parse(text(&line)) {
+        Ok(match from_server(&line) {
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, legacy::DISCOVER_ID) => {
                 Ok(Met::Modern(discovered(&line)))
             }
@@ -240,7 +240,7 @@ impl Child {
 
 /// What a modern server says of itself in this line; `None` if it is no modern server's answer.
 fn discovered(line: &bytes::Bytes) -> Option<String> {
-    match FromServer::parse(text(line)) {
+    match from_server(line) {
         Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => Some(match answer {
             Answer::Result(result) => result.to_owned(),
             Answer::Error(_) => "{}".to_owned(),

@@ -9,7 +9,8 @@ use super::call::Purpose;
 use super::child::Child;
 use super::error::BridgeError;
 use super::meet::Met;
-use super::talk::{Talk, text};
+use super::talk::{Talk, from_server};
+use crate::long_work::by_length;
 use crate::mcp::headers::{self, HeaderMismatch};
 use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction};
@@ -73,8 +74,10 @@ impl Child {
         for _ in 0..MAX_PAGES {
             self.upstream.send(&list_tools(cursor.as_deref(), client));
             let line = self.answer_to(legacy::TOOLS_ID).await?;
-            cursor = match FromServer::parse(text(&line)) {
-                Some(FromServer::Response { answer: Answer::Result(result), .. }) => tools.add_page(result),
+            cursor = match from_server(&line) {
+                Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
+                    by_length(result.len(), || tools.add_page(result))
+                }
                 _ => None,
             };
             if cursor.is_none() {

@@ -117,7 +117,7 @@ impl Bridge {
         (address, note): (Address, impl FnOnce(String) -> Note),
         connection: &Connection,
     ) -> Result<Option<Response<Body>>, BridgeError> {
-        let mailbox = self.relay.open();
+        let mailbox = self.mailbox(&asked.caller.user, &asked.server);
         match self.relay.deliver(&address, note(mailbox.address().to_string()).write()).await {
             Ok(()) => {}
             Err(NotDelivered::Gone) => return Ok(None),

@@ -18,6 +18,7 @@ use super::questions::{BadState, Note, Owner, Question, RequestState, Transcript
 use super::sse::{Last, Outbox, Stalled};
 use super::{Asked, Bridge};
 use crate::config::{Questions, Server, Tasks};
+use crate::long_work::by_length;
 use crate::mcp::era::Version;
 use crate::mcp::json;
 use crate::mcp::legacy;
@@ -288,7 +289,7 @@ impl Talk {
     async fn line(&mut self, line: Bytes) -> Result<Option<Done>, BridgeError> {
         self.outbox.ready();
         let line = self.shown(line)?;
-        match FromServer::parse(text(&line)) {
+        match from_server(&line) {
             // It has asked, and knows no questions of its own.
             Some(FromServer::Response { .. } | FromServer::Request { .. }) if self.required.is_some() => Ok(None),
             Some(FromServer::Response { id: Some(id), answer }) if json::same_scalar(id, self.call.id_at_server()) => {
@@ -342,7 +343,7 @@ impl Talk {
             self.last(Answered::ok(legacy::result(&self.reply_id, &result))).await;
             return Ok(Some(Done::Answered));
         }
-        let answered = Answered::by_server(self, line, id, answer);
+        let answered = by_length(line.len(), || Answered::by_server(self, line, id, answer));
         self.last(answered).await;
         Ok(Some(Done::Answered))
     }
@@ -354,6 +355,12 @@ impl Talk {
     pub(super) async fn last(&mut self, answered: Answered) {
         let Answered { status, text, session } = answered;
         self.outbox.last(Last { status, text, session, retry_after: None }).await;
+    }
+
+    /// Where notes from other exchanges arrive from now on.
+    pub(super) fn mailbox(&mut self) -> &mut Mailbox {
+        let Self { mailbox, bridge, caller, server, .. } = self;
+        mailbox.get_or_insert_with(|| bridge.mailbox(&caller.user, server))
     }
 
     /// What becomes of questions that must be answered by calling again.
@@ -373,6 +380,11 @@ async fn receive_note(mailbox: &mut Option<Mailbox>) -> Option<Note> {
         Some(mailbox) => Note::read(&mailbox.receive().await),
         None => std::future::pending().await,
     }
+}
+
+/// What a server says on a line.
+pub(super) fn from_server(line: &Bytes) -> Option<FromServer<'_>> {
+    by_length(line.len(), || FromServer::parse(text(line)))
 }
 
 /// A line that is known to be UTF-8.

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::error::BridgeError;
-use super::talk::{Talk, text};
+use super::talk::{Talk, from_server};
 use crate::config::Server;
+use crate::long_work::by_length;
 use crate::mcp::json;
 use crate::mcp::message::{FromServer, Message};
 use crate::mcp::tools::{self, CALL, LIST};
@@ -43,9 +44,9 @@ impl Talk {
         if self.server.access.tools.is_none() || self.call.message.method() != LIST {
             return Ok(line);
         }
-        match FromServer::parse(text(&line)) {
+        match from_server(&line) {
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id_at_server()) => {
-                shown(&self.server, &self.caller, &line)
+                by_length(line.len(), || shown(&self.server, &self.caller, &line))
             }
             _ => Ok(line),
         }

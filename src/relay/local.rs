@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::wire::Part;
 use super::{Address, MAX_WAITING, MAX_WAITING_BYTES, NodeId, NotDelivered};
+use crate::memory::{Held, Share};
 
 /// After how long a message whose next part does not come is given up. Its sender gives up a part sooner.
 const ABANDONED: Duration = Duration::from_secs(3);
@@ -32,8 +33,9 @@ struct Open {
 }
 
 /// What waits for one exchange.
-#[derive(Default)]
 pub(super) struct Exchange {
+    /// What waits is a part of it.
+    share: Share,
     queue: Mutex<Queue>,
     arrived: Notify,
 }
@@ -54,6 +56,8 @@ struct Begun {
     name: (NodeId, u64),
     bytes: BytesMut,
     total: usize,
+    /// Memory for all of it.
+    held: Held,
     /// When its last part arrived.
     last: Instant,
 }
@@ -124,8 +128,8 @@ impl Local {
         self.node
     }
 
-    pub(super) fn open(self: &Arc<Self>) -> Mailbox {
-        let exchange = Arc::<Exchange>::default();
+    pub(super) fn open(self: &Arc<Self>, share: Share) -> Mailbox {
+        let exchange = Arc::new(Exchange { share, queue: Mutex::default(), arrived: Notify::new() });
         let mut open = self.open_now();
         let id = open.next;
         open.next += 1;
@@ -182,8 +186,8 @@ impl fmt::Debug for Local {
 impl Exchange {
     fn put(&self, payload: Bytes) -> Result<(), NotDelivered> {
         let mut queue = self.queue();
-        queue.admit(payload.len())?;
-        queue.waiting.push_back(payload);
+        let held = queue.admit(payload.len(), &self.share)?;
+        queue.waiting.push_back(held.keep(payload, ()));
         drop(queue);
         self.arrived.notify_one();
         Ok(())
@@ -192,9 +196,9 @@ impl Exchange {
     fn put_part(&self, name: (NodeId, u64), part: Part<'_>) -> Result<(), NotDelivered> {
         let mut queue = self.queue();
         if part.offset == 0 {
-            queue.admit(part.total)?;
+            let held = queue.admit(part.total, &self.share)?;
             let bytes = BytesMut::with_capacity(part.total);
-            queue.begun.push(Begun { name, bytes, total: part.total, last: Instant::now() });
+            queue.begun.push(Begun { name, bytes, total: part.total, held, last: Instant::now() });
         } else if queue.closed {
             return Err(NotDelivered::Gone);
         }
@@ -207,8 +211,8 @@ impl Exchange {
         begun.bytes.extend_from_slice(part.bytes);
         begun.last = Instant::now();
         if begun.bytes.len() == begun.total {
-            let complete = queue.begun.swap_remove(at).bytes.freeze();
-            queue.waiting.push_back(complete);
+            let Begun { bytes, held, .. } = queue.begun.swap_remove(at);
+            queue.waiting.push_back(held.keep(bytes.freeze(), ()));
             drop(queue);
             self.arrived.notify_one();
         }
@@ -233,8 +237,8 @@ impl Exchange {
 }
 
 impl Queue {
-    /// Takes room for a message of `length` bytes.
-    fn admit(&mut self, length: usize) -> Result<(), NotDelivered> {
+    /// Takes room for a message of `length` bytes, and memory.
+    fn admit(&mut self, length: usize, share: &Share) -> Result<Held, NotDelivered> {
         if self.closed {
             return Err(NotDelivered::Gone);
         }
@@ -243,8 +247,9 @@ impl Queue {
         if count >= MAX_WAITING || (count > 0 && self.held + length > MAX_WAITING_BYTES) {
             return Err(NotDelivered::Full);
         }
+        let held = share.take(length).map_err(|_| NotDelivered::Full)?;
         self.held += length;
-        Ok(())
+        Ok(held)
     }
 
     /// Gives back the room of messages whose sender is gone.
@@ -263,9 +268,16 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
+    use crate::metrics::Gauge;
     use crate::relay::MAX_MESSAGE;
+    use crate::user::UserId;
 
     const NODE: NodeId = NodeId([1; 16]);
+
+    fn share() -> Share {
+        Memory::new(None, MAX_MESSAGE, Gauge::default()).share(&UserId::local("alice").unwrap(), MAX_MESSAGE)
+    }
 
     fn part(total: usize, offset: usize, bytes: &[u8]) -> Part<'_> {
         Part { exchange: 0, message: 1, total, offset, bytes }
@@ -274,7 +286,7 @@ mod tests {
     #[test]
     fn who_found_a_mailbox_before_it_was_dropped_delivers_nothing_to_it() {
         let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
-        let mailbox = local.open();
+        let mailbox = local.open(share());
         let found = local.exchange(0).unwrap();
         assert_eq!(found.put_part((NODE, 1), part(4, 0, b"ab")), Ok(()));
         drop(mailbox);
@@ -286,7 +298,7 @@ mod tests {
     #[test]
     fn a_part_that_does_not_follow_is_refused() {
         let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
-        let _mailbox = local.open();
+        let _mailbox = local.open(share());
         let other = NodeId([2; 16]);
         assert_eq!(local.deliver_part(NODE, part(6, 2, b"cd")), Err(NotDelivered::Failed), "no beginning");
         assert_eq!(local.deliver_part(NODE, part(6, 0, b"ab")), Ok(()));
@@ -298,10 +310,28 @@ mod tests {
         assert_eq!(local.exchange(0).unwrap().take().unwrap(), "abcdef");
     }
 
+    #[tokio::test]
+    async fn what_waits_is_counted_from_its_first_part_until_it_has_been_read() {
+        let (local, gauge) = (Arc::new(Local::new(NODE, MAX_MESSAGE)), Gauge::default());
+        let memory = Memory::new(Some(100), 100, gauge.clone());
+        let mut mailbox = local.open(memory.share(&UserId::local("alice").unwrap(), 100));
+        assert_eq!(local.deliver_part(NODE, part(60, 0, &[b'a'; 30])), Ok(()));
+        assert_eq!(gauge.get(), 60);
+        assert_eq!(local.deliver(0, Bytes::from_static(&[b'b'; 41])), Err(NotDelivered::Full));
+        assert_eq!(local.deliver_part(NODE, part(60, 30, &[b'a'; 30])), Ok(()));
+        let message = mailbox.receive().await;
+        assert_eq!((message.len(), gauge.get()), (60, 60));
+        drop(message);
+        assert_eq!(local.deliver(0, Bytes::from_static(&[b'b'; 41])), Ok(()));
+        assert_eq!(gauge.get(), 41);
+        drop(mailbox);
+        assert_eq!(gauge.get(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_whose_sender_is_gone_gives_its_room_back() {
         let local = Arc::new(Local::new(NODE, MAX_MESSAGE));
-        let _mailbox = local.open();
+        let _mailbox = local.open(share());
         assert_eq!(local.deliver_part(NODE, part(MAX_MESSAGE, 0, b"ab")), Ok(()));
         assert_eq!(local.deliver(0, "x".into()), Err(NotDelivered::Full));
         tokio::time::advance(ABANDONED).await;

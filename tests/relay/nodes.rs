@@ -8,8 +8,11 @@ use bytes::Bytes;
 use tollbridge::config::TokenStoreKind;
 use tollbridge::keyring::Keyring;
 use tollbridge::lifecycle::Lifecycle;
+use tollbridge::memory::{Memory, Share};
+use tollbridge::metrics::Gauge;
 use tollbridge::relay::{MAX_MESSAGE, Mailbox, Relay};
 use tollbridge::secret::Secret;
+use tollbridge::user::UserId;
 
 use crate::support::Redis;
 
@@ -17,6 +20,11 @@ use crate::support::Redis;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a question to Redis may take where a test is not about that: one that stalls with its machine is no outage.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More memory than any test here needs.
+pub(crate) fn share() -> Share {
+    Memory::new(None, MAX_MESSAGE, Gauge::default()).share(&UserId::local("alice").unwrap(), MAX_MESSAGE)
+}
 
 /// A sender and a receiver.
 pub(crate) struct Nodes {

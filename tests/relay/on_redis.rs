@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tollbridge::keyring::Keyring;
 use tollbridge::relay::{Address, NotDelivered, Relay};
 
-use crate::nodes::{DEADLINE, Node, Nodes, received, silent, soon};
+use crate::nodes::{DEADLINE, Node, Nodes, received, share, silent, soon};
 use crate::support::Redis;
 
 /// How soon everything must work again once Redis is back.
@@ -45,7 +45,7 @@ fn connection(redis: &Redis) -> redis::Connection {
 async fn a_node_that_has_ended_is_gone() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mailbox = there.relay.open();
+    let mailbox = there.relay.open(share());
     assert_eq!(here.relay.deliver(&mailbox.address(), "alive".into()).await, Ok(()));
     there.lifecycle.hard.cancel();
     soon("the node is gone", async || {
@@ -58,7 +58,7 @@ async fn a_node_that_has_ended_is_gone() {
 async fn a_node_that_gives_no_receipt_is_a_failure_within_its_deadline() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let address = there.relay.open().address();
+    let address = there.relay.open(share()).address();
     there.lifecycle.hard.cancel();
     // Somebody listens who cannot answer.
     let mut deaf = connection(&redis);
@@ -73,7 +73,7 @@ async fn a_node_with_other_keys_delivers_nothing() {
     let redis = Redis::start();
     let [there] = listening(&redis).await;
     let [stranger] = listening(&redis).await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     there.relay.announce("key", &mailbox.address(), DEADLINE).await.unwrap();
     assert_eq!(stranger.relay.deliver_by_key("key", "strange".into()).await, Err(NotDelivered::Gone));
     assert_eq!(stranger.relay.deliver(&mailbox.address(), "strange".into()).await, Err(NotDelivered::Failed));
@@ -88,7 +88,7 @@ async fn what_was_published_once_cannot_be_published_again_or_elsewhere() {
     let mut spy = spy.as_pubsub();
     spy.psubscribe("toll:*").unwrap();
     // The same in number, so that a message for the one could be taken for one for the other.
-    let (mut mailbox, mut other) = (there.relay.open(), third.relay.open());
+    let (mut mailbox, mut other) = (there.relay.open(share()), third.relay.open(share()));
     assert_eq!(here.relay.deliver(&mailbox.address(), "once".into()).await, Ok(()));
     assert_eq!(received(&mut mailbox).await, "once");
     // What comes after it in order has arrived: from here on it would be taken for the one that is published again.
@@ -122,7 +122,7 @@ async fn redis_sees_nothing_in_the_clear() {
     monitor.write_all(b"MONITOR\r\n").unwrap();
     let mut lines = BufReader::new(monitor).lines().map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), "+OK");
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     there.relay.announce("secret-key", &mailbox.address(), DEADLINE).await.unwrap();
     here.relay.deliver(&mailbox.address(), "secret-payload".into()).await.unwrap();
     here.relay.deliver_by_key("secret-key", "secret-cancel".into()).await.unwrap();
@@ -140,7 +140,7 @@ async fn redis_sees_nothing_in_the_clear() {
 async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis_s_return() {
     let mut redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     there.relay.announce("key", &mailbox.address(), DEADLINE).await.unwrap();
     let mut outages = Vec::new();
     for _ in 0..3 {
@@ -169,7 +169,7 @@ async fn an_outage_is_a_failure_and_never_gone_and_over_within_a_second_of_redis
 async fn what_is_insisted_on_arrives_after_an_outage() {
     let mut redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     let address = mailbox.address();
     redis.crash();
     let in_vain = async {
@@ -187,7 +187,7 @@ async fn a_node_that_is_late_after_an_outage_is_waited_for() {
     let keyring = Arc::new(Keyring::ephemeral());
     let there = Node::start(&redis, &keyring);
     there.until_listening().await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     let mut cutter = connection(&redis);
     for attempt in 1.. {
         there.until_listening().await;
@@ -215,7 +215,7 @@ async fn a_node_that_is_late_after_an_outage_is_waited_for() {
 async fn a_redis_that_hangs_is_a_failure_and_heals() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mailbox = there.relay.open();
+    let mailbox = there.relay.open(share());
     redis.freeze();
     fails_in_time(&here.relay, &mailbox.address()).await;
     soon("the listeners notice", async || !here.relay.is_listening() && !there.relay.is_listening()).await;
@@ -227,7 +227,7 @@ async fn a_redis_that_hangs_is_a_failure_and_heals() {
 async fn a_message_that_lies_between_nodes_when_subscriptions_are_cut_is_not_lost_without_a_word() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     let address = mailbox.address();
     let deliver = async |text: String| here.relay.deliver_within(DEADLINE, &address, text.into()).await;
     let send = async {
@@ -271,7 +271,7 @@ async fn a_node_starts_while_redis_is_down() {
     let keyring = Arc::new(Keyring::ephemeral());
     let [here, there] = [Node::start(&redis, &keyring), Node::start(&redis, &keyring)];
     assert!(!here.relay.is_listening());
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     // Its own exchanges need no Redis.
     assert_eq!(there.relay.deliver(&mailbox.address(), "near".into()).await, Ok(()));
     redis.restart();
@@ -287,7 +287,7 @@ async fn a_message_by_key_is_said_to_the_one_of_three_nodes_that_has_announced_i
     let mut spy = connection(&redis);
     let mut spy = spy.as_pubsub();
     spy.psubscribe("toll:*").unwrap();
-    let mut mailboxes = nodes.each_ref().map(|node| node.relay.open());
+    let mut mailboxes = nodes.each_ref().map(|node| node.relay.open(share()));
     for (n, (mailbox, node)) in mailboxes.iter_mut().zip(&nodes).enumerate() {
         mailbox.listen_as(format!("session/{n}"));
         node.relay.announce(&format!("session/{n}"), &mailbox.address(), DEADLINE).await.unwrap();
@@ -313,7 +313,7 @@ async fn a_message_by_key_is_said_to_the_one_of_three_nodes_that_has_announced_i
 async fn a_message_that_is_insisted_on_finds_who_is_announced_only_now_and_gives_up_on_who_never_is() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     let address = mailbox.address();
     let late = async {
         assert_eq!(here.relay.deliver_by_key("key", "once".into()).await, Err(NotDelivered::Gone));
@@ -335,7 +335,7 @@ async fn a_thousand_messages_at_once_all_find_their_own_exchange() {
     // A delivery has its deadline from when it begins, also while it waits for others.
     let turns = Arc::new(tokio::sync::Semaphore::new(100));
     for n in 0..1_000_u32 {
-        let (here, mut mailbox, turns) = (nodes.here.clone(), nodes.there.open(), Arc::clone(&turns));
+        let (here, mut mailbox, turns) = (nodes.here.clone(), nodes.there.open(share()), Arc::clone(&turns));
         tasks.spawn(async move {
             let payload = Bytes::from(n.to_string().repeat(500));
             let turn = turns.acquire().await.unwrap();
@@ -352,7 +352,7 @@ async fn a_thousand_messages_at_once_all_find_their_own_exchange() {
 async fn a_soft_stop_does_not_wait_for_the_relay() {
     let redis = Redis::start();
     let [here, there] = listening(&redis).await;
-    let mailbox = there.relay.open();
+    let mailbox = there.relay.open(share());
     there.lifecycle.soft.cancel();
     there.lifecycle.tasks.close();
     tokio::time::timeout(DEADLINE, there.lifecycle.tasks.wait()).await.expect("nothing to wait for");

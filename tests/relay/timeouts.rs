@@ -6,7 +6,7 @@ use std::time::Duration;
 use tollbridge::keyring::Keyring;
 use tollbridge::relay::NotDelivered;
 
-use crate::nodes::{Node, received};
+use crate::nodes::{Node, received, share};
 use crate::support::Redis;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn a_message_that_may_wait_long_outlives_a_redis_that_hangs_and_one_that_m
     for node in [&here, &there, &hasty] {
         node.until_listening().await;
     }
-    let mut mailbox = there.relay.open();
+    let mut mailbox = there.relay.open(share());
     let address = mailbox.address();
     redis.freeze();
     let mut delivery = std::pin::pin!(here.relay.deliver(&address, "patient".into()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::bridge::talk::{text, with_part};
+use crate::bridge::talk::{from_server, with_part};
 use crate::mcp::json::{self, Object};
 use crate::mcp::message::{FromServer, Kind, Message};
 
@@ -60,7 +60,7 @@ impl Asked {
     /// A message of the server as its client knows it; `None` if it is of nothing that waits.
     pub(super) fn for_client(&mut self, line: &Bytes) -> Option<Said> {
         let said = |kind, text| Some(Said { kind, text, answers: None });
-        match FromServer::parse(text(line))? {
+        match from_server(line)? {
             FromServer::Response { id: Some(id), .. } => {
                 let named = self.open.remove(&self.at(id)?)?;
                 let text = with_part(line, id, &named.id);

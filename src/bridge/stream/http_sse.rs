@@ -81,7 +81,7 @@ impl Bridge {
                 return Ok(self.stream_without_token(&server));
             }
         }
-        let (mailbox, lifetime) = (self.relay.open(), self.config.limits.session_lifetime);
+        let (mailbox, lifetime) = (self.mailbox(&user, &server), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user: &user, server: &server.name };
         let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });

@@ -14,9 +14,8 @@ use crate::bridge::conversation::until_forced;
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::{For, Met};
 use crate::bridge::session::introduction;
-use crate::bridge::talk::text;
+use crate::bridge::talk::from_server;
 use crate::config::Server;
-use crate::mcp::message::FromServer;
 use crate::mcp::session::Session;
 use crate::mcp::tasks;
 use crate::tokens::TokenError;
@@ -60,7 +59,7 @@ impl Kept {
     async fn message(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
             let line = self.child.line().await?;
-            if FromServer::parse(text(&line)).is_some() {
+            if from_server(&line).is_some() {
                 return Ok(line);
             }
             self.child.junk(&line)?;

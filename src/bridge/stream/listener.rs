@@ -20,7 +20,7 @@ use crate::bridge::meet::Met;
 use crate::bridge::questions::{Note, for_client, seal_question};
 use crate::bridge::session::{introduction, key};
 use crate::bridge::sse::{COMMENT, Outbox, way_back};
-use crate::bridge::talk::text;
+use crate::bridge::talk::from_server;
 use crate::bridge::{Bridge, Connection, read};
 use crate::config::{Listening, Server};
 use crate::mcp::json::{self, Object};
@@ -99,7 +99,7 @@ impl Bridge {
         outbox: Outbox,
     ) -> Result<Listener, BridgeError> {
         let standing = self.alive(self.store.standing(&key(&user, &session)).await)?;
-        let mailbox = self.claim(&user, &session, &standing).await?;
+        let mailbox = self.claim((&user, &server), &session, &standing).await?;
         // What is set from now on is told to the mailbox.
         let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
@@ -107,7 +107,12 @@ impl Bridge {
     }
 
     /// A mailbox that is the session's only listener.
-    async fn claim(&self, user: &UserId, session: &Session, standing: &Standing) -> Result<Mailbox, BridgeError> {
+    async fn claim(
+        &self,
+        (user, server): (&UserId, &Server),
+        session: &Session,
+        standing: &Standing,
+    ) -> Result<Mailbox, BridgeError> {
         if let Some(before) = &standing.listener {
             let address = before.address.parse().map_err(|_| BridgeError::Relay)?;
             match self.relay.probe(&address).await {
@@ -116,7 +121,7 @@ impl Bridge {
                 Err(_) => return Err(BridgeError::Relay),
             }
         }
-        let mailbox = self.relay.open();
+        let mailbox = self.mailbox(user, server);
         let address = mailbox.address().to_string();
         let claimed = self.store.claim(&key(user, session), standing.listener.as_ref(), &address).await;
         if !claimed.map_err(|error| self.store_failed(&error))? {
@@ -221,7 +226,7 @@ impl Listener {
     }
 
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
-        match FromServer::parse(text(line)) {
+        match from_server(line) {
             Some(FromServer::Notification { method, params }) => self.notification(line, &method, params).await,
             Some(FromServer::Request { id, method, params }) => self.question(id, &method, params).await,
             // Answers to what the bridge asked; a refusal changes nothing for the others.

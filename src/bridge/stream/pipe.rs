@@ -9,10 +9,10 @@ use super::posts::APART;
 use super::{Child, Stream};
 use crate::bridge::error::BridgeError;
 use crate::bridge::questions::Note;
-use crate::bridge::talk::text;
+use crate::bridge::talk::from_server;
 use crate::bridge::tools;
 use crate::mcp::legacy;
-use crate::mcp::message::{FromServer, Kind, Message};
+use crate::mcp::message::{Kind, Message};
 use crate::mcp::tools::LIST;
 use crate::user::Caller;
 
@@ -52,7 +52,7 @@ impl Pipe {
     /// What the server says goes out as it came, but for the ids of its client's requests, and the tools that its client
     /// may not use.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
-        if FromServer::parse(text(line)).is_none() {
+        if from_server(line).is_none() {
             return Ok(self.child.junk(line)?);
         }
         let Some(said) = self.asked.for_client(line) else { return Ok(()) };

@@ -13,7 +13,7 @@ use crate::bridge::call::Call;
 use crate::bridge::error::BridgeError;
 use crate::bridge::meet::{For, Met};
 use crate::bridge::sse::{Last, way_back};
-use crate::bridge::talk::{text, with_part};
+use crate::bridge::talk::{from_server, text, with_part};
 use crate::bridge::{Asked, Bridge, Connection};
 use crate::config::Listening;
 use crate::mcp::json::{self, Object};
@@ -148,7 +148,7 @@ impl Bridge {
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, self.share(&user, &server));
         let form = self.form(&call);
-        let mailbox = self.relay.open();
+        let mailbox = self.mailbox(&user, &server);
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
         let subscription = Subscription { stream, child, call, filter, asked: false, answered: false };
         let lifetime = self.config.limits.session_lifetime;
@@ -212,7 +212,7 @@ impl Subscription {
             return Ok(false);
         };
         let line = line?;
-        Ok(matches!(FromServer::parse(text(&line)), Some(FromServer::Response { answer: Answer::Result(_), .. })))
+        Ok(matches!(from_server(&line), Some(FromServer::Response { answer: Answer::Result(_), .. })))
     }
 
     async fn acknowledge(&mut self) -> Result<(), BridgeError> {
@@ -222,7 +222,7 @@ impl Subscription {
     }
 
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
-        match FromServer::parse(text(line)) {
+        match from_server(line) {
             Some(FromServer::Notification { method, params }) => {
                 let acknowledges = self.asked && method == ACKNOWLEDGED;
                 if acknowledges || self.filter.wants(&method, params) {
