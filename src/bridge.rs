@@ -215,6 +215,7 @@ impl Bridge {
             }
             Err(malformed) => return Err(BridgeError::Malformed(malformed)),
         };
+        drop(body);
         known.id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };

@@ -16,6 +16,7 @@ pub fn by_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tasks of a test, which waits for them itself")]
 mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;

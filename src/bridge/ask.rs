@@ -33,6 +33,9 @@ const STATE_LIFETIME: u64 = 15 * 60;
 /// The longest state that travels through a client, in bytes.
 const MAX_TRANSCRIPT: usize = 256 * 1024;
 
+/// The longest questions that are kept, all of them together, in bytes.
+const MAX_KEPT: usize = 1024 * 1024;
+
 impl Talk {
     /// Takes up a question of the server.
     pub(super) async fn question(
@@ -134,7 +137,8 @@ impl Talk {
         self.waits.store(false, Ordering::Relaxed);
         self.child.renew_if_ended()?;
         self.mirror().await?;
-        self.call.message = self.call.message.under(&(self.round + 1).to_string());
+        let message = self.call.message.under(&(self.round + 1).to_string());
+        self.call.message = message.counted(&self.child.share);
         let message = &self.call.message;
         let text = match self.call.purpose {
             Purpose::Modern(_) => message.text().to_owned(),
@@ -151,7 +155,7 @@ impl Talk {
     }
 
     /// Keeps a modern server that has asked by `result` until its client calls again; `None` if that cannot be said in a
-    /// state that the client would carry.
+    /// state that the client would carry, or is too long to be kept.
     pub(super) async fn keep(&mut self, required: InputRequired, result: &str) -> Option<Done> {
         let at = self.mailbox().address().to_string();
         let next = NextStep::Kept { at, round: self.round + 1, state: required.state.clone() };
@@ -159,7 +163,8 @@ impl Talk {
         let lifetime = self.bridge.config.limits.session_lifetime.as_secs();
         let state = RequestState::new(&self.call.message, UnixTime(self.bridge.clock.now().0 + lifetime), next);
         let state = json::quote(&state.seal(&self.bridge.keyring, self.owner()));
-        let mut result = Object::parse(result).ok().filter(|_| state.len() <= MAX_TRANSCRIPT)?;
+        let is_short = state.len() <= MAX_TRANSCRIPT && result.len() <= MAX_KEPT;
+        let mut result = Object::parse(result).ok().filter(|_| is_short)?;
         result.set("requestState", &state);
         let text = legacy::result(&self.reply_id, &result.write());
         self.round += 1;
@@ -305,7 +310,8 @@ impl Talk {
             Some(FromServer::Response { .. }) if self.required.is_some() => {}
             Some(FromServer::Response { id: Some(id), .. }) if json::same_scalar(id, self.call.id_at_server()) => {
                 self.open.clear();
-                self.settled = Some(line);
+                let held = self.child.share.count(line.len());
+                self.settled = Some(held.keep(line, ()));
             }
             Some(FromServer::Request { id, method, params }) => match mrtr::capability_for(&method, params) {
                 Some(_) if self.required.is_none() => {

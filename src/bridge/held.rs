@@ -122,6 +122,8 @@ fn place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
 mod tests {
     use super::*;
     use crate::config::ServerName;
+    use crate::memory::Memory;
+    use crate::metrics::Gauge;
     use crate::relay::Relay;
     use crate::user::UserId;
 
@@ -169,7 +171,8 @@ mod tests {
         let (alice, bob) = (UserId::local("alice").unwrap(), UserId::local("bob").unwrap());
         let (server, other) = (ServerName::parse("s").unwrap(), ServerName::parse("t").unwrap());
         let owner = Owner { user: &alice, server: &server };
-        let mailbox = Relay::local().open();
+        let memory = Memory::new(None, 1, Gauge::default());
+        let mailbox = Relay::local().open(memory.share(&alice, 1));
         let id = seal_task(&keyring, owner, &mailbox.address());
         assert_eq!(open_task(&keyring, owner, &id), Some(mailbox.address()));
         assert_eq!(open_task(&keyring, Owner { user: &bob, ..owner }, &id), None);

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::child::Child;
 use super::error::BridgeError;
 use super::talk::from_server;
@@ -18,6 +20,10 @@ use crate::upstream::UpstreamError;
 /// How long a server may be silent when it is asked whether it is modern, before it is offered the handshake. What it
 /// answers after that still counts.
 const PROBE: Duration = Duration::from_secs(10);
+
+/// The longest that a server may say of itself, in bytes: it is kept for as long as the conversation lasts, and looked into
+/// again and again.
+const MAX_INTRODUCTION: usize = 1024 * 1024;
 
 /// What a server turned out to be.
 #[derive(Debug)]
@@ -222,12 +228,13 @@ impl Child {
 
     /// What was heard; the inner error is how a server may refuse what it does not know without a message: by a status,
     /// or by its end.
-    fn unless_refused<T>(
+    fn unless_refused(
         &mut self,
-        heard: Result<T, UpstreamError>,
-    ) -> Result<Result<T, UpstreamError>, UpstreamError> {
+        heard: Result<Bytes, UpstreamError>,
+    ) -> Result<Result<Bytes, UpstreamError>, UpstreamError> {
         match heard {
-            Ok(heard) => Ok(Ok(heard)),
+            Ok(line) if line.len() > MAX_INTRODUCTION => Err(UpstreamError::LineTooLong(MAX_INTRODUCTION)),
+            Ok(line) => Ok(Ok(line)),
             Err(error @ (UpstreamError::Status(_) | UpstreamError::NotMcp)) => Ok(Err(error)),
             Err(error @ UpstreamError::Ended) => {
                 self.has_ended = true;
@@ -239,7 +246,7 @@ impl Child {
 }
 
 /// What a modern server says of itself in this line; `None` if it is no modern server's answer.
-fn discovered(line: &bytes::Bytes) -> Option<String> {
+fn discovered(line: &Bytes) -> Option<String> {
     match from_server(line) {
         Some(FromServer::Response { answer, .. }) if translate::is_modern(answer) => Some(match answer {
             Answer::Result(result) => result.to_owned(),

@@ -101,6 +101,7 @@ impl Talk {
         (outbox, transcript): (Outbox, Transcript),
     ) -> Self {
         let (reply_id, reply_progress) = (call.id().to_owned(), call.progress.clone());
+        let call = Call { message: call.message.counted(&child.share), ..call };
         Self {
             bridge: Arc::clone(bridge),
             caller: asked.caller,

@@ -19,7 +19,7 @@ use super::held::{Open, Task, open_task, seal_task};
 use super::meet::Met;
 use super::questions::{Note, Owner, TaskRequest};
 use super::sse::{Last, Outbox};
-use super::talk::{Talk, text, with_part};
+use super::talk::{Talk, from_server, with_part};
 use super::{Asked, Bridge, Connection};
 use crate::mcp::json;
 use crate::mcp::message::{Answer, FromServer, Message};
@@ -60,7 +60,7 @@ impl Talk {
             return false;
         }
         let Some(told) = Told::begun(result) else { return false };
-        let address = self.mailbox.get_or_insert_with(|| self.bridge.relay.open()).address();
+        let address = self.mailbox().address();
         let sealed = seal_task(&self.bridge.keyring, self.owner(), &address);
         let mut task = Task::new(told.id(), sealed, self.server.process.task_lease, self.round + 1);
         let retold = task.retell(told);
@@ -87,7 +87,7 @@ impl Talk {
 
     /// What the server says while it is held for a task: answers go to whoever asked.
     async fn hear_about(&mut self, task: &mut Task, line: &Bytes) -> Result<(), BridgeError> {
-        match FromServer::parse(text(line)) {
+        match from_server(line) {
             Some(FromServer::Response { id: Some(id), answer }) => {
                 let at = task.open.iter().position(|open| json::same_scalar(id, &open.id));
                 if let Some(open) = at.and_then(|at| task.open.remove(at)) {

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::memory::Share;
+
 use super::json::{self, Invalid, Members, Object, Places, Reader};
 
 pub use from_server::{Answer, FromServer};
@@ -16,6 +18,9 @@ pub const MAX_MEMBERS: usize = 1000;
 
 /// The deepest nesting of a client's message.
 pub const MAX_DEPTH: usize = 64;
+
+/// The longest id or progress token of a client, as written, bytes: it is said again wherever the request is meant.
+pub const MAX_ID: usize = 4096;
 
 /// The members of a message that are read, and that no other may resemble.
 const OF_MESSAGE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
@@ -95,8 +100,8 @@ pub enum Fault {
     /// `jsonrpc` is not "2.0".
     #[error("`jsonrpc` must be \"2.0\"")]
     Version,
-    /// The id is null or no string and no number.
-    #[error("`id` must be a string or a number")]
+    /// The id is null, no string and no number, or longer than [`MAX_ID`].
+    #[error("`id` must be a string or a number of up to {MAX_ID} bytes")]
     Id,
     /// The method is no string, or missing where there is no answer either.
     #[error("`method` must be a string")]
@@ -190,6 +195,13 @@ impl Message {
     pub fn under(&self, id: &str) -> Self {
         let message = self.with(self.parts.id.clone(), id);
         if message.progress_token().is_some() { message.with_meta(PROGRESS_TOKEN, id) } else { message }
+    }
+
+    /// The same message, counted in `share` for as long as there is something of it.
+    #[must_use]
+    pub fn counted(self, share: &Share) -> Self {
+        let held = share.count(self.text.len());
+        Self { text: held.keep(self.text, ()), ..self }
     }
 
     /// The same message with another value of a member of `params` that it has.
@@ -346,9 +358,10 @@ fn has_no_twin(object: &Object<'_>, names: [&'static str; 4]) -> Result<(), Faul
     object.iter().find_map(|(key, _)| twin(key)).map_or(Ok(()), |name| Err(Fault::Case(name)))
 }
 
-/// Whether a value is a string or a number.
+/// Whether a value is a string or a number that is short enough to be said again.
 fn is_id(text: &str) -> bool {
-    json::string(text).is_some() || text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+    let is_number = || text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    text.len() <= MAX_ID && (json::string(text).is_some() || is_number())
 }
 
 fn kind(object: &Object<'_>) -> Result<(Kind, String), Fault> {

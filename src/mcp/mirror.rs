@@ -202,9 +202,13 @@ fn gather<'a>(
         let here = paths.iter().copied().filter(|&path| wanted[path].path[depth] == key);
         let (end, further): (Vec<_>, Vec<_>) = here.partition(|&path| wanted[path].path.len() == depth + 1);
         // Of a key that stands twice the last counts.
-        further.iter().for_each(|&path| found[path] = None);
+        for &path in &further {
+            found[path] = None;
+        }
         let text = reader.written(|reader| gather(reader, wanted, (&further, depth + 1), found))?;
-        end.into_iter().for_each(|path| found[path] = Some(text));
+        for path in end {
+            found[path] = Some(text);
+        }
         Ok(())
     })
 }

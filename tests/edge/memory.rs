@@ -26,6 +26,8 @@ struct Greedy {
     _home: Home,
 }
 
+const ALL: [&str; 8] = ["large", "keys", "schema", "waits", "introduces", "asks", "pings", "announces"];
+
 impl Greedy {
     fn start(limits: &Value, kib: usize, fields: &Value) -> Self {
         let (home, admin) = (Home::new(), support::free_address());
@@ -38,10 +40,7 @@ impl Greedy {
             }
             entry
         };
-        let servers: serde_json::Map<_, _> = ["large", "keys", "schema", "asks", "pings", "announces"]
-            .map(|name| (name.to_owned(), entry(name)))
-            .into_iter()
-            .collect();
+        let servers: serde_json::Map<_, _> = ALL.map(|name| (name.to_owned(), entry(name))).into_iter().collect();
         let bridge = home.serve(json!({
             "identity": bearer_identity(&[("alice", ALICE), ("bob", BOB)]),
             "admin": { "listen": admin.to_string() },
@@ -249,4 +248,36 @@ async fn a_line_of_a_server_takes_a_few_times_its_length_whatever_is_in_it() {
         let taken = procs::peak_resident(greedy.bridge.worker()) - greedy.before;
         assert!(taken <= TIMES * KIB as u64, "{behaviour}: {taken} KiB");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_call_brought_is_counted_for_as_long_as_its_server_works_on_it() {
+    const LONG: usize = 3_900_000;
+    // A part of 8 MiB, which is an exchange's worth.
+    let greedy = Greedy::start(&json!({ "memory": "64MiB" }), 1, &json!({ "line": "256KiB" }));
+    let meta = json!({ "progressToken": 1 });
+    let call = json!({ "name": "x", "arguments": { "text": "x".repeat(LONG) }, "_meta": meta });
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let mut connection = greedy.client("waits", ALICE).post("tools/call", call.clone()).await.unwrap();
+        // Its server says so when it has read all of it.
+        let event = connection.reply().await.unwrap().event().await.unwrap().unwrap();
+        let said = String::from_utf8(event.data).unwrap();
+        assert!(said.contains("notifications/progress"), "{said}");
+        running.push(connection);
+    }
+    let held = greedy.held().await;
+    assert!((2 * LONG..2 * LONG + (1 << 20)).contains(&held), "{held}");
+    let refused = greedy.client("waits", ALICE).request("tools/call", call).await.unwrap();
+    assert_eq!(refused.status, 429, "{}", refused.response());
+    bob_is_served(&greedy).await;
+    drop(running);
+    greedy.nothing_is_held_and_little_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_too_much_of_itself_is_not_listened_to() {
+    let greedy = Greedy::start(&json!({}), 2 << 10, &json!({}));
+    let answer = greedy.client("introduces", ALICE).call("x", json!({})).await.unwrap();
+    assert!(answer.response().to_string().contains("a message over 1048576 bytes"), "{}", answer.response());
 }

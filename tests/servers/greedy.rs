@@ -7,6 +7,8 @@
 //! | `large` | answers each call with a text of so many KiB, or of as many as the argument `kib` of the call says |
 //! | `keys` | answers each call with an object of as many keys as there are in so many KiB |
 //! | `schema` | has one tool, with a schema of as many elements as there are in so many KiB |
+//! | `waits` | tells its progress when it is called, and answers nothing |
+//! | `introduces` | says so much of itself when it is met |
 //! | `asks` | on a call, asks by elicitation without end and without a pause, each question so long, and reads nothing |
 //! | `pings` | on a call, pings without end, each with so much in it, and reads nothing |
 //! | `announces` | before it answers `initialize`, a hundred notifications, each so long |
@@ -32,8 +34,12 @@ fn main() {
                     (0..100).for_each(|_| say(&note));
                 }
                 let (version, about) = (&params["protocolVersion"], json!({ "name": "greedy", "version": "1" }));
+                let instructions = text(if behaviour == "introduces" { kib } else { 0 });
                 let capabilities = json!({ "tools": {}, "logging": {} });
-                result(id, &json!({ "protocolVersion": version, "capabilities": capabilities, "serverInfo": about }));
+                result(
+                    id,
+                    &json!({ "protocolVersion": version, "capabilities": capabilities, "serverInfo": about, "instructions": instructions }),
+                );
             }
             Some("tools/list") if behaviour == "schema" => {
                 let elements = "0,".repeat(kib << 9);
@@ -42,6 +48,10 @@ fn main() {
                 ));
             }
             Some("tools/call") => match behaviour {
+                "waits" => {
+                    let params = json!({ "progressToken": params["_meta"]["progressToken"], "progress": 1 });
+                    say(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }));
+                }
                 "keys" => {
                     let keys: Vec<_> = (0..kib << 6).map(|key| format!(r#""{key:012}":0"#)).collect();
                     say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{}}}}}"#, keys.join(",")));

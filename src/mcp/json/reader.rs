@@ -245,14 +245,15 @@ fn plain(text: &[u8]) -> usize {
     // Most strings are short.
     const NEAR: usize = 16;
     const CHUNK: usize = 32;
-    let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    // As numbers: the compiler looks at a whole chunk at once.
+    let special = |byte: &u8| u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\');
+    let is_special = |byte: &u8| special(byte) > 0;
     if let Some(near) = text.iter().take(NEAR).position(is_special) {
         return near;
     }
     let mut at = NEAR.min(text.len());
-    // The compiler looks at a whole chunk at once.
     while let Some(chunk) = text[at..].first_chunk::<CHUNK>()
-        && !chunk.iter().fold(false, |any, byte| any | is_special(byte))
+        && chunk.iter().fold(0, |any, byte| any | special(byte)) == 0
     {
         at += CHUNK;
     }

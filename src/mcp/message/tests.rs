@@ -126,6 +126,18 @@ fn a_request_is_said_again_under_another_id_and_nothing_else_of_it_changes() {
 }
 
 #[test]
+fn ids_and_progress_tokens_are_short_enough_to_be_said_again() {
+    let message = |id: usize, token: usize| {
+        let [id, token] = [id, token].map(|length| format!("\"{}\"", "x".repeat(length - 2)));
+        let meta = format!(r#"{{"progressToken":{token}}}"#);
+        Message::parse(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x","params":{{"_meta":{meta}}}}}"#).into())
+    };
+    assert!(message(MAX_ID, MAX_ID).unwrap().progress_token().is_some());
+    assert_eq!(message(MAX_ID, MAX_ID + 1).unwrap().progress_token(), None);
+    assert_eq!(message(MAX_ID + 1, 2).unwrap_err(), Malformed { id: None, fault: Fault::Id });
+}
+
+#[test]
 fn the_id_of_a_malformed_message_is_known_when_it_can_be() {
     assert_eq!(parse(r#"{"id":"a","method":"x"}"#).unwrap_err().id.as_deref(), Some(r#""a""#));
 }
