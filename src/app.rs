@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::auth::Authenticator;
-use crate::bridge::{Bridge, Learned};
+use crate::bridge::{Bridge, ServerFacts};
 use crate::clock::Clock;
 use crate::config::{Config, IdentityMethod, Listen};
 use crate::heap;
@@ -28,13 +28,13 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::metrics::{Counter, Metrics};
-use crate::rate_limit::RareLines;
+use crate::rate_limit::LogRateLimit;
 use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
-use crate::server::{Connections, Hangups, Listener, Server, Times};
+use crate::server::{ConnectionLimits, DisconnectWatcher, Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::sys::Signals;
-use crate::telemetry::Seldom;
+use crate::telemetry::LogThrottle;
 use crate::tokens::TokenSource;
 use crate::upstream::container::Containers;
 use crate::upstream::http::HttpServers;
@@ -118,15 +118,15 @@ pub async fn run(
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store)),
         store: Arc::clone(&store),
-        store_trouble: Seldom::default(),
+        store_failure_log: LogThrottle::default(),
         relay,
         keyring,
         spawner: spawner.clone(),
         containers: Arc::clone(&containers),
-        learned: Learned::nothing(),
+        server_facts: ServerFacts::nothing(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
-        refusals: RareLines::default(),
+        refusals: LogRateLimit::default(),
         lifecycle: lifecycle.clone(),
         clock: Clock::System,
         config: Arc::clone(&config),
@@ -155,9 +155,9 @@ pub async fn run(
 fn server(bridge: Arc<Bridge>) -> io::Result<Arc<Server>> {
     let (config, metrics) = (Arc::clone(&bridge.config), Arc::clone(&bridge.metrics));
     Ok(Arc::new(Server {
-        connections: Arc::new(Connections::new(&config, &metrics)),
-        hangups: Arc::new(Hangups::new()?),
-        refusals: RareLines::default(),
+        connections: Arc::new(ConnectionLimits::new(&config, &metrics)),
+        disconnects: Arc::new(DisconnectWatcher::new()?),
+        refusals: LogRateLimit::default(),
         times: Times::from(&config.limits),
         lifecycle: bridge.lifecycle.clone(),
         routes: Arc::new(Routes::new(bridge)),

@@ -4,32 +4,20 @@
 //! Invariants: nothing here is kept between requests; nothing is started for a request that will be refused; a server
 //! that has been started belongs to exactly one task, which returns only when nothing of it is left.
 
-mod answer;
-mod ask;
-mod batch;
-mod call;
-mod changes;
-mod child;
-mod conversation;
-pub mod error;
+// what comes in: checks and reading, and what is answered without a server
+mod incoming;
+
+// one request and the server that works at it
 mod exchange;
-mod held;
-mod learned;
-mod local;
-mod meet;
-mod mend;
-mod mirror;
-mod notifications;
-mod questions;
-mod read;
-mod resume;
-mod session;
-mod setup;
-mod sse;
+
+// the way back: events, the final message, errors
+mod response;
+
+// what stays open: listeners, subscriptions, HTTP+SSE
 mod stream;
-mod talk;
-mod tasks;
-mod tools;
+
+// what is remembered of servers between requests
+mod server_facts;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -41,27 +29,26 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, Span, field};
+use tracing::{Span, field};
 
 use crate::auth::{Authenticator, PeerAddr};
 use crate::clock::Clock;
 use crate::config::{Config, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{Limits, Permit};
+use crate::limits::Limits;
 use crate::long_work::by_length;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::Session;
 use crate::memory::{Memory, Share};
 use crate::metrics::Metrics;
-use crate::rate_limit::RareLines;
+use crate::rate_limit::LogRateLimit;
 use crate::relay::{Mailbox, NotDelivered, Relay, longest_message};
-use crate::request_id::RequestId;
 use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::TokenStore;
-use crate::telemetry::{Seldom, encode_for_log};
+use crate::telemetry::{LogThrottle, encode_for_log};
 use crate::tokens::{TokenError, TokenSource};
 use crate::upstream::container::Containers;
 use crate::upstream::http::HttpServers;
@@ -70,15 +57,17 @@ use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::{Caller, UserId};
 
-use child::Child;
-use conversation::{Conversation, until_forced};
-use error::BridgeError;
-use exchange::{Begun, Exchange};
-pub use learned::Learned;
-use local::Next;
-use sse::{Guard, way_back};
+use exchange::Exchange;
+use exchange::child::Child;
+use exchange::conversation::until_forced;
+use incoming::local_answers::LocalAnswer;
+use incoming::{read, tool_access};
+pub use response::error;
+use response::error::BridgeError;
+use response::pending::{Outcome, PendingResponse};
+use response::sse::response_channel;
+pub use server_facts::ServerFacts;
 use stream::LISTEN;
-use talk::Talk;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
 pub struct Bridge {
@@ -95,7 +84,7 @@ pub struct Bridge {
     /// Remembers what sessions set.
     pub store: Arc<TokenStore>,
     /// Says that it fails, if not at each request.
-    pub store_trouble: Seldom,
+    pub store_failure_log: LogThrottle,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
     /// Starts programs.
@@ -105,13 +94,13 @@ pub struct Bridge {
     /// Finds the exchange that something is for, on whichever node it is.
     pub relay: Relay,
     /// What has been learned of servers.
-    pub learned: Learned,
+    pub server_facts: ServerFacts,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// What the log says of requests that are refused.
-    pub refusals: RareLines,
+    pub refusals: LogRateLimit,
     /// Says when to end.
     pub lifecycle: Lifecycle,
     /// Says what time it is.
@@ -137,7 +126,7 @@ struct Known {
 }
 
 /// Who is asking what of which server.
-struct Asked {
+struct IncomingMessage {
     caller: Caller,
     server: Arc<Server>,
     head: Parts,
@@ -220,50 +209,55 @@ impl Bridge {
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
         known.has_session = session.is_some();
-        self.serve(Asked { caller, server, head, session, message, turn: None }, connection).await
+        self.serve(IncomingMessage { caller, server, head, session, message, turn: None }, connection).await
     }
 
     /// What one message asks, with which token, of which fresh server.
-    async fn begin(self: &Arc<Self>, asked: Asked, connection: &Connection) -> Result<Begun, BridgeError> {
-        let subscription = asked.subscription()?;
-        let mut call = match self.answer_locally(&asked).await? {
-            Next::Answered(response) => return Ok(Begun::Answered(response)),
-            Next::Call(call) => *call,
+    async fn begin(
+        self: &Arc<Self>,
+        incoming: IncomingMessage,
+        connection: &Connection,
+    ) -> Result<Outcome, BridgeError> {
+        let subscription = incoming.subscription()?;
+        let mut call = match self.answer_locally(&incoming).await? {
+            LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
+            LocalAnswer::Call(call) => *call,
         };
-        tools::check(&asked.server, &asked.caller, &call.message)?;
+        tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
         if call.is_modern() && call.message.method() == LISTEN {
-            return self.subscribe(asked, call, connection).await.map(Begun::Answered);
+            return self.subscribe(incoming, call, connection).await.map(Outcome::Answered);
         }
-        let transcript = match self.go_on(&asked, &mut call, connection).await? {
-            ControlFlow::Break(response) => return Ok(Begun::Answered(response)),
+        let transcript = match self.continue_call(&incoming, &mut call, connection).await? {
+            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
             ControlFlow::Continue(transcript) => transcript,
         };
 
-        let may_park = call.may_park(asked.server.questions) || call.may_begin_task(asked.server.tasks);
-        let turn = match &asked.turn {
+        let may_park = call.may_park(incoming.server.questions) || call.may_begin_task(incoming.server.tasks);
+        let turn = match &incoming.turn {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        let permit = self.limits.admit(&asked.caller.user, &asked.server.name, may_park).await?;
+        let permit = self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?;
         drop(turn);
-        let (token, standing) = self.look_up(&asked.caller.user, &asked.server, asked.session.as_ref()).await?;
-        call.level = call.level.or_else(|| standing.level.as_deref().and_then(Level::parse));
-        call.listener = standing.listener.and_then(|listener| listener.address.parse().ok());
+        let (token, status) =
+            self.token_and_status(&incoming.caller.user, &incoming.server, incoming.session.as_ref()).await?;
+        call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
+        call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
         let token = match token {
             Ok(token) => token.map(Arc::new),
             Err(TokenError::Absent) => {
-                tracing::info!(user = %asked.caller.user, server = %asked.server.name, "no token: told how to get one");
-                return Ok(Begun::Answered(self.without_token(&asked, &call)));
+                tracing::info!(user = %incoming.caller.user, server = %incoming.server.name, "no token: the client was told how to get one");
+                return Ok(Outcome::Answered(self.without_token(&incoming, &call)));
             }
             Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
         };
-        let child = Child::open(self, &asked.caller.user, &asked.server, token)?;
+        let child = Child::open(self, &incoming.caller.user, &incoming.server, token)?;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, child.share.clone());
+        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());
         let form = self.form(&call);
-        let talk = Talk::new(self, asked, call, child, (outbox, transcript));
-        let guard = self.converse(talk, permit, connection);
-        Ok(Begun::Underway(Exchange { inbox, form, guard, subscription }))
+        let exchange = Exchange::new(self, incoming, call, child, (outbox, transcript));
+        let guard = self.run_exchange(exchange, permit, connection);
+        Ok(Outcome::Pending(PendingResponse { inbox, form, guard, subscription }))
     }
 
     /// Who is asking for which server.
@@ -284,7 +278,12 @@ impl Bridge {
 
     /// A fresh server, filled with the user's token, owned, killed if dropped.
     /// What it says and is told is a part of `share`.
-    fn open_for(&self, server: &Server, token: Option<Arc<Secret>>, share: &Share) -> Result<Upstream, BridgeError> {
+    fn start_server(
+        &self,
+        server: &Server,
+        token: Option<Arc<Secret>>,
+        share: &Share,
+    ) -> Result<Upstream, BridgeError> {
         match server.fill(token.as_deref())? {
             Launch::Stdio(program) => {
                 let started = StdioServer::start(&self.spawner, program, &server.process, token, share);
@@ -337,40 +336,23 @@ impl Bridge {
 
     /// Lets what ends something elsewhere be told while nobody waits for it: whoever does not hear it runs on for
     /// nobody.
-    fn tell_of_an_end(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
+    fn notify_of_end(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {
             tokio::select! {
                 told = telling => match told {
                     // Nobody there is nobody to tell.
                     Ok(()) | Err(NotDelivered::Gone) => {}
-                    Err(error) => tracing::warn!(%error, "nobody could be told of an end"),
+                    Err(error) => tracing::warn!(%error, "the other side could not be told that a call or a session has ended"),
                 },
                 () = until_forced(&hard) => {}
             }
         });
     }
 
-    /// One task owns the call to its end. It knows by the guard when the client has left, or has been answered.
-    fn converse(self: &Arc<Self>, talk: Talk, permit: Permit, connection: &Connection) -> Guard {
-        let (gone, permit) = (connection.gone.child_token(), Arc::new(permit));
-        let guard = Guard::new(&gone, &permit);
-        let span = tracing::info_span!(
-            parent: None,
-            "call",
-            request = RequestId::current().map(field::display),
-            user = %talk.caller.user,
-            server = %talk.server.name,
-            method = %encode_for_log(talk.call.message.method()),
-        );
-        let conversation = Conversation { talk, gone, hard: self.lifecycle.hard.clone(), permit, announced: false };
-        self.lifecycle.spawn(RequestId::handed_on(conversation.run()).instrument(span));
-        guard
-    }
-
     fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {
         self.metrics.store_failures.inc();
-        if let Some(unsaid) = self.store_trouble.turn(error.kind()) {
+        if let Some(unsaid) = self.store_failure_log.turn(error.kind()) {
             tracing::error!(%error, unsaid, "the token store failed");
         }
         BridgeError::Store

@@ -6,7 +6,7 @@
 //! but themself, and a slow server keeps nothing of what another server could use. Long streams have gates of their
 //! own, and so have the servers that some of them keep: however many there are, no call is refused because of them.
 
-mod pace;
+mod message_rate;
 mod pressure;
 
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, ServerName};
-use pace::Pace;
-pub use pressure::{Pressure, Short};
+use message_rate::MessageRate;
+pub use pressure::{Pressure, Shortage};
 
 use crate::memory::Full;
 use crate::metrics::{Counted, Gauge, Metrics};
@@ -39,7 +39,7 @@ pub struct Limits {
     streams: Arc<Gates<()>>,
     users_kept: Arc<Gates<UserId>>,
     kept: Arc<Gates<()>>,
-    pace: Pace,
+    message_rate: MessageRate,
     queue: Duration,
     pressure: Pressure,
     permits: Gauge,
@@ -58,17 +58,17 @@ pub struct Permit {
 
 /// A request that found no room in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{lack}")]
+#[error("{exhausted}")]
 pub struct Refused {
     /// What there was no room for.
-    pub lack: Lack,
+    pub exhausted: Exhausted,
     /// When to try again, a second at least.
     pub retry_after: Duration,
 }
 
 /// What there is no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Lack {
+pub enum Exhausted {
     /// `perUser` is reached.
     #[error("no room for another request of this user")]
     OfUser,
@@ -95,19 +95,19 @@ pub enum Lack {
     Memory,
     /// The host is near its end.
     #[error("the host is short of {}", .0.as_str())]
-    Host(Short),
+    Host(Shortage),
 }
 
 impl Refused {
     /// There is no memory for what a request brings.
     #[must_use]
     pub fn no_memory(full: Full) -> Self {
-        let lack = if full == Full::All { Lack::Memory } else { Lack::MemoryOfUser };
-        Self { lack, retry_after: RETRY_AFTER_MIN }
+        let exhausted = if full == Full::All { Exhausted::Memory } else { Exhausted::MemoryOfUser };
+        Self { exhausted, retry_after: RETRY_AFTER_MIN }
     }
 }
 
-impl Lack {
+impl Exhausted {
     /// Whether it is the user who has too much running (429), rather than the server or the bridge (503).
     #[must_use]
     pub fn is_users_own(self) -> bool {
@@ -131,7 +131,7 @@ impl Limits {
             streams: Gates::new(limits.streams_total),
             users_kept: Gates::new(limits.per_user),
             kept: Gates::new(limits.total),
-            pace: Pace::default(),
+            message_rate: MessageRate::default(),
             queue: limits.queue,
             pressure: Pressure::default(),
             permits: metrics.permits.clone(),
@@ -150,8 +150,8 @@ impl Limits {
     ///
     /// # Errors
     /// Too many have.
-    pub async fn pace(&self, user: &UserId, bytes: usize) -> Result<(), Refused> {
-        self.pace.keep(user, bytes).await
+    pub async fn admit_message(&self, user: &UserId, bytes: usize) -> Result<(), Refused> {
+        self.message_rate.keep(user, bytes).await
     }
 
     /// Lets one call of `user` to `server` in, after waiting `queue` at most. Dropping the future leaves the queue. The
@@ -163,10 +163,11 @@ impl Limits {
     /// after `queue`.
     pub async fn admit(&self, user: &UserId, server: &ServerName, may_park: bool) -> Result<Permit, Refused> {
         let queue = self.queue()?;
-        let user_pass = queue.enter(&self.users, user.clone(), Lack::OfUser).await?;
-        let parked = if may_park { Some(queue.enter(&self.parked, user.clone(), Lack::Parked).await?) } else { None };
-        let server = queue.enter(&self.servers, server.clone(), Lack::OfAll).await?;
-        let all = queue.enter(&self.all, (), Lack::OfAll).await?;
+        let user_pass = queue.enter(&self.users, user.clone(), Exhausted::OfUser).await?;
+        let parked =
+            if may_park { Some(queue.enter(&self.parked, user.clone(), Exhausted::Parked).await?) } else { None };
+        let server = queue.enter(&self.servers, server.clone(), Exhausted::OfAll).await?;
+        let all = queue.enter(&self.all, (), Exhausted::OfAll).await?;
         Ok(self.permit(user_pass, parked, Some(server), all))
     }
 
@@ -176,8 +177,8 @@ impl Limits {
     /// As [`Limits::admit`].
     pub async fn admit_stream(&self, user: &UserId) -> Result<Permit, Refused> {
         let queue = self.queue()?;
-        let user = queue.enter(&self.users_streams, user.clone(), Lack::StreamsOfUser).await?;
-        let all = queue.enter(&self.streams, (), Lack::Streams).await?;
+        let user = queue.enter(&self.users_streams, user.clone(), Exhausted::StreamsOfUser).await?;
+        let all = queue.enter(&self.streams, (), Exhausted::Streams).await?;
         Ok(self.permit(user, None, None, all))
     }
 
@@ -186,10 +187,10 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::admit`].
-    pub async fn admit_kept(&self, user: &UserId) -> Result<Permit, Refused> {
+    pub async fn admit_stream_server(&self, user: &UserId) -> Result<Permit, Refused> {
         let queue = self.queue()?;
-        let user = queue.enter(&self.users_kept, user.clone(), Lack::OfUser).await?;
-        let all = queue.enter(&self.kept, (), Lack::OfAll).await?;
+        let user = queue.enter(&self.users_kept, user.clone(), Exhausted::OfUser).await?;
+        let all = queue.enter(&self.kept, (), Exhausted::OfAll).await?;
         Ok(self.permit(user, None, None, all))
     }
 
@@ -206,7 +207,7 @@ impl Limits {
     /// A wait at gates, which ends after `queue` at whichever gate.
     fn queue(&self) -> Result<Queue<'_>, Refused> {
         if let Some(short) = self.pressure.short() {
-            return Err(Refused { lack: Lack::Host(short), retry_after: RETRY_AFTER_MIN });
+            return Err(Refused { exhausted: Exhausted::Host(short), retry_after: RETRY_AFTER_MIN });
         }
         let retry_after = self.queue.max(RETRY_AFTER_MIN);
         Ok(Queue { until: Instant::now() + self.queue, retry_after, waiting: &self.waiting })
@@ -221,9 +222,14 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    async fn enter<K: Eq + Hash + Clone>(&self, gates: &Arc<Gates<K>>, key: K, lack: Lack) -> Result<Pass<K>, Refused> {
+    async fn enter<K: Eq + Hash + Clone>(
+        &self,
+        gates: &Arc<Gates<K>>,
+        key: K,
+        exhausted: Exhausted,
+    ) -> Result<Pass<K>, Refused> {
         let pass = gates.enter(key, self.until, self.waiting).await;
-        pass.ok_or(Refused { lack, retry_after: self.retry_after })
+        pass.ok_or(Refused { exhausted, retry_after: self.retry_after })
     }
 }
 

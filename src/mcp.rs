@@ -10,6 +10,7 @@ pub mod mirror;
 pub mod modern;
 pub mod mrtr;
 pub mod session;
+pub mod splice;
 pub mod tasks;
 pub mod tools;
 pub mod translate;

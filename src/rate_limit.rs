@@ -52,18 +52,18 @@ impl RateLimit {
 
 /// Lines of the log that whoever is outside can cause: some of each source, with a count of those left out.
 #[derive(Debug)]
-pub struct RareLines {
+pub struct LogRateLimit {
     limit: RateLimit,
     left_out: AtomicU64,
 }
 
-impl Default for RareLines {
+impl Default for LogRateLimit {
     fn default() -> Self {
         Self { limit: RateLimit::new(20, Duration::from_secs(1)), left_out: AtomicU64::default() }
     }
 }
 
-impl RareLines {
+impl LogRateLimit {
     /// Whether this source may have another line; if so, how many have been left out since the last one of anybody.
     pub fn next(&self, source: impl Hash) -> Option<u64> {
         if self.limit.count(source).is_ok() {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_left_out_are_counted_in_the_next() {
-        let lines = RareLines { limit: RateLimit::new(2, Duration::from_hours(1)), left_out: AtomicU64::default() };
+        let lines = LogRateLimit { limit: RateLimit::new(2, Duration::from_hours(1)), left_out: AtomicU64::default() };
         let said: Vec<_> = (0..5).map(|_| lines.next("flood")).collect();
         assert_eq!(said, [Some(0), Some(0), None, None, None]);
         // Some of these may share the cell of the flood.

@@ -9,9 +9,9 @@
 //! A mailbox holds a bounded number of messages and bytes, as long as there is memory for them, and nothing is left of it
 //! once it is dropped.
 
-mod heard;
 mod local;
 mod redis;
+mod replay_filter;
 mod wire;
 
 use std::fmt;

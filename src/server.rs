@@ -1,11 +1,11 @@
 //! Connections: an accept loop that survives, HTTP/1.1 and HTTP/2 with every limit set, and a graceful end.
 
-mod connections;
+mod connection_limits;
+mod connection_timeouts;
+mod disconnects;
 mod framing;
-mod guarded;
-mod hangups;
+mod http2_stalls;
 mod listener;
-mod streams;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -29,16 +29,16 @@ use crate::auth::PeerAddr;
 use crate::bridge::Connection;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::rate_limit::RareLines;
+use crate::rate_limit::LogRateLimit;
 use crate::routes::Routes;
-pub use connections::Connections;
-use connections::{Full, Room};
-pub use guarded::Times;
-use guarded::{Activity, Guarded, InFlight};
-pub use hangups::Hangups;
+pub use connection_limits::ConnectionLimits;
+use connection_limits::{ConnectionSlot, Full};
+pub use connection_timeouts::Times;
+use connection_timeouts::{Activity, InFlight, TimedConnection};
+pub use disconnects::DisconnectWatcher;
+use http2_stalls::{Streams, Watched};
 pub use listener::Listener;
 use listener::Stream;
-use streams::{Streams, Watched};
 
 /// The longest request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
@@ -77,11 +77,11 @@ pub struct Server {
     /// How patient connections are.
     pub times: Times,
     /// How many there may be.
-    pub connections: Arc<Connections>,
+    pub connections: Arc<ConnectionLimits>,
     /// Sees peers leave.
-    pub hangups: Arc<Hangups>,
+    pub disconnects: Arc<DisconnectWatcher>,
     /// What the log says of connections that are refused.
-    pub refusals: RareLines,
+    pub refusals: LogRateLimit,
 }
 
 impl Server {
@@ -89,8 +89,8 @@ impl Server {
     /// come.
     pub async fn run(self: Arc<Self>, listener: Listener) {
         let graceful = GracefulShutdown::new();
-        let hangups = Arc::clone(&self.hangups);
-        self.lifecycle.accompany(async move { hangups.tell().await });
+        let disconnects = Arc::clone(&self.disconnects);
+        self.lifecycle.accompany(async move { disconnects.tell().await });
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -138,9 +138,9 @@ impl Server {
         stream.try_write(NO_ROOM);
     }
 
-    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: Room, graceful: &GracefulShutdown) {
+    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: ConnectionSlot, graceful: &GracefulShutdown) {
         let gone = CancellationToken::new();
-        let watch = match self.hangups.watch(&stream, gone.clone()) {
+        let watch = match self.disconnects.watch(&stream, gone.clone()) {
             Ok(watch) => watch,
             Err(error) => return tracing::error!(%error, "a connection could not be watched"),
         };
@@ -159,7 +159,7 @@ impl Server {
                 Ok::<_, Infallible>(response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight }))
             }
         });
-        let io = TokioIo::new(Guarded::new(stream, activity, self.times));
+        let io = TokioIo::new(TimedConnection::new(stream, activity, self.times));
         let exchange = graceful.watch(builder(self.times.stall).serve_connection(io, service).into_owned());
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {

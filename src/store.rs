@@ -27,13 +27,13 @@ use embedded::Embedded;
 use record::Names;
 use session::{Fields, SessionNames};
 
-pub(crate) use self::redis::{Link, Message, Question, RECONNECT};
+pub(crate) use self::redis::{CommandBatch, Message, RECONNECT, RedisClient};
 pub use backup::{BackupError, Restored};
 pub use error::{Notice, SetupError, StoreError, Unusable};
 pub use listing::{Entry, Listing};
 pub use session::{
-    Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Noted, SessionKey, SessionState,
-    Standing,
+    Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState,
+    SessionStatus, SessionUpdate,
 };
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
@@ -95,11 +95,11 @@ struct Write {
     /// The keys that sealed both, and whatever else was sealed by who wrote it.
     proofs: Proofs,
     /// Over what it is written.
-    over: Over,
+    over: Overwrite,
 }
 
 /// Over what a record is written.
-enum Over {
+enum Overwrite {
     /// Over whatever is there.
     Anything,
     /// Over this record, or none, and nothing else.
@@ -207,7 +207,7 @@ impl TokenStore {
         }
     }
 
-    /// What `read` makes of the token of `user` for `server` and of what is kept of a session, asked in one question.
+    /// What `read` makes of the token of `user` for `server` and of what is kept of a session, read in one command.
     async fn find<T>(
         &self,
         user: &UserId,
@@ -246,7 +246,7 @@ impl TokenStore {
             owner: record::seal_owner(&self.keyring, user, names.active()),
             record: record::seal(&self.keyring, user, server, self.clock.now(), token),
             proofs: vec![record::prove(&self.keyring)],
-            over: Over::Anything,
+            over: Overwrite::Anything,
         };
         self.found(&names, server, writable).await?;
         self.put(names, server, write).await.map(drop)
@@ -276,7 +276,7 @@ impl TokenStore {
     pub async fn check(&self) -> Result<(), StoreError> {
         self.verify().await?;
         match &self.backend {
-            Backend::Redis(redis) => redis.check_standing().await,
+            Backend::Redis(redis) => redis.check_server_state().await,
             Backend::Embedded(_) => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! Logs: one line per event to stderr, whatever a child, a header or a name put into it, and no library's chatter.
 
-mod lines;
-mod seldom;
+mod log_throttle;
+mod log_writer;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,9 +17,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
-use lines::Lines;
+use log_writer::LogWriter;
 
-pub use seldom::Seldom;
+pub use log_throttle::LogThrottle;
 
 /// The environment variable that holds the filter, such as `debug` or `tollbridge::upstream=trace`.
 pub const FILTER_VARIABLE: &str = "TOLLBRIDGE_LOG";
@@ -53,7 +53,7 @@ pub enum TelemetryError {
 
 /// Logs that have been started. Dropping it waits for the last lines, but not for a reader that has stopped.
 #[must_use = "without it the last lines are lost"]
-pub struct Logs(Lines);
+pub struct Logs(LogWriter);
 
 impl Logs {
     /// Counts the lines that were dropped because nobody read them in time.
@@ -76,7 +76,7 @@ impl Drop for Logs {
 /// # Errors
 /// Says what is wrong with the filter, or that logs have been started before.
 pub fn init(filter: Option<&str>, format: Format) -> Result<Logs, TelemetryError> {
-    let lines = Lines::start(io::stderr())?;
+    let lines = LogWriter::start(io::stderr())?;
     subscriber(filter.unwrap_or_default(), format, lines.clone())?.try_init()?;
     panic::set_hook(Box::new(|panic| report(panic.location())));
     Ok(Logs(lines))
@@ -186,9 +186,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct LogWriter(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for LogWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -200,7 +200,7 @@ mod tests {
 
     /// What is logged by `events`.
     fn logged(filter: &str, format: Format, events: impl FnOnce()) -> String {
-        let lines = Lines::default();
+        let lines = LogWriter::default();
         let writer = lines.clone();
         with_default(subscriber(filter, format, move || writer.clone()).unwrap(), events);
         let bytes = lines.0.lock().unwrap().clone();

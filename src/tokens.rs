@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::config::Server;
 use crate::secret::Secret;
-use crate::store::{Lookup, SessionKey, Standing, StoreError, TokenStore};
+use crate::store::{Lookup, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
 /// The longest token, bytes.
@@ -64,17 +64,17 @@ impl TokenSource {
         found(self.store.lookup(user, &server.name).await)
     }
 
-    /// [`TokenSource::access_token`] for the session's user, and the session's standing, in one question to the store.
+    /// [`TokenSource::access_token`] for the session's user, and the session's status, in one command to the store.
     pub async fn in_session(
         &self,
         server: &Server,
         session: &SessionKey<'_>,
-    ) -> (Result<Option<Secret>, TokenError>, Result<Option<Standing>, StoreError>) {
+    ) -> (Result<Option<Secret>, TokenError>, Result<Option<SessionStatus>, StoreError>) {
         if !server.requires_user_token {
-            return (Ok(None), self.store.standing(session).await);
+            return (Ok(None), self.store.session_status(session).await);
         }
-        let (token, standing) = self.store.lookup_in_session(&server.name, session).await;
-        (found(token), standing)
+        let (token, status) = self.store.lookup_in_session(&server.name, session).await;
+        (found(token), status)
     }
 }
 

@@ -139,10 +139,10 @@ impl Upstream {
     }
 
     /// From now on the server may be silent for as long as it likes: what it says of its own accord is waited for.
-    pub fn stay(&mut self) {
+    pub fn allow_silence(&mut self) {
         match self {
             Self::Stdio(_) | Self::Container(_) => {}
-            Self::Http(server) => server.stay(),
+            Self::Http(server) => server.allow_silence(),
         }
     }
 
@@ -158,10 +158,10 @@ impl Upstream {
     ///
     /// # Errors
     /// If something fails that was sent before.
-    pub async fn overhear(&mut self) -> Result<(), UpstreamError> {
+    pub async fn listen_during_call(&mut self) -> Result<(), UpstreamError> {
         match self {
             Self::Stdio(_) | Self::Container(_) => Ok(()),
-            Self::Http(server) => server.overhear().await,
+            Self::Http(server) => server.listen_during_call().await,
         }
     }
 

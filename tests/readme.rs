@@ -18,7 +18,7 @@ use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
 use tollbridge::config::FillError;
 use tollbridge::config::file::schema;
-use tollbridge::limits::{Lack, Refused, Short};
+use tollbridge::limits::{Exhausted, Refused, Shortage};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
@@ -241,7 +241,7 @@ fn errors() -> Vec<BridgeError> {
 
 fn plain_errors() -> Vec<BridgeError> {
     use BridgeError as E;
-    let refused = |lack| Refused { lack, retry_after: Duration::from_secs(1) };
+    let refused = |exhausted| Refused { exhausted, retry_after: Duration::from_secs(1) };
     vec![
         E::Host,
         E::Origin,
@@ -267,16 +267,16 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Subscriptions,
         E::ClientTooLong,
         E::NoVersion,
-        E::Limited(refused(Lack::OfUser)),
-        E::Limited(refused(Lack::OfAll)),
-        E::Limited(refused(Lack::Parked)),
-        E::Limited(refused(Lack::StreamsOfUser)),
-        E::Limited(refused(Lack::Streams)),
-        E::Limited(refused(Lack::MemoryOfUser)),
-        E::Limited(refused(Lack::Memory)),
-        E::Limited(refused(Lack::Host(Short::Memory))),
-        E::Limited(refused(Lack::Host(Short::Files))),
-        E::Limited(refused(Lack::Host(Short::Processes))),
+        E::Limited(refused(Exhausted::OfUser)),
+        E::Limited(refused(Exhausted::OfAll)),
+        E::Limited(refused(Exhausted::Parked)),
+        E::Limited(refused(Exhausted::StreamsOfUser)),
+        E::Limited(refused(Exhausted::Streams)),
+        E::Limited(refused(Exhausted::MemoryOfUser)),
+        E::Limited(refused(Exhausted::Memory)),
+        E::Limited(refused(Exhausted::Host(Shortage::Memory))),
+        E::Limited(refused(Exhausted::Host(Shortage::Files))),
+        E::Limited(refused(Exhausted::Host(Shortage::Processes))),
         E::Store,
         E::Deadline,
         E::Stopped,
@@ -394,7 +394,11 @@ fn every_error_has_its_row_and_every_row_its_error() {
         let sentence = error.to_string().replace(&NUMBER.to_string(), "NUMBER");
         told.insert([status.as_str().to_owned(), code.to_string(), sentence]);
     }
-    assert!(fs::read_to_string("src/bridge/questions.rs").unwrap().contains(&format!("#[error(\"{BAD_STATE}\")]")));
+    assert!(
+        fs::read_to_string("src/bridge/exchange/request_state.rs")
+            .unwrap()
+            .contains(&format!("#[error(\"{BAD_STATE}\")]"))
+    );
     told.insert(["200", "-32602", BAD_STATE].map(str::to_owned));
 
     let table = page("docs/errors.md").split("\n\n").find(|table| table.starts_with("| status | code |")).unwrap();
@@ -412,7 +416,7 @@ fn every_error_has_its_row_and_every_row_its_error() {
 
 #[test]
 fn what_is_said_of_tokens_is_said_so() {
-    let source = fs::read_to_string("src/bridge/local.rs").unwrap();
+    let source = fs::read_to_string("src/bridge/incoming/local_answers.rs").unwrap();
     for sentence in [
         "You have not connected NAME yet: save your token at LINK and try again.",
         "Your token for NAME was refused: save a new one at LINK and try again.",

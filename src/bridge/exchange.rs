@@ -1,67 +1,158 @@
-//! What becomes of a message: an answer at once, or one that a server works at.
+//! One exchange: a client's request, the fresh server that works at it, and everything that passes between the two until
+//! the answer. `conversation` owns it and ends it, `run` does the work.
+
+mod ask_client;
+pub(in crate::bridge) mod call;
+pub(in crate::bridge) mod child;
+pub(in crate::bridge) mod conversation;
+mod era_correction;
+mod final_answer;
+pub(in crate::bridge) mod handshake;
+mod held_task;
+pub(in crate::bridge) mod list_changes;
+mod mirrored_headers;
+pub(in crate::bridge) mod notes;
+mod notifications;
+pub(in crate::bridge) mod questions;
+pub(in crate::bridge) mod relayed_reply;
+pub(in crate::bridge) mod request_state;
+mod resume;
+mod run;
+mod tasks;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use http::Response;
+use bytes::Bytes;
 
-use super::call::Call;
 use super::error::BridgeError;
-use super::session::{self, Subscription};
-use super::sse::{Form, Guard, Inbox};
-use super::{Asked, Bridge, Connection};
-use crate::respond::Body;
+use super::response::final_message::FinalMessage;
+use super::response::sse::{Outbox, Stalled};
+use super::{Bridge, IncomingMessage};
+use crate::config::{Questions, Server};
+use crate::mcp::era::Version;
+use crate::mcp::message::Message;
+use crate::mcp::mrtr;
+use crate::relay::Mailbox;
+use crate::user::Caller;
+use call::Call;
+use child::Child;
+use handshake::Handshake;
+use held_task::Task;
+use list_changes::Changes;
+use questions::{Owner, Question};
+use request_state::Transcript;
 
-/// What has become of a message.
-pub(super) enum Begun {
-    /// It has been answered.
-    Answered(Response<Body>),
-    /// A server works at the answer.
-    Underway(Exchange),
+/// A call in the making: what is asked, of which server, for whom.
+pub(super) struct Exchange {
+    pub(super) bridge: Arc<Bridge>,
+    pub(super) caller: Caller,
+    pub(super) server: Arc<Server>,
+    pub(super) call: Call,
+    pub(super) child: Child,
+    pub(super) outbox: Outbox,
+    /// Where notes from other exchanges arrive, once any may.
+    pub(super) mailbox: Option<Mailbox>,
+    /// What the server turned out to be.
+    pub(super) handshake: Option<Handshake>,
+    /// The request's id and progress token as the client has them now: a call that goes on has new ones.
+    pub(super) reply_id: String,
+    pub(super) reply_progress: Option<String>,
+    /// Whether the request is on its way to the server, so that a cancellation means something to it.
+    pub(super) asked: bool,
+    /// What the client said when it cancelled, of the id that the server knows.
+    pub(super) cancelled: Option<Message>,
+    /// Questions of the server that have no answer yet.
+    pub(super) open: Vec<Question>,
+    /// How often the client has been asked to call again.
+    pub(super) round: u32,
+    /// What an earlier call asked and was answered.
+    pub(super) transcript: Transcript,
+    /// Whether a legacy client's answer is waited for: a call that waits for who has left never ends by itself.
+    pub(super) waits: Arc<AtomicBool>,
+    /// What the server says of its lists, if anybody is told.
+    pub(super) changes: Option<Box<Changes>>,
+    /// What a modern server wants to know, while its client is asked.
+    pub(super) required: Option<mrtr::InputRequired>,
+    /// The server's answer, if it came while nobody listened.
+    pub(super) settled: Option<Bytes>,
+    /// The task that the call was answered with, if the server is held for one.
+    task: Option<Box<Task>>,
 }
 
-/// An answer on its way.
-pub(super) struct Exchange {
-    pub(super) inbox: Inbox,
-    pub(super) form: Form,
-    /// Dropped when nobody waits for the answer any more.
-    pub(super) guard: Guard,
-    /// What counts once the server has agreed to it.
-    pub(super) subscription: Option<Subscription>,
+/// How far the work has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// The client has its answer.
+    Answered,
+    /// The client has been asked, or has been answered with a task, and the server waits.
+    Parked,
 }
 
 impl Exchange {
-    /// The answer as a response of its own.
-    pub(super) async fn respond(self, bridge: &Bridge) -> Result<Response<Body>, BridgeError> {
-        let response = self.inbox.respond(self.form, self.guard).await;
-        match self.subscription {
-            Some(change) => bridge.after_subscription(change, response).await,
-            None => Ok(response),
+    /// A call about to begin.
+    pub(super) fn new(
+        bridge: &Arc<Bridge>,
+        incoming: IncomingMessage,
+        call: Call,
+        child: Child,
+        (outbox, transcript): (Outbox, Transcript),
+    ) -> Self {
+        let (reply_id, reply_progress) = (call.id().to_owned(), call.progress.clone());
+        let call = Call { message: call.message.counted(&child.share), ..call };
+        Self {
+            bridge: Arc::clone(bridge),
+            caller: incoming.caller,
+            server: incoming.server,
+            call,
+            child,
+            outbox,
+            mailbox: None,
+            handshake: None,
+            reply_id,
+            reply_progress,
+            asked: false,
+            cancelled: None,
+            open: Vec::new(),
+            round: 0,
+            transcript,
+            waits: Arc::default(),
+            changes: None,
+            required: None,
+            settled: None,
+            task: None,
         }
     }
-}
 
-impl Bridge {
-    /// The response to one message.
-    pub(super) async fn serve(
-        self: &Arc<Self>,
-        asked: Asked,
-        connection: &Connection,
-    ) -> Result<Response<Body>, BridgeError> {
-        match self.begin(asked, connection).await? {
-            Begun::Answered(response) => Ok(response),
-            Begun::Underway(exchange) => exchange.respond(self).await,
-        }
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner { user: &self.caller.user, server: &self.server.name }
     }
 
-    /// How the client of a call wants its answer.
-    pub(super) fn form(&self, call: &Call) -> Form {
-        let limits = &self.config.limits;
-        Form {
-            // What is to be looked at before it goes out is a document.
-            accepts_events: call.events && !session::is_subscription(&call.message),
-            accepts_json: call.json,
-            commit_delay: call.may_commit_early().then_some(limits.commit_delay),
-            keep_alive: limits.keep_alive,
-        }
+    pub(super) fn handshaken(&self) -> &Handshake {
+        self.handshake.as_ref().expect("the handshake comes before any request")
+    }
+
+    pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {
+        self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
+    }
+
+    pub(super) async fn last(&mut self, message: FinalMessage) {
+        self.outbox.finish(message).await;
+    }
+
+    /// Where notes from other exchanges arrive from now on.
+    pub(super) fn mailbox(&mut self) -> &mut Mailbox {
+        let Self { mailbox, bridge, caller, server, .. } = self;
+        mailbox.get_or_insert_with(|| bridge.mailbox(&caller.user, server))
+    }
+
+    /// What becomes of questions that must be answered by calling again.
+    pub(super) fn policy(&self) -> Questions {
+        self.server.questions
+    }
+
+    /// The version that a legacy client is told, where the server does not choose it.
+    pub(super) fn version_for_client(&self) -> Version {
+        self.call.introduction.version
     }
 }

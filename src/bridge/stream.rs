@@ -2,12 +2,9 @@
 //! one, and one task that owns both; what the server says of its own accord goes out there and nowhere else. A stream
 //! ends at a soft stop, because nothing would ever finish it.
 
-mod asked;
 mod http_sse;
-mod keeper;
 mod listener;
-mod pipe;
-mod posts;
+mod on_demand_server;
 mod subscription;
 
 use std::sync::Arc;
@@ -18,10 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
-use super::conversation::until_forced;
 use super::error::BridgeError;
-use super::questions::Owner;
-use super::sse::{Guard, Outbox, Stalled};
+use super::exchange::conversation::until_forced;
+use super::exchange::questions::Owner;
+use super::response::sse::{Guard, Outbox, Stalled};
 use super::{Bridge, Connection};
 use crate::config::Server;
 use crate::limits::Permit;
@@ -33,10 +30,10 @@ use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::UserId;
 
-use super::child::Child;
+use super::exchange::child::Child;
+use http_sse::per_request::PerRequest;
+use http_sse::per_session::PerSession;
 use listener::Listener;
-use pipe::Pipe;
-use posts::Posts;
 use subscription::Subscription;
 
 pub(super) use subscription::LISTEN;
@@ -64,8 +61,8 @@ impl Stream {
 /// What a stream is for.
 enum Work {
     Listener(Box<Listener>),
-    Posts(Box<Posts>),
-    Pipe(Box<Pipe>),
+    PerRequest(Box<PerRequest>),
+    PerSession(Box<PerSession>),
     Subscription(Box<Subscription>),
 }
 
@@ -73,7 +70,7 @@ impl Work {
     fn name(&self) -> &'static str {
         match self {
             Self::Listener(_) => "listener",
-            Self::Posts(_) | Self::Pipe(_) => "sse",
+            Self::PerRequest(_) | Self::PerSession(_) => "sse",
             Self::Subscription(_) => "subscription",
         }
     }
@@ -81,8 +78,8 @@ impl Work {
     fn stream(&self) -> &Stream {
         match self {
             Self::Listener(listener) => &listener.stream,
-            Self::Posts(posts) => &posts.stream,
-            Self::Pipe(pipe) => &pipe.stream,
+            Self::PerRequest(requests) => &requests.stream,
+            Self::PerSession(session) => &session.stream,
             Self::Subscription(subscription) => &subscription.stream,
         }
     }
@@ -91,20 +88,20 @@ impl Work {
     async fn run(&mut self) -> Result<(), BridgeError> {
         match self {
             Self::Listener(listener) => listener.run().await,
-            Self::Posts(posts) => posts.run().await,
+            Self::PerRequest(requests) => requests.run().await,
             // Each in a place of its own: they are large, and most streams are idle listeners.
-            Self::Pipe(pipe) => Box::pin(pipe.run()).await,
+            Self::PerSession(session) => Box::pin(session.run()).await,
             Self::Subscription(subscription) => Box::pin(subscription.run()).await,
         }
     }
 
     /// Tells the client that the stream is over, as it knows such an end.
-    async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
+    async fn finish(&mut self, error: Option<&BridgeError>) {
         match self {
-            Self::Listener(listener) => listener.say_goodbye(),
-            Self::Posts(posts) => posts.say_goodbye().await,
-            Self::Pipe(pipe) => pipe.say_goodbye(error).await,
-            Self::Subscription(subscription) => subscription.say_goodbye(error).await,
+            Self::Listener(listener) => listener.finish(),
+            Self::PerRequest(requests) => requests.finish().await,
+            Self::PerSession(session) => session.finish(error).await,
+            Self::Subscription(subscription) => subscription.finish(error).await,
         }
     }
 
@@ -112,8 +109,8 @@ impl Work {
     async fn into_child(self, end: End) -> Option<Child> {
         match self {
             Self::Listener(listener) => listener.into_child(),
-            Self::Posts(_) => None,
-            Self::Pipe(pipe) => Some(pipe.child),
+            Self::PerRequest(_) => None,
+            Self::PerSession(session) => Some(session.child),
             Self::Subscription(subscription) => subscription.into_child(end).await,
         }
     }
@@ -137,7 +134,7 @@ impl Running {
         if let Some(error) = &error {
             tracing::debug!(%error, "a stream failed");
         }
-        self.work.say_goodbye(error.as_ref()).await;
+        self.work.finish(error.as_ref()).await;
         let bridge = Arc::clone(&self.work.stream().bridge);
         bridge.metrics.ended(end);
         drop(live);
@@ -161,8 +158,11 @@ impl Running {
     async fn until_an_end(&mut self) -> (End, Option<BridgeError>) {
         let lifecycle = self.work.stream().bridge.lifecycle.clone();
         // HTTP+SSE ends softly by itself, when nothing is asked on it.
-        let soft =
-            if matches!(self.work, Work::Posts(_) | Work::Pipe(_)) { CancellationToken::new() } else { lifecycle.soft };
+        let soft = if matches!(self.work, Work::PerRequest(_) | Work::PerSession(_)) {
+            CancellationToken::new()
+        } else {
+            lifecycle.soft
+        };
         tokio::select! {
             biased;
             done = self.work.run() => match done {
@@ -182,7 +182,11 @@ impl Running {
 
 impl Bridge {
     /// The server of a stream that stays for as long as the stream; none for a user without a token.
-    async fn open_to_stay(self: &Arc<Self>, user: &UserId, server: &Arc<Server>) -> Result<Option<Child>, BridgeError> {
+    async fn start_stream_server(
+        self: &Arc<Self>,
+        user: &UserId,
+        server: &Arc<Server>,
+    ) -> Result<Option<Child>, BridgeError> {
         match self.tokens.access_token(user, server).await {
             Ok(token) => Ok(Some(Child::staying(self, user, server, token.map(Arc::new)).await?)),
             Err(TokenError::Absent) => Ok(None),

@@ -44,7 +44,7 @@ pub enum TokenStoreKind {
     Embedded {
         /// The directory that holds the database, created 0700 if missing.
         path: PathBuf,
-        /// How long one question may take.
+        /// How long one command may take.
         timeout: Duration,
     },
     /// Redis or Valkey: any number of nodes.
@@ -53,13 +53,13 @@ pub enum TokenStoreKind {
         url: Secret,
         /// What every key starts with.
         prefix: String,
-        /// How long one question may take, with all its tries.
+        /// How long one command may take, with all its tries.
         timeout: Duration,
     },
 }
 
 impl TokenStoreKind {
-    /// How long one question may take, if nobody says: longer than any healthy store near by takes, shorter than a
+    /// How long one command may take, if nobody says: longer than any healthy store near by takes, shorter than a
     /// client's patience.
     pub const TIMEOUT: Duration = Duration::from_millis(600);
 }

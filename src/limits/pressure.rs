@@ -23,7 +23,7 @@ const FULL: u64 = 95;
 /// What the host is short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Short {
+pub enum Shortage {
     /// Memory, of the machine or of the control group that the bridge is in.
     Memory = 1,
     /// File descriptors, of this process or of the machine.
@@ -32,7 +32,7 @@ pub enum Short {
     Processes = 3,
 }
 
-impl Short {
+impl Shortage {
     /// In a sentence.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ pub struct Pressure(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// 0, or a `Short`.
+    /// 0, or a `Shortage`.
     short: AtomicU8,
     asked: Notify,
 }
@@ -58,12 +58,12 @@ struct State {
 impl Pressure {
     /// What the host is short of, as of the last look. Asks for another.
     #[must_use]
-    pub fn short(&self) -> Option<Short> {
+    pub fn short(&self) -> Option<Shortage> {
         self.0.asked.notify_one();
         match self.0.short.load(Relaxed) {
-            1 => Some(Short::Memory),
-            2 => Some(Short::Files),
-            3 => Some(Short::Processes),
+            1 => Some(Shortage::Memory),
+            2 => Some(Shortage::Files),
+            3 => Some(Shortage::Processes),
             _ => None,
         }
     }
@@ -129,13 +129,13 @@ fn any_full(pairs: &[[PathBuf; 2]]) -> bool {
     pairs.iter().any(|[used, most]| number(used).zip(number(most)).is_some_and(|(used, most)| is_full(used, most)))
 }
 
-fn look(own: &OwnGroups) -> Option<Short> {
+fn look(own: &OwnGroups) -> Option<Shortage> {
     if files() {
-        Some(Short::Files)
+        Some(Shortage::Files)
     } else if machine_memory().is_some_and(|(used, most)| is_full(used, most)) || group_memory(own) {
-        Some(Short::Memory)
+        Some(Shortage::Memory)
     } else if machine_processes().is_some_and(|(used, most)| is_full(used, most)) || any_full(&own.processes) {
-        Some(Short::Processes)
+        Some(Shortage::Processes)
     } else {
         None
     }

@@ -52,8 +52,8 @@ async fn however_many_streams_there_are_no_call_is_refused() {
     let limits = limits(1, 1, 2);
     let streams = [limits.admit_stream(&user("alice")).await, limits.admit_stream(&user("bob")).await];
     assert!(streams.iter().all(Result::is_ok));
-    assert_eq!(limits.admit_stream(&user("alice")).await.unwrap_err().lack, Lack::StreamsOfUser);
-    assert_eq!(limits.admit_stream(&user("carol")).await.unwrap_err().lack, Lack::Streams);
+    assert_eq!(limits.admit_stream(&user("alice")).await.unwrap_err().exhausted, Exhausted::StreamsOfUser);
+    assert_eq!(limits.admit_stream(&user("carol")).await.unwrap_err().exhausted, Exhausted::Streams);
     let _call = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
     let _other = limits.admit(&user("bob"), &server("b"), false).await.unwrap();
 }
@@ -61,14 +61,14 @@ async fn however_many_streams_there_are_no_call_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn streams_keep_no_more_servers_than_there_may_be_calls_and_leave_room_for_the_calls() {
     let limits = limits(1, 9, 2);
-    let kept = [limits.admit_kept(&user("alice")).await, limits.admit_kept(&user("bob")).await];
+    let kept = [limits.admit_stream_server(&user("alice")).await, limits.admit_stream_server(&user("bob")).await];
     assert!(kept.iter().all(Result::is_ok));
-    assert_eq!(limits.admit_kept(&user("alice")).await.unwrap_err().lack, Lack::OfUser);
-    assert_eq!(limits.admit_kept(&user("carol")).await.unwrap_err().lack, Lack::OfAll);
+    assert_eq!(limits.admit_stream_server(&user("alice")).await.unwrap_err().exhausted, Exhausted::OfUser);
+    assert_eq!(limits.admit_stream_server(&user("carol")).await.unwrap_err().exhausted, Exhausted::OfAll);
     let _call = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
     let _stream = limits.admit_stream(&user("alice")).await.unwrap();
     drop(kept);
-    drop(limits.admit_kept(&user("alice")).await.unwrap());
+    drop(limits.admit_stream_server(&user("alice")).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +77,7 @@ async fn calls_that_may_be_parked_have_a_limit_of_their_own_and_leave_room_for_o
     let limits = Limits::new(&config, &Metrics::new(TaskTracker::new(), Counter::default()));
     let parked = limits.admit(&user("alice"), &server("a"), true).await.unwrap();
     let refused = limits.admit(&user("alice"), &server("b"), true).await.unwrap_err();
-    assert!(refused.lack == Lack::Parked && refused.lack.is_users_own());
+    assert!(refused.exhausted == Exhausted::Parked && refused.exhausted.is_users_own());
     drop(limits.admit(&user("alice"), &server("a"), false).await.unwrap());
     drop(limits.admit(&user("bob"), &server("a"), true).await.unwrap());
     drop(parked);
@@ -109,14 +109,17 @@ async fn the_refusal_says_whose_limit_it_was() {
     let (alice, bob) = (user("alice"), user("bob"));
     let _first = limits.admit(&alice, &server("a"), false).await.unwrap();
     assert!(
-        limits.admit(&alice, &server("b"), false).await.unwrap_err().lack.is_users_own(),
+        limits.admit(&alice, &server("b"), false).await.unwrap_err().exhausted.is_users_own(),
         "alice has one running already"
     );
     let _second = limits.admit(&bob, &server("a"), false).await.unwrap();
-    assert!(!limits.admit(&user("carol"), &server("a"), false).await.unwrap_err().lack.is_users_own(), "two run on a");
+    assert!(
+        !limits.admit(&user("carol"), &server("a"), false).await.unwrap_err().exhausted.is_users_own(),
+        "two run on a"
+    );
     let _third = limits.admit(&user("carol"), &server("b"), false).await.unwrap();
     assert!(
-        !limits.admit(&user("dave"), &server("c"), false).await.unwrap_err().lack.is_users_own(),
+        !limits.admit(&user("dave"), &server("c"), false).await.unwrap_err().exhausted.is_users_own(),
         "three run in all"
     );
 }
@@ -145,7 +148,7 @@ async fn a_full_queue_refuses_at_once() {
     }
     assert_eq!(limits.waiting.get(), 2);
     let start = Instant::now();
-    assert!(limits.admit(&user("alice"), &server("a"), false).await.unwrap_err().lack.is_users_own());
+    assert!(limits.admit(&user("alice"), &server("a"), false).await.unwrap_err().exhausted.is_users_own());
     assert_eq!(start.elapsed(), Duration::ZERO);
     drop(held);
     assert_eq!(waiters.join_all().await, [true, true]);

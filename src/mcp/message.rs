@@ -11,7 +11,7 @@ use crate::memory::Share;
 
 use super::json::{self, Invalid, Members, Object, Places, Reader};
 
-pub use from_server::{Answer, FromServer};
+pub use from_server::{Answer, FromServer, from_server};
 
 /// The most members of a client's message, of its `params` and of `params._meta`, each.
 pub const MAX_MEMBERS: usize = 1000;

@@ -7,7 +7,7 @@
 //! `+publish +subscribe +ping +set +get +del` and `&{prefix}:node*`.
 //!
 //! Not for a Redis Cluster yet: there `PUBLISH` counts only who listens at the same server, so a node could seem gone.
-//! Sharded pub/sub goes into [`Peers::publish`] and [`Link::subscribe`]; nothing else knows of the commands.
+//! Sharded pub/sub goes into [`Peers::publish`] and [`RedisClient::subscribe`]; nothing else knows of the commands.
 
 mod directory;
 mod listener;
@@ -29,7 +29,7 @@ use crate::clock::within;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
-use crate::store::{Link, Question, SetupError, StoreError};
+use crate::store::{CommandBatch, RedisClient, SetupError, StoreError};
 
 /// The longest part of a message, bytes.
 const PART: usize = 256 << 10;
@@ -49,7 +49,7 @@ type Verdict = Result<(), NotDelivered>;
 /// The way to the other nodes.
 pub(super) struct Peers {
     node: NodeId,
-    link: Link,
+    link: RedisClient,
     /// One part of a message, with everything it waits for.
     deadline: Duration,
     /// [`SETTLING`], or longer where an attempt to connect may be: the other may be in the middle of one.
@@ -84,7 +84,7 @@ impl Peers {
     ) -> Result<Arc<Self>, SetupError> {
         let peers = Arc::new(Self {
             node: local.node(),
-            link: Link::open(url, timeout)?,
+            link: RedisClient::open(url, timeout)?,
             deadline: timeout * 5 / 3,
             settling: (timeout * 4 / 3).max(SETTLING),
             keyring,
@@ -154,7 +154,7 @@ impl Peers {
 
     /// Publishes a frame and answers how many heard it.
     async fn publish(&self, channel: &str, frame: Frame<'_>) -> Result<u64, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("PUBLISH").arg(channel).arg(frame.seal(&self.keyring, channel));
         self.link.ask(&question, |[receivers]: [u64; 1]| Ok(receivers)).await
     }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Over, Proofs, StoreError, TokenStore, Write, record};
+use super::{Backend, Overwrite, Proofs, StoreError, TokenStore, Write, record};
 use crate::config::ServerName;
 
 /// The form of the lines.
@@ -169,7 +169,7 @@ impl TokenStore {
         }
         let owner = record::seal_owner(&self.keyring, &user, names.active());
         // Whoever saves one meanwhile saves a newer one.
-        let write = Write { owner, record, proofs: proofs.clone(), over: Over::What(there) };
+        let write = Write { owner, record, proofs: proofs.clone(), over: Overwrite::What(there) };
         if self.put(names, &server, write).await? {
             done.restored += 1;
         } else {

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Over, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Overwrite, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::{ServerName, TokenStoreKind};
 use worker::Worker;
 
@@ -83,7 +83,7 @@ impl Embedded {
             let snapshot = connection.transaction()?;
             let record = record(&snapshot, &names, &server)?;
             let session = match &session {
-                Some(names) => session::kept(&snapshot, names, Want::Standing)?,
+                Some(names) => session::kept(&snapshot, names, Want::SessionStatus)?,
                 None => None,
             };
             Ok(Found { record, proofs: proofs(&snapshot)?, session })
@@ -98,7 +98,7 @@ impl Embedded {
         let put = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let active = names.active();
-            if let Over::What(there) = &write.over
+            if let Overwrite::What(there) = &write.over
                 && record(&transaction, &names, &server)? != *there
             {
                 return Ok(false);

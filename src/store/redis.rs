@@ -2,7 +2,7 @@
 //!
 //! Every command can be repeated without harm, so a lost connection costs one retry and no thought.
 
-mod link;
+mod client;
 mod policy;
 mod session;
 
@@ -13,12 +13,12 @@ use redis::{Value, from_redis_value};
 
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Over, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Overwrite, Proofs, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::metrics::Counter;
 use crate::secret::Secret;
 
-pub(crate) use link::{Link, Message, Question, RECONNECT};
+pub(crate) use client::{CommandBatch, Message, RECONNECT, RedisClient};
 
 /// The field that says whose hash it is; no server's name starts so.
 const OWNER: &str = "@owner";
@@ -59,14 +59,14 @@ const EVEN_WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 
 /// A store on Redis.
 pub(super) struct Redis {
-    link: Link,
+    link: RedisClient,
     prefix: Box<str>,
 }
 
 impl Redis {
     /// The store at `url`, where a question may take `timeout`; nothing is sent yet.
     pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration) -> Result<Self, SetupError> {
-        Ok(Self { link: Link::open(url, timeout)?, prefix: prefix.into() })
+        Ok(Self { link: RedisClient::open(url, timeout)?, prefix: prefix.into() })
     }
 
     /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
@@ -77,17 +77,17 @@ impl Redis {
         session: Option<&SessionNames>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         self.ask_for_record(&mut question, names, server);
         question.cmd("HGETALL").arg(self.keys());
         if let Some(session) = session {
-            self.ask_of_session(&mut question, session, Want::Standing);
+            self.ask_of_session(&mut question, session, Want::SessionStatus);
         }
         let read = |mut answers: Vec<Value>| {
             let shape = |_| StoreError::Shape;
             let kept = answers.split_off(answers.len().min(2));
             let session = match session {
-                Some(session) => session::kept(kept, session, Want::Standing)?,
+                Some(session) => session::kept(kept, session, Want::SessionStatus)?,
                 None => None,
             };
             let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
@@ -101,11 +101,11 @@ impl Redis {
     pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<bool, StoreError> {
         let keys = [self.keys()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
         let over = match &write.over {
-            Over::Anything => ANYTHING,
-            Over::What(there) => there.as_deref().unwrap_or_default(),
+            Overwrite::Anything => ANYTHING,
+            Overwrite::What(there) => there.as_deref().unwrap_or_default(),
         };
         let ask = async |flags: &str| {
-            let mut question = Question::new();
+            let mut question = CommandBatch::new();
             let script = [flags, REMOVE, PUT].concat();
             question.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
             question.arg(&write.owner).arg(&write.record).arg(over).arg(&write.proofs);
@@ -119,7 +119,7 @@ impl Redis {
 
     /// Removes the record for `server` under every name; whether there was one.
     pub(super) async fn delete(&self, names: &Names, server: &ServerName) -> Result<bool, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
         question.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
         self.link.ask(&question, |[removed]: [u64; 1]| Ok(removed > 0)).await
@@ -135,7 +135,7 @@ impl Redis {
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            let mut question = Question::new();
+            let mut question = CommandBatch::new();
             question.cmd("SCAN").arg(cursor).arg("MATCH").arg(format!("{}*{after}", escape(&before)));
             question.arg("COUNT").arg(SCAN).arg("TYPE").arg("hash");
             let [(next, keys)]: [(u64, Vec<String>); 1] = self.link.ask(&question, Ok).await?;
@@ -152,14 +152,14 @@ impl Redis {
 
     /// What `read` makes of the proofs of the keys that wrote here.
     pub(super) async fn proofs<T>(&self, read: impl FnOnce(Proofs) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("HGETALL").arg(self.keys());
         self.link.ask(&question, |[proofs]: [Proofs; 1]| read(proofs)).await
     }
 
     /// Writes what says nothing and is gone soon.
     pub(super) async fn try_write(&self) -> Result<(), StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         let key = format!("{}:ready", self.prefix);
         question.cmd("HSET").arg(&key).arg("written").arg(1).ignore();
         question.cmd("PEXPIRE").arg(&key).arg(TRIED.as_millis()).ignore();
@@ -178,7 +178,7 @@ impl Redis {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         for name in &names {
             question.cmd("HGETALL").arg(self.tokens(name));
         }
@@ -195,7 +195,7 @@ impl Redis {
     }
 
     /// Adds the question whose answer is the record for `server` under the first of `names` that has one.
-    fn ask_for_record(&self, question: &mut Question, names: &Names, server: &ServerName) {
+    fn ask_for_record(&self, question: &mut CommandBatch, names: &Names, server: &ServerName) {
         if names.older().is_empty() {
             question.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
         } else {

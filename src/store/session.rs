@@ -61,7 +61,7 @@ pub struct SessionKey<'a> {
 
 /// What a request needs to know of the session that it is made in.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct SessionStatus {
     /// The log level that its client set.
     pub level: Option<String>,
     /// Where the listener is that last claimed the session; it may be gone.
@@ -88,7 +88,7 @@ pub struct Listener {
 
 /// What became of a change of what is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Noted {
+pub enum SessionUpdate {
     /// It is kept; where the session's listener was at that moment.
     Kept(Option<String>),
     /// There is no room for it in the session.
@@ -129,7 +129,7 @@ impl SessionNames {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
     /// [`LEVEL`] and [`LISTENER`].
-    Standing,
+    SessionStatus,
     /// All its fields.
     All,
 }
@@ -146,11 +146,11 @@ pub(super) struct Note {
     /// What it holds.
     pub(super) value: Vec<u8>,
     /// In place of what it may be written.
-    pub(super) over: Over,
+    pub(super) over: Overwrite,
 }
 
 /// What a field may hold before.
-pub(super) enum Over {
+pub(super) enum Overwrite {
     /// Whatever it is.
     Anything,
     /// This, or nothing.
@@ -170,9 +170,9 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed: nobody knows.
-    pub async fn standing(&self, key: &SessionKey<'_>) -> Result<Option<Standing>, StoreError> {
-        let read = |fields: Option<Fields>| standing(&self.keyring, key.nonce, fields);
-        self.kept(key, Want::Standing, read).await
+    pub async fn session_status(&self, key: &SessionKey<'_>) -> Result<Option<SessionStatus>, StoreError> {
+        let read = |fields: Option<Fields>| session_status(&self.keyring, key.nonce, fields);
+        self.kept(key, Want::SessionStatus, read).await
     }
 
     /// What the client has set in the session; nothing if the session was ended.
@@ -197,20 +197,20 @@ impl TokenStore {
         }
     }
 
-    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::standing`] in one question.
+    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::session_status`] in one command.
     pub async fn lookup_in_session(
         &self,
         server: &ServerName,
         key: &SessionKey<'_>,
-    ) -> (Lookup, Result<Option<Standing>, StoreError>) {
+    ) -> (Lookup, Result<Option<SessionStatus>, StoreError>) {
         let session = self.session_names(key);
         let found = self
             .find(key.user, server, Some(&session), |token, fields| {
-                Ok((token, standing(&self.keyring, key.nonce, fields)?))
+                Ok((token, session_status(&self.keyring, key.nonce, fields)?))
             })
             .await;
         match found {
-            Ok((token, standing)) => (token.map_or(Lookup::Absent, Lookup::Found), Ok(standing)),
+            Ok((token, status)) => (token.map_or(Lookup::Absent, Lookup::Found), Ok(status)),
             Err(error) => (Lookup::Failed(error.clone()), Err(error)),
         }
     }
@@ -219,9 +219,9 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed; the level may be remembered or not.
-    pub async fn set_level(&self, key: &SessionKey<'_>, level: &str) -> Result<Noted, StoreError> {
+    pub async fn set_level(&self, key: &SessionKey<'_>, level: &str) -> Result<SessionUpdate, StoreError> {
         let value = seal(&self.keyring, key.nonce, LEVEL, level);
-        self.note(key, Note { field: LEVEL.to_owned(), value, over: Over::Anything }).await
+        self.note(key, Note { field: LEVEL.to_owned(), value, over: Overwrite::Anything }).await
     }
 
     /// Remembers that the session is subscribed to the resource at `uri`, if there is room for it: no more than
@@ -229,20 +229,20 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed; the subscription may be remembered or not.
-    pub async fn subscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<Noted, StoreError> {
+    pub async fn subscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<SessionUpdate, StoreError> {
         if uri.len() > MAX_URI {
-            return Ok(Noted::NoRoom);
+            return Ok(SessionUpdate::NoRoom);
         }
         let field = resources(&self.keyring, key.nonce, uri).next().expect("a ring is never empty");
         let value = seal(&self.keyring, key.nonce, &field, uri);
-        self.note(key, Note { field, value, over: Over::Anything }).await
+        self.note(key, Note { field, value, over: Overwrite::Anything }).await
     }
 
     /// Forgets a subscription, if there is one.
     ///
     /// # Errors
     /// The store failed; the subscription may be remembered or not.
-    pub async fn unsubscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<Noted, StoreError> {
+    pub async fn unsubscribe(&self, key: &SessionKey<'_>, uri: &str) -> Result<SessionUpdate, StoreError> {
         let names = self.session_names(key);
         let fields = resources(&self.keyring, key.nonce, uri).collect();
         let written = match &self.backend {
@@ -264,9 +264,9 @@ impl TokenStore {
         address: &str,
     ) -> Result<bool, StoreError> {
         let value = seal(&self.keyring, key.nonce, LISTENER, address);
-        let over = Over::Only(seen.map(|seen| seen.sealed.clone()));
+        let over = Overwrite::Only(seen.map(|seen| seen.sealed.clone()));
         let noted = self.note(key, Note { field: LISTENER.to_owned(), value, over }).await?;
-        Ok(matches!(noted, Noted::Kept(_)))
+        Ok(matches!(noted, SessionUpdate::Kept(_)))
     }
 
     /// Ends the session for every node, for as long as it could still be presented anywhere, and forgets what else was
@@ -283,7 +283,7 @@ impl TokenStore {
         listener.map(|sealed| open(&self.keyring, key.nonce, LISTENER, &sealed)).transpose()
     }
 
-    async fn note(&self, key: &SessionKey<'_>, note: Note) -> Result<Noted, StoreError> {
+    async fn note(&self, key: &SessionKey<'_>, note: Note) -> Result<SessionUpdate, StoreError> {
         let names = self.session_names(key);
         let written = match &self.backend {
             Backend::Redis(redis) => redis.note(&names, &note).await?,
@@ -292,14 +292,14 @@ impl TokenStore {
         self.noted(key, written)
     }
 
-    fn noted(&self, key: &SessionKey<'_>, written: Written) -> Result<Noted, StoreError> {
+    fn noted(&self, key: &SessionKey<'_>, written: Written) -> Result<SessionUpdate, StoreError> {
         match written {
             Written::Kept(listener) => {
                 let open = |sealed: Vec<u8>| open(&self.keyring, key.nonce, LISTENER, &sealed);
-                Ok(Noted::Kept(listener.map(open).transpose()?))
+                Ok(SessionUpdate::Kept(listener.map(open).transpose()?))
             }
-            Written::Refused => Ok(Noted::NoRoom),
-            Written::Ended => Ok(Noted::Ended),
+            Written::Refused => Ok(SessionUpdate::NoRoom),
+            Written::Ended => Ok(SessionUpdate::Ended),
         }
     }
 
@@ -332,21 +332,21 @@ fn place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
     Place { purpose: Purpose::Session, parts }
 }
 
-/// What the fields of a session say of its standing; where two keys wrote the same field, the first that was read
+/// What the fields of a session say of its status; where two keys wrote the same field, the first that was read
 /// counts.
-fn standing(keyring: &Keyring, nonce: &str, fields: Option<Fields>) -> Result<Option<Standing>, StoreError> {
+fn session_status(keyring: &Keyring, nonce: &str, fields: Option<Fields>) -> Result<Option<SessionStatus>, StoreError> {
     let Some(fields) = fields else { return Ok(None) };
-    let mut standing = Standing::default();
+    let mut status = SessionStatus::default();
     for (field, sealed) in fields {
         match &*field {
-            LEVEL if standing.level.is_none() => standing.level = Some(open(keyring, nonce, &field, &sealed)?),
-            LISTENER if standing.listener.is_none() => {
-                standing.listener = Some(Listener { address: open(keyring, nonce, &field, &sealed)?, sealed });
+            LEVEL if status.level.is_none() => status.level = Some(open(keyring, nonce, &field, &sealed)?),
+            LISTENER if status.listener.is_none() => {
+                status.listener = Some(Listener { address: open(keyring, nonce, &field, &sealed)?, sealed });
             }
             _ => {}
         }
     }
-    Ok(Some(standing))
+    Ok(Some(status))
 }
 
 /// What the fields of a session say that its client set; of the level, the first that was read.

@@ -166,7 +166,7 @@ impl ContainerServer {
             drop(files);
             if timeout(SILENCE, end).await.is_err() {
                 tracing::warn!(
-                    "a container has not ended: it counts against the limits no more, and its engine is asked on"
+                    "a container has not ended: it no longer counts against the limits, and its engine is asked again and again to remove it"
                 );
             }
         }

@@ -41,7 +41,7 @@ const DRAIN: Duration = Duration::from_millis(20);
 const CANCELLATION: Duration = Duration::from_secs(5);
 
 /// How long a server may take to say whether it can be heard unasked, before it is asked something all the same.
-const OVERHEARD: Duration = Duration::from_secs(1);
+const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long an answer waits for what the server said before it on another connection.
 const BEFORE: Duration = Duration::from_millis(10);
@@ -124,7 +124,7 @@ enum Purpose {
     /// To hear what the server says unasked over Streamable HTTP.
     Listen,
     /// The same beside something that is asked, which does not fail with it.
-    Overhear {
+    ListenDuringCall {
         /// Whether the server offers it.
         open: bool,
     },
@@ -170,7 +170,7 @@ impl HttpServer {
     }
 
     /// Waits for more also when everything has been answered.
-    pub fn stay(&mut self) {
+    pub fn allow_silence(&mut self) {
         self.listens = true;
     }
 
@@ -191,7 +191,7 @@ impl HttpServer {
     ///
     /// # Errors
     /// If something fails that was sent before.
-    pub async fn overhear(&mut self) -> Result<(), UpstreamError> {
+    pub async fn listen_during_call(&mut self) -> Result<(), UpstreamError> {
         if matches!(self.transport, Transport::Sse { .. }) {
             return Ok(());
         }
@@ -200,9 +200,13 @@ impl HttpServer {
             self.receive_early().await?;
         }
         let request = self.request(Method::GET, self.url.clone(), None, Expects::Stream);
-        self.begin(Purpose::Overhear { open: false }, request);
-        let until = Instant::now() + OVERHEARD;
-        while self.exchanges.iter().any(|exchange| matches!(exchange.purpose, Purpose::Overhear { open: false })) {
+        self.begin(Purpose::ListenDuringCall { open: false }, request);
+        let until = Instant::now() + LISTEN_PATIENCE;
+        while self
+            .exchanges
+            .iter()
+            .any(|exchange| matches!(exchange.purpose, Purpose::ListenDuringCall { open: false }))
+        {
             match tokio::time::timeout_at(until, self.receive_early()).await {
                 Ok(received) => received?,
                 Err(_) => break,
@@ -265,8 +269,9 @@ impl HttpServer {
     /// Whether what was heard last is an answer, and the server may have said something before it that is still on its
     /// way on another connection.
     fn is_answer_overtaking(&self, at: usize) -> bool {
-        let overhears = |exchange: &Exchange| matches!(exchange.purpose, Purpose::Overhear { open: true });
-        self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.exchanges.iter().any(overhears)
+        let listens_during_call =
+            |exchange: &Exchange| matches!(exchange.purpose, Purpose::ListenDuringCall { open: true });
+        self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.exchanges.iter().any(listens_during_call)
     }
 
     /// Begins to send what is queued, in order: what has no answer is accepted before the next is sent.
@@ -302,7 +307,7 @@ impl HttpServer {
         self.exchanges.iter().any(|exchange| match &exchange.purpose {
             Purpose::Post(message) => message.id().is_none() || is_undecided,
             Purpose::PostToEndpoint(_) => true,
-            Purpose::Sse | Purpose::Listen | Purpose::Overhear { .. } => false,
+            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } => false,
         })
     }
 

@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::keyring::OpenError;
 use tollbridge::store::{
-    Lookup, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Noted, SessionKey, SessionState,
-    Standing, StoreError, TokenStore,
+    Lookup, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState, SessionStatus,
+    SessionUpdate, StoreError, TokenStore,
 };
 use tollbridge::user::UserId;
 
@@ -28,9 +28,9 @@ pub(crate) fn session(nonce: &str) -> SessionKey<'_> {
 
 /// Whether a session is known to be ended.
 pub(crate) async fn is_ended(store: &TokenStore, key: &SessionKey<'_>) -> bool {
-    let (standing, state) = (store.standing(key).await.unwrap(), store.session_state(key).await.unwrap());
-    assert_eq!(standing.is_none(), state.is_none());
-    standing.is_none()
+    let (status, state) = (store.session_status(key).await.unwrap(), store.session_state(key).await.unwrap());
+    assert_eq!(status.is_none(), state.is_none());
+    status.is_none()
 }
 
 /// What a session with this level and these subscriptions looks like.
@@ -44,11 +44,11 @@ async fn open_state(store: &TokenStore, key: &SessionKey<'_>) -> SessionState {
     store.session_state(key).await.unwrap().expect("it was not ended")
 }
 
-async fn kept(noted: impl Future<Output = Result<Noted, StoreError>>) -> bool {
+async fn kept(noted: impl Future<Output = Result<SessionUpdate, StoreError>>) -> bool {
     match noted.await.unwrap() {
-        Noted::Kept(_) => true,
-        Noted::NoRoom => false,
-        Noted::Ended => panic!("it was ended"),
+        SessionUpdate::Kept(_) => true,
+        SessionUpdate::NoRoom => false,
+        SessionUpdate::Ended => panic!("it was ended"),
     }
 }
 
@@ -64,9 +64,9 @@ pub(crate) async fn an_ended_session_is_ended_on_every_handle_and_takes_nothing_
     assert!(is_ended(&other, &ended).await);
     assert!(!is_ended(&other, &open).await && !is_ended(&other, &SessionKey { user: &BOB, ..ended }).await);
     assert!(is_ended(&home.open(&[key("k2"), keys[0].clone()]), &ended).await);
-    assert_eq!(other.set_level(&ended, "info").await, Ok(Noted::Ended));
-    assert_eq!(other.subscribe(&ended, "a://").await, Ok(Noted::Ended));
-    assert_eq!(other.unsubscribe(&ended, "a://").await, Ok(Noted::Ended));
+    assert_eq!(other.set_level(&ended, "info").await, Ok(SessionUpdate::Ended));
+    assert_eq!(other.subscribe(&ended, "a://").await, Ok(SessionUpdate::Ended));
+    assert_eq!(other.unsubscribe(&ended, "a://").await, Ok(SessionUpdate::Ended));
     assert!(!other.claim(&ended, None, "here").await.unwrap());
     // What is kept of others pushes it out of nothing.
     for n in 0..=MAX_SESSIONS {
@@ -121,7 +121,7 @@ pub(crate) async fn so_many_ended_sessions_are_remembered_and_with_one_more_all_
     assert!(!is_ended(store, &newer).await);
     assert!(!is_ended(store, &SessionKey { user: &BOB, ..older }).await);
     for (nonce, at) in nonces[..MAX_ENDED].iter().zip(2_000..) {
-        assert!(store.standing(&expiring(at, nonce)).await.unwrap().is_none(), "{nonce}");
+        assert!(store.session_status(&expiring(at, nonce)).await.unwrap().is_none(), "{nonce}");
     }
 }
 
@@ -138,8 +138,8 @@ pub(crate) async fn a_session_s_level_and_subscriptions_are_seen_by_every_handle
     }
     assert_eq!(open_state(&other, &session).await, state(Some("error"), &["a://", "b://"]));
     assert_eq!(
-        other.standing(&session).await.unwrap(),
-        Some(Standing { level: Some("error".to_owned()), listener: None })
+        other.session_status(&session).await.unwrap(),
+        Some(SessionStatus { level: Some("error".to_owned()), listener: None })
     );
     for uri in ["b://", "c://"] {
         assert!(kept(other.unsubscribe(&session, uri)).await);
@@ -213,7 +213,7 @@ pub(crate) async fn what_is_kept_of_a_session_outlives_a_change_of_the_sealing_k
     assert!(kept(rotated.unsubscribe(&session, "a://")).await);
     assert!(kept(rotated.subscribe(&session, "b://")).await);
     assert_eq!(open_state(&rotated, &session).await, state(Some("error"), &["b://"]));
-    let seen = rotated.standing(&session).await.unwrap().unwrap().listener.unwrap();
+    let seen = rotated.session_status(&session).await.unwrap().unwrap().listener.unwrap();
     assert!(rotated.claim(&session, Some(&seen), "second").await.unwrap());
     assert_eq!(rotated.revoke(&session).await.unwrap().as_deref(), Some("second"));
 }
@@ -223,16 +223,16 @@ pub(crate) async fn a_token_and_its_session_are_found_in_one_question(home: Home
     let (notion, session) = (server("notion"), session("s1"));
     store.set(&ALICE, &notion, &secret("ntn_1")).await.unwrap();
     assert!(kept(store.set_level(&session, "info")).await);
-    let (token, standing) = store.lookup_in_session(&notion, &session).await;
+    let (token, status) = store.lookup_in_session(&notion, &session).await;
     assert!(matches!(token, Lookup::Found(token) if token.expose() == "ntn_1"));
-    assert_eq!(standing.unwrap(), Some(Standing { level: Some("info".to_owned()), listener: None }));
+    assert_eq!(status.unwrap(), Some(SessionStatus { level: Some("info".to_owned()), listener: None }));
     store.revoke(&session).await.unwrap();
-    let (token, standing) = store.lookup_in_session(&notion, &session).await;
+    let (token, status) = store.lookup_in_session(&notion, &session).await;
     assert!(matches!(token, Lookup::Found(token) if token.expose() == "ntn_1"));
-    assert_eq!(standing.unwrap(), None);
-    let (token, standing) = store.lookup_in_session(&notion, &SessionKey { user: &BOB, ..session }).await;
+    assert_eq!(status.unwrap(), None);
+    let (token, status) = store.lookup_in_session(&notion, &SessionKey { user: &BOB, ..session }).await;
     assert!(matches!(token, Lookup::Absent));
-    assert_eq!(standing.unwrap(), Some(Standing::default()));
+    assert_eq!(status.unwrap(), Some(SessionStatus::default()));
 }
 
 pub(crate) async fn a_session_is_claimed_by_one_listener_at_a_time(home: Home) {
@@ -241,18 +241,18 @@ pub(crate) async fn a_session_is_claimed_by_one_listener_at_a_time(home: Home) {
     let session = session("s1");
     assert!(one.claim(&session, None, "first").await.unwrap());
     assert!(!other.claim(&session, None, "second").await.unwrap());
-    let seen = other.standing(&session).await.unwrap().unwrap().listener.unwrap();
+    let seen = other.session_status(&session).await.unwrap().unwrap().listener.unwrap();
     assert_eq!(seen.address, "first");
     let claims = tokio::join!(one.claim(&session, Some(&seen), "third"), other.claim(&session, Some(&seen), "fourth"));
     assert!(claims.0.unwrap() != claims.1.unwrap(), "one of two that saw the same takes its place");
     assert!(!one.claim(&session, Some(&seen), "fifth").await.unwrap(), "what was seen is there no more");
-    let now = one.standing(&session).await.unwrap().unwrap().listener.unwrap().address;
+    let now = one.session_status(&session).await.unwrap().unwrap().listener.unwrap().address;
     assert!(["third", "fourth"].contains(&&*now));
     // Whoever changes something, or ends the session, learns of it.
     for noted in [one.set_level(&session, "info").await, other.subscribe(&session, "a://").await] {
-        assert_eq!(noted.unwrap(), Noted::Kept(Some(now.clone())));
+        assert_eq!(noted.unwrap(), SessionUpdate::Kept(Some(now.clone())));
     }
-    assert_eq!(one.unsubscribe(&session, "a://").await.unwrap(), Noted::Kept(Some(now.clone())));
+    assert_eq!(one.unsubscribe(&session, "a://").await.unwrap(), SessionUpdate::Kept(Some(now.clone())));
     assert_eq!(other.revoke(&session).await.unwrap(), Some(now));
 }
 
@@ -265,7 +265,7 @@ pub(crate) async fn a_tampered_session_is_failed_and_not_empty(home: Home) {
     home.swap_levels(&keys, [&one, &other]);
     let tampered = StoreError::Sealed(OpenError::Tampered);
     assert_eq!(store.session_state(&one).await, Err(tampered.clone()));
-    assert_eq!(store.standing(&one).await, Err(tampered));
+    assert_eq!(store.session_status(&one).await, Err(tampered));
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! HTTP+SSE: a stream, and what its client says to it by POSTs to any node. Source: MCP 2024-11-05, basic/transports,
 //! "HTTP with SSE".
 
+mod pending_requests;
+pub(super) mod per_request;
+pub(super) mod per_session;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +14,22 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::pipe::Pipe;
-use super::posts::Posts;
 use super::{Stream, Work};
 use crate::bridge::error::BridgeError;
-use crate::bridge::questions::{Note, Owner};
-use crate::bridge::sse::way_back;
-use crate::bridge::{Bridge, Connection, read};
+use crate::bridge::exchange::notes::Note;
+use crate::bridge::exchange::questions::Owner;
+use crate::bridge::incoming::read;
+use crate::bridge::response::sse::response_channel;
+use crate::bridge::{Bridge, Connection};
 use crate::config::SseServers;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::mcp::message::Message;
 use crate::relay::{Address, NotDelivered};
 use crate::respond::{self, Body};
 use crate::user::Caller;
+
+use per_request::PerRequest;
+use per_session::PerSession;
 
 /// How long a message waits for room at a stream whose server is slow to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,7 +83,7 @@ impl Bridge {
         let permit = Arc::new(self.limits.admit_stream(&user).await?);
         let mut child = None;
         if server.sse == SseServers::Session {
-            child = self.open_to_stay(&user, &server).await?;
+            child = self.start_stream_server(&user, &server).await?;
             if child.is_none() {
                 return Ok(self.stream_without_token(&server));
             }
@@ -88,11 +95,13 @@ impl Bridge {
         let prefix = self.config.public_url.path().trim_end_matches('/');
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let share = self.share(&user, &server);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), share);
+        let (outbox, inbox) = response_channel(self.config.limits.write_stall, Bytes::new(), share);
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
         let work = match child {
-            Some(child) => Work::Pipe(Box::new(Pipe::new(stream, child, caller))),
-            None => Work::Posts(Box::new(Posts::new(stream, (caller, head), connection, Arc::clone(&permit)))),
+            Some(child) => Work::PerSession(Box::new(PerSession::new(stream, child, caller))),
+            None => {
+                Work::PerRequest(Box::new(PerRequest::new(stream, (caller, head), connection, Arc::clone(&permit))))
+            }
         };
         let guard = self.run_stream(work, permit, lifetime, connection);
         Ok(inbox.stream_at_once(endpoint.into(), self.config.limits.keep_alive, guard))
@@ -114,7 +123,7 @@ impl Bridge {
         let owner = Owner { user: &user, server: &server.name };
         let stream = self.stream_of(&head, owner).ok_or(BridgeError::NoStream)?;
         let body = read::body(&head, body, &self.config.limits, &self.memory.share(&user, usize::MAX)).await?;
-        self.limits.pace(&user, body.len()).await?;
+        self.limits.admit_message(&user, body.len()).await?;
         let message = Message::parse(body).map_err(BridgeError::Malformed)?;
         *id = message.id().map(str::to_owned);
         let note = Note::Tell(message.text().to_owned()).write();

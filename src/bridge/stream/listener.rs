@@ -10,30 +10,32 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 
-use super::keeper::{Event, Keeper};
-use super::subscription::{self, Filter};
+use super::on_demand_server::{OnDemandServer, ServerEvent};
+use super::subscription;
+use super::subscription::filter::Filter;
 use super::{Stream, Work};
-use crate::bridge::changes::Pace;
-use crate::bridge::child::Child;
 use crate::bridge::error::BridgeError;
-use crate::bridge::meet::Met;
-use crate::bridge::questions::{Note, for_client, seal_question};
-use crate::bridge::session::{introduction, key};
-use crate::bridge::sse::{COMMENT, Outbox, way_back};
-use crate::bridge::talk::from_server;
-use crate::bridge::{Bridge, Connection, read};
+use crate::bridge::exchange::child::Child;
+use crate::bridge::exchange::handshake::Handshake;
+use crate::bridge::exchange::list_changes::Pace;
+use crate::bridge::exchange::notes::Note;
+use crate::bridge::exchange::questions::{for_client, seal_question};
+use crate::bridge::incoming::read;
+use crate::bridge::incoming::session::{introduction, key};
+use crate::bridge::response::sse::{COMMENT, Outbox, response_channel};
+use crate::bridge::{Bridge, Connection};
 use crate::config::{Listening, Server};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::lists::List;
-use crate::mcp::message::FromServer;
+use crate::mcp::message::{FromServer, from_server};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::mrtr;
 use crate::mcp::session::Session;
 use crate::mcp::tasks;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
-use crate::store::{SessionState, Standing};
+use crate::store::{SessionState, SessionStatus};
 use crate::user::UserId;
 
 /// How many questions of one server may wait for answers.
@@ -43,10 +45,10 @@ const MOST_OPEN: usize = 64;
 pub(super) struct Listener {
     pub(super) stream: Stream,
     /// Whether nothing else is said on its stream.
-    is_alone: bool,
+    owns_stream: bool,
     session: Session,
     state: SessionState,
-    keeper: Keeper,
+    server: OnDemandServer,
     /// What is to be said of changed lists.
     pace: Pace,
     /// Questions that have not been answered: the server's id, and the id that its client knows.
@@ -55,10 +57,10 @@ pub(super) struct Listener {
     asked: u32,
 }
 
-/// What is heard next.
-enum Heard {
+/// What happens next.
+enum Event {
     /// Something of the server.
-    Server(Event),
+    Server(ServerEvent),
     /// A note of another request.
     Note(Note),
     /// It is time to say that this list has changed.
@@ -83,7 +85,8 @@ impl Bridge {
         }
         let permit = Arc::new(self.limits.admit_stream(&user).await?);
         let lifetime = self.remaining(&session);
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
+        let (outbox, inbox) =
+            response_channel(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
         let listener = self.listener(user, server, session, outbox).await?;
         let guard = self.run_stream(Work::Listener(Box::new(listener)), permit, lifetime, connection);
         // At once: there are proxies that hand headers on with the first byte.
@@ -98,10 +101,10 @@ impl Bridge {
         session: Session,
         outbox: Outbox,
     ) -> Result<Listener, BridgeError> {
-        let standing = self.alive(self.store.standing(&key(&user, &session)).await)?;
-        let mailbox = self.claim((&user, &server), &session, &standing).await?;
+        let status = self.unless_ended(self.store.session_status(&key(&user, &session)).await)?;
+        let mailbox = self.claim((&user, &server), &session, &status).await?;
         // What is set from now on is told to the mailbox.
-        let state = self.alive(self.store.session_state(&key(&user, &session)).await)?;
+        let state = self.unless_ended(self.store.session_state(&key(&user, &session)).await)?;
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
         Ok(Listener::new(stream, session, state))
     }
@@ -111,9 +114,9 @@ impl Bridge {
         &self,
         (user, server): (&UserId, &Server),
         session: &Session,
-        standing: &Standing,
+        status: &SessionStatus,
     ) -> Result<Mailbox, BridgeError> {
-        if let Some(before) = &standing.listener {
+        if let Some(before) = &status.listener {
             let address = before.address.parse().map_err(|_| BridgeError::Relay)?;
             match self.relay.probe(&address).await {
                 Err(NotDelivered::Gone) => {}
@@ -123,7 +126,7 @@ impl Bridge {
         }
         let mailbox = self.mailbox(user, server);
         let address = mailbox.address().to_string();
-        let claimed = self.store.claim(&key(user, session), standing.listener.as_ref(), &address).await;
+        let claimed = self.store.claim(&key(user, session), status.listener.as_ref(), &address).await;
         if !claimed.map_err(|error| self.store_failed(&error))? {
             return Err(BridgeError::Listening);
         }
@@ -133,49 +136,58 @@ impl Bridge {
 
 impl Listener {
     fn new(stream: Stream, session: Session, state: SessionState) -> Self {
-        let keeper = Keeper::new(&stream.bridge, &stream.user, &stream.server, &session);
-        Self { stream, is_alone: true, session, state, keeper, pace: Pace::default(), open: BTreeMap::new(), asked: 0 }
+        let server = OnDemandServer::new(&stream.bridge, &stream.user, &stream.server, &session);
+        Self {
+            stream,
+            owns_stream: true,
+            session,
+            state,
+            server,
+            pace: Pace::default(),
+            open: BTreeMap::new(),
+            asked: 0,
+        }
     }
 
     /// The same on a stream that goes on without it.
-    pub(super) fn beside_others(self) -> Self {
-        Self { is_alone: false, ..self }
+    pub(super) fn on_shared_stream(self) -> Self {
+        Self { owns_stream: false, ..self }
     }
 
-    pub(super) fn say_goodbye(&self) {
-        if self.is_alone {
-            self.stream.outbox.quiet();
+    pub(super) fn finish(&self) {
+        if self.owns_stream {
+            self.stream.outbox.finish_silently();
         }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
         loop {
-            self.keeper.need(self.is_always() || !self.state.subscriptions.is_empty());
-            match self.hear().await {
-                Heard::Server(Event::Met(again)) => self.introduce(again).await?,
-                Heard::Server(Event::Line(line)) => self.line(&line).await?,
-                Heard::Server(Event::Lost) => self.open.clear(),
-                Heard::Note(Note::Left) => return Ok(()),
-                Heard::Note(note) => self.note(note),
-                Heard::Changed(list) => self.stream.event(list.notification().into()).await?,
+            self.server.need(self.is_always() || !self.state.subscriptions.is_empty());
+            match self.next_event().await {
+                Event::Server(ServerEvent::Handshake(again)) => self.introduce(again).await?,
+                Event::Server(ServerEvent::Line(line)) => self.line(&line).await?,
+                Event::Server(ServerEvent::Lost) => self.open.clear(),
+                Event::Note(Note::Left) => return Ok(()),
+                Event::Note(note) => self.note(note),
+                Event::Changed(list) => self.stream.event(list.notification().into()).await?,
             }
         }
     }
 
-    async fn hear(&mut self) -> Heard {
+    async fn next_event(&mut self) -> Event {
         loop {
             tokio::select! {
-                event = self.keeper.next() => return Heard::Server(event),
-                list = self.pace.next() => return Heard::Changed(list),
+                event = self.server.next() => return Event::Server(event),
+                list = self.pace.next() => return Event::Changed(list),
                 note = self.stream.mailbox.receive() => if let Some(note) = Note::read(&note) {
-                    return Heard::Note(note);
+                    return Event::Note(note);
                 },
             }
         }
     }
 
     pub(super) fn into_child(self) -> Option<Child> {
-        self.keeper.into_child()
+        self.server.into_child()
     }
 
     fn is_always(&self) -> bool {
@@ -194,9 +206,9 @@ impl Listener {
     async fn introduce(&mut self, again: bool) -> Result<(), BridgeError> {
         self.asked = 0;
         let level = self.level();
-        let Some(kept) = self.keeper.kept() else { return Ok(()) };
-        let upstream = &mut kept.child.upstream;
-        if let Met::Legacy(initialized) = &kept.met {
+        let Some(running) = self.server.running() else { return Ok(()) };
+        let upstream = &mut running.child.upstream;
+        if let Handshake::Legacy(initialized) = &running.handshake {
             if let Some(level) = level.filter(|_| initialized.offers("logging")) {
                 upstream.send(&legacy::set_level(level));
             }
@@ -216,12 +228,12 @@ impl Listener {
     fn ask_to_listen(&mut self) {
         let filter = Filter::of_session(self.is_always(), self.state.subscriptions.clone());
         let (client, level, before) = (self.client(), self.level(), self.asked);
-        let Some(kept) = self.keeper.kept() else { return };
+        let Some(running) = self.server.running() else { return };
         let id = |number| format!(r#""{}listen:{number}""#, legacy::RESERVED);
         if before > 0 {
-            kept.child.upstream.send(&legacy::cancelled(&id(before), "changed"));
+            running.child.upstream.send(&legacy::cancelled(&id(before), "changed"));
         }
-        kept.child.upstream.send(&filter.request(&id(before + 1), &client, level));
+        running.child.upstream.send(&filter.request(&id(before + 1), &client, level));
         self.asked += 1;
     }
 
@@ -239,7 +251,8 @@ impl Listener {
             self.pace.happened(list);
             return Ok(());
         }
-        let is_modern = matches!(self.keeper.kept(), Some(kept) if matches!(kept.met, Met::Modern(_)));
+        let is_modern =
+            matches!(self.server.running(), Some(running) if matches!(running.handshake, Handshake::Modern(_)));
         match method {
             // Progress belongs to a request, and there is none; the rest is between the bridge and a modern server.
             "notifications/progress" | subscription::ACKNOWLEDGED => Ok(()),
@@ -265,8 +278,8 @@ impl Listener {
         let may_be_asked = mrtr::capability_for(method, params)
             .is_some_and(|capability| mrtr::declares(&self.session.capabilities, capability));
         if !may_be_asked || self.open.len() >= MOST_OPEN {
-            if let Some(kept) = self.keeper.kept() {
-                kept.child.decline(id, method);
+            if let Some(running) = self.server.running() {
+                running.child.decline(id, method);
             }
             return Ok(());
         }
@@ -287,9 +300,9 @@ impl Listener {
             }
             Note::Tell(text) => {
                 let is_change = self.change(&text).is_some();
-                match self.keeper.kept().map(|kept| &kept.met) {
-                    Some(Met::Legacy(_)) => self.tell(&text),
-                    Some(Met::Modern(_)) if is_change => self.ask_to_listen(),
+                match self.server.running().map(|running| &running.handshake) {
+                    Some(Handshake::Legacy(_)) => self.tell(&text),
+                    Some(Handshake::Modern(_)) if is_change => self.ask_to_listen(),
                     _ => {}
                 }
             }
@@ -299,8 +312,8 @@ impl Listener {
 
     /// Says something to the server, if there is one.
     fn tell(&mut self, text: &str) {
-        if let Some(kept) = self.keeper.kept() {
-            kept.child.upstream.send(text);
+        if let Some(running) = self.server.running() {
+            running.child.upstream.send(text);
         }
     }
 

@@ -1,30 +1,33 @@
 //! `subscriptions/listen`: what a server says of its own accord, as far as a modern client has asked for it.
 //! Source: MCP 2026-07-28, basic/patterns/subscriptions.
 
+pub(super) mod filter;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::{Child, Stream, Work};
-use crate::bridge::answer::respliced;
-use crate::bridge::call::Call;
+use super::{Stream, Work};
 use crate::bridge::error::BridgeError;
-use crate::bridge::meet::{For, Met};
-use crate::bridge::sse::{Last, way_back};
-use crate::bridge::talk::{from_server, text, with_part};
-use crate::bridge::{Asked, Bridge, Connection};
+use crate::bridge::exchange::call::Call;
+use crate::bridge::exchange::child::Child;
+use crate::bridge::exchange::handshake::{ClientKind, Handshake};
+use crate::bridge::response::final_message::FinalMessage;
+use crate::bridge::response::sse::response_channel;
+use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::config::Listening;
 use crate::mcp::json::{self, Object};
-use crate::mcp::legacy::{self, Initialized, Introduction};
+use crate::mcp::legacy::{self, Initialized};
 use crate::mcp::lists::List;
-use crate::mcp::message::{Answer, FromServer, Message};
-use crate::mcp::modern::{self, Level};
+use crate::mcp::message::{Answer, FromServer, from_server};
+use crate::mcp::modern;
+use crate::mcp::splice::{respliced, text, with_part};
 use crate::mcp::translate;
 use crate::metrics::End;
 use crate::respond::Body;
-use crate::store::{MAX_SUBSCRIPTIONS, MAX_URI};
+use filter::Filter;
 
 /// The method.
 pub(in crate::bridge) const LISTEN: &str = "subscriptions/listen";
@@ -44,69 +47,6 @@ const CANCEL_GRACE: Duration = Duration::from_millis(300);
 /// How long a legacy server may take to agree to one subscription.
 const AGREE: Duration = Duration::from_secs(10);
 
-/// What a client wants to hear.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Filter {
-    /// The changes of which lists, in the order of [`List::ALL`].
-    lists: [bool; List::ALL.len()],
-    /// Which resources.
-    resources: Vec<String>,
-}
-
-impl Filter {
-    /// What a legacy session hears: changes of these resources, and those of lists if they are promised.
-    pub(super) fn of_session(lists: bool, resources: Vec<String>) -> Self {
-        Self { lists: [lists; List::ALL.len()], resources }
-    }
-
-    /// What the request asks for; `None` if that is malformed or more than is kept.
-    fn parse(message: &Message) -> Option<Self> {
-        let wanted = Object::parse(message.param("notifications")?).ok()?;
-        let mut filter = Self::default();
-        for list in List::ALL {
-            let wanted = wanted.get(list.filter());
-            filter.lists[list as usize] = wanted.map_or(Some(false), |text| serde_json::from_str(text).ok())?;
-        }
-        if let Some(text) = wanted.get("resourceSubscriptions") {
-            filter.resources = serde_json::from_str(text).ok()?;
-        }
-        filter.resources.sort_unstable();
-        filter.resources.dedup();
-        let fits =
-            filter.resources.len() <= MAX_SUBSCRIPTIONS && filter.resources.iter().all(|uri| uri.len() <= MAX_URI);
-        fits.then_some(filter)
-    }
-
-    /// The request that asks for it.
-    pub(super) fn request(&self, id: &str, client: &Introduction, level: Option<Level>) -> String {
-        let meta = translate::modern_meta(Object::default(), client, level);
-        let wanted = self.write();
-        format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"{LISTEN}","params":{{"_meta":{meta},"notifications":{wanted}}}}}"#
-        )
-    }
-
-    /// As it stands in requests and acknowledgements.
-    fn write(&self) -> String {
-        let lists = List::ALL.into_iter().filter(|list| self.lists[*list as usize]);
-        let mut members: Vec<String> = lists.map(|list| format!(r#""{}":true"#, list.filter())).collect();
-        if !self.resources.is_empty() {
-            let uris: Vec<String> = self.resources.iter().map(|uri| json::quote(uri)).collect();
-            members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
-        }
-        format!("{{{}}}", members.join(","))
-    }
-
-    /// Whether a notification is among what is wanted.
-    fn wants(&self, method: &str, params: Option<&str>) -> bool {
-        if method == UPDATED {
-            let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
-            return params.get_string("uri").is_some_and(|uri| self.resources.iter().any(|wanted| *wanted == uri));
-        }
-        List::changed_by(method).is_some_and(|list| self.lists[list as usize])
-    }
-}
-
 /// A modern client's subscription.
 pub(super) struct Subscription {
     pub(super) stream: Stream,
@@ -124,7 +64,7 @@ impl Bridge {
     /// Opens a subscription.
     pub(in crate::bridge) async fn subscribe(
         self: &Arc<Self>,
-        asked: Asked,
+        incoming: IncomingMessage,
         call: Call,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
@@ -132,21 +72,21 @@ impl Bridge {
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
-        let permit = Arc::new(self.limits.admit_stream(&asked.caller.user).await?);
+        let permit = Arc::new(self.limits.admit_stream(&incoming.caller.user).await?);
         let mut child = None;
-        if asked.server.listen == Listening::Always || !filter.resources.is_empty() {
-            child = self.open_to_stay(&asked.caller.user, &asked.server).await?;
+        if incoming.server.listen == Listening::Always || !filter.resources.is_empty() {
+            child = self.start_stream_server(&incoming.caller.user, &incoming.server).await?;
             if child.is_none() {
-                return Ok(self.without_token(&asked, &call));
+                return Ok(self.without_token(&incoming, &call));
             }
         } else {
             // Nobody would say that a list has changed.
             filter = Filter::default();
         }
-        let Asked { caller, server, .. } = asked;
+        let IncomingMessage { caller, server, .. } = incoming;
         let user = caller.user;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = way_back(self.config.limits.write_stall, lost, self.share(&user, &server));
+        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, self.share(&user, &server));
         let form = self.form(&call);
         let mailbox = self.mailbox(&user, &server);
         let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
@@ -163,13 +103,13 @@ impl Subscription {
             self.acknowledge().await?;
             return std::future::pending().await;
         };
-        match child.meet_to_listen(&self.call.introduction, For::Modern).await? {
-            Met::Legacy(initialized) => {
+        match child.handshake_to_listen(&self.call.introduction, ClientKind::Modern).await? {
+            Handshake::Legacy(initialized) => {
                 self.stream.outbox.ready();
                 self.agree(&initialized).await?;
                 self.acknowledge().await?;
             }
-            Met::Modern(_) => {
+            Handshake::Modern(_) => {
                 child.upstream.send(self.call.message.text());
                 self.asked = true;
             }
@@ -249,11 +189,11 @@ impl Subscription {
 
     async fn last(&mut self, status: StatusCode, text: Bytes) {
         self.answered = true;
-        self.stream.outbox.last(Last { status, text, session: None, retry_after: None }).await;
+        self.stream.outbox.finish(FinalMessage { status, text, session: None, retry_after: None }).await;
     }
 
     /// The subscription ends without an error unless there was one.
-    pub(super) async fn say_goodbye(&mut self, error: Option<&BridgeError>) {
+    pub(super) async fn finish(&mut self, error: Option<&BridgeError>) {
         if self.answered {
             return;
         }
@@ -261,7 +201,7 @@ impl Subscription {
         match error {
             Some(error) if !matches!(error, BridgeError::Stopped) => {
                 let last = error.last(Some(id));
-                self.stream.outbox.last(last).await;
+                self.stream.outbox.finish(last).await;
             }
             _ => {
                 let result = format!(r#"{{"resultType":"complete","_meta":{{"{SUBSCRIPTION_ID}":{id}}}}}"#);
@@ -346,38 +286,6 @@ fn with_tag(line: &Bytes, id: Option<&str>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn filter(notifications: &str) -> Option<Filter> {
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{notifications}}}}}"#
-        );
-        Filter::parse(&Message::parse(text.into()).unwrap())
-    }
-
-    #[test]
-    fn a_filter_is_read_and_written() {
-        let all =
-            filter(r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["b","a","b"]}"#);
-        assert_eq!(all.unwrap().write(), r#"{"toolsListChanged":true,"resourceSubscriptions":["a","b"]}"#);
-        assert_eq!(filter("{}").unwrap().write(), "{}");
-        let many = format!(r#"{{"resourceSubscriptions":[{}"x"]}}"#, r#""a","#.repeat(3));
-        assert!(filter(&many).is_some());
-        for malformed in [r#"{"toolsListChanged":1}"#, r#"{"resourceSubscriptions":"a"}"#, "7"] {
-            assert_eq!(filter(malformed), None, "{malformed}");
-        }
-        let too_many: Vec<String> = (0..=MAX_SUBSCRIPTIONS).map(|n| format!("\"{n}\"")).collect();
-        assert_eq!(filter(&format!(r#"{{"resourceSubscriptions":[{}]}}"#, too_many.join(","))), None);
-    }
-
-    #[test]
-    fn only_what_was_asked_for_is_wanted() {
-        let filter = filter(r#"{"toolsListChanged":true,"resourceSubscriptions":["a"]}"#).unwrap();
-        assert!(filter.wants("notifications/tools/list_changed", None));
-        assert!(!filter.wants("notifications/prompts/list_changed", None));
-        assert!(filter.wants(UPDATED, Some(r#"{"uri":"a"}"#)));
-        assert!(!filter.wants(UPDATED, Some(r#"{"uri":"b"}"#)));
-        assert!(!filter.wants("notifications/message", Some("{}")));
-    }
 
     #[test]
     fn the_result_that_ends_a_subscription_names_it_as_its_client_does() {

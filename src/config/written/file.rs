@@ -164,7 +164,7 @@ pub struct Embedded {
     /// The directory; made if missing. Relative to this file.
     #[schemars(required)]
     pub path: Option<Value>,
-    /// How long one question to the store may take: 100ms to 1m. Default: 600ms.
+    /// How long one command to the store may take: 100ms to 1m. Default: 600ms.
     pub timeout: Option<Time>,
     /// The sealing keys: the first seals, all open.
     #[schemars(required)]
@@ -184,7 +184,7 @@ pub struct Redis {
     pub url: Option<Value>,
     /// What every key starts with. Default: `tollbridge`.
     pub prefix: Option<String>,
-    /// How long one question to the store may take, with all its tries: 100ms to 1m. Default: 600ms.
+    /// How long one command to the store may take, with all its tries: 100ms to 1m. Default: 600ms.
     pub timeout: Option<Time>,
     /// The sealing keys: the first seals, all open.
     #[schemars(required)]

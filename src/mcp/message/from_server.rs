@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
+use crate::long_work::by_length;
 use crate::mcp::json::{self, Invalid, Reader};
+use crate::mcp::splice::text;
 
 /// What a server said on one line.
 #[derive(Debug)]
@@ -97,6 +101,12 @@ impl<'a> FromServer<'a> {
             }
         }
     }
+}
+
+/// What a server says on a line, which is known to be UTF-8.
+#[must_use]
+pub fn from_server(line: &Bytes) -> Option<FromServer<'_>> {
+    by_length(line.len(), || FromServer::parse(text(line)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::{Peers, Verdict};
 use crate::keyring::{Place, Purpose};
 use crate::relay::{Address, NotDelivered};
-use crate::store::{Question, StoreError};
+use crate::store::{CommandBatch, StoreError};
 
 impl Peers {
     /// Lets the other nodes find `address` by `key` for `lifetime`, in place of what they found by it before.
@@ -17,21 +17,21 @@ impl Peers {
         let name = self.names(key).next().expect("a ring is never empty");
         let sealed = self.keyring.seal(place(&parts(key)), address.to_string().as_bytes());
         let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52);
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("SET").arg(name).arg(sealed).arg("PX").arg(lifetime).ignore();
         self.link.ask(&question, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
     }
 
     /// Lets nobody find anything by `key` any more.
     pub(in crate::relay) async fn withdraw(&self, key: &str) -> Verdict {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("DEL").arg(self.names(key).collect::<Vec<_>>()).ignore();
         self.link.ask(&question, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
     }
 
     /// What other nodes are found by `key`: the address that one of them has announced.
     pub(in crate::relay) async fn find(&self, key: &str) -> Result<Address, NotDelivered> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         for name in self.names(key) {
             question.cmd("GET").arg(name);
         }

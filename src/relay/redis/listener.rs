@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Peers, Verdict};
 use crate::relay::NodeId;
-use crate::relay::heard::Heard;
 use crate::relay::local::Local;
+use crate::relay::replay_filter::ReplayFilter;
 use crate::relay::wire::{self, Body, Frame};
-use crate::store::{Message, Question, RECONNECT, StoreError};
+use crate::store::{CommandBatch, Message, RECONNECT, StoreError};
 
 /// A connection that lasted as long was a good one.
 const GOOD: Duration = Duration::from_secs(1);
@@ -28,10 +28,11 @@ pub(super) struct Receipt {
 
 /// Listens, for ever and through every outage.
 pub(super) async fn listen(peers: Arc<Peers>, local: Arc<Local>, receipts: mpsc::Sender<Receipt>) {
-    let mut ear = Ear { peers: &peers, local: &local, receipts, heard: Heard::default(), strange: false };
+    let mut receiver =
+        Receiver { peers: &peers, local: &local, receipts, replay_filter: ReplayFilter::default(), strange: false };
     let (mut pause, mut told) = (RECONNECT[0], None);
     loop {
-        match ear.until_lost().await {
+        match receiver.until_lost().await {
             Ok(lasted) => {
                 tracing::warn!("the relay lost its connection to Redis");
                 told = None;
@@ -52,16 +53,16 @@ pub(super) async fn listen(peers: Arc<Peers>, local: Arc<Local>, receipts: mpsc:
 }
 
 /// What hears, and what it remembers through outages.
-struct Ear<'a> {
+struct Receiver<'a> {
     peers: &'a Peers,
     local: &'a Local,
     receipts: mpsc::Sender<Receipt>,
-    heard: Heard,
+    replay_filter: ReplayFilter,
     /// Whether something that does not open was heard and told of.
     strange: bool,
 }
 
-impl Ear<'_> {
+impl Receiver<'_> {
     /// Listens until the connection is lost; answers how long that was.
     async fn until_lost(&mut self) -> Result<Duration, StoreError> {
         let channel = self.peers.channel_of(self.peers.node);
@@ -71,7 +72,7 @@ impl Ear<'_> {
         self.peers.listening.send_replace(Some(since));
         while let Some(message) = subscription.next().await {
             if channel.as_bytes() == message.channel {
-                self.hear(&channel, &message);
+                self.receive(&channel, &message);
             }
         }
         self.peers.listening.send_replace(None);
@@ -79,7 +80,7 @@ impl Ear<'_> {
     }
 
     /// Takes in what was published on `channel`. What none of us sealed, or what was heard before, is passed over.
-    fn hear(&mut self, channel: &str, message: &Message) {
+    fn receive(&mut self, channel: &str, message: &Message) {
         let Some(plain) = wire::open(&self.peers.keyring, channel, &message.payload) else {
             if !std::mem::replace(&mut self.strange, true) {
                 tracing::warn!(
@@ -89,7 +90,7 @@ impl Ear<'_> {
             return;
         };
         let Some(Frame { from, number, body }) = Frame::parse(&plain) else { return };
-        if from == self.peers.node || !self.heard.first_time(from, number) {
+        if from == self.peers.node || !self.replay_filter.first_time(from, number) {
             return;
         }
         match body {
@@ -110,7 +111,7 @@ impl Ear<'_> {
 pub(super) async fn send_receipts(peers: Arc<Peers>, mut receipts: mpsc::Receiver<Receipt>) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while receipts.recv_many(&mut batch, TOGETHER).await > 0 {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         for Receipt { to, of, verdict } in batch.drain(..) {
             let channel = peers.channel_of(to);
             let body = Body::Receipt { of, verdict };

@@ -7,7 +7,7 @@ use super::{Embedded, seconds};
 use crate::clock::UnixTime;
 use crate::store::StoreError;
 use crate::store::session::{
-    CLOCK_ERROR, Fields, LISTENER, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, Note, Over, RESOURCE,
+    CLOCK_ERROR, Fields, LISTENER, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, Note, Overwrite, RESOURCE,
     SessionNames, Want, Written,
 };
 
@@ -164,8 +164,8 @@ fn listener(connection: &Connection, names: &SessionNames) -> rusqlite::Result<O
 
 fn is_as_seen(connection: &Connection, names: &SessionNames, note: &Note) -> rusqlite::Result<bool> {
     match &note.over {
-        Over::Anything => Ok(true),
-        Over::Only(seen) => Ok(first(connection, names, &note.field)? == *seen),
+        Overwrite::Anything => Ok(true),
+        Overwrite::Only(seen) => Ok(first(connection, names, &note.field)? == *seen),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Whether Redis may be trusted with tokens: it must not evict them, and should keep them across a restart.
 
 use super::Redis;
-use super::link::{Question, field};
+use super::client::{CommandBatch, field};
 use crate::store::{Notice, StoreError};
 
 impl Redis {
     /// An error if Redis is known to be none to trust with tokens.
-    pub(in crate::store) async fn check_standing(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn check_server_state(&self) -> Result<(), StoreError> {
         match self.link.look().await {
             // Redis answers, only not to this question: the start has said so.
             Err(StoreError::Refused(code)) if *code == *"NOPERM" => Ok(()),
@@ -30,13 +30,13 @@ impl Redis {
     }
 
     async fn is_persistent(&self) -> Result<bool, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("INFO").arg("persistence");
         let [info]: [String; 1] = self.link.ask(&question, Ok).await?;
         if field(&info, "aof_enabled") == Some("1") {
             return Ok(true);
         }
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.cmd("CONFIG").arg("GET").arg("save");
         let [save]: [Vec<String>; 1] = self.link.ask(&question, Ok).await?;
         save.get(1).map(|rules| !rules.is_empty()).ok_or(StoreError::Shape)

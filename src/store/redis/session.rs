@@ -6,12 +6,12 @@
 
 use redis::{Cmd, Pipeline, Value, from_redis_value};
 
-use super::{Question, Redis};
+use super::{CommandBatch, Redis};
 use crate::clock::UnixTime;
 use crate::store::StoreError;
 use crate::store::session::{
-    CLOCK_ERROR, Fields, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, Note, Over, RESOURCE, SessionNames,
-    Want, Written,
+    CLOCK_ERROR, Fields, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, Note, Overwrite, RESOURCE,
+    SessionNames, Want, Written,
 };
 
 /// Stands among the ended sessions for all that expire no later than it says.
@@ -100,7 +100,7 @@ impl Redis {
         want: Want,
         read: impl FnOnce(Option<Fields>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         self.ask_of_session(&mut question, names, want);
         self.link.ask(&question, |answers: Vec<Value>| read(kept(answers, names, want)?)).await
     }
@@ -111,7 +111,7 @@ impl Redis {
             pipe.cmd("ZSCORE").arg(self.ended(user)).arg(session);
             pipe.cmd("ZSCORE").arg(self.ended(user)).arg(ALL_BEFORE);
             match want {
-                Want::Standing => pipe.cmd("HMGET").arg(self.state(user, session)).arg(&Want::STANDING),
+                Want::SessionStatus => pipe.cmd("HMGET").arg(self.state(user, session)).arg(&Want::STANDING),
                 Want::All => pipe.cmd("HGETALL").arg(self.state(user, session)),
             };
         }
@@ -121,8 +121,8 @@ impl Redis {
     pub(in crate::store) async fn note(&self, names: &SessionNames, note: &Note) -> Result<Written, StoreError> {
         let most = if note.field.starts_with(RESOURCE) { MAX_SUBSCRIPTIONS.to_string() } else { String::new() };
         let (is_compared, seen) = match &note.over {
-            Over::Anything => (0, &[][..]),
-            Over::Only(seen) => (1, seen.as_deref().unwrap_or_default()),
+            Overwrite::Anything => (0, &[][..]),
+            Overwrite::Only(seen) => (1, seen.as_deref().unwrap_or_default()),
         };
         let mut script = self.script(NOTE, names);
         script.arg(&note.field).arg(&note.value).arg(is_compared).arg(seen);
@@ -171,7 +171,7 @@ impl Redis {
     }
 
     async fn run(&self, script: Cmd) -> Result<Written, StoreError> {
-        let mut question = Question::new();
+        let mut question = CommandBatch::new();
         question.add_command(script);
         self.link
             .ask(&question, |[(verdict, listener)]: [(i8, Vec<u8>); 1]| match verdict {
@@ -210,7 +210,7 @@ pub(super) fn kept(answers: Vec<Value>, names: &SessionNames, want: Want) -> Res
         let all_before: Option<u64> = from_redis_value(all_before).map_err(shape)?;
         ended |= itself.is_some() || all_before.is_some_and(|expires| names.expires.0 <= expires);
         match want {
-            Want::Standing => {
+            Want::SessionStatus => {
                 let values: [Option<Vec<u8>>; 2] = from_redis_value(held).map_err(shape)?;
                 let held = Want::STANDING.into_iter().zip(values);
                 fields.extend(held.filter_map(|(field, value)| Some((field.to_owned(), value?))));

@@ -56,7 +56,7 @@ impl HttpServer {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(error).map(|()| None),
-                    Purpose::Overhear { .. } => Ok(None),
+                    Purpose::ListenDuringCall { .. } => Ok(None),
                     _ if exchange.is_answered() => Ok(None),
                     _ => Err(error),
                 }
@@ -82,7 +82,7 @@ impl HttpServer {
                 }
             }
             Purpose::PostToEndpoint(_) => return,
-            Purpose::Overhear { open } => *open = true,
+            Purpose::ListenDuringCall { open } => *open = true,
             Purpose::Sse | Purpose::Listen => {}
         }
         if let Some(url) = moved {
@@ -119,7 +119,7 @@ impl HttpServer {
     /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
     fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
         let Rejection { status, retry_after, body } = rejection;
-        if matches!(exchange.purpose, Purpose::Overhear { .. }) {
+        if matches!(exchange.purpose, Purpose::ListenDuringCall { .. }) {
             return Ok(None);
         }
         let error = match status {
@@ -132,7 +132,7 @@ impl HttpServer {
         let message = match exchange.purpose {
             Purpose::Sse => return self.without_sse(error).map(|()| None),
             Purpose::Listen if status == StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
-            Purpose::Listen | Purpose::Overhear { .. } => return Err(error),
+            Purpose::Listen | Purpose::ListenDuringCall { .. } => return Err(error),
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => message,
         };
         let is_lost_session = status == StatusCode::NOT_FOUND && self.session.is_some();
@@ -224,7 +224,7 @@ impl Exchange {
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => {
                 matches!(message.about, MessageKind::Cancellation(_))
             }
-            Purpose::Sse | Purpose::Listen | Purpose::Overhear { .. } => false,
+            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } => false,
         }
     }
 
@@ -232,7 +232,7 @@ impl Exchange {
     fn may_end(&self) -> bool {
         match &self.purpose {
             Purpose::Post(message) => message.id().is_none() || self.is_answered(),
-            Purpose::PostToEndpoint(_) | Purpose::Overhear { .. } => true,
+            Purpose::PostToEndpoint(_) | Purpose::ListenDuringCall { .. } => true,
             Purpose::Sse | Purpose::Listen => false,
         }
     }

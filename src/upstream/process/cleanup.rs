@@ -69,7 +69,9 @@ impl Job {
         }
         self.tries += 1;
         if self.tries == TRIES {
-            tracing::warn!("something of a request that has ended could not be removed; it is when the bridge ends");
+            tracing::warn!(
+                "a directory or control group of a request that has ended could not be removed; it is removed when the bridge ends"
+            );
         }
         self.tries < TRIES
     }

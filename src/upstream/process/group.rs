@@ -156,7 +156,7 @@ impl Group {
         } else {
             tracing::warn!(
                 pid = self.id(),
-                "something of a server has not ended though it was killed: the sweep goes on"
+                "processes of a server have not ended though they were killed: the bridge goes on trying"
             );
             self.tracker.count_overdue();
         }

@@ -139,7 +139,7 @@ pub fn remove_dead(bases: &[PathBuf]) {
             let _ = remove_tree(instance);
         });
         if removed > 0 {
-            tracing::info!(removed, "removed what a bridge that has died had left");
+            tracing::info!(removed, "removed token files that a bridge which has died had left");
         }
     }
 }

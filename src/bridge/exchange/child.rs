@@ -1,0 +1,188 @@
+//! A running server: its process, container or HTTP connection, the lines that it writes, and the bridge's own requests to
+//! it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::task::TaskTracker;
+
+use crate::bridge::Bridge;
+use crate::bridge::error::BridgeError;
+use crate::bridge::server_facts::FactKey;
+use crate::config::Server;
+use crate::limits::Permit;
+use crate::mcp::era::Era;
+use crate::mcp::json;
+use crate::mcp::legacy;
+use crate::mcp::message::{Answer, FromServer, from_server};
+use crate::memory::Share;
+use crate::secret::Secret;
+use crate::upstream::process::group::Graces;
+use crate::upstream::{Upstream, UpstreamError};
+use crate::user::UserId;
+
+/// `Method not found`: what a server's own request is answered with when nobody can be asked.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// How many lines are kept that come while the bridge itself asks something.
+const MOST_WAITING: usize = 100;
+
+/// A server and what it said while something else was waited for.
+pub(in crate::bridge) struct Child {
+    pub(in crate::bridge) upstream: Upstream,
+    pub(in crate::bridge) bridge: Arc<Bridge>,
+    pub(in crate::bridge) server: Arc<Server>,
+    /// What the conversation holds is a part of it.
+    pub(in crate::bridge) share: Share,
+    /// What it was filled with.
+    token: Option<Arc<Secret>>,
+    /// Whose memory it adds to.
+    pub(in crate::bridge) fact_key: FactKey,
+    /// The right to stay for as long as a stream does, if it does.
+    stays: Option<Permit>,
+    /// Whether it ended while it was asked.
+    pub(super) has_ended: bool,
+    /// Notifications that came meanwhile.
+    pub(in crate::bridge) waiting: Vec<Bytes>,
+    /// Processes before this one that are being ended.
+    closing: TaskTracker,
+}
+
+impl Child {
+    /// A fresh server, filled with the user's token.
+    pub(in crate::bridge) fn open(
+        bridge: &Arc<Bridge>,
+        user: &UserId,
+        server: &Arc<Server>,
+        token: Option<Arc<Secret>>,
+    ) -> Result<Self, BridgeError> {
+        let share = bridge.share(user, server);
+        let upstream = bridge.start_server(server, token.clone(), &share)?;
+        let fact_key = bridge.server_facts.key_of(&server.name, user, token.as_deref());
+        let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
+        let closing = TaskTracker::new();
+        Ok(Self {
+            upstream,
+            bridge,
+            server,
+            share,
+            token,
+            fact_key,
+            stays: None,
+            has_ended: false,
+            waiting: Vec::new(),
+            closing,
+        })
+    }
+
+    /// The same, of a server that stays for as long as a stream does, once there is room for one.
+    pub(in crate::bridge) async fn staying(
+        bridge: &Arc<Bridge>,
+        user: &UserId,
+        server: &Arc<Server>,
+        token: Option<Arc<Secret>>,
+    ) -> Result<Self, BridgeError> {
+        let permit = bridge.limits.admit_stream_server(user).await?;
+        let mut child = Self::open(bridge, user, server, token)?;
+        child.stays = Some(permit);
+        child.upstream.allow_silence();
+        Ok(child)
+    }
+
+    /// Another process in place of this one, which is ended while nobody waits for it.
+    fn renew(&mut self) -> Result<(), BridgeError> {
+        let fresh = self.bridge.start_server(&self.server, self.token.clone(), &self.share)?;
+        let before = std::mem::replace(&mut self.upstream, fresh);
+        self.has_ended = false;
+        if self.stays.is_some() {
+            self.upstream.allow_silence();
+        }
+        self.bridge.close_in_background(before, &self.server, &self.closing);
+        Ok(())
+    }
+
+    /// There is something more to be asked, and perhaps nobody who could be.
+    pub(super) fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
+        if self.has_ended { self.renew() } else { Ok(()) }
+    }
+
+    /// Ends the server, and returns when nothing is left of it and of those before it.
+    pub(in crate::bridge) async fn close(self) {
+        self.closing.close();
+        tokio::join!(self.upstream.close(Graces::from(&self.server.process)), self.closing.wait());
+    }
+
+    /// The era that is remembered of the server.
+    pub(super) fn remembered_era(&self) -> Option<Era> {
+        self.bridge.server_facts.era(self.fact_key)
+    }
+
+    /// Remembers the server's era.
+    pub(super) fn remember_era(&self, era: Era) {
+        self.bridge.server_facts.learn_era(self.fact_key, era);
+    }
+
+    /// Forgets what is remembered of the server: some of it was wrong.
+    pub(in crate::bridge) fn forget(&self) {
+        self.bridge.server_facts.forget(self.fact_key);
+    }
+
+    /// The next line that is UTF-8 and not empty. Cancel safe.
+    pub(in crate::bridge) async fn line(&mut self) -> Result<Bytes, UpstreamError> {
+        loop {
+            let line = self.upstream.receive().await.inspect_err(|error| self.count(error))?;
+            if !line.trim_ascii().is_empty() && std::str::from_utf8(&line).is_ok() {
+                return Ok(line);
+            }
+            self.junk(&line)?;
+        }
+    }
+
+    /// A program that becomes another user first is known only now not to have been started.
+    fn count(&self, error: &UpstreamError) {
+        if matches!(error, UpstreamError::Spawn(_)) {
+            self.bridge.spawn_failed(&self.server, error);
+        }
+    }
+
+    /// Counts a line that was no message.
+    pub(in crate::bridge) fn junk(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
+        self.bridge.metrics.junk_lines.inc();
+        self.upstream.count_invalid(line)
+    }
+
+    /// Answers a question of the server that nobody can be asked.
+    pub(in crate::bridge) fn decline(&mut self, id: &str, method: &str) {
+        let answer = if method == "ping" {
+            legacy::result(id, "{}")
+        } else {
+            legacy::error(Some(id), METHOD_NOT_FOUND, "the client cannot be asked", None)
+        };
+        self.upstream.send(&answer);
+    }
+
+    /// The line that answers one of the bridge's own requests; notifications that come before it are kept.
+    pub(in crate::bridge) async fn answer_to(&mut self, id: &str) -> Result<Bytes, UpstreamError> {
+        self.answer_that(|answered, _| json::same_scalar(answered, id)).await
+    }
+
+    /// The first answer that is waited for; notifications that come before it are kept.
+    pub(super) async fn answer_that(
+        &mut self,
+        is_waited_for: impl Fn(&str, Answer<'_>) -> bool,
+    ) -> Result<Bytes, UpstreamError> {
+        loop {
+            let line = self.line().await?;
+            match from_server(&line) {
+                Some(FromServer::Response { id: Some(id), answer }) if is_waited_for(id, answer) => return Ok(line),
+                Some(FromServer::Request { id, method, .. }) => self.decline(id, &method),
+                Some(FromServer::Notification { .. }) if self.waiting.len() < MOST_WAITING => {
+                    let held = self.share.take(line.len()).map_err(UpstreamError::NoRoom)?;
+                    self.waiting.push(held.keep(line, ()));
+                }
+                Some(_) => {}
+                None => self.junk(&line)?,
+            }
+        }
+    }
+}

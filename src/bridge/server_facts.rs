@@ -1,0 +1,204 @@
+//! What is remembered of servers between requests: their era, and which of their tools want parameters mirrored into
+//! headers. What a user's token may have shaped is remembered for that user and that token alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+
+use crate::config::ServerName;
+use crate::mcp::era::Era;
+use crate::mcp::mirror::Tools;
+use crate::secret::Secret;
+use crate::user::UserId;
+
+/// What may be remembered of eras, in bytes: some forty thousand users.
+const ERAS: usize = 4 * 1024 * 1024;
+
+/// What may be remembered of tools, in bytes.
+const TOOLS: usize = 8 * 1024 * 1024;
+
+/// The share of the memory that one list of tools may take; a longer one is asked for again.
+const LARGEST_SHARE: usize = 8;
+
+/// What an entry takes besides its value, in bytes.
+const OVERHEAD: usize = 96;
+
+/// Which server a fact is about, and where the server is filled with a token, also that user's and that token's. A
+/// digest with a key of this process, so that it tells nothing of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FactKey([u8; 32]);
+
+/// What has been learned.
+pub struct ServerFacts {
+    key: hmac::Key,
+    eras: Memory<Era>,
+    tools: Memory<Arc<Tools>>,
+}
+
+impl ServerFacts {
+    /// Nothing yet.
+    ///
+    /// # Panics
+    /// If the system has no random bytes.
+    #[must_use]
+    pub fn nothing() -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes");
+        Self { key, eras: Memory::new(ERAS), tools: Memory::new(TOOLS) }
+    }
+
+    /// Whose memory is that of a server filled with this token.
+    pub(super) fn key_of(&self, server: &ServerName, user: &UserId, token: Option<&Secret>) -> FactKey {
+        let mut digest = hmac::Context::with_key(&self.key);
+        let mut add = |part: &str| {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        };
+        add(server.as_str());
+        if let Some(token) = token {
+            [user.issuer(), user.subject(), token.expose()].into_iter().for_each(add);
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(digest.sign().as_ref());
+        FactKey(key)
+    }
+
+    /// The era, if it is known. A server that has both is remembered as modern.
+    pub(super) fn era(&self, key: FactKey) -> Option<Era> {
+        self.eras.get(key)
+    }
+
+    /// Remembers the era.
+    pub(super) fn learn_era(&self, key: FactKey, era: Era) {
+        self.eras.insert(key, era, 0);
+    }
+
+    /// The tools, if they are known.
+    pub(super) fn tools(&self, key: FactKey) -> Option<Arc<Tools>> {
+        self.tools.get(key)
+    }
+
+    /// Remembers the tools.
+    pub(super) fn learn_tools(&self, key: FactKey, tools: Arc<Tools>) {
+        let size = tools.size();
+        self.tools.insert(key, tools, size);
+    }
+
+    /// Forgets what turned out to be wrong.
+    pub(super) fn forget(&self, key: FactKey) {
+        self.eras.remove(key);
+        self.tools.remove(key);
+    }
+}
+
+/// A bounded memory. What is not asked for while half of it is filled anew is forgotten.
+struct Memory<V> {
+    budget: usize,
+    generations: Mutex<Generations<V>>,
+}
+
+/// Each value with its size in bytes.
+struct Generations<V> {
+    young: HashMap<FactKey, (V, usize)>,
+    old: HashMap<FactKey, (V, usize)>,
+    /// The sum of the sizes of the young.
+    size: usize,
+}
+
+impl<V: Clone> Memory<V> {
+    fn new(budget: usize) -> Self {
+        let generations = Generations { young: HashMap::new(), old: HashMap::new(), size: 0 };
+        Self { budget, generations: Mutex::new(generations) }
+    }
+
+    fn get(&self, key: FactKey) -> Option<V> {
+        self.with(|generations| {
+            if let Some((value, _)) = generations.young.get(&key) {
+                return Some(value.clone());
+            }
+            let (value, size) = generations.old.remove(&key)?;
+            generations.insert(key, (value.clone(), size), self.budget);
+            Some(value)
+        })
+    }
+
+    fn insert(&self, key: FactKey, value: V, size: usize) {
+        let size = size + OVERHEAD;
+        self.with(|generations| {
+            generations.remove(key);
+            if size <= self.budget / LARGEST_SHARE {
+                generations.insert(key, (value, size), self.budget);
+            }
+        });
+    }
+
+    fn remove(&self, key: FactKey) {
+        self.with(|generations| generations.remove(key));
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Generations<V>) -> T) -> T {
+        // What is done under the lock leaves the maps whole at every step.
+        work(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<V> Generations<V> {
+    fn insert(&mut self, key: FactKey, entry: (V, usize), budget: usize) {
+        if self.size + entry.1 > budget / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.size = 0;
+        }
+        self.size += entry.1;
+        self.young.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: FactKey) {
+        self.old.remove(&key);
+        if let Some((_, size)) = self.young.remove(&key) {
+            self.size -= size;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_token_may_have_shaped_is_remembered_for_that_user_and_token_alone() {
+        let facts = ServerFacts::nothing();
+        let (alice, bob) = (UserId::local("alice").unwrap(), UserId::local("bob").unwrap());
+        let server = ServerName::parse("s").unwrap();
+        let (one, two) = (Secret::new("one".to_owned()), Secret::new("two".to_owned()));
+        let key = |user, token| facts.key_of(&server, user, token);
+        facts.learn_era(key(&alice, Some(&one)), Era::Modern);
+        assert_eq!(facts.era(key(&alice, Some(&one))), Some(Era::Modern));
+        for other in [key(&alice, Some(&two)), key(&bob, Some(&one)), key(&alice, None)] {
+            assert_eq!(facts.era(other), None);
+        }
+        assert_eq!(key(&alice, None), key(&bob, None), "without a token the server is the same for all");
+        facts.forget(key(&alice, Some(&one)));
+        assert_eq!(facts.era(key(&alice, Some(&one))), None);
+    }
+
+    #[test]
+    fn a_memory_is_bounded_and_keeps_what_is_used() {
+        let memory = Memory::new(100 * OVERHEAD);
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            FactKey(bytes)
+        };
+        memory.insert(key(0), 0, 0);
+        for number in 1..1000 {
+            memory.insert(key(number), number, 0);
+            assert_eq!(memory.get(key(0)), Some(0), "used all the time");
+        }
+        let held = memory.with(|generations| generations.young.len() + generations.old.len());
+        assert!(held <= 100, "{held} entries");
+        assert_eq!(memory.get(key(1)), None, "long forgotten");
+        memory.insert(key(0), 0, 100 * OVERHEAD);
+        assert_eq!(memory.get(key(0)), None, "larger than its share");
+    }
+}

@@ -1,0 +1,112 @@
+//! HTTP+SSE with `sse: session`, in front of a server with a state that its client comes back to: one server for the life of the stream,
+//! which hears what its client posts, and says what it says.
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+
+use super::pending_requests::{ClientRequest, PendingRequests};
+use super::per_request::APART;
+use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::child::Child;
+use crate::bridge::exchange::notes::Note;
+use crate::bridge::incoming::tool_access;
+use crate::bridge::stream::Stream;
+use crate::mcp::legacy;
+use crate::mcp::message::{Kind, Message, from_server};
+use crate::mcp::tools::LIST;
+use crate::user::Caller;
+
+const INTERNAL_ERROR: i64 = -32603;
+
+/// A client's stream, and its server.
+pub(in crate::bridge::stream) struct PerSession {
+    pub(in crate::bridge::stream) stream: Stream,
+    /// Who opened it, and so may use what is permitted to them.
+    caller: Caller,
+    pub(in crate::bridge::stream) child: Child,
+    pending: PendingRequests,
+    /// When the last notification went out.
+    notified: Instant,
+}
+
+impl PerSession {
+    pub(in crate::bridge::stream) fn new(stream: Stream, child: Child, caller: Caller) -> Self {
+        Self { stream, child, caller, pending: PendingRequests::default(), notified: Instant::now() }
+    }
+
+    pub(in crate::bridge::stream) async fn run(&mut self) -> Result<(), BridgeError> {
+        let soft = self.stream.bridge.lifecycle.soft.clone();
+        loop {
+            tokio::select! {
+                // First, so that what was accepted before the stop is asked.
+                biased;
+                note = self.stream.mailbox.receive() => if let Some(Note::Tell(text)) = Note::read(&note) {
+                    self.tell(text).await?;
+                },
+                line = self.child.line() => self.line(&line?).await?,
+                () = soft.cancelled(), if self.pending.is_empty() => return Err(BridgeError::Stopped),
+            }
+        }
+    }
+
+    /// What the server says goes out as it came, but for the ids of its client's requests, and the tools that its client
+    /// may not use.
+    async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
+        if from_server(line).is_none() {
+            return Ok(self.child.junk(line)?);
+        }
+        let Some(said) = self.pending.for_client(line) else { return Ok(()) };
+        let event = match said.answers {
+            Some(ClientRequest { method, id, .. }) if method == LIST => {
+                let shown = tool_access::shown(&self.stream.server, &self.caller, &said.text);
+                shown.unwrap_or_else(|error| error.document(Some(&id)))
+            }
+            _ => said.text,
+        };
+        if said.kind == Kind::Response {
+            sleep_until(self.notified + APART).await;
+        }
+        self.stream.event(event).await?;
+        if said.kind == Kind::Notification {
+            self.notified = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// What the client says goes in as it came, but for the ids of its requests.
+    async fn tell(&mut self, text: String) -> Result<(), BridgeError> {
+        let Ok(message) = Message::parse(text.into()) else { return Ok(()) };
+        if let Err(unknown) = tool_access::check(&self.stream.server, &self.caller, &message) {
+            let Some(id) = message.id() else { return Ok(()) };
+            return self.stream.event(unknown.document(Some(id))).await;
+        }
+        let ours = match (message.kind(), message.method()) {
+            (Kind::Request, _) => self.pending.ask(&message),
+            (Kind::Notification, "notifications/cancelled") => self.pending.cancel(&message),
+            _ => Some(message.clone()),
+        };
+        match ours {
+            Some(ours) => self.child.upstream.send(ours.text()),
+            None if message.kind() == Kind::Request => {
+                let refusal = legacy::error(message.id(), INTERNAL_ERROR, "too many requests at once", None);
+                self.stream.event(refusal.into()).await?;
+            }
+            None => {}
+        }
+        if message.method() == "notifications/initialized" {
+            self.child.upstream.listen();
+        }
+        Ok(())
+    }
+
+    /// Every request that has no answer gets an error, then the stream ends.
+    pub(in crate::bridge::stream) async fn finish(&mut self, error: Option<&BridgeError>) {
+        for id in std::mem::take(&mut self.pending).into_ids() {
+            let error = error.unwrap_or(&BridgeError::Interrupted).document(Some(&id));
+            if self.stream.outbox.event(error).await.is_err() {
+                break;
+            }
+        }
+        self.stream.outbox.finish_silently();
+    }
+}

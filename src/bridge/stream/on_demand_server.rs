@@ -1,0 +1,194 @@
+//! The server of a stream that needs one only at times. It is started when it is needed and ended when it is not; one that
+//! ends by itself is started again after a pause, since the stream goes on without it.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::bridge::Bridge;
+use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::child::Child;
+use crate::bridge::exchange::conversation::until_forced;
+use crate::bridge::exchange::handshake::{ClientKind, Handshake};
+use crate::bridge::incoming::session::introduction;
+use crate::config::Server;
+use crate::mcp::message::from_server;
+use crate::mcp::session::Session;
+use crate::mcp::tasks;
+use crate::tokens::TokenError;
+use crate::upstream::UpstreamError;
+use crate::user::UserId;
+
+/// The pause before a server is started again: doubled from the first to the second.
+const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+
+/// A server that ran as long has not failed at its start.
+const GOOD: Duration = Duration::from_mins(1);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// A server after its handshake.
+pub(super) struct RunningServer {
+    pub(super) child: Child,
+    pub(super) handshake: Handshake,
+    since: Instant,
+}
+
+/// What becomes of the server.
+pub(super) enum ServerEvent {
+    /// The handshake is done; the bool says whether another was there before it.
+    Handshake(bool),
+    /// It wrote a line.
+    Line(Bytes),
+    /// It is not there any more.
+    Lost,
+}
+
+impl RunningServer {
+    /// The next line that is a message.
+    async fn message(&mut self) -> Result<Bytes, UpstreamError> {
+        loop {
+            let line = self.child.line().await?;
+            if from_server(&line).is_some() {
+                return Ok(line);
+            }
+            self.child.junk(&line)?;
+        }
+    }
+}
+
+enum State {
+    None,
+    Pausing(Instant),
+    Starting(Pin<Box<dyn Future<Output = Result<RunningServer, StartError>> + Send>>),
+    Running(Box<RunningServer>),
+}
+
+/// Keeps a server for a stream.
+pub(super) struct OnDemandServer {
+    bridge: Arc<Bridge>,
+    user: UserId,
+    server: Arc<Server>,
+    /// Whose client the server is told is calling.
+    session: Session,
+    state: State,
+    pause: Duration,
+    /// Whether a server was lost since one was needed.
+    lost: bool,
+}
+
+impl OnDemandServer {
+    pub(super) fn new(bridge: &Arc<Bridge>, user: &UserId, server: &Arc<Server>, session: &Session) -> Self {
+        let (bridge, user, server) = (Arc::clone(bridge), user.clone(), Arc::clone(server));
+        Self { bridge, user, server, session: session.clone(), state: State::None, pause: PAUSE[0], lost: false }
+    }
+
+    /// The server, if it is there and its handshake is done.
+    pub(super) fn running(&mut self) -> Option<&mut RunningServer> {
+        match &mut self.state {
+            State::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Says whether a server is needed from now on.
+    pub(super) fn need(&mut self, needed: bool) {
+        match (&self.state, needed) {
+            (State::None, true) => self.state = State::Starting(self.start()),
+            (State::Pausing(_) | State::Starting(_) | State::Running(_), false) => self.end(),
+            _ => {}
+        }
+    }
+
+    /// The server, to be ended.
+    pub(super) fn into_child(self) -> Option<Child> {
+        match self.state {
+            State::Running(running) => Some(running.child),
+            _ => None,
+        }
+    }
+
+    /// Ends the server, which nobody waits for. One that is starting is killed.
+    fn end(&mut self) {
+        if let State::Running(running) = std::mem::replace(&mut self.state, State::None) {
+            self.close(running.child);
+        }
+        (self.pause, self.lost) = (PAUSE[0], false);
+    }
+
+    /// What becomes of the server next. Cancel safe.
+    pub(super) async fn next(&mut self) -> ServerEvent {
+        loop {
+            let error = match &mut self.state {
+                State::None => pending().await,
+                State::Pausing(until) => {
+                    sleep_until(*until).await;
+                    self.state = State::Starting(self.start());
+                    continue;
+                }
+                State::Starting(start) => match start.await {
+                    Ok(running) => {
+                        self.state = State::Running(Box::new(running));
+                        return ServerEvent::Handshake(self.lost);
+                    }
+                    Err(error) => error,
+                },
+                State::Running(running) => match running.message().await {
+                    Ok(line) => return ServerEvent::Line(line),
+                    Err(error) => BridgeError::from(error).into(),
+                },
+            };
+            self.lose(&error);
+            return ServerEvent::Lost;
+        }
+    }
+
+    fn lose(&mut self, error: &StartError) {
+        tracing::warn!(%error, "the server of a stream failed; it is started again after a pause");
+        if let State::Running(running) = std::mem::replace(&mut self.state, State::None) {
+            if running.since.elapsed() > GOOD {
+                self.pause = PAUSE[0];
+            }
+            running.child.upstream.explain();
+            self.close(running.child);
+        }
+        self.state = State::Pausing(Instant::now() + self.pause);
+        (self.pause, self.lost) = ((self.pause * 2).min(PAUSE[1]), true);
+    }
+
+    /// Ends a server while the stream goes on.
+    fn close(&self, child: Child) {
+        let hard = self.bridge.lifecycle.hard.clone();
+        self.bridge.lifecycle.spawn(async move {
+            tokio::select! {
+                () = child.close() => {}
+                () = until_forced(&hard) => {}
+            }
+        });
+    }
+
+    fn start(&self) -> Pin<Box<dyn Future<Output = Result<RunningServer, StartError>> + Send>> {
+        let (bridge, user, server) = (Arc::clone(&self.bridge), self.user.clone(), Arc::clone(&self.server));
+        let session = self.session.clone();
+        Box::pin(async move {
+            let token = bridge.tokens.access_token(&user, &server).await?.map(Arc::new);
+            let client = introduction(&session, tasks::of_client(&session.capabilities, false));
+            let mut child = Child::staying(&bridge, &user, &server, token).await?;
+            let handshake = child.handshake_to_listen(&client, ClientKind::InSession(&session)).await?;
+            if matches!(&handshake, Handshake::Legacy(initialized) if initialized.version != session.version) {
+                return Err(BridgeError::from(UpstreamError::VersionChanged).into());
+            }
+            Ok(RunningServer { child, handshake, since: Instant::now() })
+        })
+    }
+}
