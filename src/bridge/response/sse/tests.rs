@@ -60,7 +60,7 @@ async fn a_lone_answer_is_one_event_or_one_document_as_the_client_accepts() {
 async fn an_error_status_or_a_long_answer_is_a_document() {
     let (outbox, inbox) = pair();
     outbox.finish(last(404, "{}")).await;
-    assert_eq!(read(inbox.respond(FORM, guard()).await).await, (404, "application/json".into(), "{}".into()));
+    assert_eq!(read(inbox.respond(FORM, guard()).await).await, (404, "application/json".into(), "{}\n".into()));
     let (outbox, inbox) = pair();
     outbox.finish(last(200, vec![b' '; MAX_FINAL_EVENT + 1])).await;
     assert_eq!(read(inbox.respond(FORM, guard()).await).await.1, "application/json");
