@@ -83,6 +83,9 @@ fn addresses() {
     top_refused("\"publicUrl\": \"https://u:sk-1@a.example\"", "publicUrl", "this is not the base URL of a web server");
     top_refused("\"publicUrl\": \"http://0.0.0.0:80\"", "publicUrl", "this is no address that clients can use");
     top_refused("\"allowedHosts\": []", "allowedHosts", "no host is allowed");
+    top_refused("\"allowedHosts\": \"a\"", "allowedHosts", "expected a list, found text");
+    let said = String::from_utf8(check("{ \"allowedHosts\": \"a\", \"mcpServers\": {} }").stderr).unwrap();
+    assert!(said.contains("write a list, for example [\"\u{2026}\"]"), "{said}");
     top_refused("\"allowedHosts\": [\"a\", \"0.0.0.0:80\"]", "allowedHosts[1]", "no request is addressed to this host");
     top_refused("\"allowedHosts\": [\"[::]\"]", "allowedHosts[0]", "no request is addressed to this host");
     top_refused("\"allowedHosts\": [\"https://a\"]", "allowedHosts[0]", "this is not a host");

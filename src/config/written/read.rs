@@ -112,6 +112,7 @@ fn unknown_field(rest: &str) -> (String, String) {
 fn misfit(message: &str, found: &str) -> (String, String) {
     let mends = |expected: &str| match (expected, found) {
         (text, "a number" | "true or false") if text.starts_with("text") => "put it in quotes".to_owned(),
+        ("a list", _) => "write a list, for example [\"\u{2026}\"]".to_owned(),
         _ => format!("write {expected}"),
     };
     let Some((start, expected)) = message.split_once(", expected ") else {
