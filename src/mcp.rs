@@ -1,6 +1,7 @@
 //! The protocol without I/O: what a message says, which era it belongs to, and how one era is said in the other.
 
 pub mod era;
+pub mod extensions;
 pub mod headers;
 pub mod json;
 pub mod legacy;

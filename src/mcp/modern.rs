@@ -105,8 +105,8 @@ pub enum ModernFault {
     /// The method is not part of this revision: 404, -32601.
     #[error("the method does not exist in this protocol version")]
     RemovedMethod,
-    /// The method is of an extension that the client has not declared: 400, -32021.
-    #[error("the method is of the extension `{}`, which this client has not declared", tasks::EXTENSION)]
+    /// The request is about tasks, of which the client has not declared the extension: 400, -32021.
+    #[error("the request needs the extension `{}`, which this client has not declared", tasks::EXTENSION)]
     TasksUndeclared,
     /// Responses are not sent by clients of this era: 400, -32600.
     #[error("clients of this protocol version do not send responses")]

@@ -125,19 +125,6 @@ pub fn capability_for(method: &str, params: Option<&str>) -> Option<&'static str
     }
 }
 
-/// Whether a request of a server is none that the protocol itself defines.
-#[must_use]
-pub fn is_of_extension(method: &str) -> bool {
-    method != "ping" && !method.starts_with("tasks/") && capability_for(method, None).is_none()
-}
-
-/// Whether a client with these capabilities has declared extensions, of which servers may have requests.
-#[must_use]
-pub fn declares_extensions(capabilities: &str) -> bool {
-    let declared = Object::parse(capabilities).unwrap_or_default();
-    ["extensions", "experimental"].iter().any(|key| declared.get_object(key).is_some_and(|all| !all.is_empty()))
-}
-
 /// Whether a client with these capabilities may be asked what needs `capability`, a result of [`capability_for`].
 #[must_use]
 pub fn declares(capabilities: &str, capability: &str) -> bool {

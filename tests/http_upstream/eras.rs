@@ -79,3 +79,24 @@ async fn a_memory_that_is_wrong_is_mended_within_the_request() {
     // The first call after the turn, and those in the session that began before it, are refused once each.
     assert_eq!(done, 15 + 3, "{asked:?}");
 }
+
+#[tokio::test]
+async fn what_the_method_of_an_extension_names_is_named_to_its_server_too() {
+    let server = Fixture::start(|request| modern(request, false)).await;
+    let bridge = bridge(json!({ "url": server.url("/mcp"), "protocol": "modern" }));
+    let mut client = Client::modern(&bridge, "elsewhere", None);
+    for (method, params, name) in [
+        ("skills/get", json!({ "uri": "skill://über/SKILL.md" }), "=?base64?c2tpbGw6Ly/DvGJlci9TS0lMTC5tZA==?="),
+        ("com.example/act", json!({ "name": "thing" }), "thing"),
+    ] {
+        let message = client.message(method, params);
+        let twin = message.replace("skill://über/SKILL.md", name);
+        let answer = client.exchange_as(message.as_bytes(), twin.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let asked = server.until(method).await;
+        assert_eq!((asked.header("mcp-method"), asked.header("mcp-name")), (Some(method), Some(name)));
+    }
+    client.capabilities = json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } });
+    client.request("tasks/get", json!({ "taskId": "t1" })).await.unwrap();
+    assert_eq!(server.until("tasks/get").await.header("mcp-name"), Some("t1"));
+}

@@ -22,7 +22,8 @@ for (const backend of readdirSync(results).sort()) {
     const { server: scored, not_scored: unscored } = parse(
       readFileSync(join(suite, 'requirements', `${revision}.yaml`), 'utf8'),
     );
-    const isWanted = ({ scenario }) => backend.startsWith('tasks-') && scenario.startsWith('tasks-');
+    const hasTasks = backend.startsWith('tasks-') || backend === 'http';
+    const isWanted = ({ scenario }) => hasTasks && scenario.startsWith('tasks-');
     const others = (unscored ?? []).filter(({ leg }) => leg === 'server');
     const wanted = [...scored, ...others.filter(isWanted).map(({ scenario }) => scenario)];
     judge(`${backend} ${revision}`, wanted, baseline[backend]?.[revision] ?? {}, join(results, backend, revision));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::asker::{ALICE, BOB, Cluster};
 use super::{SOON, support};
+use support::http::Connection;
 use support::mcp::{Answer, LEGACY};
 use support::{Client, Home, procs};
 
@@ -80,6 +81,7 @@ async fn a_held_task_ends_with_its_lease_and_frees_its_process_and_its_places() 
     let asked = ask(&mut alice, "tasks/get", &task["taskId"]).await;
     assert_eq!(asked.response()["result"]["status"], "working", "who asks about it needs no place");
     nodes.until_processes(0).await;
+    assert_eq!(nodes.lines("heard"), Vec::<String>::new(), "a task is not cancelled as a call is");
     for node in [0, 1] {
         let gone = ask(&mut client(&nodes, node, "hold", ALICE), "tasks/get", &task["taskId"]).await;
         assert!(sentence(&gone).contains("gone"), "{}", gone.response());
@@ -142,7 +144,7 @@ async fn forty_requests_about_a_task_at_once_are_each_answered_by_their_own_id()
 }
 
 #[tokio::test]
-async fn a_task_is_cancelled_by_its_request_and_by_nothing_else() {
+async fn a_task_is_cancelled_by_a_request_on_any_node() {
     let nodes = nodes(2, &json!({ "taskLease": "8s" }));
     let id = begin(&mut client(&nodes, 0, "hold", ALICE)).await["taskId"].clone();
     let mut elsewhere = client(&nodes, 1, "hold", ALICE);
@@ -153,7 +155,7 @@ async fn a_task_is_cancelled_by_its_request_and_by_nothing_else() {
     let got = ask(&mut elsewhere, "tasks/get", &id).await.response()["result"].clone();
     assert_eq!(got["status"], "cancelled");
     nodes.until_processes(0).await;
-    assert_eq!(nodes.lines("heard"), Vec::<String>::new(), "no notification cancels a task");
+    assert_eq!(nodes.lines("heard"), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -260,4 +262,41 @@ async fn the_tasks_of_older_servers_pass_to_older_clients_where_they_outlive_the
             assert_eq!(list.response()["result"]["tasks"], json!([]));
         }
     }
+}
+
+/// What a client is told that listens, up to and with the last of so many notifications.
+async fn listen(client: &mut Client, wanted: Value, count: usize) -> Vec<Value> {
+    let mut connection = Connection::open(client.address()).await.expect("it listens");
+    let mut stream = client
+        .start(&mut connection, "subscriptions/listen", json!({ "notifications": wanted }))
+        .await
+        .expect("a stream");
+    assert!(stream.is_stream(), "HTTP {}", stream.status);
+    let mut told = Vec::new();
+    for _ in 0..count {
+        let event = stream.event().await.expect("the stream goes on").expect("an event");
+        told.push(serde_json::from_slice(&event.data).expect("a message"));
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_client_that_listens_is_told_of_its_own_durable_tasks_and_of_what_an_extension_adds() {
+    let nodes = nodes(1, &json!({}));
+    let wanted = json!({ "taskIds": ["task-2", "task-3"], "com.example/other": true });
+    let told = listen(&mut client(&nodes, 0, "durable", ALICE), wanted.clone(), 3).await;
+    assert_eq!(told[0]["params"]["notifications"], wanted, "agreed by the server");
+    assert_eq!((&told[1]["method"], &told[1]["params"]["taskId"]), (&json!("notifications/tasks"), &json!("task-2")));
+    assert_eq!(told[1]["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], json!(1));
+    assert_eq!(told[2]["method"], "notifications/com.example/happened");
+
+    for server in ["hold", "off"] {
+        let told = listen(&mut client(&nodes, 0, server, ALICE), wanted.clone(), 2).await;
+        assert_eq!(told[0]["params"]["notifications"], json!({ "com.example/other": true }), "{server}");
+        assert_eq!(told[1]["method"], "notifications/com.example/happened", "{server}");
+    }
+    let mut other = client(&nodes, 0, "durable", ALICE);
+    other.capabilities = json!({});
+    let refused = other.request("subscriptions/listen", json!({ "notifications": wanted })).await.expect("an answer");
+    assert_eq!((refused.status, refused.error_code()), (400, Some(-32021)), "{}", refused.response());
 }

@@ -12,6 +12,7 @@
 //! | `tasks/update` | with an answer `end` the task is completed; with `crash` the process ends, with `hang` nothing is answered |
 //! | `tasks/cancel` | the task is cancelled |
 //! | `tasks/list` | for a legacy client: an empty list |
+//! | `subscriptions/listen` | acknowledges it as it is, tells of `task-1` and `task-2`, and that `com.example/other` happened |
 //! | any notification | writes its method to `heard` |
 
 use std::collections::HashMap;
@@ -57,6 +58,7 @@ impl Server {
             "server/discover" => Ok(discovered()),
             "initialize" => Ok(self.initialized(params)),
             "tools/call" => self.call(params),
+            "subscriptions/listen" => return listen(params),
             "tasks/list" => Ok(json!({ "tasks": [] })),
             "tasks/get" => self.status(params).map(|status| task(&params["taskId"], &status)),
             "tasks/cancel" => self.end(params, "cancelled"),
@@ -144,6 +146,19 @@ fn discovered() -> Value {
         "ttlMs": 0,
         "cacheScope": "private",
     })
+}
+
+fn listen(params: &Value) {
+    let tell = |method: &str, params: &Value| {
+        let told = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        writeln!(std::io::stdout(), "{told}").expect("somebody reads");
+    };
+    let acknowledged = json!({ "notifications": params["notifications"] });
+    tell("notifications/subscriptions/acknowledged", &acknowledged);
+    for id in ["task-1", "task-2"] {
+        tell("notifications/tasks", &task(&json!(id), "working"));
+    }
+    tell("notifications/com.example/happened", &json!({ "kept": 1.0 }));
 }
 
 fn task(id: &Value, status: &str) -> Value {

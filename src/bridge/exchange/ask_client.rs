@@ -13,6 +13,7 @@ use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::Outbox;
 use crate::clock::UnixTime;
 use crate::config::Questions;
+use crate::mcp::extensions;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer, Message, from_server};
@@ -47,7 +48,7 @@ impl Exchange {
         let capability = mrtr::capability_for(method, params);
         let may_be_asked = |capabilities: &str| match capability {
             Some(capability) => mrtr::declares(capabilities, capability),
-            None => mrtr::is_of_extension(method) && mrtr::declares_extensions(capabilities),
+            None => extensions::has_question(method) && extensions::declared(capabilities),
         };
         match (&self.call.purpose, capability) {
             (Purpose::Legacy(Some(session)), _) if self.call.events && may_be_asked(&session.capabilities) => {

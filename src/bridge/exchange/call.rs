@@ -86,8 +86,12 @@ impl Call {
 
     /// Whether its server may come to be held for a task.
     pub(in crate::bridge) fn may_begin_task(&self, kept: Tasks) -> bool {
-        let Purpose::Modern(modern) = &self.purpose else { return false };
-        kept == Tasks::Hold && self.message.method() == "tools/call" && tasks::declared(&modern.capabilities)
+        kept == Tasks::Hold && self.message.method() == "tools/call" && self.declares_tasks()
+    }
+
+    /// Whether its client has declared the extension.
+    pub(in crate::bridge) fn declares_tasks(&self) -> bool {
+        matches!(&self.purpose, Purpose::Modern(modern) if tasks::declared(&modern.capabilities))
     }
 
     /// Whether it is about a task that a server is held for.

@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::Exchange;
 use super::call::Purpose;
+use crate::mcp::extensions;
 use crate::mcp::json::{self, Object};
-use crate::mcp::lists::List;
 use crate::mcp::splice::with_part;
 use crate::mcp::translate;
 
@@ -29,21 +29,7 @@ impl Exchange {
                 };
                 wanted.then(|| line.clone())
             }
-            _ => (!belongs_to_protocol(method)).then(|| line.clone()),
+            _ => extensions::has_notification(method).then(|| line.clone()),
         }
     }
-}
-
-/// Whether a notification is one that the protocol itself defines, or the tasks extension, which has streams of its own
-/// for it. Source: MCP 2025-11-25 and 2026-07-28, schema.
-fn belongs_to_protocol(method: &str) -> bool {
-    const OTHERS: [&str; 6] = [
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/resources/updated",
-        "notifications/roots/list_changed",
-        "notifications/elicitation/complete",
-        "notifications/subscriptions/acknowledged",
-    ];
-    OTHERS.contains(&method) || List::changed_by(method).is_some() || method.starts_with("notifications/tasks")
 }

@@ -17,17 +17,17 @@ use crate::bridge::exchange::handshake::{ClientKind, Handshake};
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::response_channel;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
-use crate::config::Listening;
+use crate::config::{Listening, Tasks};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Initialized};
 use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, from_server};
-use crate::mcp::modern;
+use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::splice::{respliced, text, with_part};
 use crate::mcp::translate;
 use crate::metrics::End;
 use crate::respond::Body;
-use filter::Filter;
+use filter::{Filter, TASKS};
 
 /// The method.
 pub(in crate::bridge) const LISTEN: &str = "subscriptions/listen";
@@ -65,16 +65,19 @@ impl Bridge {
     pub(in crate::bridge) async fn subscribe(
         self: &Arc<Self>,
         incoming: IncomingMessage,
-        call: Call,
+        mut call: Call,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
         let mut filter = Filter::parse(&call.message).ok_or(BridgeError::Filter)?;
+        if !filter.tasks.is_empty() {
+            listen_to_tasks(&mut filter, &mut call, incoming.server.tasks)?;
+        }
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
         let permit = Arc::new(self.limits.admit_stream(&incoming.caller.user).await?);
         let mut child = None;
-        if incoming.server.listen == Listening::Always || !filter.resources.is_empty() {
+        if incoming.server.listen == Listening::Always || filter.needs_server() {
             child = self.start_stream_server(&incoming.caller.user, &incoming.server).await?;
             if child.is_none() {
                 return Ok(self.without_token(&incoming, &call));
@@ -95,6 +98,22 @@ impl Bridge {
         let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);
         Ok(inbox.respond(form, guard).await)
     }
+}
+
+/// Leaves the tasks in what is listened to if a fresh server knows them: what becomes of others is asked.
+fn listen_to_tasks(filter: &mut Filter, call: &mut Call, kept: Tasks) -> Result<(), ModernFault> {
+    if kept != Tasks::Off && !call.declares_tasks() {
+        return Err(ModernFault::TasksUndeclared);
+    }
+    if kept != Tasks::Durable {
+        filter.tasks.clear();
+        let mut wanted =
+            call.message.param("notifications").and_then(|all| Object::parse(all).ok()).unwrap_or_default();
+        wanted.remove(TASKS);
+        let wanted = wanted.write();
+        call.message = call.message.with_param("notifications", &wanted);
+    }
+    Ok(())
 }
 
 impl Subscription {
@@ -130,6 +149,7 @@ impl Subscription {
 
     /// Leaves of the filter what a legacy server promises, and what it agrees to be subscribed to.
     async fn agree(&mut self, initialized: &Initialized) -> Result<(), BridgeError> {
+        self.filter.leave_legacy();
         for list in List::ALL {
             self.filter.lists[list as usize] &= initialized.promises(list.area(), "listChanged");
         }

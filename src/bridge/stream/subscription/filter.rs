@@ -1,6 +1,7 @@
 //! Which notifications a client has asked for.
 
 use super::{LISTEN, UPDATED};
+use crate::mcp::extensions;
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::Introduction;
 use crate::mcp::lists::List;
@@ -16,12 +17,25 @@ pub(in crate::bridge::stream) struct Filter {
     pub(super) lists: [bool; List::ALL.len()],
     /// Which resources.
     pub(super) resources: Vec<String>,
+    /// Which tasks, by their ids.
+    pub(super) tasks: Vec<String>,
+    /// Whether there is something more, which only the server may know.
+    others: bool,
 }
+
+/// The member that names resources.
+const RESOURCES: &str = "resourceSubscriptions";
+
+/// The member that names tasks. Source: SEP-2663, "Task Status Notifications".
+pub(super) const TASKS: &str = "taskIds";
+
+/// The notification of what a task has come to.
+const TASK: &str = "notifications/tasks";
 
 impl Filter {
     /// What a legacy session hears: changes of these resources, and those of lists if they are promised.
     pub(in crate::bridge::stream) fn of_session(lists: bool, resources: Vec<String>) -> Self {
-        Self { lists: [lists; List::ALL.len()], resources }
+        Self { lists: [lists; List::ALL.len()], resources, ..Self::default() }
     }
 
     /// What the request asks for; `None` if that is malformed or more than is kept.
@@ -32,14 +46,31 @@ impl Filter {
             let wanted = wanted.get(list.filter());
             filter.lists[list as usize] = wanted.map_or(Some(false), |text| serde_json::from_str(text).ok())?;
         }
-        if let Some(text) = wanted.get("resourceSubscriptions") {
+        if let Some(text) = wanted.get(RESOURCES) {
             filter.resources = serde_json::from_str(text).ok()?;
         }
+        if let Some(text) = wanted.get(TASKS) {
+            filter.tasks = serde_json::from_str(text).ok()?;
+        }
+        let is_known =
+            |key: &str| List::ALL.iter().any(|list| list.filter() == key) || [RESOURCES, TASKS].contains(&key);
+        filter.others = wanted.iter().any(|(key, _)| !is_known(key));
         filter.resources.sort_unstable();
         filter.resources.dedup();
         let fits =
-            filter.resources.len() <= MAX_SUBSCRIPTIONS && filter.resources.iter().all(|uri| uri.len() <= MAX_URI);
-        fits.then_some(filter)
+            |names: &[String]| names.len() <= MAX_SUBSCRIPTIONS && names.iter().all(|name| name.len() <= MAX_URI);
+        (fits(&filter.resources) && fits(&filter.tasks)).then_some(filter)
+    }
+
+    /// Whether only a server can tell what is asked for.
+    pub(super) fn needs_server(&self) -> bool {
+        !self.resources.is_empty() || !self.tasks.is_empty() || self.others
+    }
+
+    /// Leaves what a legacy server can know of.
+    pub(super) fn leave_legacy(&mut self) {
+        self.tasks.clear();
+        self.others = false;
     }
 
     /// The request that asks for it.
@@ -57,7 +88,7 @@ impl Filter {
         let mut members: Vec<String> = lists.map(|list| format!(r#""{}":true"#, list.filter())).collect();
         if !self.resources.is_empty() {
             let uris: Vec<String> = self.resources.iter().map(|uri| json::quote(uri)).collect();
-            members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
+            members.push(format!(r#""{RESOURCES}":[{}]"#, uris.join(",")));
         }
         format!("{{{}}}", members.join(","))
     }
@@ -68,7 +99,14 @@ impl Filter {
             let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
             return params.get_string("uri").is_some_and(|uri| self.resources.iter().any(|wanted| *wanted == uri));
         }
-        List::changed_by(method).is_some_and(|list| self.lists[list as usize])
+        if method == TASK {
+            let params = params.and_then(|text| Object::parse(text).ok()).unwrap_or_default();
+            return params.get_string("taskId").is_some_and(|id| self.tasks.iter().any(|wanted| *wanted == id));
+        }
+        match List::changed_by(method) {
+            Some(list) => self.lists[list as usize],
+            None => self.others && extensions::has_notification(method),
+        }
     }
 }
 
@@ -96,6 +134,27 @@ mod tests {
         }
         let too_many: Vec<String> = (0..=MAX_SUBSCRIPTIONS).map(|n| format!("\"{n}\"")).collect();
         assert_eq!(filter(&format!(r#"{{"resourceSubscriptions":[{}]}}"#, too_many.join(","))), None);
+    }
+
+    #[test]
+    fn tasks_and_what_only_a_server_may_know_need_one() {
+        for (wanted, needs) in [
+            (r#"{"toolsListChanged":true,"taskIds":[]}"#, false),
+            (r#"{"taskIds":["a"]}"#, true),
+            (r#"{"com.example/x":1}"#, true),
+        ] {
+            let mut filter = filter(wanted).unwrap();
+            assert_eq!(filter.needs_server(), needs, "{wanted}");
+            filter.leave_legacy();
+            assert!(!filter.needs_server(), "{wanted}");
+        }
+        assert_eq!(filter(r#"{"taskIds":"a"}"#), None);
+        let tasks = filter(r#"{"taskIds":["a"]}"#).unwrap();
+        assert!(tasks.wants("notifications/tasks", Some(r#"{"taskId":"\u0061"}"#)));
+        assert!(!tasks.wants("notifications/tasks", Some(r#"{"taskId":"b"}"#)));
+        assert!(!tasks.wants("notifications/com.example/x", None));
+        let other = filter(r#"{"com.example/x":1}"#).unwrap();
+        assert!(other.wants("notifications/com.example/y", None) && !other.wants("notifications/message", None));
     }
 
     #[test]
