@@ -1,6 +1,7 @@
-//! Memory that requests hold, counted before it is taken: bodies, what is queued for servers and from them, answers that
-//! their clients have not taken. There is one budget for all, a part of it for each user, and another limit for each
-//! exchange, so that nobody takes what others need, whatever they send and however slowly they read.
+//! Memory that requests hold, counted before it is taken: bodies, what calls were asked for as long as they run, what is
+//! queued for servers, from them and between nodes, answers that their clients have not taken. There is one budget for
+//! all, a part of it for each user, and another limit for each exchange, so that nobody takes what others need, whatever
+//! they send and however slowly they read.
 //!
 //! Counting is all that happens here: nothing waits for room, and who finds none is told whose it was that is used up.
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use processes::marked::{Marked, Seen, example};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Pid, Resource, getpgid, getrlimit, getsid};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::runtime::Runtime;
 use tollbridge::config::{Confinement, StdioLaunch};
@@ -107,6 +107,19 @@ fn closing_sends_sigterm_before_sigkill() {
     run(async {
         let (group, _pipes) = spawn(&launch("/bin/sleep", &["1000"])).unwrap();
         assert_eq!(group.close(Graces { eof: Duration::ZERO, ..PATIENT }).await, Exit::Signal(libc::SIGTERM));
+    });
+}
+
+/// A session of its own would be a scheduling group of its own to the kernel, and a start on a busy machine would take
+/// milliseconds in which the thread that starts it does nothing else.
+#[test]
+fn a_server_leads_a_group_of_our_session() {
+    run(async {
+        let (group, _pipes) = spawn(&launch("/bin/sleep", &["1000"])).unwrap();
+        let server = Pid::from_raw(group.id().cast_signed());
+        assert_eq!(getpgid(server).ok(), server);
+        assert_eq!(getsid(server), getsid(None));
+        group.close(HASTY).await;
     });
 }
 

@@ -79,7 +79,7 @@ async fn a_thousand_clients_that_listen_cost_no_process_and_little_memory_beside
     let grown = resident().saturating_sub(before);
     println!("0 processes, {grown} KiB more resident (were {before}) for {} clients", idle.len());
     assert!(grown <= SMALL, "{grown} KiB");
-    noticed.was_little(&quiet);
+    assert_eq!(noticed.was_little(&quiet), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

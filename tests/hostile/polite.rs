@@ -27,8 +27,12 @@ pub(super) const LATE: usize = 3;
 const ALIVE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
 /// How much slower than the slowest of a quiet time something may be where that is more.
 const SLOWER: u32 = 3;
+/// Whether the bridge is optimized: else it takes ten times as long for what others send, and that shows.
+const IS_RELEASED: bool = !cfg!(debug_assertions);
 /// One probe in so many may be later: the machine does other things, too.
 const LATER: usize = 100;
+/// In how many attempts it must be so once: the machine does other things, too.
+const ATTEMPTS: usize = 3;
 
 /// A steady stream of requests, of which each has its own right answer. It is sent from a thread that waits for nothing
 /// else.
@@ -150,16 +154,39 @@ impl Noticed {
         println!("{of}: {} polite calls p50, p99, slowest {calls:?}; /livez {probes:?}", self.calls.len());
     }
 
-    /// Fails if the probe had to wait or the stream stood still, for longer than this machine lets them without any deed.
-    pub(super) fn was_little(&self, quiet: &Self) {
+    /// Does it beside the stream and the probe, which must notice little of it in one of a few attempts.
+    pub(super) async fn little_of<T>(template: &Client, admin: SocketAddr, what: &str, deed: impl AsyncFn() -> T) -> T {
+        let mut attempt = 1;
+        loop {
+            let quiet = Self::of_nothing(template, admin).await;
+            let (noticed, done) = Self::of(template, admin, deed()).await;
+            noticed.say(what);
+            let Err(much) = noticed.was_little(&quiet) else { return done };
+            assert!(attempt < ATTEMPTS, "{much}");
+            println!("{much}: once more");
+            attempt += 1;
+        }
+    }
+
+    /// Says if the probe had to wait or the stream stood still, for longer than this machine lets them without any deed.
+    pub(super) fn was_little(&self, quiet: &Self) -> Result<(), String> {
         let late = |latencies: &[Duration], quiet: &[Duration], limit: Duration| {
             let limit = limit.max(at(quiet, 99) * SLOWER);
             latencies.iter().filter(|latency| **latency > limit).count()
         };
         let late_probes = late(&self.probes, &quiet.probes, ALIVE);
-        assert!(late_probes <= LATE.max(self.probes.len() / LATER), "{late_probes} of {} probes", self.probes.len());
+        if late_probes > LATE.max(self.probes.len() / LATER) {
+            return Err(format!("{late_probes} of {} probes are late", self.probes.len()));
+        }
         let late_calls = late(&self.calls, &quiet.calls, POLITE);
-        assert!(late_calls <= LATE, "the polite stream stood still: {late_calls} of {} calls", self.calls.len());
+        if late_calls > LATE {
+            return Err(format!("the polite stream stood still: {late_calls} of {} calls", self.calls.len()));
+        }
+        let (beside, before) = (at(&self.calls, 99), at(&quiet.calls, 99));
+        if IS_RELEASED && beside > before * SLOWER {
+            return Err(format!("99 of 100 polite calls within {beside:?}, {before:?} when it is quiet"));
+        }
+        Ok(())
     }
 }
 

@@ -71,9 +71,8 @@ async fn json_of_the_worst_shapes_keeps_nobody_waiting() {
         },
     }));
     let polite = Client::modern(&bridge, "tiny", Some(BOB));
-    let quiet = Noticed::of_nothing(&polite, admin).await;
-    let end = Instant::now() + GO_ON[usize::from(!is_quick())];
-    let (noticed, counts) = Noticed::of(&polite, admin, async {
+    let counts = Noticed::little_of(&polite, admin, "beside the worst shapes", async || {
+        let end = Instant::now() + GO_ON[usize::from(!is_quick())];
         let mut senders = JoinSet::new();
         for number in 0..CONNECTIONS {
             let client = Client::without_session(&bridge, ["tiny", "worst"][usize::from(number == 0)], Some(MALLORY));
@@ -82,9 +81,7 @@ async fn json_of_the_worst_shapes_keeps_nobody_waiting() {
         senders.join_all().await
     })
     .await;
-    noticed.say("beside the worst shapes");
     println!("{} messages of all shapes", counts.iter().sum::<usize>());
-    noticed.was_little(&quiet);
 }
 
 /// How many were answered until the time was up: the first asks the server for its long line, the others send.
