@@ -43,8 +43,15 @@ const CANCELLATION: Duration = Duration::from_secs(5);
 /// How long a server may take to say whether it can be heard unasked, before it is asked something all the same.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an answer waits for what the server said before it on another connection.
-const BEFORE: Duration = Duration::from_millis(10);
+/// How long an answer waits for what the server said before it on another connection: until that connection ends, which it
+/// does with its session.
+const BEFORE: Duration = Duration::from_secs(1);
+
+/// How long it waits once the session has ended, and the stream has not.
+const AFTER_SESSION: Duration = Duration::from_millis(250);
+
+/// How long it waits if there is no session that could be ended.
+const WITHOUT_SESSION: Duration = Duration::from_millis(10);
 
 /// How long a server may take to say where messages go, if it is only a guess that it speaks HTTP+SSE.
 const ENDPOINT: Duration = Duration::from_secs(5);
@@ -128,6 +135,8 @@ enum Purpose {
         /// Whether the server offers it.
         open: bool,
     },
+    /// To end the session.
+    EndSession,
 }
 
 impl HttpServer {
@@ -243,6 +252,10 @@ impl HttpServer {
             }
             self.begin_what_can_begin();
             if let Some((_, until)) = self.held {
+                if !self.listens_during_call() {
+                    self.early.extend(self.held.take().map(|(answer, _)| answer));
+                    continue;
+                }
                 let message = match tokio::time::timeout_at(until, self.next_event()).await {
                     // With the answer there, nothing else can fail.
                     Ok((at, event)) => self.handle(at, event).ok().flatten(),
@@ -263,15 +276,8 @@ impl HttpServer {
                 return Ok(message);
             }
             self.held = Some((message, Instant::now() + BEFORE));
+            self.end_session();
         }
-    }
-
-    /// Whether what was heard last is an answer, and the server may have said something before it that is still on its
-    /// way on another connection.
-    fn is_answer_overtaking(&self, at: usize) -> bool {
-        let listens_during_call =
-            |exchange: &Exchange| matches!(exchange.purpose, Purpose::ListenDuringCall { open: true });
-        self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.exchanges.iter().any(listens_during_call)
     }
 
     /// Begins to send what is queued, in order: what has no answer is accepted before the next is sent.
@@ -307,7 +313,7 @@ impl HttpServer {
         self.exchanges.iter().any(|exchange| match &exchange.purpose {
             Purpose::Post(message) => message.id().is_none() || is_undecided,
             Purpose::PostToEndpoint(_) => true,
-            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } => false,
+            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } | Purpose::EndSession => false,
         })
     }
 
@@ -364,8 +370,14 @@ impl HttpServer {
     pub async fn close(mut self, graces: Graces) {
         self.queue.clear();
         self.listens = false;
-        self.exchanges.retain(|exchange| exchange.is_answered() || exchange.cancels());
-        let patience = if self.exchanges.iter().any(Exchange::cancels) { CANCELLATION } else { DRAIN };
+        self.exchanges.retain(|exchange| exchange.is_answered() || exchange.cancels() || exchange.ends_session());
+        let patience = if self.exchanges.iter().any(Exchange::cancels) {
+            CANCELLATION
+        } else if self.exchanges.iter().any(Exchange::ends_session) {
+            graces.eof
+        } else {
+            DRAIN
+        };
         let until_read = async { while !self.exchanges.is_empty() && self.receive().await.is_ok() {} };
         let _ = tokio::time::timeout(patience, until_read).await;
         self.exchanges.clear();

@@ -2,15 +2,17 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::StreamExt as _;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 use url::Url;
 
-use super::exchange::{ExchangeEvent, Rejection, same_origin};
+use super::exchange::{ExchangeEvent, Expects, Rejection, same_origin};
 use super::outgoing::{MessageKind, answers, error_for, negotiated};
-use super::{Exchange, HttpServer, Purpose, SseFallback, Transport};
+use super::{AFTER_SESSION, Exchange, HttpServer, Purpose, SseFallback, Transport, WITHOUT_SESSION};
 use crate::upstream::UpstreamError;
 
 impl HttpServer {
@@ -47,6 +49,7 @@ impl HttpServer {
             ExchangeEvent::End => {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
+                    Purpose::EndSession => Ok(self.wait_no_longer_than(AFTER_SESSION)),
                     Purpose::Sse => self.without_sse(UpstreamError::Ended).map(|()| None),
                     _ if exchange.may_end() => Ok(None),
                     _ => Err(UpstreamError::Ended),
@@ -57,6 +60,7 @@ impl HttpServer {
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(error).map(|()| None),
                     Purpose::ListenDuringCall { .. } => Ok(None),
+                    Purpose::EndSession => Ok(self.wait_no_longer_than(WITHOUT_SESSION)),
                     _ if exchange.is_answered() => Ok(None),
                     _ => Err(error),
                 }
@@ -66,6 +70,36 @@ impl HttpServer {
                 self.rejected(exchange, rejection)
             }
         }
+    }
+
+    /// Whether what was heard last is an answer, and the server may have said something before it that is still on its
+    /// way on another connection.
+    pub(super) fn is_answer_overtaking(&self, at: usize) -> bool {
+        self.exchanges.get(at).is_some_and(Exchange::is_answered) && self.listens_during_call()
+    }
+
+    pub(super) fn listens_during_call(&self) -> bool {
+        self.exchanges.iter().any(|exchange| matches!(exchange.purpose, Purpose::ListenDuringCall { open: true }))
+    }
+
+    /// Begins to end the session, whose last request has its answer. Its stream ends with it, and has told all before.
+    pub(super) fn end_session(&mut self) {
+        if self.session.is_none() {
+            self.wait_no_longer_than(WITHOUT_SESSION);
+            return;
+        }
+        let mut request = self.request(Method::DELETE, self.url.clone(), None, Expects::Nothing);
+        request.repeatable = false;
+        self.session = None;
+        self.begin(Purpose::EndSession, request);
+    }
+
+    /// The end of the stream may not come, which would tell that the server has told all. There is nothing to pass on.
+    fn wait_no_longer_than(&mut self, more: Duration) -> Option<Bytes> {
+        if let Some((_, until)) = &mut self.held {
+            *until = (*until).min(Instant::now() + more);
+        }
+        None
     }
 
     fn accepted(&mut self, at: usize, session: Option<HeaderValue>, moved: Option<Url>) {
@@ -83,7 +117,7 @@ impl HttpServer {
             }
             Purpose::PostToEndpoint(_) => return,
             Purpose::ListenDuringCall { open } => *open = true,
-            Purpose::Sse | Purpose::Listen => {}
+            Purpose::Sse | Purpose::Listen | Purpose::EndSession => {}
         }
         if let Some(url) = moved {
             self.url = url;
@@ -119,8 +153,10 @@ impl HttpServer {
     /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
     fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
         let Rejection { status, retry_after, body } = rejection;
-        if matches!(exchange.purpose, Purpose::ListenDuringCall { .. }) {
-            return Ok(None);
+        match exchange.purpose {
+            Purpose::ListenDuringCall { .. } => return Ok(None),
+            Purpose::EndSession => return Ok(self.wait_no_longer_than(WITHOUT_SESSION)),
+            _ => {}
         }
         let error = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(UpstreamError::TokenRefused),
@@ -132,7 +168,7 @@ impl HttpServer {
         let message = match exchange.purpose {
             Purpose::Sse => return self.without_sse(error).map(|()| None),
             Purpose::Listen if status == StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
-            Purpose::Listen | Purpose::ListenDuringCall { .. } => return Err(error),
+            Purpose::Listen | Purpose::ListenDuringCall { .. } | Purpose::EndSession => return Err(error),
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => message,
         };
         let is_lost_session = status == StatusCode::NOT_FOUND && self.session.is_some();
@@ -224,15 +260,20 @@ impl Exchange {
             Purpose::Post(message) | Purpose::PostToEndpoint(message) => {
                 matches!(message.about, MessageKind::Cancellation(_))
             }
-            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } => false,
+            Purpose::Sse | Purpose::Listen | Purpose::ListenDuringCall { .. } | Purpose::EndSession => false,
         }
+    }
+
+    /// Whether it ends the session.
+    pub(super) fn ends_session(&self) -> bool {
+        matches!(self.purpose, Purpose::EndSession)
     }
 
     /// Whether it may end as it does: whoever waits for an answer has it.
     fn may_end(&self) -> bool {
         match &self.purpose {
             Purpose::Post(message) => message.id().is_none() || self.is_answered(),
-            Purpose::PostToEndpoint(_) | Purpose::ListenDuringCall { .. } => true,
+            Purpose::PostToEndpoint(_) | Purpose::ListenDuringCall { .. } | Purpose::EndSession => true,
             Purpose::Sse | Purpose::Listen => false,
         }
     }
