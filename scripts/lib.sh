@@ -82,14 +82,20 @@ once() {
 # The npm clients and servers, and a Node 22 to run them with: the one of Debian is older than they allow.
 install_node_tools() {
     local ours=tests/node
-    mkdir -p "$TOOLS/node"
+    mkdir -p "$TOOLS"
     once node $ours/package.json $ours/package-lock.json -- npm_tools
     ln -sfn ../.tools/node/node_modules $ours/node_modules # where Node looks from the files beside it
 }
 npm_tools() {
     need npm npm
-    cp tests/node/package.json tests/node/package-lock.json tests/node/.npmrc "$TOOLS/node/"
-    (cd "$TOOLS/node" && npm ci --ignore-scripts --loglevel=error)
+    # Beside what is there, which may be in use.
+    local beside=$TOOLS/node.new
+    rm -rf "$beside"
+    mkdir "$beside"
+    cp tests/node/package.json tests/node/package-lock.json tests/node/.npmrc "$beside/"
+    (cd "$beside" && npm ci --ignore-scripts --loglevel=error)
+    rm -rf "$TOOLS/node"
+    mv "$beside" "$TOOLS/node"
     local node
     node=$(cd "$TOOLS" && echo node/node_modules/node-linux-*/bin/node)
     ln -sfn "$node" "$NODE22"
@@ -101,7 +107,7 @@ npm_tools() {
 install_python_tools() {
     local name
     mkdir -p "$TOOLS"
-    for name in mcp1 mcp2 fastmcp servers; do
+    for name in mcp19 mcp1 mcp2 fastmcp servers; do
         once "python-$name" tests/python/requirements-$name.txt -- python_environment $name
     done
 }
@@ -124,14 +130,14 @@ python_with_venv() {
     echo /usr/bin/python3
 }
 
-# The server of tests/go, made with the official Go SDK.
+# The server and client of tests/go, made with the official Go SDK.
 install_go_tools() {
     mkdir -p "$TOOLS"
-    once go tests/go/main.go tests/go/go.mod tests/go/go.sum -- go_server
+    once go tests/go/*.go tests/go/go.mod tests/go/go.sum -- go_tools
 }
-go_server() {
+go_tools() {
     need go golang-go
-    (cd tests/go && go build -mod=readonly -o "$TOOLS/go-server" .)
+    (cd tests/go && go build -mod=readonly -o "$TOOLS/go-tools" .)
 }
 
 # start_server LOG COMMAND…: starts a program that says "listening on URL" first of all, and waits for that. Sets

@@ -1,10 +1,19 @@
-//! The compatibility table: a client of every revision in front of a server of every kind, each doing everything that
-//! its revision has. Clients and servers are made with the official TypeScript SDKs, see
+//! Compatibility, in two tables. [`matrix`]: each official client in front of a server of each official SDK, as they are
+//! by default. And here: a client of every revision in front of a server of every kind, each doing everything that its
+//! revision has. Clients and servers are made with the official TypeScript SDKs, see
 //! `tests/node/compatible-client.mjs` and `tests/node/compatible-server.mjs`.
 //!
 //! One bridge and one server of each kind elsewhere serve all cells that run at the same time.
 
+#[path = "compatibility/cells.rs"]
+mod cells;
+#[path = "compatibility/matrix.rs"]
+mod matrix;
 mod support;
+#[path = "compatibility/table.rs"]
+mod table;
+#[path = "compatibility/whole.rs"]
+mod whole;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

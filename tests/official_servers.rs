@@ -6,21 +6,21 @@
 mod eras;
 #[path = "official_servers/extensions.rs"]
 mod extensions;
+#[path = "official_servers/real.rs"]
+mod real;
 #[path = "official_servers/rounds.rs"]
 mod rounds;
 mod support;
 #[path = "official_servers/unasked.rs"]
 mod unasked;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::http::{Connection, Reply};
 use support::mcp::LEGACY;
-use support::{Bridge, Client, procs};
+use support::{Bridge, Client, Elsewhere};
 
 /// How long something that is on its way may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,7 +37,7 @@ fn program(sdk: &str) -> Vec<PathBuf> {
     match sdk {
         "python" => script("tests/.tools/python/mcp2/bin/python", "tests/python/server_v2.py"),
         "fastmcp" => script("tests/.tools/python/fastmcp/bin/python", "tests/python/server_fastmcp.py"),
-        "go" => vec![installed("tests/.tools/go-server")],
+        "go" => vec![installed("tests/.tools/go-tools"), "server".into()],
         "typescript 1" => script("tests/.tools/node22", "tests/node/quick-start-v1.mjs"),
         "typescript 2" => script("tests/.tools/node22", "tests/node/quick-start-v2.mjs"),
         _ => panic!("no server is made with {sdk}"),
@@ -54,40 +54,14 @@ fn on_stdio(sdk: &str, fields: &Value) -> Value {
     entry
 }
 
-/// A server that listens by itself; it ends when dropped.
-struct Elsewhere {
-    process: Child,
-    url: String,
+/// A server that listens by itself.
+fn elsewhere(sdk: &str) -> Elsewhere {
+    Elsewhere::start(&program(sdk), &[], || {})
 }
 
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Elsewhere {
-    /// Starts it on the port that it is told, or says.
-    async fn start(sdk: &str) -> Self {
-        let program = program(sdk);
-        let mut command = Command::new(&program[0]);
-        command.args(&program[1..]).stdin(Stdio::piped()).stderr(Stdio::inherit());
-        if sdk == "typescript 1" {
-            let mut process = command.arg("--http").stdout(Stdio::piped()).spawn().expect("it can be started");
-            let mut first = String::new();
-            let stdout = process.stdout.take().expect("piped");
-            BufReader::new(stdout).read_line(&mut first).expect("it says where it listens");
-            let url = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{first:?}"));
-            return Self { process, url: format!("{url}/mcp") };
-        }
-        let address = support::free_address();
-        let process = command.arg(address.port().to_string()).stdout(Stdio::null()).spawn().expect("it can be started");
-        let server = Self { process, url: format!("http://{address}/mcp") };
-        let listens = || std::net::TcpStream::connect(address).ok();
-        procs::eventually(PATIENCE, listens).await.expect("it listens");
-        server
-    }
+/// The configuration of such a server.
+fn over_http(elsewhere: &Elsewhere) -> Value {
+    json!({ "url": elsewhere.url(), "startTimeout": "1m", "requestTimeout": "1m" })
 }
 
 fn bridge(server: &Value) -> Bridge {

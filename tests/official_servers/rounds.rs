@@ -17,7 +17,7 @@ async fn asks_by_rounds_on_two_nodes(sdk: &str) {
     });
     let nodes = [home.serve(config.clone()), home.serve(config)];
     for _ in 0..2 {
-        let (text, rounds) = call_in_rounds(&mut [modern(&nodes[0]), modern(&nodes[1])], "resolve").await;
+        let (text, rounds) = call_in_rounds(&mut [modern(&nodes[0]), modern(&nodes[1])], "ask").await;
         assert!(text.starts_with("hello Ada"), "{text}\n{}", nodes[0].log());
         assert_eq!(rounds, 2);
     }
@@ -43,11 +43,11 @@ asks_by_rounds! {
 
 /// Asks, and returns what brings the answers back.
 async fn asked(bridge: &Bridge) -> Value {
-    let mut params = json!({ "name": "resolve", "arguments": {} });
+    let mut params = json!({ "name": "ask", "arguments": {} });
     let asked = modern(bridge).request("tools/call", params.clone()).await.expect("an answer").response();
     assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
     params["requestState"] = asked["result"]["requestState"].clone();
-    params["inputResponses"] = json!({ "name": answer_to("elicitation/create") });
+    params["inputResponses"] = json!({ "question": answer_to("elicitation/create") });
     params
 }
 
@@ -88,7 +88,7 @@ async fn under_replay_no_process_is_kept() {
 async fn a_state_is_good_for_its_own_call_alone() {
     let bridge = bridge(&on_stdio("go", &json!({})));
     let mut retry = asked(&bridge).await;
-    retry["name"] = json!("ask");
+    retry["name"] = json!("sample");
     let answer = modern(&bridge).request("tools/call", retry).await.expect("an answer");
     assert_eq!(answer.error_code(), Some(-32602));
 }
@@ -98,7 +98,7 @@ async fn a_legacy_clients_answer_reaches_the_modern_process_that_asked() {
     for sdk in ["python", "typescript 2"] {
         let bridge = bridge(&on_stdio(sdk, &json!({ "protocol": "modern" })));
         let mut client = legacy(&bridge).await;
-        let (text, _) = call_live(&mut client, "resolve").await;
+        let (text, _) = call_live(&mut client, "ask").await;
         assert!(text.starts_with("hello Ada"), "{sdk}: {text}\n{}", bridge.log());
     }
 }

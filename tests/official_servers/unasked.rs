@@ -3,12 +3,12 @@
 
 use serde_json::json;
 
-use super::{Elsewhere, bridge, call_in_rounds, call_live, legacy, modern};
+use super::{bridge, call_in_rounds, call_live, elsewhere, legacy, modern, over_http};
 
 #[tokio::test]
 async fn what_a_server_asks_and_logs_on_its_own_stream_reaches_a_legacy_client() {
-    let elsewhere = Elsewhere::start("typescript 1").await;
-    let bridge = bridge(&json!({ "url": elsewhere.url, "requestTimeout": "30s" }));
+    let elsewhere = elsewhere("typescript 1");
+    let bridge = bridge(&over_http(&elsewhere));
     let mut client = legacy(&bridge).await;
     for (tool, said) in [("ask", "hello Ada"), ("sample", "it said words"), ("roots", "file:///work")] {
         let (text, _) = call_live(&mut client, tool).await;
@@ -20,8 +20,8 @@ async fn what_a_server_asks_and_logs_on_its_own_stream_reaches_a_legacy_client()
 
 #[tokio::test]
 async fn what_a_server_asks_on_its_own_stream_reaches_a_modern_client_by_rounds() {
-    let elsewhere = Elsewhere::start("typescript 1").await;
-    let bridge = bridge(&json!({ "url": elsewhere.url, "requestTimeout": "30s" }));
+    let elsewhere = elsewhere("typescript 1");
+    let bridge = bridge(&over_http(&elsewhere));
     for (tool, said) in [("ask", "hello Ada"), ("sample", "it said words"), ("roots", "file:///work")] {
         let (text, rounds) = call_in_rounds(&mut [modern(&bridge)], tool).await;
         assert!(text.starts_with(said) && rounds == 2, "{tool}: {text} after {rounds}\n{}", bridge.log());

@@ -298,7 +298,7 @@ async fn a_server_with_both_eras_is_met_in_that_of_its_client() {
     hello["params"]["capabilities"] = json!({ "elicitation": {} });
     assert_eq!(post(&bridge, &endpoint, None, &hello).await, 202);
     assert_eq!(next(&mut stream).await["id"], json!(0));
-    let ask = json!({ "name": "ask", "arguments": {} });
+    let ask = json!({ "name": "ask_live", "arguments": {} });
     assert_eq!(post(&bridge, &endpoint, None, &request(1, "tools/call", &ask)).await, 202);
     let question = next(&mut stream).await;
     assert_eq!(question["method"], "elicitation/create", "{question}");

@@ -5,6 +5,7 @@
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
 //! - [`nginx`]: an nginx of one's own in front of several nodes
+//! - [`elsewhere`]: a server that listens by itself
 //! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
 //! - [`http`]: HTTP/1.1 and server-sent events, byte for byte
@@ -22,6 +23,7 @@
 )]
 
 pub mod bridge;
+pub mod elsewhere;
 pub mod home;
 pub mod http;
 pub mod mcp;
@@ -32,6 +34,7 @@ pub mod registry;
 pub mod unprivileged;
 
 pub use bridge::Bridge;
+pub use elsewhere::Elsewhere;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
 pub use nginx::Nginx;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The pause between two looks of a wait.
-const LOOK: Duration = Duration::from_millis(5);
+pub const LOOK: Duration = Duration::from_millis(5);
 
 /// A process as it was seen; its start time tells it from a later one with the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
