@@ -320,7 +320,7 @@ impl Exchange {
                 _ => self.child.decline(id, &method),
             },
             Some(_) => {}
-            None => self.child.junk(&line)?,
+            None => self.child.count_invalid(&line)?,
         }
         Ok(())
     }

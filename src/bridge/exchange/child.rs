@@ -134,7 +134,7 @@ impl Child {
             if !line.trim_ascii().is_empty() && std::str::from_utf8(&line).is_ok() {
                 return Ok(line);
             }
-            self.junk(&line)?;
+            self.count_invalid(&line)?;
         }
     }
 
@@ -146,7 +146,7 @@ impl Child {
     }
 
     /// Counts a line that was no message.
-    pub(in crate::bridge) fn junk(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
+    pub(in crate::bridge) fn count_invalid(&mut self, line: &Bytes) -> Result<(), UpstreamError> {
         self.bridge.metrics.junk_lines.inc();
         self.upstream.count_invalid(line)
     }
@@ -181,7 +181,7 @@ impl Child {
                     self.waiting.push(held.keep(line, ()));
                 }
                 Some(_) => {}
-                None => self.junk(&line)?,
+                None => self.count_invalid(&line)?,
             }
         }
     }

@@ -41,7 +41,7 @@ pub(super) struct Open {
     pub(super) client_id: String,
     /// Whether it says that the task is no longer wanted.
     pub(super) cancels: bool,
-    /// The way back to its client.
+    /// Leads to its client.
     pub(super) outbox: Outbox,
     /// When it has waited for too long.
     pub(super) until: Instant,

@@ -219,7 +219,7 @@ impl Exchange {
             }
             Some(FromServer::Response { .. }) => Ok(None),
             None => {
-                self.child.junk(&line)?;
+                self.child.count_invalid(&line)?;
                 Ok(None)
             }
         }

@@ -101,7 +101,7 @@ impl Exchange {
             Some(FromServer::Request { id, method, .. }) => self.child.decline(id, &method),
             // What it says unasked is for nobody: a client that wants to know asks.
             Some(_) => {}
-            None => self.child.junk(line)?,
+            None => self.child.count_invalid(line)?,
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub(in crate::bridge) enum ResponsePart {
     Nothing,
 }
 
-/// The conversation's end of the way back.
+/// The conversation's end of a response channel.
 #[derive(Clone)]
 pub(in crate::bridge) enum Outbox {
     /// To a client of this node.
@@ -58,7 +58,7 @@ pub(in crate::bridge) enum Outbox {
     Remote(RemoteOutbox),
 }
 
-/// The way back to a client of this node.
+/// To a client of this node.
 #[derive(Debug, Clone)]
 pub(in crate::bridge) struct LocalOutbox {
     items: mpsc::UnboundedSender<Item>,
@@ -69,7 +69,7 @@ pub(in crate::bridge) struct LocalOutbox {
     stall: Duration,
 }
 
-/// The way back by another exchange.
+/// To a client that another exchange has.
 #[derive(Clone)]
 pub(in crate::bridge) struct RemoteOutbox {
     relay: Relay,
@@ -81,7 +81,7 @@ pub(in crate::bridge) struct RemoteOutbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bridge) struct Stalled;
 
-/// The client's end of the way back.
+/// The client's end of a response channel.
 pub(in crate::bridge) struct Inbox {
     items: mpsc::UnboundedReceiver<Item>,
     /// Cancelled when the server has started.
@@ -111,7 +111,7 @@ impl From<DropGuard> for Guard {
     }
 }
 
-/// A way back to one client; `stall` is how long it may take no event, `lost` is what it is told if the conversation
+/// A response channel to one client; `stall` is how long it may take no event, `lost` is what it is told if the conversation
 /// ends without a final message. What waits for the client is a part of `share`.
 #[must_use]
 pub(in crate::bridge) fn response_channel(stall: Duration, lost: Bytes, share: Share) -> (Outbox, Inbox) {
@@ -122,7 +122,7 @@ pub(in crate::bridge) fn response_channel(stall: Duration, lost: Bytes, share: S
 }
 
 impl Outbox {
-    /// A way back by the exchange at `to`.
+    /// A response channel by the exchange at `to`.
     pub(in crate::bridge) fn remote(relay: Relay, to: Address, stall: Duration) -> Self {
         Self::Remote(RemoteOutbox { relay, to, stall })
     }
@@ -157,7 +157,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the way back without a final message: the client has said that it wants none.
+    /// Ends the channel without a final message: the client has said that it wants none.
     pub(in crate::bridge) fn finish_silently(&self) {
         if let Self::Local(local) = self {
             let _ = local.items.send(Item::Silent);

@@ -62,7 +62,7 @@ impl RunningServer {
             if from_server(&line).is_some() {
                 return Ok(line);
             }
-            self.child.junk(&line)?;
+            self.child.count_invalid(&line)?;
         }
     }
 }

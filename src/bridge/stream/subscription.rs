@@ -202,7 +202,7 @@ impl Subscription {
             }
             Some(FromServer::Request { id, method, .. }) => self.child().decline(id, &method),
             Some(FromServer::Response { .. }) => {}
-            None => self.child().junk(line)?,
+            None => self.child().count_invalid(line)?,
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(super) async fn listen(peers: Arc<Peers>, local: Arc<Local>, receipts: mpsc:
                     pause = RECONNECT[0];
                 }
             }
-            // The same trouble is told once.
+            // The same failure is logged once.
             Err(error) if told.as_ref() == Some(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the relay cannot listen on Redis");

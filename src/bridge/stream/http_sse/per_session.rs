@@ -53,7 +53,7 @@ impl PerSession {
     /// may not use.
     async fn line(&mut self, line: &Bytes) -> Result<(), BridgeError> {
         if from_server(line).is_none() {
-            return Ok(self.child.junk(line)?);
+            return Ok(self.child.count_invalid(line)?);
         }
         let Some(said) = self.pending.for_client(line) else { return Ok(()) };
         let event = match said.answers {
