@@ -112,9 +112,11 @@ impl Exchange {
             (_, Handshake::Legacy(_)) => translate::request_for_legacy(message),
             (_, Handshake::Modern(_)) => message.text().to_owned(),
         };
+        let mut listens_during_call = false;
         if let Handshake::Legacy(initialized) = self.handshaken() {
             let logs = initialized.offers("logging");
-            let (level, listens_during_call) = (self.call.level.filter(|_| logs), self.call.may_be_told_unasked(logs));
+            let level = self.call.level.filter(|_| logs);
+            listens_during_call = self.call.may_be_told_unasked(logs);
             // One elsewhere says so on a stream of its own.
             let is_here = !matches!(self.child.upstream, Upstream::Http(_));
             self.changes = Changes::of(&self.caller.user, &self.call, initialized).filter(|_| is_here);
@@ -122,14 +124,15 @@ impl Exchange {
             if let Some(level) = level {
                 self.set_level(level).await?;
             }
-            if listens_during_call {
-                self.child.upstream.listen_during_call().await?;
-            }
-            if self.changes.is_some() {
-                self.child.upstream.send(&Changes::ping());
-            }
         }
         self.mirror().await?;
+        if listens_during_call {
+            // Last of all: with the next answer the session is over.
+            self.child.upstream.listen_during_call().await?;
+        }
+        if self.changes.is_some() {
+            self.child.upstream.send(&Changes::ping());
+        }
         self.child.upstream.send(&text);
         self.asked = true;
         Ok(())
