@@ -291,7 +291,7 @@ async fn until_stopped(
         tracing::info!("stopping: running requests may finish");
         tokio::select! {
             () = lifecycle.tasks.wait() => {}
-            () = tokio::time::sleep(grace) => tracing::warn!("the grace is over: ending what still runs"),
+            () = tokio::time::sleep(grace) => tracing::warn!("`shutdownGrace` is over: ending requests that still run"),
             () = signals.next() => {}
             () = orphaned => {}
         }

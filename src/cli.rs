@@ -38,7 +38,7 @@ enum Command {
     Pull(pull::Pull),
     /// Print the JSON Schema of the configuration file.
     Schema,
-    /// Save, list and delete users' tokens.
+    /// Save, list, delete, back up and restore users' tokens.
     #[command(subcommand)]
     Token(token::Token),
     /// Make a sealing key or a bearer token.

@@ -322,7 +322,7 @@ impl TokenStore {
         if let Backend::Embedded(embedded) = &self.backend
             && let Err(error) = embedded.checkpoint().await
         {
-            tracing::warn!(%error, "the log of the token database could not be taken into it");
+            tracing::warn!(%error, "the write-ahead log of the token database could not be checkpointed");
         }
     }
 

@@ -78,7 +78,7 @@ pub enum UpstreamError {
     #[error("the server answered with HTTP status {0}")]
     Status(u16),
     /// It redirects to another origin, in another way than a message can follow, or too often.
-    #[error("the server redirects to where messages are not sent")]
+    #[error("the server answered with a redirect that is not followed")]
     Redirect,
     /// Its answer is neither JSON nor events, or its `endpoint` cannot be used.
     #[error("the server's answer is not MCP over HTTP")]
@@ -87,7 +87,7 @@ pub enum UpstreamError {
 
 fn no_room(full: Full) -> &'static str {
     match full {
-        Full::Exchange => "the server says more at once than the bridge holds for one call",
+        Full::Exchange => "the server sends more than the bridge may hold for one call",
         Full::User => "this user's memory is full of what is not delivered yet; the request may have been carried out",
         Full::All => "the bridge's memory is full of what is not delivered yet; the request may have been carried out",
     }

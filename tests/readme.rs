@@ -271,6 +271,7 @@ fn plain_errors() -> Vec<BridgeError> {
         E::NoVersion,
         E::Limited(refused(Exhausted::OfUser)),
         E::Limited(refused(Exhausted::OfAll)),
+        E::Limited(refused(Exhausted::Messages)),
         E::Limited(refused(Exhausted::Parked)),
         E::Limited(refused(Exhausted::StreamsOfUser)),
         E::Limited(refused(Exhausted::Streams)),

@@ -47,7 +47,7 @@ pub enum TrustedHeaderFault {
     #[error("the header is there more than once")]
     Several,
     /// Another header differs from it in `_` and `-` only; many a gateway takes them for one.
-    #[error("the header has a twin spelt with underscores")]
+    #[error("the header is there a second time, spelt with underscores")]
     Twin,
     /// `Connection` names it, so a proxy on the way should have removed it.
     #[error("the header is named in Connection")]

@@ -22,7 +22,7 @@ use crate::user::{LOCAL_ISSUER, UserId};
 pub enum Token {
     /// Save a user's token for a server: from stdin, or typed unseen at a terminal.
     Set(Whose),
-    /// List whose tokens are saved for which servers since when. Tokens are never shown.
+    /// List the saved tokens: user, server and date. Tokens themselves are never shown.
     List {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]

@@ -252,7 +252,7 @@ impl Loader<'_> {
         let at_groups = at.key("groupsHeader");
         let groups_header = file.groups_header.and_then(|name| self.header_name(&at_groups, Some(name)));
         if groups_header.is_some() && (groups_header == header || groups_header == secret_header) {
-            self.report(&at_groups, "this header says something else", "use another header");
+            self.report(&at_groups, "this header already names the user or holds the secret", "use another header");
         }
         let (trusted_peers, trust_unix_socket) = self.peers(&at.key("trustedPeers"), file.trusted_peers);
         let secret = self.proxy_secret(&at.key("secret"), file.secret);

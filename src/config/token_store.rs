@@ -159,13 +159,13 @@ impl Loader<'_> {
         const HELP: &str = "write \"file\": \"…\", or \"value\": { \"$env\": \"NAME\" }";
         match (file, value) {
             (Some(_), Some(_)) => {
-                self.report(at, "this key is in two places", HELP);
+                self.report(at, "this key has both `file` and `value`", HELP);
                 None
             }
             (None, None) => {
                 if self.document.kind(&at.key("file")) == "nothing" && self.document.kind(&at.key("value")) == "nothing"
                 {
-                    self.report(at, "this key is nowhere", HELP);
+                    self.report(at, "this key has neither `file` nor `value`", HELP);
                 }
                 None
             }

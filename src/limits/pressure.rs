@@ -79,7 +79,7 @@ impl Pressure {
                 if let Some(short) = now {
                     tracing::warn!("short of {}: new requests are turned away", short.as_str());
                 } else {
-                    tracing::info!("short of nothing any more: requests are let in");
+                    tracing::info!("no longer short of anything: new requests are let in");
                 }
                 before = now;
             }

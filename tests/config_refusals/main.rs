@@ -186,13 +186,13 @@ fn token_stores() {
         "tokens are sealed, and there is no key",
     );
     let keys = |keys: &str| format!("{{ \"kind\": \"embedded\", \"path\": \"d\", \"keys\": [{keys}] }}");
-    refused(&keys("{ \"id\": \"k1\" }"), ".keys[0]", "this key is nowhere");
+    refused(&keys("{ \"id\": \"k1\" }"), ".keys[0]", "this key has neither `file` nor `value`");
     refused(&keys("{ \"file\": \"f\" }"), ".keys[0].id", "this field is missing");
     refused(&keys("{ \"id\": \"k 1\", \"file\": \"f\" }"), ".keys[0].id", "this cannot be the id of a key");
     refused(&keys(&format!("{key}, {key}")), ".keys[1].id", "another key has this id");
     refused(&keys("{ \"id\": \"k1\", \"value\": \"sk-1\" }"), ".keys[0].value", "a key in the configuration file");
     let both = "{ \"id\": \"k1\", \"file\": \"f\", \"value\": { \"$env\": \"SECRET\" } }";
-    refused(&keys(both), ".keys[0]", "this key is in two places");
+    refused(&keys(both), ".keys[0]", "this key has both `file` and `value`");
     let redis = |url: &str| format!("{{ \"kind\": \"redis\", \"url\": {url}, \"keys\": [{key}] }}");
     refused(&redis("\"http://:sk-1@redis\""), ".url", "this is not the URL of a Redis server");
     refused(&redis("{ \"$env\": \"MISSING\" }"), ".url", "the environment variable `MISSING` is not set");

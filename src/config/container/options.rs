@@ -82,7 +82,7 @@ pub(super) const RUN: &[Known] = &[
     valued("--mount", None, Judged(|mount| mounts::mount(mount.unwrap_or_default()))),
     flag("--privileged", None, Refused("a privileged container is root on this machine")),
     flag("--tty", Some('t'), Refused("a terminal changes the bytes of messages")),
-    flag("--detach", Some('d'), Refused("a detached container says nothing and is never missed")),
+    flag("--detach", Some('d'), Refused("a detached container answers nothing and outlives its request")),
     flag("--publish-all", Some('P'), Refused(PORTS)),
     valued("--publish", Some('p'), Refused(PORTS)),
     valued("--cap-add", None, Refused(RIGHTS)),

@@ -25,13 +25,13 @@ pub enum FillError {
         field: String,
     },
     /// The token holds NUL.
-    #[error("the token holds NUL, which `{field}` cannot")]
+    #[error("the token holds NUL, which `{field}` cannot hold")]
     Nul {
         /// The field.
         field: String,
     },
     /// The token holds what a header's value cannot.
-    #[error("the token holds characters that the header `{field}` cannot")]
+    #[error("the token holds characters that the header `{field}` cannot hold")]
     Header {
         /// The field.
         field: String,

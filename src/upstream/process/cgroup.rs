@@ -89,7 +89,8 @@ pub fn create(choice: &CgroupParent) -> Result<InstanceDirectory, Unavailable> {
         return Err(Unavailable("the bridge cannot start programs in a control group on this processor".into()));
     }
     directory::remove_dead(&parent, remove);
-    let refused = |error: io::Error| Unavailable(format!("{} was not delegated to it ({error})", parent.display()));
+    let refused =
+        |error: io::Error| Unavailable(format!("{} was not delegated to the bridge ({error})", parent.display()));
     let held = InstanceDirectory::create(&parent).map_err(refused)?;
     let instance = held.path();
     let made = fs::create_dir(instance.join("requests")).map_err(refused).and_then(|()| {

@@ -103,8 +103,8 @@ fn out_of_memory(own: i16) -> Finding {
     if own < 0 {
         return Finding { verdict: Verdict::Holds, text };
     }
-    let mend = "but a small server after a large bridge, which may not lower its own: give it CAP_SYS_RESOURCE, or \
-                `OOMScoreAdjust=-500` in its unit";
+    let mend = "but may end a large bridge before a small server: the bridge may not lower it; give it \
+                CAP_SYS_RESOURCE, or `OOMScoreAdjust=-500` in its unit";
     Finding { verdict: Verdict::Weak, text: format!("{text}, {mend}") }
 }
 
@@ -125,7 +125,7 @@ fn resource_limits(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Find
     for (name, _, wanted) in wants.into_iter().filter(|(_, has, _)| *has) {
         let kept = "kept by the control group of each request";
         say(names(programs, |c| wanted(c) && c.run_as.is_some()), Verdict::Holds, name, kept);
-        let text = format!("{kept}; the server is the bridge's own user, who may lift it: `runAs` mends that");
+        let text = format!("{kept}; the server is the bridge's own user, who may lift it: set `runAs`");
         say(names(programs, |c| wanted(c) && c.run_as.is_none()), Verdict::Weak, name, &text);
     }
     if !limits.memory {
@@ -144,8 +144,7 @@ fn resource_limits(programs: &[Program<'_>], limits: Option<Limits>) -> Vec<Find
     let exact = names(programs, |c| c.pids.is_some() && own(c));
     say(exact, Verdict::Holds, "pids", "kept by the user that each request has for itself (RLIMIT_NPROC)");
     let together = names(programs, |c| c.pids.is_some() && shared(c));
-    let text =
-        "counts every process of that user, of all requests together (RLIMIT_NPROC); a range in `runAs` mends it";
+    let text = "counts every process of that user, of all requests together (RLIMIT_NPROC): set a range in `runAs`";
     say(together, Verdict::Weak, "pids", text);
     let none = names(programs, |c| c.pids.is_some() && c.run_as.is_none());
     let text = "not kept here: without control groups only `runAs` can";
@@ -171,7 +170,7 @@ fn users(programs: &[Program<'_>], may_change: bool) -> Vec<Finding> {
     }
     if let Some(names) = names(programs, |c| c.run_as.is_none()) {
         let what = if geteuid().is_root() {
-            "run as root, from whom nothing on this host is kept: set `runAs`"
+            "run as root, who may read and change everything on this host: set `runAs`"
         } else {
             "run as the bridge's own user: its memory and environment are closed to them, its files are not"
         };
