@@ -1,5 +1,6 @@
 //! A connection that cannot be held open for nothing: a request head must come in time, an idle connection is closed,
-//! a peer that takes no bytes is cut, and bytes that two readers could take for different requests reach nobody.
+//! a peer that takes no bytes is cut, and bytes that two readers could take for different requests reach nobody. How
+//! long each may take is in `config::limits`.
 
 use std::future::Future;
 use std::io;

@@ -5,8 +5,8 @@ use http::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::local_answers::display_name;
 use crate::bridge::error::BridgeError;
+use crate::bridge::response::token_needed::display_name;
 use crate::bridge::{Bridge, Connection};
 use crate::config::Server;
 use crate::respond::{self, Body};
