@@ -81,7 +81,7 @@ fn what_a_container_is_not_given() {
     for (option, value, sentence) in [
         ("--privileged", None, "a privileged container is root on this machine"),
         ("-t", None, "a terminal changes the bytes of messages"),
-        ("-d", None, "a detached container says nothing"),
+        ("-d", None, "a detached container answers nothing"),
         ("--use-api-socket", None, "this option is not among those that a server may have"),
         ("--annotation=run.oci.keep_original_groups=1", None, "this option is not among those"),
         ("--init-path", None, "this option is not among those"),
