@@ -109,8 +109,8 @@ async fn a_server_that_hangs_in_the_kernel_gives_its_permit_back_and_is_ended_wh
     assert_eq!(support::metric(admin, "tollbridge_servers_overdue_total").await, Some(1.0));
     assert_eq!(support::metric(admin, "tollbridge_live_children").await, Some(1.0));
     assert_eq!(support::metric(admin, "tollbridge_live_requests").await, Some(0.0));
-    let log = bridge.log_with("has not ended though it was killed");
-    assert!(log.contains("has not ended though it was killed"), "{log}");
+    let log = bridge.log_with("have not ended though they were killed");
+    assert!(log.contains("have not ended though they were killed"), "{log}");
     let hung = procs::Process::read(pid).expect("nothing can end it");
     freezer.thaw();
     procs::eventually(SETTLED, || {
