@@ -29,7 +29,7 @@ pub enum Reader {
 }
 
 /// Where a container finds its files.
-pub const IN_CONTAINER: &str = "/instance/tollbridge";
+pub const IN_CONTAINER: &str = "/run/tollbridge";
 
 /// Where files are made: in a directory of this instance, within each that a configuration names. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
@@ -187,7 +187,7 @@ mod tests {
         let mut launch = launch(base.path());
         let files = TokenFileWriter::default().write(&mut launch, Reader::Container).unwrap();
         let directory = files.directory().unwrap();
-        assert_eq!(launch.env[0].1.expose(), "/instance/tollbridge/TOKEN_FILE");
+        assert_eq!(launch.env[0].1.expose(), "/run/tollbridge/TOKEN_FILE");
         assert_eq!((mode(&directory.join("TOKEN_FILE")), mode(directory)), (0o444, 0o755));
         assert_eq!(mode(directory.parent().unwrap()), 0o700);
     }
