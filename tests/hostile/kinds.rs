@@ -23,7 +23,8 @@ pub(super) const KINDS: [(&str, &[&str], Right, usize); 22] = [
     ("polite", &["polite"], Right::Text("done"), 8),
     ("stubborn", &["stubborn", "family=yes"], Right::Text("done"), 4),
     ("joins-parent", &["stubborn", "joins=parent"], Right::Text("done"), 2),
-    ("joins-sibling", &["stubborn", "joins=sibling", "family=yes"], Right::Text("done"), 2),
+    // It may be ended with the request whose group it has joined.
+    ("joins-sibling", &["stubborn", "joins=sibling", "family=yes"], Right::Any, 2),
     ("silent", &["silent"], Right::Error, 1),
     ("deaf", &["deaf"], Right::Error, 1),
     ("garbage", &["garbage", "lines=3"], Right::Text("done"), 4),
