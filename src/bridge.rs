@@ -4,7 +4,7 @@
 //! Invariants: nothing here is kept between requests; nothing is started for a request that will be refused; a server
 //! that has been started belongs to exactly one task, which returns only when nothing of it is left.
 
-// what comes in: checks and reading, and what is answered without a server
+// what comes in: checks and reading, what is answered without a server, and how a call begins
 mod incoming;
 
 // one request and the server that works at it
@@ -19,7 +19,6 @@ mod stream;
 // what is remembered of servers between requests
 mod server_facts;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -39,7 +38,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::long_work::by_length;
 use crate::mcp::message::{Fault, Kind, Malformed, Message};
-use crate::mcp::modern::{self, Level};
+use crate::mcp::modern;
 use crate::mcp::session::Session;
 use crate::memory::{Memory, Share};
 use crate::metrics::Metrics;
@@ -49,7 +48,7 @@ use crate::respond::Body;
 use crate::secret::Secret;
 use crate::store::TokenStore;
 use crate::telemetry::{LogThrottle, encode_for_log};
-use crate::tokens::{TokenError, TokenSource};
+use crate::tokens::TokenSource;
 use crate::upstream::container::Containers;
 use crate::upstream::http::HttpServers;
 use crate::upstream::process::group::{Graces, Spawner};
@@ -57,17 +56,11 @@ use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::{Caller, UserId};
 
-use exchange::Exchange;
-use exchange::child::Child;
 use exchange::conversation::until_forced;
-use incoming::local_answers::LocalAnswer;
-use incoming::{read, tool_access};
+use incoming::read;
 pub use response::error;
 use response::error::BridgeError;
-use response::pending::{Outcome, PendingResponse};
-use response::sse::response_channel;
 pub use server_facts::ServerFacts;
-use stream::LISTEN;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
 pub struct Bridge {
@@ -180,7 +173,7 @@ impl Bridge {
         error.respond(id)
     }
 
-    /// Who is asking, with which token, of which fresh server.
+    /// Who is asking what of which server: a message, for which `begin` finds the token and starts the server.
     async fn handle(
         self: &Arc<Self>,
         server: &str,
@@ -210,54 +203,6 @@ impl Bridge {
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
         known.has_session = session.is_some();
         self.serve(IncomingMessage { caller, server, head, session, message, turn: None }, connection).await
-    }
-
-    /// What one message asks, with which token, of which fresh server.
-    async fn begin(
-        self: &Arc<Self>,
-        incoming: IncomingMessage,
-        connection: &Connection,
-    ) -> Result<Outcome, BridgeError> {
-        let subscription = incoming.subscription()?;
-        let mut call = match self.answer_locally(&incoming).await? {
-            LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
-            LocalAnswer::Call(call) => *call,
-        };
-        tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
-        if call.is_modern() && call.message.method() == LISTEN {
-            return self.subscribe(incoming, call, connection).await.map(Outcome::Answered);
-        }
-        let transcript = match self.continue_call(&incoming, &mut call, connection).await? {
-            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
-            ControlFlow::Continue(transcript) => transcript,
-        };
-
-        let may_park = call.may_park(incoming.server.questions) || call.may_begin_task(incoming.server.tasks);
-        let turn = match &incoming.turn {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
-        let permit = self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?;
-        drop(turn);
-        let (token, status) =
-            self.token_and_status(&incoming.caller.user, &incoming.server, incoming.session.as_ref()).await?;
-        call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
-        call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
-        let token = match token {
-            Ok(token) => token.map(Arc::new),
-            Err(TokenError::Absent) => {
-                tracing::info!(user = %incoming.caller.user, server = %incoming.server.name, "no token: the client was told how to get one");
-                return Ok(Outcome::Answered(self.without_token(&incoming, &call)));
-            }
-            Err(TokenError::Failed(error)) => return Err(self.store_failed(&error)),
-        };
-        let child = Child::open(self, &incoming.caller.user, &incoming.server, token)?;
-        let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());
-        let form = self.form(&call);
-        let exchange = Exchange::new(self, incoming, call, child, (outbox, transcript));
-        let guard = self.run_exchange(exchange, permit, connection);
-        Ok(Outcome::Pending(PendingResponse { inbox, form, guard, subscription }))
     }
 
     /// Who is asking for which server.

@@ -1,7 +1,8 @@
-//! What comes in: a request is checked, read, and answered here if it needs no server.
+//! What comes in: a request is checked, read, and answered here if it needs no server; `begin` starts one otherwise.
 
 pub(super) mod batch;
-pub(super) mod local_answers;
+mod begin;
+mod local_answers;
 pub(super) mod read;
 pub(super) mod session;
 mod setup_page;

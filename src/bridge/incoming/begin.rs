@@ -1,0 +1,92 @@
+//! What one message gets: an answer at once, or its user's token, a fresh server started with it, and the task that
+//! streams the answer back.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use http::Response;
+
+use super::local_answers::LocalAnswer;
+use super::tool_access;
+use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::Exchange;
+use crate::bridge::exchange::call::Call;
+use crate::bridge::exchange::child::Child;
+use crate::bridge::response::pending::{Outcome, PendingResponse};
+use crate::bridge::response::sse::response_channel;
+use crate::bridge::stream::LISTEN;
+use crate::bridge::{Bridge, Connection, IncomingMessage};
+use crate::limits::Permit;
+use crate::mcp::modern::Level;
+use crate::respond::Body;
+use crate::secret::Secret;
+use crate::tokens::TokenError;
+
+impl Bridge {
+    /// What one message asks, with which token, of which fresh server.
+    pub(in crate::bridge) async fn begin(
+        self: &Arc<Self>,
+        incoming: IncomingMessage,
+        connection: &Connection,
+    ) -> Result<Outcome, BridgeError> {
+        let subscription = incoming.subscription()?;
+        let mut call = match self.answer_locally(&incoming).await? {
+            LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
+            LocalAnswer::Call(call) => *call,
+        };
+        tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
+        if call.is_modern() && call.message.method() == LISTEN {
+            return self.subscribe(incoming, call, connection).await.map(Outcome::Answered);
+        }
+        let transcript = match self.continue_call(&incoming, &mut call, connection).await? {
+            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
+            ControlFlow::Continue(transcript) => transcript,
+        };
+
+        let permit = self.admit(&incoming, &call).await?;
+        let token = match self.find_token(&incoming, &mut call).await? {
+            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
+            ControlFlow::Continue(token) => token,
+        };
+        let child = Child::open(self, &incoming.caller.user, &incoming.server, token)?;
+
+        let lost = BridgeError::Lost.document(Some(call.id()));
+        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());
+        let form = self.form(&call);
+        let exchange = Exchange::new(self, incoming, call, child, (outbox, transcript));
+        let guard = self.run_exchange(exchange, permit, connection);
+        Ok(Outcome::Pending(PendingResponse { inbox, form, guard, subscription }))
+    }
+
+    /// Waits until the call may have a server.
+    async fn admit(&self, incoming: &IncomingMessage, call: &Call) -> Result<Permit, BridgeError> {
+        let may_park = call.may_park(incoming.server.questions) || call.may_begin_task(incoming.server.tasks);
+        // Held while waiting, so that one message of a batch waits at a time.
+        let _turn = match &incoming.turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        Ok(self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?)
+    }
+
+    /// The user's token, where the server takes one, and what the call's session has set; or the answer to a user who has
+    /// no token.
+    async fn find_token(
+        &self,
+        incoming: &IncomingMessage,
+        call: &mut Call,
+    ) -> Result<ControlFlow<Response<Body>, Option<Arc<Secret>>>, BridgeError> {
+        let (user, server) = (&incoming.caller.user, &incoming.server);
+        let (token, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
+        call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
+        call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
+        match token {
+            Ok(token) => Ok(ControlFlow::Continue(token.map(Arc::new))),
+            Err(TokenError::Absent) => {
+                tracing::info!(%user, server = %server.name, "no token: the client was told how to get one");
+                Ok(ControlFlow::Break(self.without_token(incoming, call)))
+            }
+            Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
+        }
+    }
+}
