@@ -173,7 +173,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use http::{HeaderName, HeaderValue};
 
@@ -187,7 +186,7 @@ mod tests {
     const STRANGER: PeerAddr = PeerAddr::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9)), 1));
 
     fn bearer() -> IdentityMethod {
-        let caller = Caller { user: UserId::local("alice").unwrap(), groups: Arc::default() };
+        let caller = Caller::from(UserId::local("alice").unwrap());
         let token = config::BearerToken { caller, sha256: sha256(TOKEN.as_bytes()) };
         IdentityMethod::Bearer { tokens: vec![token], incomplete: Vec::new() }
     }
@@ -206,7 +205,7 @@ mod tests {
     }
 
     fn local() -> IdentityMethod {
-        IdentityMethod::Local(Caller { user: UserId::local("me").unwrap(), groups: Arc::default() })
+        IdentityMethod::Local(UserId::local("me").unwrap().into())
     }
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {

@@ -32,7 +32,7 @@ use tracing::{Span, field};
 
 use crate::auth::{Authenticator, PeerAddr};
 use crate::clock::Clock;
-use crate::config::{Config, Launch, Server};
+use crate::config::{Config, Inputs, Launch, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
@@ -45,7 +45,6 @@ use crate::metrics::Metrics;
 use crate::rate_limit::LogRateLimit;
 use crate::relay::{Mailbox, NotDelivered, Relay, longest_message};
 use crate::respond::Body;
-use crate::secret::Secret;
 use crate::store::TokenStore;
 use crate::telemetry::{LogThrottle, encode_for_log};
 use crate::tokens::TokenSource;
@@ -186,7 +185,7 @@ impl Bridge {
         match head.method {
             Method::POST => {}
             Method::DELETE => return self.end_session(&head, &caller.user, &server).await,
-            Method::GET => return self.listen(&head, caller.user, server, connection).await,
+            Method::GET => return self.listen(&head, caller, server, connection).await,
             _ => return Err(BridgeError::Method("GET, POST, DELETE")),
         }
         let body = read::body(&head, body, &self.config.limits, &self.memory.share(&caller.user, usize::MAX)).await?;
@@ -221,21 +220,17 @@ impl Bridge {
         Ok((caller, server))
     }
 
-    /// A fresh server, filled with the user's token, owned, killed if dropped.
+    /// A fresh server, filled with `inputs`, owned, killed if dropped.
     /// What it says and is told is a part of `share`.
-    fn start_server(
-        &self,
-        server: &Server,
-        token: Option<Arc<Secret>>,
-        share: &Share,
-    ) -> Result<Upstream, BridgeError> {
-        match server.fill(token.as_deref())? {
+    fn start_server(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
+        let credential = inputs.credential.clone();
+        match server.fill(inputs)? {
             Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, program, &server.process, token, share);
+                let started = StdioServer::start(&self.spawner, program, &server.process, credential, share);
                 Ok(Upstream::Stdio(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Container(container) => {
-                let started = self.containers.start(container, &server.process, token, share);
+                let started = self.containers.start(container, &server.process, credential, share);
                 Ok(Upstream::Container(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
             }
             Launch::Http(call) => {

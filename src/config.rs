@@ -15,6 +15,7 @@ mod identity;
 mod limits;
 mod literal_secret;
 mod load;
+mod request_header;
 mod servers;
 mod slow_start;
 mod tasks;
@@ -58,8 +59,10 @@ pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
     TokenFilePlan,
 };
+pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
 pub use tasks::Tasks;
 pub use template::fill::{FillError, MAX_LAUNCH};
+pub use template::input::Inputs;
 pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
@@ -236,6 +239,8 @@ pub struct Server {
     pub requires_user_token: bool,
     /// How a person gets a token.
     pub token_setup: TokenSetup,
+    /// Headers of a request that go into it.
+    pub request_headers: Vec<RequestHeader>,
     /// Times and sizes of its processes.
     pub process: ProcessLimits,
     /// The protocol era to speak with it.

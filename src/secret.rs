@@ -1,5 +1,6 @@
 //! A secret is born secret and leaves by one door: `grep expose` lists every exit.
 
+mod credential;
 mod redactor;
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+pub use credential::{Credential, Field};
 pub use redactor::Redactor;
 
 /// Text that must not be seen: no `Display`, no `Serialize`, no `PartialEq`, a redacted `Debug`, zeroed on drop.

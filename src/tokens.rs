@@ -5,7 +5,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use crate::config::Server;
-use crate::secret::Secret;
+use crate::secret::{Credential, Secret};
 use crate::store::{Lookup, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
@@ -57,7 +57,7 @@ impl TokenSource {
     ///
     /// # Errors
     /// The server needs a token and there is none, or nobody knows: [`TokenError`] says which.
-    pub async fn access_token(&self, user: &UserId, server: &Server) -> Result<Option<Secret>, TokenError> {
+    pub async fn access_token(&self, user: &UserId, server: &Server) -> Result<Option<Credential>, TokenError> {
         if !server.requires_user_token {
             return Ok(None);
         }
@@ -69,7 +69,7 @@ impl TokenSource {
         &self,
         server: &Server,
         session: &SessionKey<'_>,
-    ) -> (Result<Option<Secret>, TokenError>, Result<Option<SessionStatus>, StoreError>) {
+    ) -> (Result<Option<Credential>, TokenError>, Result<Option<SessionStatus>, StoreError>) {
         if !server.requires_user_token {
             return (Ok(None), self.store.session_status(session).await);
         }
@@ -78,9 +78,9 @@ impl TokenSource {
     }
 }
 
-fn found(token: Lookup) -> Result<Option<Secret>, TokenError> {
+fn found(token: Lookup) -> Result<Option<Credential>, TokenError> {
     match token {
-        Lookup::Found(token) => Ok(Some(token)),
+        Lookup::Found(token) => Ok(Some(Credential::token(token))),
         Lookup::Absent => Err(TokenError::Absent),
         Lookup::Failed(error) => Err(TokenError::Failed(error)),
     }

@@ -12,21 +12,30 @@ pub const LOCAL_ISSUER: &str = "local";
 pub const MAX_NAME: usize = 256;
 
 /// One person or program, as (issuer, subject). Both are non-empty, NFC, without control characters and at most
-/// [`MAX_NAME`] bytes; neither is ever case-folded.
+/// [`MAX_NAME`] bytes; neither is ever case-folded. Cloning it shares both.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId {
-    issuer: Box<str>,
-    subject: Box<str>,
+    issuer: Arc<str>,
+    subject: Arc<str>,
 }
 
-/// Who is calling: a user, and the groups that they are in as far as whoever recognised them says so. Groups decide what
-/// a user may use and nothing else: they are no part of who the user is.
+/// Who is calling: a user, and what else whoever recognised them vouches for. Groups decide what a user may use, an email
+/// address goes into servers that want one; neither is a part of who the user is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user.
     pub user: UserId,
     /// The names of their groups.
     pub groups: Arc<[String]>,
+    /// Their email address.
+    pub email: Option<Arc<str>>,
+}
+
+/// A caller of whom nothing else is known.
+impl From<UserId> for Caller {
+    fn from(user: UserId) -> Self {
+        Self { user, groups: Arc::default(), email: None }
+    }
 }
 
 /// Why a pair of names is no user.
@@ -86,14 +95,14 @@ impl fmt::Debug for UserId {
     }
 }
 
-fn name(text: &str) -> Result<Box<str>, InvalidUser> {
+fn name(text: &str) -> Result<Arc<str>, InvalidUser> {
     if text.trim().is_empty() {
         return Err(InvalidUser::Empty);
     }
     if text.chars().any(char::is_control) {
         return Err(InvalidUser::Control);
     }
-    let name: Box<str> = if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() };
+    let name: Arc<str> = if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() };
     if name.len() > MAX_NAME { Err(InvalidUser::TooLong) } else { Ok(name) }
 }
 

@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
-use tollbridge::config::FillError;
 use tollbridge::config::file::schema;
+use tollbridge::config::{BadHeader, FillError};
 use tollbridge::limits::{Exhausted, Refused, Shortage};
 use tollbridge::mcp::headers::HeaderMismatch;
 use tollbridge::mcp::message::{Fault, Malformed};
@@ -237,6 +237,8 @@ fn errors() -> Vec<BridgeError> {
         FillError::OverBudget,
     ];
     errors.extend(fill.map(E::Fill));
+    let headers = [BadHeader::Missing, BadHeader::Several, BadHeader::Unfit];
+    errors.extend(headers.map(|bad| E::Header(bad("NAME".into()))));
     errors.extend(upstream_errors().into_iter().map(E::Upstream));
     errors
 }
@@ -369,6 +371,7 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::NoVersion
         | E::Limited(_)
         | E::Store
+        | E::Header(_)
         | E::Fill(_)
         | E::Upstream(_)
         | E::Deadline

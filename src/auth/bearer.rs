@@ -85,7 +85,7 @@ mod tests {
 
     fn known(tokens: &[(&str, &str)]) -> Bearer {
         let token = |&(user, token): &(&str, &str)| BearerToken {
-            caller: Caller { user: UserId::local(user).unwrap(), groups: [format!("{user}s")].into() },
+            caller: Caller { groups: [format!("{user}s")].into(), ..UserId::local(user).unwrap().into() },
             sha256: sha256(token.as_bytes()),
         };
         Bearer::new(&tokens.iter().map(token).collect::<Vec<_>>())

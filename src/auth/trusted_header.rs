@@ -110,7 +110,7 @@ impl TrustedHeader {
         if is_hop_by_hop(headers, &self.header) || is_hop_by_hop(headers, &self.secret_header) {
             return Err(TrustedHeaderFault::Hop);
         }
-        Ok(Some(Caller { user: self.user(value)?, groups: self.groups(headers)? }))
+        Ok(Some(Caller { user: self.user(value)?, groups: self.groups(headers)?, email: None }))
     }
 
     /// The groups that the proxy names; none if it does not.

@@ -7,11 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 
-use crate::config::ServerName;
+use crate::config::{Inputs, Server};
 use crate::mcp::era::Era;
 use crate::mcp::mirror::Tools;
-use crate::secret::Secret;
-use crate::user::UserId;
 
 /// What may be remembered of eras, in bytes: some forty thousand users.
 const ERAS: usize = 4 * 1024 * 1024;
@@ -25,8 +23,8 @@ const LARGEST_SHARE: usize = 8;
 /// What an entry takes besides its value, in bytes.
 const OVERHEAD: usize = 96;
 
-/// Which server a fact is about, and where the server is filled with a token, also that user's and that token's. A
-/// digest with a key of this process, so that it tells nothing of the token.
+/// Which server a fact is about, and what the server is filled with: where that is somebody's token, also whose. A digest
+/// with a key of this process, so that it tells nothing of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FactKey([u8; 32]);
 
@@ -48,17 +46,20 @@ impl ServerFacts {
         Self { key, eras: Memory::new(ERAS), tools: Memory::new(TOOLS) }
     }
 
-    /// Whose memory is that of a server filled with this token.
-    pub(super) fn key_of(&self, server: &ServerName, user: &UserId, token: Option<&Secret>) -> FactKey {
+    /// Whose memory is that of a server filled with these inputs.
+    pub(super) fn key_of(&self, server: &Server, inputs: &Inputs) -> FactKey {
         let mut digest = hmac::Context::with_key(&self.key);
         let mut add = |part: &str| {
             digest.update(&(part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
         };
-        add(server.as_str());
-        if let Some(token) = token {
-            [user.issuer(), user.subject(), token.expose()].into_iter().for_each(add);
+        add(server.name.as_str());
+        if let Some(credential) = &inputs.credential {
+            [inputs.user.issuer(), inputs.user.subject()].into_iter().for_each(&mut add);
+            let fields = credential.fields().iter();
+            fields.flat_map(|field| [&*field.name, field.value.expose()]).for_each(&mut add);
         }
+        inputs.headers.values().for_each(add);
         let mut key = [0; 32];
         key.copy_from_slice(digest.sign().as_ref());
         FactKey(key)
@@ -163,23 +164,37 @@ impl<V> Generations<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{self, LoadOptions, RequestValues};
+    use crate::secret::{Credential, Secret};
+    use crate::user::UserId;
+
+    /// A server.
+    fn server() -> Arc<Server> {
+        let text = r#"{ "mcpServers": { "s": { "url": "http://127.0.0.1:1/mcp" } } }"#;
+        let config = config::parse(text, Path::new("/etc/tollbridge.json"), &LoadOptions::default());
+        Arc::clone(&config.unwrap_or_else(|problems| panic!("{problems}")).servers["s"])
+    }
 
     #[test]
     fn what_a_token_may_have_shaped_is_remembered_for_that_user_and_token_alone() {
-        let facts = ServerFacts::nothing();
-        let (alice, bob) = (UserId::local("alice").unwrap(), UserId::local("bob").unwrap());
-        let server = ServerName::parse("s").unwrap();
-        let (one, two) = (Secret::new("one".to_owned()), Secret::new("two".to_owned()));
-        let key = |user, token| facts.key_of(&server, user, token);
-        facts.learn_era(key(&alice, Some(&one)), Era::Modern);
-        assert_eq!(facts.era(key(&alice, Some(&one))), Some(Era::Modern));
-        for other in [key(&alice, Some(&two)), key(&bob, Some(&one)), key(&alice, None)] {
+        let (facts, server) = (ServerFacts::nothing(), server());
+        let key = |user: &str, token: Option<&str>| {
+            let credential = token.map(|token| Credential::token(Secret::new(token.to_owned())));
+            let caller = UserId::local(user).unwrap().into();
+            facts.key_of(&server, &Inputs::of(&caller, credential, RequestValues::default()))
+        };
+        let known = key("alice", Some("one"));
+        facts.learn_era(known, Era::Modern);
+        assert_eq!(facts.era(key("alice", Some("one"))), Some(Era::Modern));
+        for other in [key("alice", Some("two")), key("bob", Some("one")), key("alice", None)] {
             assert_eq!(facts.era(other), None);
         }
-        assert_eq!(key(&alice, None), key(&bob, None), "without a token the server is the same for all");
-        facts.forget(key(&alice, Some(&one)));
-        assert_eq!(facts.era(key(&alice, Some(&one))), None);
+        assert_eq!(key("alice", None), key("bob", None), "without a token the server is the same for all");
+        facts.forget(known);
+        assert_eq!(facts.era(known), None);
     }
 
     #[test]

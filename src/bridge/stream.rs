@@ -20,7 +20,7 @@ use super::exchange::conversation::until_forced;
 use super::exchange::questions::Owner;
 use super::response::sse::{Guard, Outbox, Stalled};
 use super::{Bridge, Connection};
-use crate::config::Server;
+use crate::config::{Inputs, RequestValues, Server};
 use crate::limits::Permit;
 use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
@@ -28,7 +28,7 @@ use crate::request_id::RequestId;
 use crate::telemetry::millis;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
-use crate::user::UserId;
+use crate::user::Caller;
 
 use super::exchange::child::Child;
 use http_sse::per_request::PerRequest;
@@ -41,7 +41,7 @@ pub(super) use subscription::LISTEN;
 /// A client, and who it is.
 pub(super) struct Stream {
     bridge: Arc<Bridge>,
-    user: UserId,
+    caller: Caller,
     server: Arc<Server>,
     outbox: Outbox,
     /// Where other requests leave what is for the stream.
@@ -54,7 +54,7 @@ impl Stream {
     }
 
     fn owner(&self) -> Owner<'_> {
-        Owner { user: &self.user, server: &self.server.name }
+        Owner { user: &self.caller.user, server: &self.server.name }
     }
 }
 
@@ -184,11 +184,15 @@ impl Bridge {
     /// The server of a stream that stays for as long as the stream; none for a user without a token.
     async fn start_stream_server(
         self: &Arc<Self>,
-        user: &UserId,
+        caller: &Caller,
         server: &Arc<Server>,
+        values: RequestValues,
     ) -> Result<Option<Child>, BridgeError> {
-        match self.tokens.access_token(user, server).await {
-            Ok(token) => Ok(Some(Child::staying(self, user, server, token.map(Arc::new)).await?)),
+        match self.tokens.access_token(&caller.user, server).await {
+            Ok(credential) => {
+                let inputs = Inputs::of(caller, credential, values);
+                Ok(Some(Child::staying(self, server, inputs).await?))
+            }
             Err(TokenError::Absent) => Ok(None),
             Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
         }
@@ -199,7 +203,8 @@ impl Bridge {
         let gone = connection.gone.child_token();
         let guard = Guard::new(&gone, &permit);
         let stream = work.stream();
-        let (request, user, server) = (RequestId::current().map(field::display), &stream.user, &stream.server.name);
+        let (request, user, server) =
+            (RequestId::current().map(field::display), &stream.caller.user, &stream.server.name);
         let span = tracing::info_span!(parent: None, "stream", request, %user, %server);
         let running = Running { work, until: Instant::now() + lifetime, gone, permit };
         // In a place of its own, since whoever hands it on moves it.

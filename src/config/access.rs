@@ -147,8 +147,8 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let allow = Allow { users: names(&["alice"]), groups: names(&["staff"]) };
         let caller = |user: &str, groups: &[&str]| Caller {
-            user: UserId::local(user).unwrap(),
             groups: groups.iter().map(|&group| group.to_owned()).collect(),
+            ..UserId::local(user).unwrap().into()
         };
         assert!(allow.admits(&caller("alice", &[])) && allow.admits(&caller("bob", &["other", "staff"])));
         for (user, groups) in [("bob", &[][..]), ("Alice", &["Staff"]), ("staff", &["alice"]), ("group:staff", &[])] {

@@ -1,7 +1,6 @@
 //! How callers are recognised.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -87,7 +86,7 @@ impl Loader<'_> {
         let entries = written.unwrap_or_default();
         if entries.is_empty() {
             if absent && local {
-                let caller = default_user().map(|user| Caller { user, groups: Arc::default() });
+                let caller = default_user().map(Caller::from);
                 return caller.map(IdentityMethod::Local).into_iter().collect();
             }
             let message = if local {
@@ -126,7 +125,7 @@ impl Loader<'_> {
                 }
                 let groups = self.groups(&at.key("groups"), file.groups);
                 let user = self.user(&at.key("user"), None, file.user)?;
-                Some(IdentityMethod::Local(Caller { user, groups }))
+                Some(IdentityMethod::Local(Caller { groups, ..user.into() }))
             }
         }
     }
@@ -188,7 +187,9 @@ impl Loader<'_> {
             let sha256 = self.sha256(&at.key("sha256"), token.sha256);
             let groups = self.groups(&at.key("groups"), token.groups);
             match (user, sha256) {
-                (Some(user), Some(sha256)) => tokens.push(BearerToken { caller: Caller { user, groups }, sha256 }),
+                (Some(user), Some(sha256)) => {
+                    tokens.push(BearerToken { caller: Caller { groups, ..user.into() }, sha256 });
+                }
                 (user, _) => incomplete.extend(user),
             }
         }

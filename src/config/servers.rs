@@ -107,6 +107,7 @@ impl Loader<'_> {
             plan: plan?,
             requires_user_token,
             token_setup,
+            request_headers: Vec::new(),
             process,
             protocol,
             questions,

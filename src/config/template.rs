@@ -2,6 +2,7 @@
 
 pub(super) mod fill;
 pub(super) mod hole;
+pub(super) mod input;
 pub(super) mod placeholder;
 pub(super) mod url_template;
 
@@ -10,8 +11,9 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Credential, Secret};
 use hole::{Hole, Unfit};
+use input::Inputs;
 use placeholder::find_token_between;
 
 /// The longest argument or environment variable (with its name), bytes: the system takes no longer one
@@ -106,7 +108,11 @@ impl Template {
     /// Its text, if it has no holes.
     #[must_use]
     pub fn fixed_text(&self) -> Option<String> {
-        self.fill(None).ok().map(|text| text.expose().to_owned())
+        let texts = self.segments.iter().map(|segment| match segment {
+            Segment::Text(text) => Some(text.expose()),
+            Segment::Hole(_) => None,
+        });
+        texts.collect()
     }
 
     /// Whether the user's token goes into it.
@@ -116,7 +122,8 @@ impl Template {
     }
 
     /// The text for one user. The buffer has its full size from the start, so no half-written copy is left behind.
-    pub(super) fn fill(&self, token: Option<&Secret>) -> Result<Secret, Unfit> {
+    pub(super) fn fill(&self, inputs: &Inputs) -> Result<Secret, Unfit> {
+        let token = inputs.credential.as_ref().and_then(|credential| credential.get(Credential::TOKEN));
         let token = token.map_or("", Secret::expose);
         let mut room = self.fixed;
         for segment in &self.segments {

@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Config, Environment, Launch, LoadOptions, Problems, Server, StdioLaunch, parse};
-use crate::secret::Secret;
+use super::{Config, Environment, Inputs, Launch, LoadOptions, Problems, RequestValues, Server, StdioLaunch, parse};
+use crate::secret::{Credential, Secret};
+use crate::user::UserId;
 
 /// These variables and no others.
 pub(super) fn given(variables: &[(&str, &str)]) -> LoadOptions {
@@ -32,14 +33,15 @@ pub(super) fn server(fields: &serde_json::Value) -> Arc<Server> {
     try_server(&fields.to_string()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// A token.
-pub(super) fn secret(text: &str) -> Secret {
-    Secret::new(text.to_owned())
+/// Of a user who saved this token.
+pub(super) fn inputs(token: Option<&str>) -> Inputs {
+    let credential = token.map(|token| Credential::token(Secret::new(token.to_owned())));
+    Inputs::of(&UserId::local("alice").unwrap().into(), credential, RequestValues::default())
 }
 
 /// The launch of a program for `token`.
 pub(super) fn stdio(server: &Server, token: &str) -> StdioLaunch {
-    match server.fill(Some(&secret(token))) {
+    match server.fill(&inputs(Some(token))) {
         Ok(Launch::Stdio(launch)) => launch,
         Ok(Launch::Container(launch)) => launch.client,
         Ok(Launch::Http(_)) => panic!("a program was expected"),

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Secret;
 
-/// What stands where the secret stood.
+/// What stands where a secret stood.
 const MARK: &str = "[token]";
 /// What stands for the whole text if the secret is too short to be told from ordinary text: taking out every `a` would
 /// say that the secret is `a`.
@@ -18,22 +18,27 @@ const WITHHELD: &str = "[withheld: the token is too short to be found in text]";
 /// The shortest secret that is searched for, and the shortest form of one, in bytes.
 const MIN_FORM: usize = 4;
 
-/// Takes one secret out of text: as it is, in base64 at any alignment, in hex, and escaped for URLs or JSON. What
-/// holds the secret, such as `Bearer <secret>`, is found with it. A secret that is split over two texts is not found, so
+/// Takes secrets out of text: as they are, in base64 at any alignment, in hex, and escaped for URLs or JSON. What
+/// holds a secret, such as `Bearer <secret>`, is found with it. A secret that is split over two texts is not found, so
 /// give whole lines, and of a line that has not ended what [`Redactor::whole`] leaves of it. Of a secret of several lines
-/// each is a form. Its copies of the secret are zeroed on drop; making one costs a few microseconds.
+/// each is a form. Its copies of the secrets are zeroed on drop; making one costs a few microseconds.
 pub struct Redactor {
-    /// Without duplicates. Empty if the secret is too short.
+    /// Without duplicates.
     forms: Vec<Zeroizing<Vec<u8>>>,
+    /// Whether a secret is too short to be found.
+    withholds: bool,
 }
 
 impl Redactor {
     /// What to look for.
     #[must_use]
-    pub fn new(secret: &Secret) -> Self {
-        let secret = secret.expose();
-        let mut forms = Vec::new();
-        if secret.len() >= MIN_FORM {
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let (mut forms, mut withholds) = (Vec::new(), false);
+        for secret in secrets.into_iter().map(Secret::expose) {
+            if secret.len() < MIN_FORM {
+                withholds = true;
+                continue;
+            }
             forms.push(Zeroizing::new(secret.as_bytes().to_vec()));
             forms.extend(secret.lines().map(|line| Zeroizing::new(line.as_bytes().to_vec())));
             base64_forms(secret.as_bytes(), &mut forms);
@@ -41,17 +46,17 @@ impl Redactor {
             forms.push(escaped(secret, |char, out| each_byte(char, |byte| write!(out, "{byte:02X}"))));
             url_forms(secret, &mut forms);
             json_forms(secret, &mut forms);
-            forms.retain(|form| form.len() >= MIN_FORM);
-            forms.sort_unstable_by(|one, other| one.as_slice().cmp(other));
-            forms.dedup_by(|one, other| **one == **other);
         }
-        Self { forms }
+        forms.retain(|form| form.len() >= MIN_FORM);
+        forms.sort_unstable_by(|one, other| one.as_slice().cmp(other));
+        forms.dedup_by(|one, other| **one == **other);
+        Self { forms, withholds }
     }
 
-    /// `text` without the secret.
+    /// `text` without the secrets.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.forms.is_empty() {
+        if self.withholds {
             return Cow::Borrowed(if text.is_empty() { text } else { WITHHELD });
         }
         let spans = self.spans(text.as_bytes());
@@ -69,7 +74,7 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
-    /// Of text that breaks off, what stands before a beginning of the secret: nothing of the rest may be told.
+    /// Of text that breaks off, what stands before a beginning of a secret: nothing of the rest may be told.
     #[must_use]
     pub fn whole<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         let begun = self.forms.iter().map(|form| beginning_at_end(form, text)).max().unwrap_or(0);
@@ -216,7 +221,7 @@ mod tests {
     use super::*;
 
     fn redactor(secret: &str) -> Redactor {
-        Redactor::new(&Secret::new(secret.to_owned()))
+        Redactor::new([&Secret::new(secret.to_owned())])
     }
 
     fn hex(secret: &str) -> String {
@@ -323,6 +328,14 @@ mod tests {
             assert_eq!(redactor(secret).redact(""), "");
         }
         assert_eq!(redactor("abcd").redact("a cab, abcd"), "a cab, [token]");
+    }
+
+    #[test]
+    fn all_of_several_secrets_are_taken_out_and_of_none_nothing() {
+        let [one, two, short] = ["ntn_5ecr3t", "xoxb-17", "ab"].map(|secret| Secret::new(secret.to_owned()));
+        assert_eq!(Redactor::new([&one, &two]).redact("ntn_5ecr3t or xoxb-17"), "[token] or [token]");
+        assert_eq!(Redactor::new([&one, &short]).redact("a cab"), WITHHELD);
+        assert_eq!(Redactor::new([]).redact("ntn_5ecr3t"), "ntn_5ecr3t");
     }
 
     #[test]

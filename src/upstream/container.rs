@@ -29,7 +29,7 @@ use super::stdio::StdioServer;
 use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
 use crate::lifecycle::Lifecycle;
 use crate::memory::Share;
-use crate::secret::Secret;
+use crate::secret::Credential;
 use client::Client;
 use tracker::ContainerTracker;
 
@@ -74,7 +74,7 @@ impl Containers {
         Arc::new(Self { spawner, trackers, word, started: AtomicU64::new(0) })
     }
 
-    /// Starts a container. `token` is what must not be seen in its log lines; what is read and queued is a part of `share`.
+    /// Starts a container. What is secret of `credential` must not be seen in its log lines; what is read and queued is a part of `share`.
     ///
     /// # Errors
     /// If the system does not start the engine's client. What the engine says comes later, as the end of the server.
@@ -82,7 +82,7 @@ impl Containers {
         &self,
         launch: ContainerLaunch,
         limits: &ProcessLimits,
-        token: Option<Arc<Secret>>,
+        credential: Option<Credential>,
         share: &Share,
     ) -> Result<ContainerServer, UpstreamError> {
         let ContainerLaunch { engine, mut client, options_at } = launch;
@@ -90,7 +90,8 @@ impl Containers {
         let files = self.spawner.token_files().write(&mut client, Reader::Container).map_err(SpawnError::from)?;
         client.args.splice(options_at..options_at, options(&request, &files));
         let mut name = Name::new(self.tracker(&engine), &request);
-        let client = StdioServer::start(&self.spawner, client, limits, token, share).inspect_err(|_| name.forget())?;
+        let client =
+            StdioServer::start(&self.spawner, client, limits, credential, share).inspect_err(|_| name.forget())?;
         Ok(ContainerServer { client, name, files })
     }
 

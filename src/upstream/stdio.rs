@@ -3,7 +3,6 @@
 //! Source: MCP 2025-11-25, basic/transports, "stdio".
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,7 +20,7 @@ use super::process::token_files::{Reader, TokenFiles};
 use crate::config::{ProcessLimits, StdioLaunch};
 use crate::mcp::message;
 use crate::memory::{Full, Share};
-use crate::secret::Secret;
+use crate::secret::Credential;
 
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -64,7 +63,7 @@ enum Event {
 }
 
 impl StdioServer {
-    /// Starts the program. `token` is what must not be seen in its log lines; what is read and queued is a part of `share`.
+    /// Starts the program. What is secret of `credential` must not be seen in its log lines; what is read and queued is a part of `share`.
     ///
     /// # Errors
     /// If the system does not start it.
@@ -72,7 +71,7 @@ impl StdioServer {
         spawner: &Spawner,
         mut launch: StdioLaunch,
         limits: &ProcessLimits,
-        token: Option<Arc<Secret>>,
+        credential: Option<Credential>,
         share: &Share,
     ) -> Result<Self, UpstreamError> {
         let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
@@ -87,7 +86,7 @@ impl StdioServer {
             share: share.clone(),
             starved: None,
             line_limit: limits.line,
-            errors: ErrorLog::new(token),
+            errors: ErrorLog::new(credential),
             invalid_output: InvalidOutput::default(),
             spoke: false,
             drained: None,

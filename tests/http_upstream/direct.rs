@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tollbridge::config::{self, Launch, LoadOptions};
+use tollbridge::config::{self, Inputs, Launch, LoadOptions, RequestValues};
 use tollbridge::http_client;
 use tollbridge::memory::Memory;
 use tollbridge::metrics::Gauge;
@@ -40,7 +40,8 @@ fn open_with(elsewhere: &Value, extra: Vec<(HeaderName, HeaderValue)>) -> HttpSe
     .to_string();
     let config = config::parse(&text, Path::new("tollbridge.json"), &LoadOptions::default()).unwrap();
     let server = config.servers.values().next().unwrap();
-    let Launch::Http(launch) = server.fill(None).unwrap() else { panic!("a server elsewhere") };
+    let inputs = Inputs::of(&UserId::local("alice").unwrap().into(), None, RequestValues::default());
+    let Launch::Http(launch) = server.fill(&inputs).unwrap() else { panic!("a server elsewhere") };
     let servers = HttpServers::new(http_client::build().unwrap());
     let memory = Memory::new(Some(1 << 30), 1 << 20, Gauge::default());
     let share = memory.share(&UserId::local("alice").unwrap(), 64 << 20);

@@ -9,17 +9,15 @@ use tokio_util::task::TaskTracker;
 use crate::bridge::Bridge;
 use crate::bridge::error::BridgeError;
 use crate::bridge::server_facts::FactKey;
-use crate::config::Server;
+use crate::config::{Inputs, Server};
 use crate::limits::Permit;
 use crate::mcp::era::Era;
 use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer, from_server};
 use crate::memory::Share;
-use crate::secret::Secret;
 use crate::upstream::process::group::Graces;
 use crate::upstream::{Upstream, UpstreamError};
-use crate::user::UserId;
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -35,7 +33,7 @@ pub(in crate::bridge) struct Child {
     /// What the conversation holds is a part of it.
     pub(in crate::bridge) share: Share,
     /// What it was filled with.
-    token: Option<Arc<Secret>>,
+    inputs: Inputs,
     /// Whose memory it adds to.
     pub(in crate::bridge) fact_key: FactKey,
     /// The right to stay for as long as a stream does, if it does.
@@ -49,16 +47,15 @@ pub(in crate::bridge) struct Child {
 }
 
 impl Child {
-    /// A fresh server, filled with the user's token.
+    /// A fresh server, filled with `inputs`.
     pub(in crate::bridge) fn open(
         bridge: &Arc<Bridge>,
-        user: &UserId,
         server: &Arc<Server>,
-        token: Option<Arc<Secret>>,
+        inputs: Inputs,
     ) -> Result<Self, BridgeError> {
-        let share = bridge.share(user, server);
-        let upstream = bridge.start_server(server, token.clone(), &share)?;
-        let fact_key = bridge.server_facts.key_of(&server.name, user, token.as_deref());
+        let share = bridge.share(&inputs.user, server);
+        let upstream = bridge.start_server(server, &inputs, &share)?;
+        let fact_key = bridge.server_facts.key_of(server, &inputs);
         let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
         let closing = TaskTracker::new();
         Ok(Self {
@@ -66,7 +63,7 @@ impl Child {
             bridge,
             server,
             share,
-            token,
+            inputs,
             fact_key,
             stays: None,
             has_ended: false,
@@ -78,12 +75,11 @@ impl Child {
     /// The same, of a server that stays for as long as a stream does, once there is room for one.
     pub(in crate::bridge) async fn staying(
         bridge: &Arc<Bridge>,
-        user: &UserId,
         server: &Arc<Server>,
-        token: Option<Arc<Secret>>,
+        inputs: Inputs,
     ) -> Result<Self, BridgeError> {
-        let permit = bridge.limits.admit_stream_server(user).await?;
-        let mut child = Self::open(bridge, user, server, token)?;
+        let permit = bridge.limits.admit_stream_server(&inputs.user).await?;
+        let mut child = Self::open(bridge, server, inputs)?;
         child.stays = Some(permit);
         child.upstream.allow_silence();
         Ok(child)
@@ -91,7 +87,7 @@ impl Child {
 
     /// Another process in place of this one, which is ended while nobody waits for it.
     fn renew(&mut self) -> Result<(), BridgeError> {
-        let fresh = self.bridge.start_server(&self.server, self.token.clone(), &self.share)?;
+        let fresh = self.bridge.start_server(&self.server, &self.inputs, &self.share)?;
         let before = std::mem::replace(&mut self.upstream, fresh);
         self.has_ended = false;
         if self.stays.is_some() {

@@ -16,10 +16,11 @@ use crate::bridge::response::pending::{Outcome, PendingResponse};
 use crate::bridge::response::sse::response_channel;
 use crate::bridge::stream::LISTEN;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
+use crate::config::Inputs;
 use crate::limits::Permit;
 use crate::mcp::modern::Level;
 use crate::respond::Body;
-use crate::secret::Secret;
+use crate::secret::Credential;
 use crate::tokens::TokenError;
 
 impl Bridge {
@@ -43,12 +44,14 @@ impl Bridge {
             ControlFlow::Continue(transcript) => transcript,
         };
 
+        let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = self.admit(&incoming, &call).await?;
-        let token = match self.find_token(&incoming, &mut call).await? {
+        let credential = match self.find_credential(&incoming, &mut call).await? {
             ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
-            ControlFlow::Continue(token) => token,
+            ControlFlow::Continue(credential) => credential,
         };
-        let child = Child::open(self, &incoming.caller.user, &incoming.server, token)?;
+        let inputs = Inputs::of(&incoming.caller, credential, values);
+        let child = Child::open(self, &incoming.server, inputs)?;
 
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());
@@ -69,19 +72,19 @@ impl Bridge {
         Ok(self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?)
     }
 
-    /// The user's token, where the server takes one, and what the call's session has set; or the answer to a user who has
-    /// no token.
-    async fn find_token(
+    /// What the user saved, where the server takes it, and what the call's session has set; or the answer to a user who
+    /// has saved nothing.
+    async fn find_credential(
         &self,
         incoming: &IncomingMessage,
         call: &mut Call,
-    ) -> Result<ControlFlow<Response<Body>, Option<Arc<Secret>>>, BridgeError> {
+    ) -> Result<ControlFlow<Response<Body>, Option<Credential>>, BridgeError> {
         let (user, server) = (&incoming.caller.user, &incoming.server);
-        let (token, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
+        let (credential, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
         call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
         call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
-        match token {
-            Ok(token) => Ok(ControlFlow::Continue(token.map(Arc::new))),
+        match credential {
+            Ok(credential) => Ok(ControlFlow::Continue(credential)),
             Err(TokenError::Absent) => {
                 tracing::info!(%user, server = %server.name, "no token: the client was told how to get one");
                 Ok(ControlFlow::Break(self.without_token(incoming, call)))

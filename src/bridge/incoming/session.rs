@@ -17,7 +17,7 @@ use crate::mcp::modern::{self, Level};
 use crate::mcp::session::{Owner, Session};
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
-use crate::secret::Secret;
+use crate::secret::Credential;
 use crate::store::{MAX_URI, SessionKey, SessionStatus, SessionUpdate, StoreError};
 use crate::tokens::TokenError;
 use crate::user::UserId;
@@ -74,7 +74,7 @@ impl Bridge {
         user: &UserId,
         server: &Server,
         session: Option<&Session>,
-    ) -> Result<(Result<Option<Secret>, TokenError>, SessionStatus), BridgeError> {
+    ) -> Result<(Result<Option<Credential>, TokenError>, SessionStatus), BridgeError> {
         let Some(session) = session else {
             return Ok((self.tokens.access_token(user, server).await, SessionStatus::default()));
         };

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::final_message::FinalMessage;
 use crate::auth::AuthError;
 use crate::bridge::exchange::request_state::BadState;
-use crate::config::FillError;
+use crate::config::{BadHeader, FillError};
 use crate::limits::Refused;
 use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
@@ -113,6 +113,9 @@ pub enum BridgeError {
     /// The token store did not answer.
     #[error("the token store is not available; try again in a moment")]
     Store,
+    /// A header that goes into the server does not fit.
+    #[error("{0}")]
+    Header(#[from] BadHeader),
     /// The user's token does not fit its place.
     #[error("{0}")]
     Fill(#[from] FillError),
@@ -195,7 +198,7 @@ impl BridgeError {
             | Self::UnknownTool(_)
             | Self::NoTask
             | Self::TaskGone => (StatusCode::OK, INVALID_PARAMS),
-            Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter => {
+            Self::ClientTooLong | Self::NoVersion | Self::BadAnswers | Self::Filter | Self::Header(_) => {
                 (StatusCode::BAD_REQUEST, INVALID_PARAMS)
             }
             Self::CannotAsk | Self::NotAnswered | Self::TooManyRounds | Self::Cancelled => {

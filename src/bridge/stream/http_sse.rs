@@ -76,32 +76,31 @@ impl Bridge {
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
         let (caller, server) = self.identify(head, server, connection)?;
-        let user = caller.user.clone();
+        let user = &caller.user;
         if head.method != Method::GET {
             return Err(BridgeError::Method("GET"));
         }
-        let permit = Arc::new(self.limits.admit_stream(&user).await?);
+        let permit = Arc::new(self.limits.admit_stream(user).await?);
         let mut child = None;
         if server.sse == SseServers::Session {
-            child = self.start_stream_server(&user, &server).await?;
+            let values = server.request_values(&head.headers)?;
+            child = self.start_stream_server(&caller, &server, values).await?;
             if child.is_none() {
                 return Ok(self.stream_without_token(&server));
             }
         }
-        let (mailbox, lifetime) = (self.mailbox(&user, &server), self.config.limits.session_lifetime);
+        let (mailbox, lifetime) = (self.mailbox(user, &server), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();
-        let owner = Owner { user: &user, server: &server.name };
+        let owner = Owner { user, server: &server.name };
         let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });
         let prefix = self.config.public_url.path().trim_end_matches('/');
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
-        let share = self.share(&user, &server);
+        let share = self.share(user, &server);
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, Bytes::new(), share);
-        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
+        let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
         let work = match child {
-            Some(child) => Work::PerSession(Box::new(PerSession::new(stream, child, caller))),
-            None => {
-                Work::PerRequest(Box::new(PerRequest::new(stream, (caller, head), connection, Arc::clone(&permit))))
-            }
+            Some(child) => Work::PerSession(Box::new(PerSession::new(stream, child))),
+            None => Work::PerRequest(Box::new(PerRequest::new(stream, head, connection, Arc::clone(&permit)))),
         };
         let guard = self.run_stream(work, permit, lifetime, connection);
         Ok(inbox.stream_at_once(endpoint.into(), self.config.limits.keep_alive, guard))

@@ -24,7 +24,7 @@ use crate::bridge::incoming::read;
 use crate::bridge::incoming::session::{introduction, key};
 use crate::bridge::response::sse::{COMMENT, Outbox, response_channel};
 use crate::bridge::{Bridge, Connection};
-use crate::config::{Listening, Server};
+use crate::config::{Listening, RequestValues, Server};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::lists::List;
@@ -36,7 +36,7 @@ use crate::mcp::tasks;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
 use crate::store::{SessionState, SessionStatus};
-use crate::user::UserId;
+use crate::user::{Caller, UserId};
 
 /// How many questions of one server may wait for answers.
 const MOST_OPEN: usize = 64;
@@ -72,22 +72,22 @@ impl Bridge {
     pub(in crate::bridge) async fn listen(
         self: &Arc<Self>,
         head: &Parts,
-        user: UserId,
+        caller: Caller,
         server: Arc<Server>,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
         if modern::is_modern(&head.headers, None) {
             return Err(BridgeError::Method("POST"));
         }
-        let session = self.session(head, &user, &server)?.ok_or(BridgeError::Method("POST"))?;
+        let session = self.session(head, &caller.user, &server)?.ok_or(BridgeError::Method("POST"))?;
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }
-        let permit = Arc::new(self.limits.admit_stream(&user).await?);
+        let permit = Arc::new(self.limits.admit_stream(&caller.user).await?);
         let lifetime = self.remaining(&session);
         let (outbox, inbox) =
-            response_channel(self.config.limits.write_stall, Bytes::new(), self.share(&user, &server));
-        let listener = self.listener(user, server, session, outbox).await?;
+            response_channel(self.config.limits.write_stall, Bytes::new(), self.share(&caller.user, &server));
+        let listener = self.listener((caller, head), server, session, outbox).await?;
         let guard = self.run_stream(Work::Listener(Box::new(listener)), permit, lifetime, connection);
         // At once: there are proxies that hand headers on with the first byte.
         Ok(inbox.stream_at_once(COMMENT, self.config.limits.keep_alive, guard))
@@ -96,17 +96,18 @@ impl Bridge {
     /// What listens for the session and says what it hears by `outbox`, if nothing else does on any node.
     pub(super) async fn listener(
         self: &Arc<Self>,
-        user: UserId,
+        (caller, head): (Caller, &Parts),
         server: Arc<Server>,
         session: Session,
         outbox: Outbox,
     ) -> Result<Listener, BridgeError> {
-        let status = self.unless_ended(self.store.session_status(&key(&user, &session)).await)?;
-        let mailbox = self.claim((&user, &server), &session, &status).await?;
+        let (user, values) = (&caller.user, server.request_values(&head.headers)?);
+        let status = self.unless_ended(self.store.session_status(&key(user, &session)).await)?;
+        let mailbox = self.claim((user, &server), &session, &status).await?;
         // What is set from now on is told to the mailbox.
-        let state = self.unless_ended(self.store.session_state(&key(&user, &session)).await)?;
-        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
-        Ok(Listener::new(stream, session, state))
+        let state = self.unless_ended(self.store.session_state(&key(user, &session)).await)?;
+        let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
+        Ok(Listener::new(stream, values, session, state))
     }
 
     /// A mailbox that is the session's only listener.
@@ -135,8 +136,8 @@ impl Bridge {
 }
 
 impl Listener {
-    fn new(stream: Stream, session: Session, state: SessionState) -> Self {
-        let server = OnDemandServer::new(&stream.bridge, &stream.user, &stream.server, &session);
+    fn new(stream: Stream, values: RequestValues, session: Session, state: SessionState) -> Self {
+        let server = OnDemandServer::new(&stream, values, &session);
         Self {
             stream,
             owns_stream: true,

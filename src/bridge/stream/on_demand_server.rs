@@ -14,13 +14,14 @@ use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::conversation::until_forced;
 use crate::bridge::exchange::handshake::{ClientKind, Handshake};
 use crate::bridge::incoming::session::introduction;
-use crate::config::Server;
+use crate::bridge::stream::Stream;
+use crate::config::{Inputs, RequestValues, Server};
 use crate::mcp::message::from_server;
 use crate::mcp::session::Session;
 use crate::mcp::tasks;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
-use crate::user::UserId;
+use crate::user::Caller;
 
 /// The pause before a server is started again: doubled from the first to the second.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
@@ -77,8 +78,10 @@ enum State {
 /// Keeps a server for a stream.
 pub(super) struct OnDemandServer {
     bridge: Arc<Bridge>,
-    user: UserId,
+    caller: Caller,
     server: Arc<Server>,
+    /// What headers of the request say that opened the stream.
+    values: RequestValues,
     /// Whose client the server is told is calling.
     session: Session,
     state: State,
@@ -88,9 +91,18 @@ pub(super) struct OnDemandServer {
 }
 
 impl OnDemandServer {
-    pub(super) fn new(bridge: &Arc<Bridge>, user: &UserId, server: &Arc<Server>, session: &Session) -> Self {
-        let (bridge, user, server) = (Arc::clone(bridge), user.clone(), Arc::clone(server));
-        Self { bridge, user, server, session: session.clone(), state: State::None, pause: PAUSE[0], lost: false }
+    /// For the listener of `session` on `stream`; `values` are what headers of its request say.
+    pub(super) fn new(stream: &Stream, values: RequestValues, session: &Session) -> Self {
+        Self {
+            bridge: Arc::clone(&stream.bridge),
+            caller: stream.caller.clone(),
+            server: Arc::clone(&stream.server),
+            values,
+            session: session.clone(),
+            state: State::None,
+            pause: PAUSE[0],
+            lost: false,
+        }
     }
 
     /// The server, if it is there and its handshake is done.
@@ -178,12 +190,13 @@ impl OnDemandServer {
     }
 
     fn start(&self) -> Pin<Box<dyn Future<Output = Result<RunningServer, StartError>> + Send>> {
-        let (bridge, user, server) = (Arc::clone(&self.bridge), self.user.clone(), Arc::clone(&self.server));
-        let session = self.session.clone();
+        let (bridge, caller, server) = (Arc::clone(&self.bridge), self.caller.clone(), Arc::clone(&self.server));
+        let (values, session) = (self.values.clone(), self.session.clone());
         Box::pin(async move {
-            let token = bridge.tokens.access_token(&user, &server).await?.map(Arc::new);
+            let credential = bridge.tokens.access_token(&caller.user, &server).await?;
+            let inputs = Inputs::of(&caller, credential, values);
             let client = introduction(&session, tasks::of_client(&session.capabilities, false));
-            let mut child = Child::staying(&bridge, &user, &server, token).await?;
+            let mut child = Child::staying(&bridge, &server, inputs).await?;
             let handshake = child.handshake_to_listen(&client, ClientKind::InSession(&session)).await?;
             if matches!(&handshake, Handshake::Legacy(initialized) if initialized.version != session.version) {
                 return Err(BridgeError::from(UpstreamError::VersionChanged).into());

@@ -75,10 +75,11 @@ impl Bridge {
         if !call.events {
             return Err(BridgeError::NotAcceptable);
         }
+        let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = Arc::new(self.limits.admit_stream(&incoming.caller.user).await?);
         let mut child = None;
         if incoming.server.listen == Listening::Always || filter.needs_server() {
-            child = self.start_stream_server(&incoming.caller.user, &incoming.server).await?;
+            child = self.start_stream_server(&incoming.caller, &incoming.server, values).await?;
             if child.is_none() {
                 return Ok(self.without_token(&incoming, &call));
             }
@@ -87,12 +88,11 @@ impl Bridge {
             filter = Filter::default();
         }
         let IncomingMessage { caller, server, .. } = incoming;
-        let user = caller.user;
         let lost = BridgeError::Lost.document(Some(call.id()));
-        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, self.share(&user, &server));
+        let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, self.share(&caller.user, &server));
         let form = self.form(&call);
-        let mailbox = self.mailbox(&user, &server);
-        let stream = Stream { bridge: Arc::clone(self), user, server, outbox, mailbox };
+        let mailbox = self.mailbox(&caller.user, &server);
+        let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
         let subscription = Subscription { stream, child, call, filter, asked: false, answered: false };
         let lifetime = self.config.limits.session_lifetime;
         let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);

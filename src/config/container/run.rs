@@ -283,7 +283,7 @@ pub(in crate::config) fn of_client(private_directory: Option<u64>) -> Confinemen
 
 /// The engine that `client` calls, with what stands before its argument `run` (or `container run`).
 fn engine(client: &StdioPlan, run: usize) -> Engine {
-    let text = |template: &Template| template.fill(None).map_or(String::new(), |text| text.expose().to_owned());
+    let text = |template: &Template| template.fixed_text().unwrap_or_default();
     let mut args: Vec<String> = client.args.iter().take(run).map(text).collect();
     args.pop_if(|last| last == "container");
     let of_client = |name: &str| is_read_by_client(name) || name == "LANG";

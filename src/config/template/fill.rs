@@ -7,6 +7,7 @@ use bytes::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hole::Unfit;
+use super::input::Inputs;
 use super::{MAX_VALUE, Template};
 use crate::config::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile};
 use crate::secret::Secret;
@@ -66,24 +67,24 @@ impl FillError {
 }
 
 impl Server {
-    /// The launch plan for one user: the only place where a token meets a template.
+    /// The launch plan for one request: the only place where a token meets a template.
     ///
     /// # Errors
     /// Names the field that the token does not fit, never the value.
-    pub fn fill(&self, token: Option<&Secret>) -> Result<Launch, FillError> {
+    pub fn fill(&self, inputs: &Inputs) -> Result<Launch, FillError> {
         match &self.plan {
-            Plan::Stdio(plan) => plan.fill(token).map(Launch::Stdio),
-            Plan::Container(plan) => plan.client.fill(token).map(|client| {
+            Plan::Stdio(plan) => plan.fill(inputs).map(Launch::Stdio),
+            Plan::Container(plan) => plan.client.fill(inputs).map(|client| {
                 let (engine, options_at) = (Arc::clone(&plan.engine), plan.options_at);
                 Launch::Container(ContainerLaunch { engine, client, options_at })
             }),
-            Plan::Http(plan) => plan.fill(token).map(Launch::Http),
+            Plan::Http(plan) => plan.fill(inputs).map(Launch::Http),
         }
     }
 }
 
 impl StdioPlan {
-    fn fill(&self, token: Option<&Secret>) -> Result<StdioLaunch, FillError> {
+    fn fill(&self, inputs: &Inputs) -> Result<StdioLaunch, FillError> {
         let mut launch = StdioLaunch {
             program: self.program.clone(),
             args: Vec::with_capacity(self.args.len()),
@@ -94,17 +95,17 @@ impl StdioPlan {
         };
         let mut size = cost(self.program.as_os_str().len());
         for (index, arg) in self.args.iter().enumerate() {
-            let text = arg.fill_at(token, 0, || format!("args[{index}]"))?;
+            let text = arg.fill_at(inputs, 0, || format!("args[{index}]"))?;
             size += cost(text.expose().len());
             launch.args.push(OsString::from(text.expose()));
         }
         for (name, value) in &self.env {
-            let text = value.fill_at(token, name.len() + 1, || format!("env.{name}"))?;
+            let text = value.fill_at(inputs, name.len() + 1, || format!("env.{name}"))?;
             size += cost(name.len() + 1 + text.expose().len());
             launch.env.push((name.clone(), text));
         }
         for file in &self.token_files {
-            let content = file.content.fill_at(token, 0, || format!("env.{}", file.variable))?;
+            let content = file.content.fill_at(inputs, 0, || format!("env.{}", file.variable))?;
             let (variable, directory) = (file.variable.clone(), file.directory.clone());
             launch.token_files.push(TokenFile { variable, directory, content });
         }
@@ -118,11 +119,11 @@ fn cost(length: usize) -> usize {
 }
 
 impl HttpPlan {
-    fn fill(&self, token: Option<&Secret>) -> Result<HttpLaunch, FillError> {
-        let url = self.url.fill_at(token, 0, || "url".to_owned())?;
+    fn fill(&self, inputs: &Inputs) -> Result<HttpLaunch, FillError> {
+        let url = self.url.fill_at(inputs, 0, || "url".to_owned())?;
         let headers = self.headers.iter().map(|(name, value)| {
             let field = || format!("headers.{name}");
-            let text = value.fill_at(token, 0, field)?;
+            let text = value.fill_at(inputs, 0, field)?;
             // The bytes belong to an owner that zeroes them when the last copy of the header is dropped.
             let owner = Zeroizing::new(text.expose().as_bytes().to_vec());
             let mut value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(owner))
@@ -136,8 +137,8 @@ impl HttpPlan {
 
 impl Template {
     /// The text for one user, at most [`MAX_VALUE`] bytes with the `beside` it that count too.
-    fn fill_at(&self, token: Option<&Secret>, beside: usize, field: impl Fn() -> String) -> Result<Secret, FillError> {
-        match self.fill(token) {
+    fn fill_at(&self, inputs: &Inputs, beside: usize, field: impl Fn() -> String) -> Result<Secret, FillError> {
+        match self.fill(inputs) {
             Ok(text) if beside + text.expose().len() <= MAX_VALUE => Ok(text),
             Ok(_) => Err(FillError::new(Unfit::TooLong, field())),
             Err(unfit) => Err(FillError::new(unfit, field())),

@@ -2,12 +2,12 @@
 //! It never reaches the client.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 
-use crate::secret::{Redactor, Secret};
+use crate::secret::{Credential, Redactor};
 use crate::telemetry::encode_for_log;
 
 /// How much of the end is kept, to be told if the server fails, in bytes.
@@ -33,22 +33,22 @@ pub struct ErrorLog {
     skipping: bool,
     kept: VecDeque<Box<[u8]>>,
     kept_bytes: usize,
-    token: Option<Arc<Secret>>,
+    credential: Option<Credential>,
     redactor: OnceLock<Option<Redactor>>,
     second: Option<Instant>,
     lines: u32,
 }
 
 impl ErrorLog {
-    /// An empty log; `token` is what must not be seen in it.
+    /// An empty log, in which nothing must be seen that is secret of `credential`.
     #[must_use]
-    pub fn new(token: Option<Arc<Secret>>) -> Self {
+    pub fn new(credential: Option<Credential>) -> Self {
         Self {
             buffer: BytesMut::new(),
             skipping: false,
             kept: VecDeque::new(),
             kept_bytes: 0,
-            token,
+            credential,
             redactor: OnceLock::new(),
             second: None,
             lines: 0,
@@ -113,7 +113,9 @@ impl ErrorLog {
 
     /// Made when it is first needed: most servers write nothing.
     fn redactor(&self) -> Option<&Redactor> {
-        self.redactor.get_or_init(|| self.token.as_deref().map(Redactor::new)).as_ref()
+        self.redactor
+            .get_or_init(|| self.credential.as_ref().map(|credential| Redactor::new(credential.secrets())))
+            .as_ref()
     }
 
     fn may_log(&mut self) -> bool {
@@ -130,13 +132,14 @@ impl ErrorLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn told(log: &ErrorLog) -> Vec<String> {
         log.last_lines().collect()
     }
 
     fn log_of(token: &str) -> ErrorLog {
-        ErrorLog::new(Some(Arc::new(Secret::new(token.into()))))
+        ErrorLog::new(Some(Credential::token(Secret::new(token.into()))))
     }
 
     fn write(log: &mut ErrorLog, bytes: &[u8]) {

@@ -25,7 +25,6 @@ use crate::mcp::headers;
 use crate::mcp::message::{Kind, Message};
 use crate::mcp::modern;
 use crate::mcp::session::{Owner, Session};
-use crate::user::Caller;
 
 /// How far apart a notification and the answer after it go out: the official TypeScript client of this transport loses
 /// progress that arrives in one chunk with the answer, however it was flushed.
@@ -38,7 +37,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(in crate::bridge::stream) struct PerRequest {
     pub(in crate::bridge::stream) stream: Stream,
     replies: Arc<StreamReplies>,
-    caller: Caller,
     /// Stands for the head of each message.
     head: Parts,
     /// Gone when the stream is.
@@ -67,7 +65,7 @@ struct StreamReplies {
 impl PerRequest {
     pub(in crate::bridge::stream) fn new(
         stream: Stream,
-        (caller, head): (Caller, &Parts),
+        head: &Parts,
         connection: &Connection,
         permit: Arc<Permit>,
     ) -> Self {
@@ -83,7 +81,6 @@ impl PerRequest {
         Self {
             stream,
             replies,
-            caller,
             head,
             connection,
             _gone: gone.drop_guard(),
@@ -123,7 +120,7 @@ impl PerRequest {
         let id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let session = self.session.clone().filter(|_| message.method() != "initialize");
         let (bridge, server) = (&self.stream.bridge, Arc::clone(&self.stream.server));
-        let (caller, head) = (self.caller.clone(), self.head.clone());
+        let (caller, head) = (self.stream.caller.clone(), self.head.clone());
         let incoming = IncomingMessage { caller, server, head, session, message, turn: None };
         let (replies, connection, over) = (Arc::clone(&self.replies), self.connection.clone(), self.over.clone());
         let answering = {
@@ -142,15 +139,15 @@ impl PerRequest {
 
     /// Takes up the session that has begun, and listens for it.
     async fn begin_session(&mut self) {
-        let Stream { bridge, user, server, .. } = &self.stream;
+        let Stream { bridge, caller, server, .. } = &self.stream;
         if self.session.is_none() {
             let id = self.replies.session.get().and_then(|id| id.to_str().ok());
-            let owner = Owner { user, server: &server.name };
+            let owner = Owner { user: &caller.user, server: &server.name };
             self.session = id.and_then(|id| Session::open(&bridge.keyring, owner, id, bridge.clock.now()));
         }
         let Some(session) = self.session.clone().filter(|_| self.listener.is_none()) else { return };
         let (lifetime, outbox) = (bridge.remaining(&session), self.replies.outbox.clone());
-        match bridge.listener(user.clone(), Arc::clone(server), session, outbox).await {
+        match bridge.listener((caller.clone(), &self.head), Arc::clone(server), session, outbox).await {
             Ok(listener) => {
                 let work = Work::Listener(Box::new(listener.on_shared_stream()));
                 let permit = Arc::clone(&self.permit);

@@ -14,15 +14,12 @@ use crate::bridge::stream::Stream;
 use crate::mcp::legacy;
 use crate::mcp::message::{Kind, Message, from_server};
 use crate::mcp::tools::LIST;
-use crate::user::Caller;
 
 const INTERNAL_ERROR: i64 = -32603;
 
 /// A client's stream, and its server.
 pub(in crate::bridge::stream) struct PerSession {
     pub(in crate::bridge::stream) stream: Stream,
-    /// Who opened it, and so may use what is permitted to them.
-    caller: Caller,
     pub(in crate::bridge::stream) child: Child,
     pending: PendingRequests,
     /// When the last notification went out.
@@ -30,8 +27,8 @@ pub(in crate::bridge::stream) struct PerSession {
 }
 
 impl PerSession {
-    pub(in crate::bridge::stream) fn new(stream: Stream, child: Child, caller: Caller) -> Self {
-        Self { stream, child, caller, pending: PendingRequests::default(), notified: Instant::now() }
+    pub(in crate::bridge::stream) fn new(stream: Stream, child: Child) -> Self {
+        Self { stream, child, pending: PendingRequests::default(), notified: Instant::now() }
     }
 
     pub(in crate::bridge::stream) async fn run(&mut self) -> Result<(), BridgeError> {
@@ -58,7 +55,7 @@ impl PerSession {
         let Some(said) = self.pending.for_client(line) else { return Ok(()) };
         let event = match said.answers {
             Some(ClientRequest { method, id, .. }) if method == LIST => {
-                let shown = tool_access::shown(&self.stream.server, &self.caller, &said.text);
+                let shown = tool_access::shown(&self.stream.server, &self.stream.caller, &said.text);
                 shown.unwrap_or_else(|error| error.document(Some(&id)))
             }
             _ => said.text,
@@ -76,7 +73,7 @@ impl PerSession {
     /// What the client says goes in as it came, but for the ids of its requests.
     async fn tell(&mut self, text: String) -> Result<(), BridgeError> {
         let Ok(message) = Message::parse(text.into()) else { return Ok(()) };
-        if let Err(unknown) = tool_access::check(&self.stream.server, &self.caller, &message) {
+        if let Err(unknown) = tool_access::check(&self.stream.server, &self.stream.caller, &message) {
             let Some(id) = message.id() else { return Ok(()) };
             return self.stream.event(unknown.document(Some(id))).await;
         }

@@ -12,8 +12,8 @@ fn rule(allow: Option<&[&str]>, deny: &[&str]) -> Rule {
 
 fn caller(groups: &[&str]) -> Caller {
     Caller {
-        user: UserId::local("alice").unwrap(),
         groups: groups.iter().map(|&group| group.to_owned()).collect::<Arc<[_]>>(),
+        ..UserId::local("alice").unwrap().into()
     }
 }
 

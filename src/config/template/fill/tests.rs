@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::*;
-use crate::config::testing::{load, secret, server, stdio, try_server, variable};
+use crate::config::testing::{inputs, load, server, stdio, try_server, variable};
 
 /// Tokens that would mean something to a careless substitution.
 const TRICKY: &[&str] =
@@ -23,7 +23,7 @@ fn http_of(url: &str, header: &str) -> Arc<Server> {
 }
 
 fn http(server: &Server, token: &str) -> Result<HttpLaunch, FillError> {
-    server.fill(Some(&secret(token))).map(|launch| match launch {
+    server.fill(&inputs(Some(token))).map(|launch| match launch {
         Launch::Http(launch) => launch,
         Launch::Stdio(_) | Launch::Container(_) => panic!("a URL was expected"),
     })
@@ -147,13 +147,13 @@ fn dots_do_not_climb_a_path() {
 #[test]
 fn what_the_system_would_refuse_is_refused_by_field_and_without_the_value() {
     let server = env_of("<<token>>");
-    let fill = |token: &str| server.fill(Some(&secret(token))).map(drop);
+    let fill = |token: &str| server.fill(&inputs(Some(token))).map(drop);
     let longest = MAX_VALUE - "T=".len();
     assert_eq!(fill(&"v".repeat(longest)), Ok(()));
     assert_eq!(fill(&"v".repeat(longest + 1)), Err(FillError::TooLong { field: "env.T".into() }));
     assert_eq!(fill("sk-1\0"), Err(FillError::Nul { field: "env.T".into() }));
     assert_eq!(fill(""), Err(FillError::NoToken { field: "env.T".into() }));
-    assert_eq!(server.fill(None).map(drop), Err(FillError::NoToken { field: "env.T".into() }));
+    assert_eq!(server.fill(&inputs(None)).map(drop), Err(FillError::NoToken { field: "env.T".into() }));
     assert!(!fill("sk-1\0").unwrap_err().to_string().contains("sk-1"));
 }
 
@@ -162,8 +162,8 @@ fn arguments_and_environment_share_a_budget() {
     let env: serde_json::Map<String, Json> =
         (0..16).map(|n| (format!("V{n}"), json!({ "$userToken": "<<token>>" }))).collect();
     let server = server(&json!({ "command": "sh", "env": env }));
-    assert!(server.fill(Some(&secret(&"v".repeat(60_000)))).is_ok());
-    assert_eq!(server.fill(Some(&secret(&"v".repeat(70_000)))).map(drop), Err(FillError::OverBudget));
+    assert!(server.fill(&inputs(Some(&"v".repeat(60_000)))).is_ok());
+    assert_eq!(server.fill(&inputs(Some(&"v".repeat(70_000)))).map(drop), Err(FillError::OverBudget));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_server_without_holes_needs_no_token_and_takes_none() {
     let server = server(&json!({ "command": "sh", "env": { "A": "1" } }));
     assert!(!server.requires_user_token);
     assert_eq!(variable(&stdio(&server, "tok"), "A"), "1");
-    assert!(server.fill(None).is_ok());
+    assert!(server.fill(&inputs(None)).is_ok());
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn container(fields: &serde_json::Value, token: &str) -> (ContainerLaunch, Vec<S
     let path = directory.path().to_str().unwrap().to_owned();
     let config = load(&text.to_string(), &[("PATH", &path), ("DOCKER_HOST", "unix:///d.sock"), ("SECRET", "sk-1")]);
     let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-    let Ok(Launch::Container(launch)) = config.servers["s"].fill(Some(&secret(token))) else {
+    let Ok(Launch::Container(launch)) = config.servers["s"].fill(&inputs(Some(token))) else {
         panic!("a container was expected")
     };
     let args = launch.client.args.iter().map(|arg| arg.to_str().unwrap().to_owned()).collect();
