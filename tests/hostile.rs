@@ -14,6 +14,7 @@
 #[path = "http_upstream/by_token.rs"]
 mod by_token;
 #[path = "containers/fixture.rs"]
+#[expect(dead_code, reason = "the tests of Docker use all of it")]
 mod containers;
 #[path = "containers/engine.rs"]
 mod engine;

@@ -5,6 +5,7 @@
 #[path = "containers/engine.rs"]
 mod engine;
 #[path = "containers/fixture.rs"]
+#[expect(dead_code, reason = "the tests of Docker use all of it")]
 mod fixture;
 mod support;
 

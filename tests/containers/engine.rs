@@ -1,6 +1,6 @@
 //! The container engines of the tests, started by `scripts/engine`, and what they say is there.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
+#![expect(dead_code, reason = "every test program uses its own part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! Bridges in front of containers, and requests to them.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "every test program uses its own part of it")]
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;

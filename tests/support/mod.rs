@@ -14,11 +14,10 @@
 //! Ports are ephemeral, directories temporary, markers unique: tests run beside each other. Waiting is polling with a
 //! deadline, never a sleep.
 
-#![allow(
+#![expect(
     dead_code,
     unreachable_pub,
     unused_imports,
-    clippy::allow_attributes,
     reason = "every test program compiles the whole harness and uses its own part of it"
 )]
 
