@@ -1,4 +1,4 @@
-//! Two nodes that share a Redis, behind a real nginx in plain round robin.
+//! Two nodes that share a Redis, behind a real nginx or HAProxy in plain round robin.
 
 mod support;
 
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::http::{Connection, Reply};
 use support::mcp::{Era, LEGACY};
-use support::{Bridge, Client, Home, Nginx, Redis, free_address, procs, server};
+use support::{Bridge, Client, Home, Redis, ReverseProxy, free_address, procs, server};
 use tokio::task::JoinSet;
 
 /// Clients at once, half of each era.
@@ -44,6 +44,13 @@ impl Node {
             "mcpServers": { "whoami": { "command": server("whoami"), "args": [marker] } },
         });
         Self { home, address, config }
+    }
+
+    /// Two with the same key.
+    fn two(redis: &Redis) -> [Self; 2] {
+        let (home, other) = (Home::new(), Home::without_key());
+        std::fs::copy(home.key(), other.key()).expect("a key for both");
+        [Self::new(home, redis), Self::new(other, redis)]
     }
 
     /// The same with the identity of docs/operate.md: the proxy says who is calling, and proves itself.
@@ -87,6 +94,16 @@ async fn call(client: &mut Client, streams: bool) -> Outcome {
     Outcome { began, ended: Instant::now(), node, failure }
 }
 
+/// One of the clients of a proxy, of which every other one is a legacy client with a session.
+async fn client(proxy: SocketAddr, number: usize) -> Client {
+    let mut client = Client::new(proxy, "whoami", None, Era::Modern);
+    if number.is_multiple_of(2) {
+        client.era = Era::Legacy(None);
+        client.initialize(LEGACY, json!({})).await.expect("a session");
+    }
+    client
+}
+
 /// The error that a client sees; `None` if it has its whole answer. An end without either is not to be.
 async fn failure(reply: &mut Reply<'_>, steps: usize) -> Option<String> {
     if reply.status != 200 {
@@ -105,20 +122,14 @@ async fn failure(reply: &mut Reply<'_>, steps: usize) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_node_is_killed_again_and_again_only_what_it_was_doing_fails_and_says_so() {
     let redis = Redis::start();
-    let (home, other) = (Home::new(), Home::without_key());
-    std::fs::copy(home.key(), other.key()).expect("a key for both");
-    let nodes = [Node::new(home, &redis), Node::new(other, &redis)];
+    let nodes = Node::two(&redis);
     let (steady, mut mortal) = (nodes[0].start(), nodes[1].start());
-    let nginx = Nginx::start(&[nodes[0].address, nodes[1].address]);
+    let nginx = ReverseProxy::nginx(&[nodes[0].address, nodes[1].address]);
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        let mut client = Client::new(nginx.address(), "whoami", None, Era::Modern);
-        if number % 2 == 0 {
-            client.era = Era::Legacy(None);
-            client.initialize(LEGACY, json!({})).await.expect("a session");
-        }
+        let mut client = client(nginx.address(), number).await;
         let stop = Arc::clone(&stop);
         clients.spawn(async move {
             let mut outcomes = Vec::new();
@@ -167,20 +178,14 @@ fn rolling_calls() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_of_a_slow_server_is_lost() {
     let redis = Redis::start();
-    let (home, other) = (Home::new(), Home::without_key());
-    std::fs::copy(home.key(), other.key()).expect("a key for both");
-    let nodes = [Node::new(home, &redis), Node::new(other, &redis)].map(Node::behind_a_proxy);
-    let nginx = Nginx::as_documented(&[nodes[0].address, nodes[1].address], "alice", PROOF);
+    let nodes = Node::two(&redis).map(Node::behind_a_proxy);
+    let nginx = ReverseProxy::documented_nginx(&[nodes[0].address, nodes[1].address], "alice", PROOF);
     let mut running = nodes.each_ref().map(|node| Some(node.start()));
 
     let (calls, done) = (rolling_calls(), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        let mut client = Client::new(nginx.address(), "whoami", None, Era::Modern);
-        if number % 2 == 0 {
-            client.era = Era::Legacy(None);
-            client.initialize(LEGACY, json!({})).await.expect("a session");
-        }
+        let mut client = client(nginx.address(), number).await;
         let done = Arc::clone(&done);
         clients.spawn(async move {
             let mut failures = Vec::new();
@@ -213,4 +218,33 @@ async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_o
     assert_eq!(failed, 0, "of {calls} in {restarts} restarts: {failures:?}\n{}", nginx.errors());
     assert!(restarts >= 4, "{restarts} restarts");
     drop((nginx, running));
+}
+
+#[tokio::test]
+async fn behind_the_haproxy_of_the_docs_a_caller_is_who_has_logged_in_there_and_nobody_else() {
+    let redis = Redis::start();
+    let mut nodes = Node::two(&redis).map(Node::behind_a_proxy);
+    for node in &mut nodes {
+        node.config["mcpServers"]["whoami"]["allow"] = json!(["alice"]);
+    }
+    let running = nodes.each_ref().map(Node::start);
+    let haproxy = ReverseProxy::documented_haproxy(&[nodes[0].address, nodes[1].address], "wonderland", PROOF);
+
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+    // `alice:wonderland`, and `alice:looking-glass`; either says in vain that somebody else is calling.
+    for (login, expected) in [("YWxpY2U6d29uZGVybGFuZA==", 200), ("YWxpY2U6bG9va2luZy1nbGFzcw==", 401)] {
+        let headers = [
+            ("Authorization", format!("Basic {login}")),
+            ("Content-Type", "application/json".to_owned()),
+            ("Accept", "application/json, text/event-stream".to_owned()),
+            ("X-Forwarded-User", "mallory".to_owned()),
+            ("X-Tollbridge-Proxy", "a-guess".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value));
+        for _ in &nodes {
+            let mut connection = Connection::open(haproxy.address()).await.expect("HAProxy takes connections");
+            let reply = connection.send("POST", "/whoami/mcp", &headers, ping.as_bytes()).await.expect("it answers");
+            assert_eq!(reply.status, expected, "{} {}", running[0].log(), running[1].log());
+        }
+    }
 }

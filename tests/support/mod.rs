@@ -4,7 +4,7 @@
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
-//! - [`nginx`]: an nginx of one's own in front of several nodes
+//! - [`reverse_proxy`]: an nginx or HAProxy of one's own in front of several nodes
 //! - [`elsewhere`]: a server that listens by itself
 //! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
@@ -26,19 +26,19 @@ pub mod elsewhere;
 pub mod home;
 pub mod http;
 pub mod mcp;
-pub mod nginx;
 pub mod procs;
 pub mod redis;
 pub mod registry;
+pub mod reverse_proxy;
 pub mod unprivileged;
 
 pub use bridge::Bridge;
 pub use elsewhere::Elsewhere;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
-pub use nginx::Nginx;
 pub use redis::{Redis, free_address};
 pub use registry::Registry;
+pub use reverse_proxy::ReverseProxy;
 pub use unprivileged::Unprivileged;
 
 /// A gauge or counter of the admin listener, if it is there.
