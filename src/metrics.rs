@@ -119,7 +119,7 @@ impl Metrics {
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
             junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
-            store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no question"),
+            store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no command"),
             store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
             refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),

@@ -307,7 +307,7 @@ impl TokenStore {
         }
     }
 
-    /// How often a reply did not belong to its question, so that the connection was dropped.
+    /// How often a reply did not belong to its command, so that the connection was dropped.
     #[must_use]
     pub fn desyncs(&self) -> u64 {
         match &self.backend {

@@ -103,7 +103,7 @@ pub enum Unreachable {
     #[error("it did not accept the connection in time")]
     Timeout,
     /// TLS failed.
-    #[error("its TLS certificate or handshake is not good")]
+    #[error("its certificate is not trusted, or the TLS handshake failed")]
     Tls,
     /// Anything else: no such name, no route.
     #[error("there is no connection to it")]

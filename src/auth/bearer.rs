@@ -32,7 +32,7 @@ pub enum BearerFault {
     #[error("the token is not 22 to 4096 visible ASCII characters")]
     Shape,
     /// It is nobody's.
-    #[error("the token is nobody's")]
+    #[error("no user has this token")]
     Unknown,
 }
 

@@ -82,7 +82,7 @@ impl Loader<'_> {
             match entry.strip_prefix(GROUP) {
                 Some(group) => groups.extend(self.group(&at, group)),
                 None if UserId::local(&entry).is_ok_and(|user| user.subject() == entry) => drop(users.insert(entry)),
-                None => self.report(&at, "this is no user", "write a user's name, or \"group:NAME\""),
+                None => self.report(&at, "this cannot be the name of a user", "write a user's name, or \"group:NAME\""),
             }
         }
         if users.is_empty() && groups.is_empty() && self.document.kind(at) == "a list" {

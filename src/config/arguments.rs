@@ -73,7 +73,7 @@ impl Loader<'_> {
         let message = match role {
             Role::Program => return Place::Argument,
             Role::Option | Role::Pull(_) => "the token cannot decide how a container is started",
-            Role::Image => "the token cannot choose an image",
+            Role::Image => "an image's name cannot hold the token",
             Role::EnvFile => "the token cannot choose a file of variables",
             Role::Env(start) => match text[start..].split_once('=') {
                 Some((name, _)) if !name.is_empty() && !name.contains("<<") => {

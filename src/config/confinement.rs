@@ -77,7 +77,7 @@ impl Loader<'_> {
         };
         match units::memory(text) {
             Ok(size) if size >= LEAST_DIRECTORY => return Some(size),
-            Ok(_) => self.report(at, "next to nothing fits into this", "write at least 64KiB, or false for none"),
+            Ok(_) => self.report(at, "this is too small for any file", "write at least 64KiB, or false for none"),
             Err(help) => self.report(at, "this is not a size", help),
         }
         None
@@ -93,7 +93,7 @@ impl Loader<'_> {
 
     fn pids(&mut self, at: &Path, pids: usize) -> Option<u64> {
         if pids == 0 {
-            self.report(at, "zero makes no sense here", "write a larger number, or leave it out");
+            self.report(at, "this must be more than zero", "write a larger number, or leave it out");
             return None;
         }
         u64::try_from(pids).ok()

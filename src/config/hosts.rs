@@ -71,7 +71,7 @@ impl Loader<'_> {
         }
         let address = self.address(&at, setting.known()?)?;
         if address.port() != 0 && listen == Some(&Listen::Tcp(address)) {
-            self.report(&at, "MCP clients are served here", "choose another port for health and metrics");
+            self.report(&at, "`listen` has this address already", "choose another port for health and metrics");
         }
         Some(address)
     }
@@ -114,7 +114,7 @@ impl Loader<'_> {
             return None;
         }
         if url.host_str().is_some_and(is_unspecified) {
-            self.report(at, "this is no address that clients can use", HELP);
+            self.report(at, "clients cannot connect to this address", HELP);
             return None;
         }
         Some(url)
@@ -142,7 +142,7 @@ impl Loader<'_> {
         for (index, host) in written.into_iter().enumerate().filter_map(|(index, host)| Some((index, host?))) {
             let at = at.index(index);
             if is_unspecified(host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(&host, |(name, _)| name)) {
-                self.report(&at, "no request is addressed to this host", "name the host that clients use");
+                self.report(&at, "clients cannot connect to this address", "name the host that clients use");
             } else if is_authority(&host) {
                 hosts.push(host.to_ascii_lowercase());
             } else {

@@ -178,7 +178,7 @@ impl Loader<'_> {
         let at = at.key("tokens");
         let written = file.tokens.unwrap_or_default();
         if written.is_empty() && matches!(self.document.kind(&at), "nothing" | "a list") {
-            self.report(&at, "no token is good: nobody could call", "add { \"user\": \"…\", \"sha256\": \"…\" }");
+            self.report(&at, "no token is listed: nobody could call", "add { \"user\": \"…\", \"sha256\": \"…\" }");
         }
         let (mut tokens, mut incomplete) = (Vec::new(), Vec::new());
         for (index, token) in written.into_iter().enumerate().filter_map(|(index, token)| Some((index, token?.0))) {
@@ -276,7 +276,11 @@ impl Loader<'_> {
             return None;
         };
         if TAKEN.contains(&header.as_str()) || header.as_str().starts_with("mcp-") {
-            self.report(at, "this header means something else", "use a header of the proxy's own, as X-Forwarded-User");
+            self.report(
+                at,
+                "HTTP or MCP uses this header itself",
+                "use a header of the proxy's own, as X-Forwarded-User",
+            );
             return None;
         }
         if header.as_str().contains('_') {

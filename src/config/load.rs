@@ -184,7 +184,7 @@ impl<'a> Loader<'a> {
         match text.map(|Time(text)| units::time(text)) {
             None => default,
             Some(Ok(Duration::ZERO)) if zero == Zero::Refused => {
-                self.report(at, "zero makes no sense here", "write a longer time, or leave it out");
+                self.report(at, "this must be more than zero", "write a longer time, or leave it out");
                 default
             }
             Some(Ok(time)) => time,
@@ -200,7 +200,7 @@ impl<'a> Loader<'a> {
         match text.map(|Size(text)| units::size(text)) {
             None => default,
             Some(Ok(0)) => {
-                self.report(at, "zero makes no sense here", "write a larger size, or leave it out");
+                self.report(at, "this must be more than zero", "write a larger size, or leave it out");
                 default
             }
             Some(Ok(size)) => size,
@@ -215,7 +215,10 @@ impl<'a> Loader<'a> {
     pub(super) fn all_memory(&mut self, at: &Path, Size(text): &Size) -> Option<usize> {
         match units::memory(text).map(usize::try_from) {
             Ok(Ok(size)) if size > 0 => return Some(size),
-            Ok(_) => self.report(at, "so much memory makes no sense here", "write another size, or leave it out"),
+            Ok(Ok(_)) => self.report(at, "this must be more than zero", "write a larger size, or leave it out"),
+            Ok(Err(_)) => {
+                self.report(at, "no process can have so much memory", "write a smaller size, or leave it out");
+            }
             Err(help) => self.report(at, "this is not a size", help),
         }
         None
@@ -224,7 +227,7 @@ impl<'a> Loader<'a> {
     /// The count at `at`.
     pub(super) fn count(&mut self, at: &Path, count: Option<usize>, default: usize) -> usize {
         if count == Some(0) {
-            self.report(at, "zero makes no sense here", "write a larger number, or leave it out");
+            self.report(at, "this must be more than zero", "write a larger number, or leave it out");
         }
         count.unwrap_or(default)
     }

@@ -31,7 +31,7 @@ impl Loader<'_> {
             None if is_durable || is_elsewhere => return Tasks::Durable,
             Some(_) if is_durable => {
                 let help = "take one of them out";
-                self.report(&at, "`durableTasks` says that the tasks of this server need nothing else", help);
+                self.report(&at, "`tasks` says how to keep tasks, and with `durableTasks` they need no keeping", help);
             }
             Some(TaskKeeping::Hold) if is_elsewhere => {
                 let help = "take it out: a server elsewhere keeps its tasks itself";

@@ -231,7 +231,7 @@ fn is_json(text: &str, holes: &[Range<usize>]) -> Result<bool, Fault> {
     if serde_json::from_str::<serde::de::IgnoredAny>(&sample).is_err() {
         let object = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
         let message = "this looks like JSON but does not parse";
-        return if object { Err(Fault::new(0..text.len(), message, "mend the JSON")) } else { Ok(false) };
+        return if object { Err(Fault::new(0..text.len(), message, "correct the JSON")) } else { Ok(false) };
     }
     for hole in holes {
         let Some(string) = around(hole) else {

@@ -58,7 +58,7 @@ impl Loader<'_> {
             Some(Value::Env(name)) => self.variable(at, &name).map_or(Setting::Unknown, Setting::Known),
             Some(Value::UserToken(_) | Value::UserTokenFile(_)) => {
                 let help = "the user's token may stand in env, args, headers and the path or query of url";
-                self.report(at, "the user's token cannot decide this", help);
+                self.report(at, "the user's token cannot be in this field", help);
                 Setting::Unknown
             }
         }
@@ -88,7 +88,7 @@ impl Loader<'_> {
             }
             Value::UserTokenFile(_) if expansion != Expansion::Variable => {
                 let help = "name a variable in `env`, which will hold the path of the file";
-                self.report(at, "only a variable can hold the path of a file", help);
+                self.report(at, "`$userTokenFile` is for variables in `env` alone", help);
                 None
             }
             Value::UserTokenFile(text) => {

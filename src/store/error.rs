@@ -15,7 +15,7 @@ pub enum StoreError {
     #[error("the token store did not answer in time")]
     Timeout,
     /// The way to the store is not safe: TLS failed.
-    #[error("the TLS certificate or handshake of the token store is not good")]
+    #[error("the token store's certificate is not trusted, or the TLS handshake failed")]
     Tls,
     /// The store wants another user or password.
     #[error("the token store refused the login")]
@@ -24,7 +24,7 @@ pub enum StoreError {
     #[error("the token store refused the command ({0}{hint})", hint = hint(.0))]
     Refused(Box<str>),
     /// The answer is not of the kind that was asked for.
-    #[error("the token store gave an answer that does not fit the question")]
+    #[error("the token store gave an answer that does not fit the command")]
     Shape,
     /// The record does not open.
     #[error("the stored record cannot be opened: {0}")]

@@ -19,7 +19,7 @@ fn containers() {
         allow,
         r#"["run", "--rm", { "$userToken": "x/<<token>>" }]"#,
         "args[2].$userToken",
-        "the token cannot choose an image",
+        "an image's name cannot hold the token",
     );
     refused(
         "",
@@ -82,11 +82,11 @@ fn what_a_container_is_not_given() {
         ("--privileged", None, "a privileged container is root on this machine"),
         ("-t", None, "a terminal changes the bytes of messages"),
         ("-d", None, "a detached container answers nothing"),
-        ("--use-api-socket", None, "this option is not among those that a server may have"),
+        ("--use-api-socket", None, "this option is not known here, so its effect cannot be judged"),
         ("--annotation=run.oci.keep_original_groups=1", None, "this option is not among those"),
         ("--init-path", None, "this option is not among those"),
         ("--link=other", None, "this option is not among those"),
-        ("-p", Some("0.0.0.0:80:80"), "a server that is asked on stdin needs no port"),
+        ("-p", Some("0.0.0.0:80:80"), "a server that is asked on stdin needs no published port"),
         ("--rm=false", None, "a container that is kept outlives its request"),
         ("--restart", Some("always"), "a container that is started again outlives its request"),
         ("--log-driver", Some("json-file"), "the engine would write every answer to disk"),
@@ -131,16 +131,16 @@ fn what_is_said_of_a_container_as_a_whole() {
     let allowed = |unsafe_option: &str| {
         format!("{{ \"command\": {docker:?}, \"args\": [\"run\", \"i\"], \"allowUnsafe\": [{unsafe_option:?}] }}")
     };
-    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this server has nothing of this name");
+    server_refused(&allowed("--rn"), "allowUnsafe[0]", "this server has no such option or command");
     server_refused(
         r#"{ "command": "sh", "allowUnsafe": ["-t"] }"#,
         "allowUnsafe",
         "`allowUnsafe` belongs to a server with `image`",
     );
     let unknown = format!("{{ \"command\": {docker:?}, \"args\": [\"--new\", \"run\", \"i\"] }}");
-    server_refused(&unknown, "args[0]", "this option is not among those that a server may have");
+    server_refused(&unknown, "args[0]", "this option is not known here, so its effect cannot be judged");
     let runtime = format!("{{ \"command\": {docker:?}, \"args\": [\"--runtime=/opt/x\", \"run\", \"i\"] }}");
-    server_refused(&runtime, "args[0]", "this option is not among those that a server may have");
+    server_refused(&runtime, "args[0]", "this option is not known here, so its effect cannot be judged");
     for (command, args, at) in [
         ("sh", r#"["-c", "docker run --privileged -v /:/h i"]"#, "args[1]"),
         ("env", r#"["A=1", "docker", "run", "--privileged", "i"]"#, "args[1]"),
@@ -168,12 +168,12 @@ fn images() {
     refused("\"engine\": \"lxc\"", "engine", "this may only be \"docker\" or \"podman\"");
     refused("\"engine\": \"podman\"", "engine", "no program of this name is in PATH");
     refused("\"network\": \"host\"", "network", "the container would share this with the machine");
-    refused("\"network\": \"a b\"", "network", "this is not one word");
+    refused("\"network\": \"a b\"", "network", "this is empty or has spaces in it");
     refused("\"memory\": \"much\"", "memory", "this is not a size");
     refused("\"memory\": \"0B\"", "memory", "no server starts in so little memory");
     refused("\"cpus\": 0", "cpus", "this is not a number of processors");
     refused("\"runAs\": \"1000\"", "runAs", "the client of a container engine runs as the bridge does");
-    refused("\"pids\": 0", "pids", "zero makes no sense here");
+    refused("\"pids\": 0", "pids", "this must be more than zero");
     refused("\"mounts\": [\"/srv\"]", "mounts[0]", "this is not a mount");
     refused("\"mounts\": [\"a:b\"]", "mounts[0]", "this is not a mount");
     refused("\"mounts\": [\"/srv:/srv\", \"./x:/x:rw\"]", "mounts[1]", "what one user's server writes");
@@ -191,7 +191,7 @@ fn images() {
         );
     }
     let token = r#"{ "image": { "$userToken": "<<token>>" } }"#;
-    refused_where(token, "image", "the token cannot choose an image", directory.path());
+    refused_where(token, "image", "an image's name cannot hold the token", directory.path());
     server_refused(
         r#"{ "command": "sh", "network": "none" }"#,
         "network",
@@ -205,7 +205,7 @@ fn images() {
     server_refused(
         r#"{ "command": "sh", "args": ["-c", { "$userTokenFile": "<<token>>" }] }"#,
         "args[1]",
-        "only a variable can hold the path of a file",
+        "`$userTokenFile` is for variables in `env` alone",
     );
     server_refused(
         r#"{ "command": "sh", "env": { "F": { "$userTokenFile": "sk-1" } } }"#,
@@ -269,7 +269,7 @@ fn what_does_not_end_with_its_client_is_not_started() {
         }
         let other =
             format!("{{ \"command\": {client:?}, \"args\": [\"exec\", \"c\"], \"allowUnsafe\": [\"exec\", \"run\"] }}");
-        server_refused(&other, "allowUnsafe[1]", "this server has nothing of this name");
+        server_refused(&other, "allowUnsafe[1]", "this server has no such option or command");
     }
 }
 

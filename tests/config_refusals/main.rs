@@ -74,20 +74,24 @@ fn addresses() {
     top_refused("\"listen\": 8080", "listen", "expected text, ");
     top_refused("\"listen\": \"unix:a.sock\"", "listen", "this names no socket");
     top_refused("\"listen\": { \"$env\": \"MISSING\" }", "listen", "the environment variable `MISSING` is not set");
-    top_refused("\"listen\": { \"$userToken\": \"<<token>>\" }", "listen", "the user's token cannot decide this");
+    top_refused("\"listen\": { \"$userToken\": \"<<token>>\" }", "listen", "the user's token cannot be in this field");
     top_refused("\"admin\": {}", "admin.listen", "this field is missing");
     top_refused("\"admin\": [\"127.0.0.1:9090\"]", "admin", "expected an object, found a list");
-    top_refused("\"admin\": { \"listen\": \"127.0.0.1:8080\" }", "admin.listen", "MCP clients are served here");
+    top_refused("\"admin\": { \"listen\": \"127.0.0.1:8080\" }", "admin.listen", "`listen` has this address already");
     top_refused("\"publicUrl\": \"mcp.example.com\"", "publicUrl", "this is not a URL");
     top_refused("\"publicUrl\": \"ftp://mcp.example.com\"", "publicUrl", "this is not the base URL of a web server");
     top_refused("\"publicUrl\": \"https://u:sk-1@a.example\"", "publicUrl", "this is not the base URL of a web server");
-    top_refused("\"publicUrl\": \"http://0.0.0.0:80\"", "publicUrl", "this is no address that clients can use");
+    top_refused("\"publicUrl\": \"http://0.0.0.0:80\"", "publicUrl", "clients cannot connect to this address");
     top_refused("\"allowedHosts\": []", "allowedHosts", "no host is allowed");
     top_refused("\"allowedHosts\": \"a\"", "allowedHosts", "expected a list, found text");
     let said = String::from_utf8(check("{ \"allowedHosts\": \"a\", \"mcpServers\": {} }").stderr).unwrap();
     assert!(said.contains("write a list, for example [\"\u{2026}\"]"), "{said}");
-    top_refused("\"allowedHosts\": [\"a\", \"0.0.0.0:80\"]", "allowedHosts[1]", "no request is addressed to this host");
-    top_refused("\"allowedHosts\": [\"[::]\"]", "allowedHosts[0]", "no request is addressed to this host");
+    top_refused(
+        "\"allowedHosts\": [\"a\", \"0.0.0.0:80\"]",
+        "allowedHosts[1]",
+        "clients cannot connect to this address",
+    );
+    top_refused("\"allowedHosts\": [\"[::]\"]", "allowedHosts[0]", "clients cannot connect to this address");
     top_refused("\"allowedHosts\": [\"https://a\"]", "allowedHosts[0]", "this is not a host");
     top_refused("\"allowedOrigins\": [\"null\"]", "allowedOrigins[0]", "this is not an origin");
     top_refused("\"allowedOrigins\": [\"*\"]", "allowedOrigins[0]", "this is not an origin");
@@ -159,7 +163,7 @@ fn trusted_headers() {
     refused("\"kind\": \"trustedHeader\", ", "", ".kind", "this field is missing");
     refused("\"X-User\"", "\"\"", ".header", "this must not be empty");
     refused("\"X-User\"", "\"X User\"", ".header", "this is not the name of a header");
-    refused("\"X-User\"", "\"Authorization\"", ".header", "this header means something else");
+    refused("\"X-User\"", "\"Authorization\"", ".header", "HTTP or MCP uses this header itself");
     refused("\"X-User\"", "\"X_User\"", ".header", "proxies confuse `_` with `-`");
     refused("\"X-Proof\"", "\"x-user\"", ".secretHeader", "this is the header that names the user");
     refused("[\"10.0.0.0/8\"]", "[]", ".trustedPeers", "no peer is trusted");
@@ -206,7 +210,7 @@ fn token_stores() {
         let redis = redis(&format!("\"redis://r\", \"timeout\": {timeout}"));
         refused(&redis, ".timeout", "this time is too short or too long");
     }
-    refused(&embedded("\"0s\""), ".timeout", "zero makes no sense here");
+    refused(&embedded("\"0s\""), ".timeout", "this must be more than zero");
     refused(&embedded("600"), ".timeout", "expected text with a unit, for example \"30s\"");
     let text =
         "{ \"mcpServers\": { \"s\": { \"command\": \"sh\", \"env\": { \"T\": { \"$userToken\": \"<<token>>\" } } } } }";
@@ -220,11 +224,11 @@ fn times_sizes_and_counts() {
     top_refused("\"limits\": { \"queue\": \"2\" }", "limits.queue", "this is not a time");
     top_refused("\"limits\": { \"queue\": 2 }", "limits.queue", "expected text with a unit, for example \"30s\"");
     top_refused("\"limits\": { \"body\": \"4M\" }", "limits.body", "this is not a size");
-    top_refused("\"limits\": { \"body\": \"0B\" }", "limits.body", "zero makes no sense here");
+    top_refused("\"limits\": { \"body\": \"0B\" }", "limits.body", "this must be more than zero");
     top_refused("\"limits\": { \"body\": \"2GiB\" }", "limits.body", "this is not a size");
-    top_refused("\"limits\": { \"memory\": \"0B\" }", "limits.memory", "so much memory makes no sense here");
-    top_refused("\"limits\": { \"headerTimeout\": \"0s\" }", "limits.headerTimeout", "zero makes no sense here");
-    top_refused("\"limits\": { \"perUser\": 0 }", "limits.perUser", "zero makes no sense here");
+    top_refused("\"limits\": { \"memory\": \"0B\" }", "limits.memory", "this must be more than zero");
+    top_refused("\"limits\": { \"headerTimeout\": \"0s\" }", "limits.headerTimeout", "this must be more than zero");
+    top_refused("\"limits\": { \"perUser\": 0 }", "limits.perUser", "this must be more than zero");
     top_refused("\"limits\": { \"perUser\": -1 }", "limits.perUser", "expected a whole number, found a number");
     top_refused("\"limits\": { \"total\": 1e999 }", "limits.total", "expected a whole number, found a number");
 }

@@ -19,7 +19,7 @@ pub(super) fn refused_where(fields: &str, path: &str, sentence: &str, programs: 
 
 #[test]
 fn times_and_sizes() {
-    server_refused(r#"{ "command": "sh", "requestTimeout": "0s" }"#, "requestTimeout", "zero makes no sense here");
+    server_refused(r#"{ "command": "sh", "requestTimeout": "0s" }"#, "requestTimeout", "this must be more than zero");
     server_refused(r#"{ "command": "sh", "line": "many" }"#, "line", "this is not a size");
 }
 
@@ -124,7 +124,11 @@ fn references() {
         "plain text is passed on as it is: the variable would not be put in",
     );
     server_refused(r#"{ "command": "<<token>>" }"#, "command", "plain text is passed on as it is");
-    server_refused(r#"{ "command": { "$userToken": "<<token>>" } }"#, "command", "the user's token cannot decide this");
+    server_refused(
+        r#"{ "command": { "$userToken": "<<token>>" } }"#,
+        "command",
+        "the user's token cannot be in this field",
+    );
     server_refused(
         r#"{ "url": "https://a", "headers": { "X": "Bearer ${KEY}" } }"#,
         "headers.X",
@@ -199,7 +203,7 @@ fn urls() {
     refused("https://", "this URL names no host");
     refused("https:///a.example", "this URL names no host");
     refused("https://u:sk-1@a.example", "a URL here carries no user or password");
-    refused("https://a.example/#sk-1", "a fragment is never sent");
+    refused("https://a.example/#sk-1", "what follows `#` is never sent");
     refused("https://a.example/a b", "a URL has no spaces");
     refused("https://a.example:99999/", "this is not a URL");
     let template = |url: &str, sentence: &str| {
@@ -213,8 +217,8 @@ fn urls() {
     template("https:///<<token>>/", "this URL names no host");
     template("https://a.example\\\\<<token>>/", "a URL has no spaces");
     template("https://a.example/?<<token>>=1", "the token cannot be the name of a query field");
-    template("https://a.example/#<<token>>", "a fragment is never sent");
-    template("https://a.example/<<token>>/../x", "`..` takes the token out of this URL");
+    template("https://a.example/#<<token>>", "what follows `#` is never sent");
+    template("https://a.example/<<token>>/../x", "`..` removes the token from this URL");
 }
 
 #[test]
@@ -224,7 +228,7 @@ fn who_may_use_a_server() {
     server_refused(&allow("null"), "allow", "null is no value here");
     server_refused(&allow(r#""alice""#), "allow", "expected a list");
     server_refused(&allow(r#"["alice", null]"#), "allow[1]", "null is no value here");
-    server_refused(&allow(r#"["alice", ""]"#), "allow[1]", "this is no user");
+    server_refused(&allow(r#"["alice", ""]"#), "allow[1]", "this cannot be the name of a user");
     server_refused(&allow(r#"["alice", "group:"]"#), "allow[1]", "this cannot be the name of a group");
     server_refused(&allow(r#"["alice", "group:a,b"]"#), "allow[1]", "this cannot be the name of a group");
     let hash = "0123456789abcdef".repeat(4);
@@ -265,12 +269,12 @@ fn which_tools_may_be_used() {
 fn what_becomes_of_tasks() {
     let of = |fields: &str| format!(r#"{{ "command": "sh", {fields} }}"#);
     let both = of(r#""durableTasks": true, "tasks": "hold""#);
-    server_refused(&both, "tasks", "`durableTasks` says that the tasks of this server need nothing else");
+    server_refused(&both, "tasks", "`tasks` says how to keep tasks, and with `durableTasks` they need no keeping");
     server_refused(&of(r#""tasks": "keep""#), "tasks", "this may only be \"off\" or \"hold\"");
     server_refused(&of(r#""durableTasks": "yes""#), "durableTasks", "expected true or false");
     let long = of(r#""tasks": "hold", "taskLease": "25h""#);
     server_refused(&long, "taskLease", "a process is held for a task for at most 24h");
-    server_refused(&of(r#""taskLease": "0s""#), "taskLease", "zero makes no sense here");
+    server_refused(&of(r#""taskLease": "0s""#), "taskLease", "this must be more than zero");
     let elsewhere = |fields: &str| format!(r#"{{ "url": "https://a.example/mcp", {fields} }}"#);
     server_refused(&elsewhere(r#""tasks": "hold""#), "tasks", "a server with `url` has no process to be held");
     let durable = "`durableTasks` belongs to a server with `command`";

@@ -91,7 +91,7 @@ pub enum BridgeError {
     #[error("the Accept header must allow text/event-stream")]
     NotAcceptable,
     /// The session has a listener already.
-    #[error("this session has a listening stream already")]
+    #[error("this session has a listening stream already; close that one first")]
     Listening,
     /// The stream that a message is for is not there, or not this user's.
     #[error("there is no such stream; open another")]
@@ -102,7 +102,7 @@ pub enum BridgeError {
     )]
     Subscriptions,
     /// The client says too much of itself for a session.
-    #[error("the client's capabilities are too long")]
+    #[error("the client's capabilities are too long for a session id")]
     ClientTooLong,
     /// `initialize` names no version.
     #[error("`params.protocolVersion` is required")]
@@ -132,7 +132,7 @@ pub enum BridgeError {
     #[error("the bridge stopped before the answer came; the request may have been carried out")]
     Interrupted,
     /// The client takes nothing.
-    #[error("the client takes no events")]
+    #[error("the client did not read its answer in time")]
     Stalled,
     /// The client has cancelled its request.
     #[error("the request was cancelled")]

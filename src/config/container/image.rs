@@ -57,7 +57,7 @@ impl Loader<'_> {
 
     fn image(&mut self, at: &Path, value: Option<Value>, resolve: bool, rules: &Rules) -> Option<Template> {
         if let Some(Value::UserToken(_) | Value::UserTokenFile(_)) = value {
-            self.report(at, "the token cannot choose an image", "write the image's name");
+            self.report(at, "an image's name cannot hold the token", "write the image's name");
             return None;
         }
         let draft = self.draft(at, value?, Expansion::Whole, resolve)?;
@@ -74,7 +74,7 @@ impl Loader<'_> {
         for (field, text) in [("network", &file.network), ("user", &file.user)] {
             let Some(text) = text else { continue };
             if text.is_empty() || text.contains(char::is_whitespace) {
-                self.report(&at.key(field), "this is not one word", "write one, or take it out");
+                self.report(&at.key(field), "this is empty or has spaces in it", "write one word, or take it out");
                 continue;
             }
             add(at.key(field), format!("--{field}={text}"));

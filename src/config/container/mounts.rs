@@ -10,7 +10,7 @@ pub(super) const COMMANDS: &str = "who commands the engine is root on this machi
 /// Containers of different users would share this.
 pub(super) const WRITTEN: &str = "what one user's server writes, another's would read";
 /// It does more than to mount, or it cannot be told what.
-const UNKNOWN: &str = "this does more than to mount something that can only be read";
+const UNKNOWN: &str = "only plain read-only mounts are known here, and this is another";
 /// Where it is depends on where the bridge is started.
 const RELATIVE: &str = "which directory this is depends on where the bridge is started: write the whole path";
 

@@ -42,8 +42,8 @@ const RIGHTS: &str = "this gives the container rights over the machine";
 const SHARED: &str = "the container would share this with the machine or with another container";
 const UNLIMITED: &str = "without a limit the container may take all that the machine has";
 const UNPROTECTED: &str = "this takes a protection of the machine away";
-const UNKNOWN: &str = "this option is not among those that a server may have";
-const PORTS: &str = "a server that is asked on stdin needs no port";
+const UNKNOWN: &str = "this option is not known here, so its effect cannot be judged";
+const PORTS: &str = "a server that is asked on stdin needs no published port";
 
 const fn flag(name: &'static str, letter: Option<char>, rule: Rule) -> Known {
     Known { name, letter, takes_value: false, rule }

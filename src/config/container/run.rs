@@ -134,7 +134,7 @@ impl Loader<'_> {
         for (index, name) in rules.allowed.iter().flatten().enumerate() {
             if name.as_deref().is_some_and(|name| !names.contains(&canonical(name))) {
                 let at = rules.at.key("allowUnsafe").index(index);
-                self.report(&at, "this server has nothing of this name", "take it out, or correct its name");
+                self.report(&at, "this server has no such option or command", "take it out, or correct its name");
             }
         }
     }

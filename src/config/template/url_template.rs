@@ -35,7 +35,7 @@ pub(in crate::config) fn compile(
     let mut rest = url.as_str();
     for (n, kind) in kinds.into_iter().enumerate() {
         let Some((before, after)) = rest.split_once(&stand_in(n)) else {
-            return Err(Fault::new(whole, "`..` takes the token out of this URL", "write the path without `..`"));
+            return Err(Fault::new(whole, "`..` removes the token from this URL", "write the path without `..`"));
         };
         template.push_text(before);
         template.push_hole(kind);
@@ -70,7 +70,7 @@ fn kinds(text: &str, holes: &[Range<usize>]) -> Result<Vec<Hole>, Fault> {
         return Err(Fault::new(authority, "a URL here carries no user or password", help));
     }
     if let Some(hash) = text.find('#') {
-        return Err(Fault::new(hash..text.len(), "a fragment is never sent", "take it out"));
+        return Err(Fault::new(hash..text.len(), "what follows `#` is never sent", "take it out"));
     }
     let query = text.find('?').unwrap_or(text.len());
     holes.iter().map(|hole| kind(text, query, hole)).collect()

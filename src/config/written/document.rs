@@ -99,7 +99,7 @@ impl<'a> Document<'a> {
                 let document = Self { name, source, masked: mask(source, &[], &known_words()), root: None };
                 let range = error.range();
                 let message = format!("this is not JSON: {}", lower_first(&error.kind().to_string()));
-                let help = "mend the syntax here; comments and trailing commas are fine";
+                let help = "correct the syntax here; comments and trailing commas are fine";
                 Err(document.problem(&Path::root(), range.start..range.end, message, help.to_owned()))
             }
         }
