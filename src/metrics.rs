@@ -81,7 +81,7 @@ pub struct Metrics {
     pub junk_lines: Counter,
     /// Operations of the token store that failed.
     pub store_failures: Counter,
-    /// Answers of the token store that belonged to no question, or could not have been written by us.
+    /// Answers of the token store that belonged to no command, or could not have been written by us.
     pub store_desyncs: Counter,
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,

@@ -1,4 +1,4 @@
-//! Two nodes that share a Redis, behind a real nginx or HAProxy in plain round robin.
+//! Two nodes that share a Redis, behind a real nginx or `HAProxy` in plain round robin.
 
 mod support;
 

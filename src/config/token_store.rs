@@ -25,7 +25,7 @@ const KEYS: &str =
 /// What every key in Redis starts with, if the file does not say.
 const PREFIX: &str = "tollbridge";
 
-/// How long a question may take at all: time for a second try, and an end while somebody still waits.
+/// How long a command may take at all: time for a second try, and an end while somebody still waits.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
 
 /// The store that holds users' tokens.
@@ -225,7 +225,7 @@ mod tests {
     use crate::config::testing::load;
 
     #[test]
-    fn a_question_may_take_as_long_as_the_file_says_of_either_kind_or_as_ever() {
+    fn a_command_may_take_as_long_as_the_file_says_of_either_kind_or_as_ever() {
         const KEYS: &str = r#""keys": [{ "id": "k1", "file": "k1.key" }]"#;
         for kind in [r#""kind": "embedded", "path": "d""#, r#""kind": "redis", "url": "redis://r""#] {
             for (written, meant) in [

@@ -73,7 +73,7 @@ struct Expected<'a> {
 }
 
 impl Peers {
-    /// Listens for `local` until the hard stop, where a question to Redis may take `timeout`. Redis may be down.
+    /// Listens for `local` until the hard stop, where a command to Redis may take `timeout`. Redis may be down.
     pub(super) fn start(
         url: &Secret,
         prefix: &str,
@@ -154,9 +154,9 @@ impl Peers {
 
     /// Publishes a frame and answers how many heard it.
     async fn publish(&self, channel: &str, frame: Frame<'_>) -> Result<u64, StoreError> {
-        let mut question = CommandBatch::new();
-        question.cmd("PUBLISH").arg(channel).arg(frame.seal(&self.keyring, channel));
-        self.link.ask(&question, |[receivers]: [u64; 1]| Ok(receivers)).await
+        let mut batch = CommandBatch::new();
+        batch.cmd("PUBLISH").arg(channel).arg(frame.seal(&self.keyring, channel));
+        self.link.ask(&batch, |[receivers]: [u64; 1]| Ok(receivers)).await
     }
 
     /// Waits until a receipt could be heard.

@@ -261,12 +261,17 @@ fn every_page_with_commands_has_a_test_that_runs_them() {
             assert!(tests.contains(&format!("fn {test}()")), "{test}");
         }
     }
-    // The scripts that are named are run before a change lands, but for what has a test of its own here, what measures a
-    // machine, what takes an hour and is tested in part by scripts/test, and what the others use.
+    // The scripts that are named are run before a change lands, but for what has a test of its own here, and what the
+    // others use; so is the installation, which takes minutes.
     let ci = fs::read_to_string(".ci/run").unwrap();
     for script in fs::read_dir("scripts").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        let known =
-            ["demo", "bench", "compatibility", "engine", "lib.sh"].contains(&script.as_str()) || ci.contains(&script);
+        let known = ["demo", "engine", "lib.sh"].contains(&&*script) || ci.contains(&format!("scripts/{script}"));
         assert!(known, "who runs scripts/{script}?");
     }
+    let installations: Vec<_> = PAGES.iter().flat_map(|(_, text)| text.split("cargo install ").skip(1)).collect();
+    assert!(installations.len() >= 3, "{installations:?}");
+    for installation in installations {
+        assert!(installation.starts_with("--locked --path ."), "{installation}");
+    }
+    assert!(ci.contains("cargo install --locked --path . "), "who installs?");
 }

@@ -4,7 +4,7 @@
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
-//! - [`reverse_proxy`]: an nginx or HAProxy of one's own in front of several nodes
+//! - [`reverse_proxy`]: an nginx or `HAProxy` of one's own in front of several nodes
 //! - [`elsewhere`]: a server that listens by itself
 //! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory

@@ -16,7 +16,7 @@ const CONFIG: &str = include_str!("../nginx.conf");
 /// The page that shows two to operators.
 const PAGE: &str = include_str!("../../docs/operate.md");
 
-/// A running nginx or HAProxy.
+/// A running nginx or `HAProxy`.
 pub struct ReverseProxy {
     server: Child,
     address: SocketAddr,
@@ -45,7 +45,7 @@ impl ReverseProxy {
         Self::run_nginx(&format!("{around}{shown}}}\n"))
     }
 
-    /// Starts HAProxy as docs/operate.md configures it, but without TLS and with this password of alice, in front of two
+    /// Starts `HAProxy` as docs/operate.md configures it, but without TLS and with this password of alice, in front of two
     /// `nodes`. `proof` is the secret by which it proves itself.
     pub fn documented_haproxy(nodes: &[SocketAddr; 2], password: &str, proof: &str) -> Self {
         let config = documented("haproxy", nodes, proof)

@@ -17,30 +17,30 @@ impl Peers {
         let name = self.names(key).next().expect("a ring is never empty");
         let sealed = self.keyring.seal(place(&parts(key)), address.to_string().as_bytes());
         let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52);
-        let mut question = CommandBatch::new();
-        question.cmd("SET").arg(name).arg(sealed).arg("PX").arg(lifetime).ignore();
-        self.link.ask(&question, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
+        let mut batch = CommandBatch::new();
+        batch.cmd("SET").arg(name).arg(sealed).arg("PX").arg(lifetime).ignore();
+        self.link.ask(&batch, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
     }
 
     /// Lets nobody find anything by `key` any more.
     pub(in crate::relay) async fn withdraw(&self, key: &str) -> Verdict {
-        let mut question = CommandBatch::new();
-        question.cmd("DEL").arg(self.names(key).collect::<Vec<_>>()).ignore();
-        self.link.ask(&question, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
+        let mut batch = CommandBatch::new();
+        batch.cmd("DEL").arg(self.names(key).collect::<Vec<_>>()).ignore();
+        self.link.ask(&batch, |()| Ok(())).await.map_err(|_| NotDelivered::Failed)
     }
 
     /// What other nodes are found by `key`: the address that one of them has announced.
     pub(in crate::relay) async fn find(&self, key: &str) -> Result<Address, NotDelivered> {
-        let mut question = CommandBatch::new();
+        let mut batch = CommandBatch::new();
         for name in self.names(key) {
-            question.cmd("GET").arg(name);
+            batch.cmd("GET").arg(name);
         }
         let open = |found: Vec<Option<Vec<u8>>>| {
             let Some(sealed) = found.into_iter().flatten().next() else { return Ok(None) };
             let plain = self.keyring.open(place(&parts(key)), &sealed).map_err(StoreError::Sealed)?;
             Ok(str::from_utf8(&plain).ok().and_then(|address| address.parse().ok()))
         };
-        let found = self.link.ask(&question, open).await.map_err(|_| NotDelivered::Failed)?;
+        let found = self.link.ask(&batch, open).await.map_err(|_| NotDelivered::Failed)?;
         found.ok_or(NotDelivered::Gone)
     }
 

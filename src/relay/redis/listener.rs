@@ -111,14 +111,14 @@ impl Receiver<'_> {
 pub(super) async fn send_receipts(peers: Arc<Peers>, mut receipts: mpsc::Receiver<Receipt>) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while receipts.recv_many(&mut batch, TOGETHER).await > 0 {
-        let mut question = CommandBatch::new();
+        let mut commands = CommandBatch::new();
         for Receipt { to, of, verdict } in batch.drain(..) {
             let channel = peers.channel_of(to);
             let body = Body::Receipt { of, verdict };
             let frame = Frame { from: peers.node, number: peers.next_number(), body };
-            question.cmd("PUBLISH").arg(&channel).arg(frame.seal(&peers.keyring, &channel));
+            commands.cmd("PUBLISH").arg(&channel).arg(frame.seal(&peers.keyring, &channel));
         }
-        if let Err(error) = peers.link.ask(&question, |_: Vec<Value>| Ok(())).await {
+        if let Err(error) = peers.link.ask(&commands, |_: Vec<Value>| Ok(())).await {
             tracing::warn!(%error, "the relay could not send receipts");
         }
     }

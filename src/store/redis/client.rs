@@ -40,13 +40,13 @@ pub(crate) const RECONNECT: [Duration; 2] = [Duration::from_millis(10), Duration
 const VANISHED: Duration = Duration::from_secs(1);
 /// How long an idle connection is trusted before the kernel asks the peer, and how often it asks.
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(5)];
-/// Questions at once on the one connection; more wait, as part of their time.
+/// Commands at once on the one connection; more wait, as part of their time.
 const IN_FLIGHT: usize = 256;
 
 /// One multiplexed connection, made when it is first used and made anew when it is lost, silent or spoiled.
 pub(crate) struct RedisClient {
     client: Client,
-    /// A question, with everything it waits for.
+    /// A command, with everything it waits for.
     timeout: Duration,
     attempt: RwLock<Arc<Attempt>>,
     in_flight: Semaphore,
@@ -63,7 +63,7 @@ struct Attempt {
 }
 
 impl RedisClient {
-    /// The link to `url`, where a question may take `timeout`; nothing is sent yet.
+    /// The link to `url`, where a command may take `timeout`; nothing is sent yet.
     pub(crate) fn open(url: &Secret, timeout: Duration) -> Result<Self, SetupError> {
         let parsed = redis::parse_redis_url(url.expose()).ok_or(SetupError::Url("it cannot be parsed"))?;
         if parsed.fragment().is_some() {
@@ -91,16 +91,16 @@ impl RedisClient {
         })
     }
 
-    /// Asks `question` and reads the answer, in time. An answer that may be another question's drops the
+    /// Asks `batch` and reads the answer, in time. An answer that may be another command's drops the
     /// connection for everybody.
     pub(crate) async fn ask<A: FromRedisValue, T>(
         &self,
-        question: &CommandBatch,
+        batch: &CommandBatch,
         read: impl FnOnce(A) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let work = async {
             let _permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
-            let (attempt, answers) = self.send(question).await?;
+            let (attempt, answers) = self.send(batch).await?;
             let answer = from_redis_value(Value::Array(answers)).map_err(|_| StoreError::Shape);
             answer.and_then(read).inspect_err(|error| {
                 self.judge(&attempt, error);
@@ -125,13 +125,13 @@ impl RedisClient {
         })
     }
 
-    /// Sends `question`, again if its connection was of no use and a new one may be.
-    async fn send(&self, question: &CommandBatch) -> Result<(Arc<Attempt>, Vec<Value>), StoreError> {
+    /// Sends `batch`, again if its connection was of no use and a new one may be.
+    async fn send(&self, batch: &CommandBatch) -> Result<(Arc<Attempt>, Vec<Value>), StoreError> {
         self.retries.earn();
         let mut first = true;
         loop {
             let attempt = self.attempt();
-            let asked = async { self.connection(&attempt).await?.ask(question, answer(self.timeout)).await };
+            let asked = async { self.connection(&attempt).await?.ask(batch, answer(self.timeout)).await };
             let error = match asked.await {
                 Ok(answers) => return Ok((attempt, answers)),
                 Err(error) => error,
@@ -169,19 +169,19 @@ impl RedisClient {
     async fn connection<'a>(&self, attempt: &'a Attempt) -> Result<&'a Connection, StoreError> {
         let make = async || {
             sleep_until(attempt.not_before).await;
-            // Rare, and large within each question, as a type too.
+            // Rare, and large within each command, as a type too.
             let made: Making<'_> = Box::pin(Connection::make(&self.client, connecting(self.timeout)));
             made.await
         };
         attempt.made.get_or_init(make).await.as_ref().map_err(Clone::clone)
     }
 
-    /// Counts in `counter` from now on how often an answer did not belong to its question.
+    /// Counts in `counter` from now on how often an answer did not belong to its command.
     pub(crate) fn count_desyncs(&mut self, counter: Counter) {
         self.desyncs = counter;
     }
 
-    /// How often an answer did not belong to its question, so that the connection was dropped.
+    /// How often an answer did not belong to its command, so that the connection was dropped.
     pub(crate) fn desyncs(&self) -> u64 {
         self.desyncs.get()
     }
@@ -214,18 +214,18 @@ impl fmt::Debug for RedisClient {
     }
 }
 
-/// One answer, of a question that may take `timeout`: a slow one leaves time for another try.
+/// One answer, of a command that may take `timeout`: a slow one leaves time for another try.
 fn answer(timeout: Duration) -> Duration {
     timeout * 5 / 12
 }
 
-/// One attempt to connect, for a question that may take `timeout`: what comes after it has time too.
+/// One attempt to connect, for a command that may take `timeout`: what comes after it has time too.
 fn connecting(timeout: Duration) -> Duration {
     timeout * 5 / 6
 }
 
 /// How long sent bytes may stay unacknowledged before a peer that vanished without a word is given up: longer than a
-/// question waits for it.
+/// command waits for it.
 fn vanished(timeout: Duration) -> Duration {
     (timeout * 5 / 3).max(VANISHED)
 }

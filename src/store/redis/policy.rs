@@ -8,7 +8,7 @@ impl Redis {
     /// An error if Redis is known to be none to trust with tokens.
     pub(in crate::store) async fn check_server_state(&self) -> Result<(), StoreError> {
         match self.link.look().await {
-            // Redis answers, only not to this question: the start has said so.
+            // Redis answers, only not to this command: the start has said so.
             Err(StoreError::Refused(code)) if *code == *"NOPERM" => Ok(()),
             looked => looked.map(drop),
         }
@@ -30,15 +30,15 @@ impl Redis {
     }
 
     async fn is_persistent(&self) -> Result<bool, StoreError> {
-        let mut question = CommandBatch::new();
-        question.cmd("INFO").arg("persistence");
-        let [info]: [String; 1] = self.link.ask(&question, Ok).await?;
+        let mut batch = CommandBatch::new();
+        batch.cmd("INFO").arg("persistence");
+        let [info]: [String; 1] = self.link.ask(&batch, Ok).await?;
         if field(&info, "aof_enabled") == Some("1") {
             return Ok(true);
         }
-        let mut question = CommandBatch::new();
-        question.cmd("CONFIG").arg("GET").arg("save");
-        let [save]: [Vec<String>; 1] = self.link.ask(&question, Ok).await?;
+        let mut batch = CommandBatch::new();
+        batch.cmd("CONFIG").arg("GET").arg("save");
+        let [save]: [Vec<String>; 1] = self.link.ask(&batch, Ok).await?;
         save.get(1).map(|rules| !rules.is_empty()).ok_or(StoreError::Shape)
     }
 }

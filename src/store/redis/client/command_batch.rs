@@ -14,14 +14,14 @@ use super::errors::classify;
 use crate::store::StoreError;
 
 /// Commands for one round trip. The first is a `PING` with a number of its own: an answer that has slipped to another
-/// question, an empty one above all, would else be believed.
+/// command, an empty one above all, would else be believed.
 pub(crate) struct CommandBatch {
     pipe: Pipeline,
     nonce: String,
 }
 
 impl CommandBatch {
-    /// A question of no commands yet.
+    /// A batch of no commands yet.
     pub(crate) fn new() -> Self {
         let nonce = nonce();
         let mut pipe = redis::pipe();
@@ -63,7 +63,7 @@ impl fmt::Debug for CommandBatch {
     }
 }
 
-/// A number that no other question has, of this process or another: it is not secret, only new.
+/// A number that no other command has, of this process or another: it is not secret, only new.
 fn nonce() -> String {
     static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
         let mut first = [0; 8];

@@ -14,17 +14,17 @@ use super::server_state;
 use crate::clock::within;
 use crate::store::StoreError;
 
-/// Questions that may wait to be written.
+/// Commands that may wait to be written.
 const TO_WRITE: usize = 256;
 /// How long what Redis is may be believed before it is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// So many questions in a row without an answer in time are silence, whatever else is answered.
+/// So many commands in a row without an answer in time are silence, whatever else is answered.
 const SILENCE: u32 = 2;
 
 /// A connection to a Redis that was asked what it is.
 pub(super) struct Connection {
     wire: MultiplexedConnection,
-    /// How many questions were answered.
+    /// How many commands were answered.
     answered: AtomicU64,
     /// How many in a row were not answered in time.
     unanswered: AtomicU32,
@@ -57,15 +57,15 @@ impl Connection {
         within(time, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 
-    /// What Redis answers to `question` in `time`; nothing if it is no longer what it was.
-    pub(super) async fn ask(&self, question: &CommandBatch, time: Duration) -> Result<Vec<Value>, StoreError> {
+    /// What Redis answers to `batch` in `time`; nothing if it is no longer what it was.
+    pub(super) async fn ask(&self, batch: &CommandBatch, time: Duration) -> Result<Vec<Value>, StoreError> {
         let before = self.answered.load(Ordering::Relaxed);
         let work = async {
             if !self.is_to_be_looked_at() {
-                return question.put(&self.wire).await;
+                return batch.put(&self.wire).await;
             }
             // One write, and one wait for both.
-            let (status, answers) = tokio::join!(biased; self.look_if_it_says(), question.put(&self.wire));
+            let (status, answers) = tokio::join!(biased; self.look_if_it_says(), batch.put(&self.wire));
             status.and(answers)
         };
         let Some(answers) = within(time, work).await else {
@@ -87,7 +87,7 @@ impl Connection {
         server_state::look(&self.wire).await
     }
 
-    /// Whether it ever answered a question.
+    /// Whether it ever answered a command.
     pub(super) fn was_good(&self) -> bool {
         self.answered.load(Ordering::Relaxed) > 0
     }

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What one retry costs, in questions: one retry per ten.
+/// What one retry costs, in commands: one retry per ten.
 const COST: u32 = 10;
-/// What may be saved up: 100 retries, for the moment in which a connection with many questions is lost.
+/// What may be saved up: 100 retries, for the moment in which a connection with many commands is lost.
 const MOST: u32 = 100 * COST;
 /// What there is at the start: 20 retries.
 const START: u32 = 20 * COST;
@@ -17,13 +17,13 @@ impl RetryBudget {
         Self(AtomicU32::new(START))
     }
 
-    /// A question is asked for the first time.
+    /// A command is asked for the first time.
     pub(super) fn earn(&self) {
         let more = |saved: u32| (saved < MOST).then_some(saved + 1);
         let _enough = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Whether a question may be asked again.
+    /// Whether a command may be asked again.
     pub(super) fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(COST)).is_ok()
     }

@@ -14,12 +14,12 @@ const SECTIONS: [&str; 3] = ["server", "replication", "memory"];
 /// # Errors
 /// It could not be asked, or it is a Sentinel, a node of a cluster, a replica, or one that evicts.
 pub(super) async fn look(wire: &MultiplexedConnection) -> Result<bool, StoreError> {
-    let mut question = CommandBatch::new();
+    let mut batch = CommandBatch::new();
     for section in SECTIONS {
-        question.cmd("INFO").arg(section);
+        batch.cmd("INFO").arg(section);
     }
     let sections: Vec<String> =
-        from_redis_value(Value::Array(question.put(wire).await?)).map_err(|_| StoreError::Shape)?;
+        from_redis_value(Value::Array(batch.put(wire).await?)).map_err(|_| StoreError::Shape)?;
     judge(&sections.concat())
 }
 
