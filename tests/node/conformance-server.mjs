@@ -1,6 +1,9 @@
 // A legacy (2025-11-25) MCP server that offers what the official conformance suite asks of a server, as
 // conformance-fixture.mjs has it: on stdio, or with `--http PORT` over Streamable HTTP with sessions.
 //
+// `--before-handshake end` or `silent` is what it does, on stdio, if something else comes before `initialize`: rmcp 1.x
+// ends. By itself the SDK that this is made with answers -32601.
+//
 // It asks its client and waits: whoever stands in front of it for a modern client turns that into rounds of input_required.
 
 import { randomUUID } from 'node:crypto';
@@ -60,10 +63,26 @@ function makeServer() {
   return server;
 }
 
+/** Lets the server hear nothing before `initialize`. */
+function guard(transport, otherwise) {
+  const hear = transport.onmessage;
+  transport.onmessage = (message, extra) => {
+    if (message.method === 'initialize') {
+      transport.onmessage = hear;
+      hear(message, extra);
+    } else if (otherwise === 'end') {
+      process.exit(1);
+    }
+  };
+}
+
 const port = httpPort();
 if (port === undefined) {
   const { StdioServerTransport } = await import('@modelcontextprotocol/sdk/server/stdio.js');
-  await makeServer().connect(new StdioServerTransport());
+  const transport = new StdioServerTransport();
+  await makeServer().connect(transport);
+  const at = process.argv.indexOf('--before-handshake');
+  if (at > 0) guard(transport, process.argv[at + 1]);
 } else {
   const { StreamableHTTPServerTransport } = await import('@modelcontextprotocol/sdk/server/streamableHttp.js');
   const sessions = new Map();
