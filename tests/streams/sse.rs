@@ -155,6 +155,11 @@ async fn a_server_may_stay_for_as_long_as_the_stream() {
     }
     watched.happens("list tools");
     assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
+    let of_extension = json!({ "jsonrpc": "2.0", "method": "notifications/com.example/done", "params": { "n": 1 } });
+    assert_eq!(post(&there, &endpoint, None, &of_extension).await, 202);
+    assert_eq!(watched.until_heard("com.example").await.last(), Some(&of_extension), "as it was said");
+    watched.happens(&format!("say {of_extension}"));
+    assert_eq!(next(&mut stream).await, of_extension);
     assert_eq!(watched.everything().len(), 1, "one process");
 
     drop(connection);

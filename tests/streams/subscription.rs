@@ -22,7 +22,7 @@ async fn connect(bridge: &Bridge) -> Connection {
 #[tokio::test]
 async fn a_legacy_server_is_acknowledged_first_and_only_for_what_it_delivers() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
+    let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));
     let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
     let all = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["a://", "no:"] });
     let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&all)).await.unwrap();
@@ -45,6 +45,20 @@ async fn a_legacy_server_is_acknowledged_first_and_only_for_what_it_delivers() {
     drop(connection);
     let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
     assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
+}
+
+/// Its `listChanged` is the default of an SDK, `always` is the word of its operator.
+#[tokio::test]
+async fn a_legacy_server_that_always_listens_is_heard_of_lists_that_it_does_not_promise_to_announce() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
+    let (mut client, mut connection) = (Client::modern(&bridge, "one", None), connect(&bridge).await);
+    let prompts = json!({ "promptsListChanged": true });
+    let mut stream = client.start(&mut connection, "subscriptions/listen", wanted(&prompts)).await.unwrap();
+    assert_eq!(next(&mut stream).await["params"]["notifications"], prompts);
+    watched.happens("list tools");
+    watched.happens("list prompts");
+    assert_eq!(next(&mut stream).await["method"], "notifications/prompts/list_changed");
 }
 
 #[tokio::test]

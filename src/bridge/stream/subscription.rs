@@ -147,11 +147,15 @@ impl Subscription {
         self.child.as_mut().expect("only a server says and is told something")
     }
 
-    /// Leaves of the filter what a legacy server promises, and what it agrees to be subscribed to.
+    /// Leaves of the filter what a legacy server announces, and what it agrees to be subscribed to. That it announces
+    /// lists its operator may have said: servers of the Python SDK 1.x deny it unless they are told to promise it.
     async fn agree(&mut self, initialized: &Initialized) -> Result<(), BridgeError> {
         self.filter.leave_legacy();
+        let always = self.stream.server.listen == Listening::Always;
         for list in List::ALL {
-            self.filter.lists[list as usize] &= initialized.promises(list.area(), "listChanged");
+            let area = list.area();
+            let announces = if always { initialized.offers(area) } else { initialized.promises(area, "listChanged") };
+            self.filter.lists[list as usize] &= announces;
         }
         let mut agreed = Vec::new();
         if initialized.promises("resources", "subscribe") {
