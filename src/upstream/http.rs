@@ -43,15 +43,10 @@ const CANCELLATION: Duration = Duration::from_secs(5);
 /// How long a server may take to say whether it can be heard unasked, before it is asked something all the same.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an answer waits for what the server said before it on another connection: until that connection ends, which it
-/// does with its session.
-const BEFORE: Duration = Duration::from_secs(1);
-
-/// How long it waits once the session has ended, and the stream has not.
-const AFTER_SESSION: Duration = Duration::from_millis(250);
-
-/// How long it waits if there is no session that could be ended.
-const WITHOUT_SESSION: Duration = Duration::from_millis(10);
+/// How long an answer waits, at most, for what the server said before it on another connection. That connection ends with
+/// the session, which may take a round trip to a server far away; but a server that sends small packets as TCP does by
+/// itself may hold one back for 40 ms.
+const BEFORE: Duration = Duration::from_millis(60);
 
 /// How long a server may take to say where messages go, if it is only a guess that it speaks HTTP+SSE.
 const ENDPOINT: Duration = Duration::from_secs(5);

@@ -41,6 +41,8 @@ pub(super) enum Act {
     Write(Vec<u8>),
     /// Nothing is done until this is notified.
     Wait(Arc<Notify>),
+    /// What waits for this goes on.
+    Notify(Arc<Notify>),
     /// What comes out of here is written as it comes, until the client leaves.
     Follow(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<u8>>>>),
     /// The connection ends.
@@ -133,6 +135,8 @@ impl Fixture {
         background(async move {
             for number in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
+                // As servers do; else a small packet may be held back for 40 ms.
+                let _ = stream.set_nodelay(true);
                 let (behaviour, requests) = (Arc::clone(&behaviour), Arc::clone(&requests));
                 let signal = Arc::clone(&signal);
                 let see = move |request| {
@@ -210,6 +214,7 @@ async fn serve(
             match act {
                 Act::Write(bytes) => stream.get_mut().write_all(&bytes).await?,
                 Act::Wait(signal) => signal.notified().await,
+                Act::Notify(signal) => signal.notify_one(),
                 Act::Follow(source) => follow(&mut stream, &source).await?,
                 Act::Close => return Ok(()),
                 Act::Reset => {

@@ -2,17 +2,15 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::StreamExt as _;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
 use url::Url;
 
 use super::exchange::{ExchangeEvent, Expects, Rejection, same_origin};
 use super::outgoing::{MessageKind, answers, error_for, negotiated};
-use super::{AFTER_SESSION, Exchange, HttpServer, Purpose, SseFallback, Transport, WITHOUT_SESSION};
+use super::{Exchange, HttpServer, Purpose, SseFallback, Transport};
 use crate::upstream::UpstreamError;
 
 impl HttpServer {
@@ -49,7 +47,6 @@ impl HttpServer {
             ExchangeEvent::End => {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
-                    Purpose::EndSession => Ok(self.wait_no_longer_than(AFTER_SESSION)),
                     Purpose::Sse => self.without_sse(UpstreamError::Ended).map(|()| None),
                     _ if exchange.may_end() => Ok(None),
                     _ => Err(UpstreamError::Ended),
@@ -59,8 +56,7 @@ impl HttpServer {
                 let exchange = self.exchanges.swap_remove(at);
                 match exchange.purpose {
                     Purpose::Sse => self.without_sse(error).map(|()| None),
-                    Purpose::ListenDuringCall { .. } => Ok(None),
-                    Purpose::EndSession => Ok(self.wait_no_longer_than(WITHOUT_SESSION)),
+                    Purpose::ListenDuringCall { .. } | Purpose::EndSession => Ok(None),
                     _ if exchange.is_answered() => Ok(None),
                     _ => Err(error),
                 }
@@ -85,21 +81,12 @@ impl HttpServer {
     /// Begins to end the session, whose last request has its answer. Its stream ends with it, and has told all before.
     pub(super) fn end_session(&mut self) {
         if self.session.is_none() {
-            self.wait_no_longer_than(WITHOUT_SESSION);
             return;
         }
         let mut request = self.request(Method::DELETE, self.url.clone(), None, Expects::Nothing);
         request.repeatable = false;
         self.session = None;
         self.begin(Purpose::EndSession, request);
-    }
-
-    /// The end of the stream may not come, which would tell that the server has told all. There is nothing to pass on.
-    fn wait_no_longer_than(&mut self, more: Duration) -> Option<Bytes> {
-        if let Some((_, until)) = &mut self.held {
-            *until = (*until).min(Instant::now() + more);
-        }
-        None
     }
 
     fn accepted(&mut self, at: usize, session: Option<HeaderValue>, moved: Option<Url>) {
@@ -153,10 +140,8 @@ impl HttpServer {
     /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
     fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
         let Rejection { status, retry_after, body } = rejection;
-        match exchange.purpose {
-            Purpose::ListenDuringCall { .. } => return Ok(None),
-            Purpose::EndSession => return Ok(self.wait_no_longer_than(WITHOUT_SESSION)),
-            _ => {}
+        if matches!(exchange.purpose, Purpose::ListenDuringCall { .. } | Purpose::EndSession) {
+            return Ok(None);
         }
         let error = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(UpstreamError::TokenRefused),
