@@ -83,6 +83,8 @@ pub struct Metrics {
     pub store_failures: Counter,
     /// Answers of the token store that belonged to no command, or could not have been written by us.
     pub store_desyncs: Counter,
+    /// Answers of the token store that no sealing key opened: a key is missing or wrong, or a record is damaged.
+    pub store_unopened: Counter,
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,
     ends: [Counter; End::ALL.len()],
@@ -120,6 +122,7 @@ impl Metrics {
             junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
             store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no command"),
+            store_unopened: registered(r, "store_unopened", "Answers of the token store that no sealing key opened"),
             store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
             refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),

@@ -7,9 +7,12 @@ mod backup;
 mod embedded;
 mod error;
 mod listing;
+mod marks;
+mod notes;
 mod record;
 mod redis;
 mod session;
+mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,24 +20,27 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{KeySource, SealingKey, ServerName, TokenStoreConfig, TokenStoreKind};
-use crate::keyring::{KeyError, Keyring, RootKey, is_foreign};
-use crate::metrics::{Gauge, Metrics};
-use crate::secret::Secret;
+use crate::keyring::{KeyError, Keyring, RootKey};
+use crate::metrics::{Counter, Gauge, Metrics};
 use crate::user::UserId;
 
 use self::redis::Redis;
 use embedded::Embedded;
+use notes::{Notes, Uses};
 use record::Names;
-use session::{Fields, SessionNames};
+use session::Fields;
 
 pub(crate) use self::redis::{CommandBatch, Message, RECONNECT, RedisClient};
 pub use backup::{BackupError, Restored};
 pub use error::{Notice, SetupError, StoreError, Unusable};
-pub use listing::{Entry, Listing};
+pub use listing::{About, Entry, Listing, Overview};
+pub use marks::Quota;
+pub use record::{Record, RecordKind, Revision, SavedBy};
 pub use session::{
     Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState,
     SessionStatus, SessionUpdate,
 };
+pub use tokens::{Lookup, Over, Removed, Stored, Written};
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
 #[derive(Debug)]
@@ -44,6 +50,10 @@ pub struct TokenStore {
     backend: Backend,
     /// 1 while it refuses writes.
     refuses_writes: Gauge,
+    /// Answers that no key of the ring opened.
+    unopened: Counter,
+    /// What this node has noted.
+    uses: Uses,
 }
 
 /// What holds the records. It sees names and sealed bytes only.
@@ -51,17 +61,6 @@ pub struct TokenStore {
 enum Backend {
     Redis(Box<Redis>),
     Embedded(Embedded),
-}
-
-/// What the store knows of one user's token for one server.
-#[derive(Debug)]
-pub enum Lookup {
-    /// The token, never empty.
-    Found(Secret),
-    /// The store answered: there is none.
-    Absent,
-    /// Nobody knows: the store could not be asked, or what it holds cannot be read.
-    Failed(StoreError),
 }
 
 /// What was seen of a store that a bridge could use.
@@ -92,18 +91,12 @@ struct Write {
     owner: Vec<u8>,
     /// The sealed record.
     record: Vec<u8>,
-    /// The keys that sealed both, and whatever else was sealed by who wrote it.
+    /// What is noted of it from now on.
+    notes: Notes,
+    /// The keys that sealed all this, and whatever else was sealed by who wrote it.
     proofs: Proofs,
-    /// Over what it is written.
-    over: Overwrite,
-}
-
-/// Over what a record is written.
-enum Overwrite {
-    /// Over whatever is there.
-    Anything,
-    /// Over this record, or none, and nothing else.
-    What(Option<Vec<u8>>),
+    /// The sealed record over which it is written, if any, and over nothing else.
+    there: Option<Vec<u8>>,
 }
 
 /// One user's records as a backend holds them.
@@ -147,7 +140,7 @@ impl TokenStore {
             }
             TokenStoreKind::Embedded { path, timeout } => Backend::Embedded(Embedded::open(path, *timeout)?),
         };
-        Ok(Self { keyring, clock, backend, refuses_writes: Gauge::default() })
+        Ok(Self::of(backend, keyring, clock))
     }
 
     /// [`TokenStore::open`] with the key ring of the same configuration.
@@ -186,86 +179,23 @@ impl TokenStore {
     /// The system gives no thread or no memory.
     pub fn in_memory(keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
         let backend = Backend::Embedded(Embedded::in_memory()?);
-        Ok(Self { keyring, clock, backend, refuses_writes: Gauge::default() })
+        Ok(Self::of(backend, keyring, clock))
+    }
+
+    fn of(backend: Backend, keyring: Arc<Keyring>, clock: Clock) -> Self {
+        let (refuses_writes, unopened, uses) = Default::default();
+        Self { keyring, clock, backend, refuses_writes, unopened, uses }
     }
 
     /// The same store, which shows in `metrics` what an operator should watch of it.
     #[must_use]
     pub fn counted(mut self, metrics: &Metrics) -> Self {
         self.refuses_writes = metrics.store_refuses_writes.clone();
+        self.unopened = metrics.store_unopened.clone();
         if let Backend::Redis(redis) = &mut self.backend {
             redis.count_desyncs(metrics.store_desyncs.clone());
         }
         self
-    }
-
-    /// The token of `user` for `server`, within the time that a question may take.
-    pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
-        match self.find(user, server, None, |token, _| Ok(token)).await {
-            Ok(token) => token.map_or(Lookup::Absent, Lookup::Found),
-            Err(error) => Lookup::Failed(error),
-        }
-    }
-
-    /// What `read` makes of the token of `user` for `server` and of what is kept of a session, read in one command.
-    async fn find<T>(
-        &self,
-        user: &UserId,
-        server: &ServerName,
-        session: Option<&SessionNames>,
-        read: impl FnOnce(Option<Secret>, Option<Fields>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let names = self.names(user);
-        let open = |found: Found| {
-            let token = match found.record {
-                Some(sealed) => Some(record::open(&self.keyring, user, server, &sealed)?.token),
-                // Without the key that wrote it, a record is not found either: that is not the same as none.
-                None => record::verify(&self.keyring, &found.proofs).map(|()| None)?,
-            };
-            read(token, found.session)
-        };
-        match &self.backend {
-            Backend::Redis(redis) => redis.fetch(&names, server, session, open).await,
-            Backend::Embedded(embedded) => embedded.fetch(&names, server, session, open).await,
-        }
-    }
-
-    /// Saves `token` as the one of `user` for `server`, durably and in place of any earlier one.
-    ///
-    /// # Errors
-    /// The store failed, was written with a key that is not in the ring, or holds a record that a newer version wrote,
-    /// which must be deleted first.
-    pub async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
-        let names = self.names(user);
-        let writable = |found: Found| match found.record.as_deref() {
-            Some(sealed) if is_foreign(sealed) => Err(StoreError::Newer),
-            // What other keys wrote would neither be seen nor cleared, and their proof would be lost.
-            _ => record::verify(&self.keyring, &found.proofs),
-        };
-        let write = Write {
-            owner: record::seal_owner(&self.keyring, user, names.active()),
-            record: record::seal(&self.keyring, user, server, self.clock.now(), token),
-            proofs: vec![record::prove(&self.keyring)],
-            over: Overwrite::Anything,
-        };
-        self.found(&names, server, writable).await?;
-        self.put(names, server, write).await.map(drop)
-    }
-
-    /// Deletes the token of `user` for `server`, whether or not it could be read, and says whether there was one.
-    ///
-    /// # Errors
-    /// The store failed; or there is none to be seen, but the store was written with a key that is not in the ring.
-    pub async fn delete(&self, user: &UserId, server: &ServerName) -> Result<bool, StoreError> {
-        let names = self.names(user);
-        let existed = match &self.backend {
-            Backend::Redis(redis) => redis.delete(&names, server).await?,
-            Backend::Embedded(embedded) => embedded.delete(names, server).await?,
-        };
-        if !existed {
-            self.verify().await?;
-        }
-        Ok(existed)
     }
 
     /// Whether the store answers now, was written with keys that are in the ring and may be trusted with tokens: for
@@ -339,24 +269,11 @@ impl TokenStore {
         }
     }
 
-    /// What `read` makes of what is where the record for `server` should be.
-    async fn found<T>(
-        &self,
-        names: &Names,
-        server: &ServerName,
-        read: impl FnOnce(Found) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        match &self.backend {
-            Backend::Redis(redis) => redis.fetch(names, server, None, read).await,
-            Backend::Embedded(embedded) => embedded.fetch(names, server, None, read).await,
-        }
-    }
-
     /// Writes a record; whether what was there is what it is to be written over.
-    async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<bool, StoreError> {
+    async fn put(&self, names: &Names, server: &ServerName, write: Write) -> Result<bool, StoreError> {
         match &self.backend {
-            Backend::Redis(redis) => redis.put(&names, server, &write).await,
-            Backend::Embedded(embedded) => embedded.put(names, server, write).await,
+            Backend::Redis(redis) => redis.put(names, server, &write).await,
+            Backend::Embedded(embedded) => embedded.put(names.clone(), server, write).await,
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use regex::Regex;
 
 use crate::config::Server;
-use crate::secret::{Credential, Secret};
-use crate::store::{Lookup, SessionKey, SessionStatus, StoreError, TokenStore};
+use crate::secret::{Credential, Field, Secret};
+use crate::store::{Lookup, Record, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
 /// The longest token, bytes.
@@ -80,10 +80,16 @@ impl TokenSource {
 
 fn found(token: Lookup) -> Result<Option<Credential>, TokenError> {
     match token {
-        Lookup::Found(token) => Ok(Some(Credential::token(token))),
+        Lookup::Found(record) => Ok(Some(credential(record))),
         Lookup::Absent => Err(TokenError::Absent),
         Lookup::Failed(error) => Err(TokenError::Failed(error)),
     }
+}
+
+/// The values of `record`. The record does not know which of them may be seen, so none may.
+fn credential(record: Record) -> Credential {
+    let fields = record.fields.into_iter().map(|(name, value)| Field { name, value, is_secret: true });
+    Credential::new(fields.collect())
 }
 
 /// Takes what a person or a script gave as a token, byte for byte.

@@ -12,6 +12,8 @@ mod embedded_files;
 mod home;
 #[path = "store/proxy.rs"]
 mod proxy;
+#[path = "store/records.rs"]
+mod records;
 #[path = "store/redis_outage.rs"]
 mod redis_outage;
 #[path = "store/redis_path.rs"]
@@ -31,14 +33,21 @@ mod timeouts;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use backup::{
     a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer,
     a_backup_goes_into_a_store_of_another_kind_and_other_keys, a_damaged_backup_is_told_from_a_whole_one,
 };
 use home::{
-    Home, PATIENCE, Seen, embedded_kind, fixed, found, key, look, name, redis_kind_within, ring, secret, server, user,
+    Home, PATIENCE, Seen, Tokens as _, embedded_kind, found, key, look, name, redis_kind_within, ring, secret, server,
+    user,
+};
+use records::{
+    a_change_over_a_revision_that_is_gone_changes_nothing, a_mark_ends_with_its_time,
+    a_quota_is_of_all_nodes_and_of_one_minute, a_record_of_fields_is_foreign_to_an_older_node_and_left_alone,
+    a_record_of_one_unnamed_value_is_one_an_older_node_reads, a_removed_token_takes_its_notes_with_it,
+    an_overview_says_of_each_record_what_may_be_shown, one_of_two_savers_at_once_is_told,
+    the_hour_of_use_is_written_once, what_does_not_open_is_not_written_over,
 };
 use sessions::{
     a_session_has_room_for_so_many_bytes_and_a_user_for_so_many_sessions,
@@ -80,6 +89,16 @@ on_every_store! {
     a_newer_version_s_record_is_not_overwritten,
     a_list_shows_names_and_dates_and_no_token,
     a_list_counts_what_it_cannot_read,
+    a_change_over_a_revision_that_is_gone_changes_nothing,
+    one_of_two_savers_at_once_is_told,
+    a_record_of_one_unnamed_value_is_one_an_older_node_reads,
+    a_record_of_fields_is_foreign_to_an_older_node_and_left_alone,
+    what_does_not_open_is_not_written_over,
+    an_overview_says_of_each_record_what_may_be_shown,
+    a_removed_token_takes_its_notes_with_it,
+    the_hour_of_use_is_written_once,
+    a_mark_ends_with_its_time,
+    a_quota_is_of_all_nodes_and_of_one_minute,
     nothing_is_kept_in_the_clear,
     writers_in_two_processes_lose_nothing,
     an_ended_session_is_ended_on_every_handle_and_takes_nothing_more,
@@ -214,10 +233,10 @@ async fn a_newer_version_s_record_is_not_overwritten(home: Home) {
     let store = home.open(&keys);
     let (alice, notion) = (user("alice"), server("notion"));
     let name = name(&keys, &alice);
-    home.put_raw(&name, "notion", b"\x02of a later year");
+    home.put_raw(&name, "notion", b"\x03of a later year");
     assert_eq!(look(&store, &alice, "notion").await, Seen::Failed(StoreError::Sealed(OpenError::Format)));
     assert_eq!(store.set(&alice, &notion, &secret("ntn_1")).await, Err(StoreError::Newer));
-    assert_eq!(home.raw(&name, "notion").unwrap(), b"\x02of a later year");
+    assert_eq!(home.raw(&name, "notion").unwrap(), b"\x03of a later year");
     assert!(store.delete(&alice, &notion).await.unwrap());
     store.set(&alice, &notion, &secret("ntn_1")).await.unwrap();
     assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
@@ -225,16 +244,14 @@ async fn a_newer_version_s_record_is_not_overwritten(home: Home) {
 
 async fn a_list_shows_names_and_dates_and_no_token(home: Home) {
     let keys = [key("k1")];
-    let (clock, time) = fixed(1_000);
-    let store = home.open_at(&keys, clock);
+    let store = home.open(&keys);
     let foreign = UserId::new("https://idp.example", "alice").unwrap();
     let mut expected = Vec::new();
     for (at, (user, name)) in
         [(user("bob"), "notion"), (user("alice"), "b"), (user("alice"), "a"), (foreign, "a")].into_iter().enumerate()
     {
         let at = 1_000 + at as u64;
-        time.store(at, Ordering::Relaxed);
-        store.set(&user, &server(name), &secret("hidden")).await.unwrap();
+        store.set_at(at, &user, &server(name), &secret("hidden")).await.unwrap();
         expected.push(Entry { user, server: server(name), saved_at: Ok(UnixTime(at)) });
     }
     expected.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));

@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 use super::{Stop, token_store};
-use crate::clock::UnixTime;
+use crate::clock::{Clock, UnixTime};
 use crate::config::{self, LoadOptions, ServerName, TokenAdmin};
 use crate::secret::Secret;
-use crate::store::{Entry, StoreError, TokenStore};
+use crate::store::{Entry, Over, Record, Removed, SavedBy, StoreError, TokenStore, Written};
 use crate::tokens::{self, MAX_TOKEN};
 use crate::user::{LOCAL_ISSUER, UserId};
 
@@ -103,15 +103,19 @@ async fn set(whose: &Whose) -> Result<(), Stop> {
     let store = open(&config)?;
     let token = read_token(&format!("Token of {} for {server}: ", named(&user)))?;
     let token = tokens::parse(&token, setup.token_format.as_ref()).map_err(Stop::usage)?;
-    save(&store, &user, server, &token).await?;
+    save(&store, &user, server, token).await?;
     say(&format!("saved the token of {} for {server}", named(&user)))
 }
 
-async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), Stop> {
+async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: Secret) -> Result<(), Stop> {
     store.check().await?;
-    store.set(user, server, token).await?;
+    let record = Record::token(Clock::System.now(), SavedBy::Cli, token);
+    let written = store.save(user, server, &record, Over::Anything).await?;
     store.close().await;
-    Ok(())
+    match written {
+        Written::Done(_) => Ok(()),
+        Written::Changed => Err(Stop::failed("others save it at this moment: nothing is saved")),
+    }
 }
 
 async fn list(config: &Path, subject: Option<&str>, issuer: Option<&str>) -> Result<(), Stop> {
@@ -136,9 +140,9 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
     // A server or a user that is no longer configured may have left tokens behind.
     let store = open(&config)?;
-    let existed = store.delete(&user, &server).await?;
+    let removed = store.remove(&user, &server, Over::Anything).await?;
     store.close().await;
-    if existed {
+    if removed == Removed::Gone {
         return say(&format!("deleted the token of {} for {server}", named(&user)));
     }
     if !config.servers.contains_key(&server) {

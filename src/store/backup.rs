@@ -9,13 +9,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Overwrite, Proofs, StoreError, TokenStore, Write, record};
+use super::notes::Noted;
+use super::{Proofs, StoreError, TokenStore, Write, record};
 use crate::config::ServerName;
 
 /// The form of the lines.
 const VERSION: u32 = 1;
-/// The longest line, bytes: a token, sealed, as Base64, with room to spare.
-const MAX_LINE: u64 = 128 << 10;
+/// The longest line, bytes: sixteen tokens, sealed, as Base64, with room to spare.
+const MAX_LINE: u64 = 1 << 20;
 
 /// One line.
 #[derive(Serialize, Deserialize)]
@@ -92,10 +93,7 @@ impl TokenStore {
     /// # Errors
     /// The store failed, or `out` did.
     pub async fn export(&self, out: &mut impl io::Write) -> Result<(usize, usize), BackupError> {
-        let rows = match &self.backend {
-            Backend::Redis(redis) => redis.rows(None).await?,
-            Backend::Embedded(embedded) => embedded.rows(None).await?,
-        };
+        let rows = self.rows(None).await?;
         // Read last: they hold the key of every record above.
         let proofs = self.proofs(Ok).await?;
         let (mut tokens, mut left_out) = (0, 0);
@@ -169,8 +167,9 @@ impl TokenStore {
         }
         let owner = record::seal_owner(&self.keyring, &user, names.active());
         // Whoever saves one meanwhile saves a newer one.
-        let write = Write { owner, record, proofs: proofs.clone(), over: Overwrite::What(there) };
-        if self.put(names, &server, write).await? {
+        let notes = Noted::default().seal(&self.keyring, names.active(), &server);
+        let write = Write { owner, record, notes, proofs: proofs.clone(), there };
+        if self.put(&names, &server, write).await? {
             done.restored += 1;
         } else {
             done.kept += 1;

@@ -4,6 +4,8 @@
 //! write-ahead log shows every commit, of whichever process, to the next read.
 
 mod files;
+mod marks;
+mod notes;
 mod session;
 mod worker;
 
@@ -15,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Overwrite, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Proofs, Removed, Row, SetupError, StoreError, Write};
 use crate::config::{ServerName, TokenStoreKind};
 use worker::Worker;
 
@@ -91,16 +93,14 @@ impl Embedded {
         read(self.reader.run(self.lookup, select).await?)
     }
 
-    /// Writes a record and its owner under the active name, and clears the older ones, all at once; whether what was
-    /// there is what it is to be written over.
+    /// Writes a record, its owner and its notes under the active name, and clears the older ones, all at once; whether
+    /// what was there is what it is to be written over.
     pub(super) async fn put(&self, names: Names, server: &ServerName, write: Write) -> Result<bool, StoreError> {
         let server = server.clone();
         let put = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let active = names.active();
-            if let Overwrite::What(there) = &write.over
-                && record(&transaction, &names, &server)? != *there
-            {
+            if record(&transaction, &names, &server)? != write.there {
                 return Ok(false);
             }
             for proof in write.proofs {
@@ -112,20 +112,30 @@ impl Embedded {
                 params![active, server.as_str(), write.record],
             )?;
             remove(&transaction, names.older(), &server)?;
+            notes::replace(&transaction, &names, &server, &write.notes)?;
             transaction.commit()?;
             Ok(true)
         };
         self.writer.run(self.write, put).await
     }
 
-    /// Removes the record for `server` under every name; whether there was one.
-    pub(super) async fn delete(&self, names: Names, server: &ServerName) -> Result<bool, StoreError> {
+    /// Removes the record for `server` under every name, with its notes, if it is the one `there`.
+    pub(super) async fn remove(
+        &self,
+        names: Names,
+        server: &ServerName,
+        there: Option<Vec<u8>>,
+    ) -> Result<Removed, StoreError> {
         let server = server.clone();
         let write = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if there.is_some() && record(&transaction, &names, &server)? != there {
+                return Ok(Removed::Changed);
+            }
             let removed = remove(&transaction, names.iter(), &server)?;
+            notes::clear(&transaction, &names, &server)?;
             transaction.commit()?;
-            Ok(removed > 0)
+            Ok(if removed > 0 { Removed::Gone } else { Removed::Absent })
         };
         self.writer.run(self.write, write).await
     }

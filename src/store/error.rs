@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The record is of a newer version and is left as it is.
     #[error("the stored record was written by a newer version; delete it before saving another")]
     Newer,
+    /// The record does not open though every key is there, and is left as it is.
+    #[error("the stored record is damaged; delete it before saving another")]
+    Damaged,
     /// The store throws records away when memory is short; this is its `maxmemory-policy`.
     #[error("the token store may evict tokens (maxmemory-policy {0}); set maxmemory-policy noeviction")]
     Evicts(Box<str>),
@@ -67,6 +70,7 @@ impl StoreError {
             Self::Sealed(OpenError::UnknownKey) => "unknown_key",
             Self::Sealed(OpenError::Tampered) => "tampered",
             Self::Newer => "newer",
+            Self::Damaged => "damaged",
             Self::Evicts(_) => "evicts",
             Self::Replica => "replica",
             Self::Cluster => "cluster",
@@ -85,7 +89,7 @@ impl StoreError {
     /// Whether this may be another question's answer, so that nothing from the same connection can be trusted.
     pub(super) fn is_desync(&self) -> bool {
         match self {
-            Self::Shape | Self::Sealed(OpenError::Format | OpenError::Tampered) => true,
+            Self::Shape | Self::Damaged | Self::Sealed(OpenError::Format | OpenError::Tampered) => true,
             Self::Unreachable
             | Self::Timeout
             | Self::Tls

@@ -1,6 +1,8 @@
 //! Whose tokens there are, for which servers since when: never the tokens.
 
-use super::{Backend, Row, StoreError, TokenStore, record};
+use super::notes::Noted;
+use super::record::Names;
+use super::{Backend, Revision, Row, SavedBy, StoreError, TokenStore, record};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::OpenError;
@@ -26,17 +28,73 @@ pub struct Listing {
     pub unreadable: usize,
 }
 
+/// What may be shown of a user's record for a server to its user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// For which server.
+    pub server: ServerName,
+    /// Tells the record from what will be there later.
+    pub revision: Revision,
+    /// The hour in which the record was last used, if it was and that was noted.
+    pub last_used: Option<UnixTime>,
+    /// What the record says, or why it cannot be read.
+    pub about: Result<About, StoreError>,
+}
+
+/// What a record says, without its values.
+#[derive(Debug, PartialEq, Eq)]
+pub struct About {
+    /// When it was saved.
+    pub saved_at: UnixTime,
+    /// How it was saved, if that is known.
+    pub saved_by: Option<SavedBy>,
+    /// When the service stops taking its values, if that is known.
+    pub expires_at: Option<UnixTime>,
+    /// As [`TokenStore::fingerprint`].
+    pub fingerprint: String,
+}
+
 impl TokenStore {
+    /// What may be shown of all records of `user`, by server.
+    ///
+    /// # Errors
+    /// The store failed, or was written with a key that is not in the ring: there may be more than could be seen.
+    pub async fn overview(&self, user: &UserId) -> Result<Vec<Overview>, StoreError> {
+        let names = self.names(user);
+        let rows = self.rows(Some(&names)).await?;
+        let held = self.held_notes(&names).await?;
+        self.verify().await?;
+        let mut all: Vec<Overview> = Vec::new();
+        // Where two names have a record for the same server, the first counts, as in a lookup.
+        for name in names.iter() {
+            let records = rows.iter().filter(|row| row.name == *name).flat_map(|row| &row.records);
+            for (server, sealed) in records {
+                let Some(server) = ServerName::parse(server) else { continue };
+                if all.iter().any(|seen| seen.server == server) {
+                    continue;
+                }
+                let noted = Noted::open(&self.keyring, &held, &server);
+                let about = record::open(&self.keyring, user, &server, sealed).map(|record| About {
+                    saved_at: record.saved_at,
+                    saved_by: record.saved_by.or(noted.saved_by(record.saved_at)),
+                    expires_at: record.expires_at,
+                    fingerprint: self.fingerprint(user, &server, &record),
+                });
+                let (revision, last_used) = (Revision::of(sealed), noted.last_used);
+                all.push(Overview { server, revision, last_used, about });
+            }
+        }
+        all.sort_by(|one, other| one.server.cmp(&other.server));
+        Ok(all)
+    }
+
     /// What is stored of `user`, or of everybody: names and dates, never tokens.
     ///
     /// # Errors
     /// The store failed. Records that cannot be read are listed or counted as such.
     pub async fn list(&self, user: Option<&UserId>) -> Result<Listing, StoreError> {
         let names = user.map(|user| self.names(user));
-        let rows = match &self.backend {
-            Backend::Redis(redis) => redis.rows(names.as_ref()).await?,
-            Backend::Embedded(embedded) => embedded.rows(names).await?,
-        };
+        let rows = self.rows(names.as_ref()).await?;
         let mut listing = Listing::default();
         for row in rows {
             match user.cloned().map_or_else(|| self.owner(&row), Ok) {
@@ -47,6 +105,14 @@ impl TokenStore {
         listing.entries.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));
         listing.entries.dedup_by(|a, b| (&a.user, &a.server) == (&b.user, &b.server));
         Ok(listing)
+    }
+
+    /// The records under `names`, or all of them.
+    pub(super) async fn rows(&self, names: Option<&Names>) -> Result<Vec<Row>, StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.rows(names).await,
+            Backend::Embedded(embedded) => embedded.rows(names.cloned()).await,
+        }
     }
 
     /// Whose records `row` holds: says so itself, and lies at the name that only its owner has.

@@ -1,23 +1,71 @@
 //! What a record holds and what it is bound to; the names under which records lie.
+//!
+//! A record is written in the oldest format that can say what it holds, so that a node of an earlier version reads what
+//! it can use; the first byte tells which format it is.
 
+mod v1;
+mod v2;
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::clock::UnixTime;
 use crate::config::ServerName;
-use crate::keyring::{Keyring, Place, Purpose};
-use crate::secret::Secret;
+use crate::keyring::{self, Keyring, OpenError, Place, Purpose};
+use crate::secret::{Credential, Secret};
 use crate::user::UserId;
 
-/// The version of what is inside a record's envelope. Another one is another place.
-const VERSION: &str = "record/1";
-
-/// What a record holds: when it was saved (seconds since 1970, 8 bytes, big endian), then the token.
-pub(super) struct Record {
-    pub(super) saved_at: UnixTime,
-    pub(super) token: Secret,
+/// What a user has saved for one server.
+#[derive(Debug)]
+pub struct Record {
+    /// How its values came about.
+    pub kind: RecordKind,
+    /// When it was saved.
+    pub saved_at: UnixTime,
+    /// How it was saved, if that is known.
+    pub saved_by: Option<SavedBy>,
+    /// When the service stops taking its values, if that is known.
+    pub expires_at: Option<UnixTime>,
+    /// Its values by the names of the server's fields, no name twice and none of them empty. The only value of a server
+    /// without named fields is [`Credential::TOKEN`].
+    pub fields: Vec<(Box<str>, Secret)>,
 }
+
+/// How the values of a record came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordKind {
+    /// A person or a program gave them.
+    Fields,
+    /// The service gave them after its user had signed in there.
+    OAuth,
+}
+
+/// How a record was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SavedBy {
+    /// By its user, on the page of the bridge.
+    Page,
+    /// By an operator, with `tollbridge token set`.
+    Cli,
+    /// By a program, with the API.
+    Api,
+    /// By its user, who signed in at the service.
+    SignIn,
+    /// With what another program had kept.
+    Import,
+}
+
+/// Tells a record from every other that was ever stored: the SHA-256 of its sealed bytes, which are random. It changes
+/// with each write, also where the same values are saved again or sealed with another key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Revision([u8; 32]);
 
 /// The names of one thing, one per key of the ring: the active key's first. A reader looks under all of them, a writer
 /// writes under the first and clears the others, so that changing the active key loses nothing.
@@ -50,30 +98,44 @@ impl Names {
     }
 }
 
-/// The record of `user`'s `token` for `server`, sealed to be that and nothing else.
-pub(super) fn seal(
-    keyring: &Keyring,
-    user: &UserId,
-    server: &ServerName,
-    saved_at: UnixTime,
-    token: &Secret,
-) -> Vec<u8> {
-    let token = token.expose().as_bytes();
-    let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(8 + token.len()));
-    plain.extend(saved_at.0.to_be_bytes());
-    plain.extend(token);
-    at(user, server, |place| keyring.seal(place, &plain))
+/// `record` of `user` for `server`, sealed to be that and nothing else.
+pub(super) fn seal(keyring: &Keyring, user: &UserId, server: &ServerName, record: &Record) -> Vec<u8> {
+    match v1::is_enough_for(record) {
+        Some(token) => v1::seal(keyring, user, server, record.saved_at, token),
+        None => v2::seal(keyring, user, server, record),
+    }
 }
 
 /// What [`seal`] made for the same user and server.
 pub(super) fn open(keyring: &Keyring, user: &UserId, server: &ServerName, sealed: &[u8]) -> Result<Record, StoreError> {
-    let plain = at(user, server, |place| keyring.open(place, sealed)).map_err(StoreError::Sealed)?;
-    let (saved_at, token) = plain.split_first_chunk().ok_or(StoreError::Shape)?;
-    let token = str::from_utf8(token).map_err(|_| StoreError::Shape)?;
-    if token.is_empty() {
-        return Err(StoreError::Shape);
+    let record = match sealed.split_first() {
+        Some((&v2::FORMAT, sealed)) => v2::open(keyring, user, server, sealed)?,
+        _ => v1::open(keyring, user, server, sealed)?,
+    };
+    let is_empty = record.fields.iter().any(|(_, value)| value.expose().is_empty());
+    if is_empty || record.fields.is_empty() { Err(StoreError::Shape) } else { Ok(record) }
+}
+
+/// The id of the key that `sealed` says it was sealed with, if it is of a format that this version knows.
+pub(super) fn key_id(sealed: &[u8]) -> Option<&str> {
+    match sealed.split_first() {
+        Some((&v2::FORMAT, sealed)) => keyring::key_id(sealed),
+        _ => keyring::key_id(sealed),
     }
-    Ok(Record { saved_at: UnixTime(u64::from_be_bytes(*saved_at)), token: Secret::new(token.to_owned()) })
+}
+
+/// Why a record that gave this error is not written over, where the proofs of all keys have been seen.
+pub(super) fn kept_because(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Sealed(OpenError::Format) => StoreError::Newer,
+        StoreError::Sealed(OpenError::Tampered) | StoreError::Shape => StoreError::Damaged,
+        error => error,
+    }
+}
+
+/// How `record` was saved, if its format cannot say it.
+pub(super) fn unsaid(record: &Record) -> Option<SavedBy> {
+    record.saved_by.filter(|_| v1::is_enough_for(record).is_some())
 }
 
 /// Whose records lie at `name`, sealed to that name: names are hashes, and a list wants to show people.
@@ -107,7 +169,31 @@ pub(super) fn verify(keyring: &Keyring, proofs: &[(String, Vec<u8>)]) -> Result<
     Ok(())
 }
 
-fn at<T>(user: &UserId, server: &ServerName, then: impl FnOnce(Place<'_>) -> T) -> T {
-    let parts = [VERSION, user.issuer(), user.subject(), server.as_str(), "token"];
-    then(Place { purpose: Purpose::Token, parts: &parts })
+impl Record {
+    /// One unnamed value.
+    #[must_use]
+    pub fn token(saved_at: UnixTime, saved_by: SavedBy, token: Secret) -> Self {
+        let fields = vec![(Credential::TOKEN.into(), token)];
+        Self { kind: RecordKind::Fields, saved_at, saved_by: Some(saved_by), expires_at: None, fields }
+    }
+}
+
+impl Revision {
+    pub(super) fn of(sealed: &[u8]) -> Self {
+        let hash = digest(&SHA256, sealed);
+        Self(hash.as_ref().try_into().expect("a SHA-256 has 32 bytes"))
+    }
+}
+
+/// As base64url.
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Revision({self})")
+    }
 }

@@ -3,6 +3,8 @@
 //! Every command can be repeated without harm, so a lost connection costs one retry and no thought.
 
 mod client;
+mod marks;
+mod notes;
 mod policy;
 mod session;
 
@@ -11,9 +13,10 @@ use std::time::Duration;
 
 use redis::{Value, from_redis_value};
 
+use super::notes::fields;
 use super::record::Names;
 use super::session::{SessionNames, Want};
-use super::{Found, Overwrite, Proofs, Row, SetupError, StoreError, Write};
+use super::{Found, Proofs, Removed, Row, SetupError, StoreError, Write};
 use crate::config::ServerName;
 use crate::metrics::Counter;
 use crate::secret::Secret;
@@ -33,20 +36,30 @@ const TRIED: Duration = Duration::from_mins(1);
 const READ: &str = "for _, key in ipairs(KEYS) do local record = redis.call('HGET', key, ARGV[1]) \
     if record then return record end end return false";
 
-/// Saves the record of `ARGV[1]`, clears it under the other names and says by which keys that was done; 0 if what is
-/// there is not `ARGV[5]`, empty for nothing, and that is not [`ANYTHING`].
-const PUT: &str = "if ARGV[5] ~= '*' then local there = false \
-    for i = 2, #KEYS do there = there or redis.call('HGET', KEYS[i], ARGV[1]) end \
-    if (there or '') ~= ARGV[5] then return 0 end end \
-    for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end \
+/// Saves the record of `ARGV[1]` under the first of the users' keys, clears it under the others, says by which keys of
+/// the ring that was done, and notes what there is to note; 0 if what is there is not `ARGV[5]`, empty for nothing. What
+/// is there already is saved: the answer that said so was lost.
+const PUT: &str = "local half, there = (#KEYS - 1) / 2, false \
+    for i = 2, half + 1 do there = there or redis.call('HGET', KEYS[i], ARGV[1]) end \
+    if there == ARGV[4] then return 1 end \
+    if (there or '') ~= ARGV[5] then return 0 end \
+    for i = 10, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end \
     redis.call('HSET', KEYS[2], ARGV[2], ARGV[3], ARGV[1], ARGV[4]) \
-    for i = 3, #KEYS do remove(KEYS[i]) end return 1";
+    for i = 3, half + 1 do remove(KEYS[i]) end \
+    for i = half + 2, #KEYS do redis.call('HDEL', KEYS[i], ARGV[6], ARGV[8]) end \
+    for i = 6, 8, 2 do if ARGV[i + 1] ~= '' then redis.call('HSET', KEYS[half + 2], ARGV[i], ARGV[i + 1]) end end \
+    return 1";
 
-/// What a record is written over if it is no matter what; no record is so short.
+/// Removes the record of `ARGV[1]` under every key, with its notes; -1 if it is not `ARGV[3]`, and that is not
+/// [`ANYTHING`]. Answers how many there were.
+const DELETE: &str = "local half, there, count = #KEYS / 2, false, 0 \
+    for i = 1, half do there = there or redis.call('HGET', KEYS[i], ARGV[1]) end \
+    if ARGV[3] ~= '*' and there ~= ARGV[3] then return -1 end \
+    for i = 1, half do count = count + remove(KEYS[i]) end \
+    for i = half + 1, #KEYS do redis.call('HDEL', KEYS[i], ARGV[4], ARGV[5]) end return count";
+
+/// What a record is removed as if it is no matter what; no record is so short.
 const ANYTHING: &[u8] = b"*";
-
-/// Removes the record of `ARGV[1]` under every key. Answers how many there were.
-const DELETE: &str = "local n = 0 for _, key in ipairs(KEYS) do n = n + remove(key) end return n";
 
 /// Removes a field, and the key with it when only its owner, `ARGV[2]`, is left. Answers how many fields there were.
 const REMOVE: &str = "local function remove(key) local n = redis.call('HDEL', key, ARGV[1]) \
@@ -64,7 +77,7 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// The store at `url`, where a question may take `timeout`; nothing is sent yet.
+    /// The store at `url`, where a command may take `timeout`; nothing is sent yet.
     pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration) -> Result<Self, SetupError> {
         Ok(Self { link: RedisClient::open(url, timeout)?, prefix: prefix.into() })
     }
@@ -77,11 +90,11 @@ impl Redis {
         session: Option<&SessionNames>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut question = CommandBatch::new();
-        self.ask_for_record(&mut question, names, server);
-        question.cmd("HGETALL").arg(self.keys());
+        let mut batch = CommandBatch::new();
+        self.ask_for_record(&mut batch, names, server);
+        batch.cmd("HGETALL").arg(self.keys());
         if let Some(session) = session {
-            self.ask_of_session(&mut question, session, Want::SessionStatus);
+            self.ask_of_session(&mut batch, session, Want::SessionStatus);
         }
         let read = |mut answers: Vec<Value>| {
             let shape = |_| StoreError::Shape;
@@ -93,23 +106,23 @@ impl Redis {
             let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
             read(Found { record, proofs, session })
         };
-        self.link.ask(&question, read).await
+        self.link.ask(&batch, read).await
     }
 
-    /// Writes a record and its owner under the active name, and clears the older ones, all at once; whether what was
-    /// there is what it is to be written over.
+    /// Writes a record, its owner and its notes under the active name, and clears the older ones, all at once; whether
+    /// what was there is what it is to be written over.
     pub(super) async fn put(&self, names: &Names, server: &ServerName, write: &Write) -> Result<bool, StoreError> {
-        let keys = [self.keys()].into_iter().chain(names.iter().map(|name| self.tokens(name))).collect::<Vec<_>>();
-        let over = match &write.over {
-            Overwrite::Anything => ANYTHING,
-            Overwrite::What(there) => there.as_deref().unwrap_or_default(),
-        };
+        let keys: Vec<String> = [self.keys()].into_iter().chain(self.records_and_notes(names)).collect();
         let ask = async |flags: &str| {
-            let mut question = CommandBatch::new();
+            let mut batch = CommandBatch::new();
             let script = [flags, REMOVE, PUT].concat();
-            question.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
-            question.arg(&write.owner).arg(&write.record).arg(over).arg(&write.proofs);
-            self.link.ask(&question, |[saved]: [bool; 1]| Ok(saved)).await
+            batch.cmd("EVAL").arg(script).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+            batch.arg(&write.owner).arg(&write.record).arg(write.there.as_deref().unwrap_or_default());
+            for (field, sealed) in &write.notes {
+                batch.arg(field).arg(sealed.as_deref().unwrap_or_default());
+            }
+            batch.arg(&write.proofs);
+            self.link.ask(&batch, |[saved]: [bool; 1]| Ok(saved)).await
         };
         match ask(EVEN_WHEN_FULL).await {
             Err(StoreError::Refused(code)) if *code == *"ERR" => ask("").await,
@@ -117,12 +130,23 @@ impl Redis {
         }
     }
 
-    /// Removes the record for `server` under every name; whether there was one.
-    pub(super) async fn delete(&self, names: &Names, server: &ServerName) -> Result<bool, StoreError> {
-        let mut question = CommandBatch::new();
-        let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
-        question.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
-        self.link.ask(&question, |[removed]: [u64; 1]| Ok(removed > 0)).await
+    /// Removes the record for `server` under every name, with its notes, if it is the one `there`.
+    pub(super) async fn remove(
+        &self,
+        names: &Names,
+        server: &ServerName,
+        there: Option<&[u8]>,
+    ) -> Result<Removed, StoreError> {
+        let mut batch = CommandBatch::new();
+        let keys: Vec<String> = self.records_and_notes(names).collect();
+        batch.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
+        batch.arg(there.unwrap_or(ANYTHING)).arg(&fields(server));
+        let read = |[removed]: [i64; 1]| match removed {
+            ..0 => Ok(Removed::Changed),
+            0 => Ok(Removed::Absent),
+            1.. => Ok(Removed::Gone),
+        };
+        self.link.ask(&batch, read).await
     }
 
     /// The records under `names`, or all of them.
@@ -135,10 +159,10 @@ impl Redis {
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            let mut question = CommandBatch::new();
-            question.cmd("SCAN").arg(cursor).arg("MATCH").arg(format!("{}*{after}", escape(&before)));
-            question.arg("COUNT").arg(SCAN).arg("TYPE").arg("hash");
-            let [(next, keys)]: [(u64, Vec<String>); 1] = self.link.ask(&question, Ok).await?;
+            let mut batch = CommandBatch::new();
+            batch.cmd("SCAN").arg(cursor).arg("MATCH").arg(format!("{}*{after}", escape(&before)));
+            batch.arg("COUNT").arg(SCAN).arg("TYPE").arg("hash");
+            let [(next, keys)]: [(u64, Vec<String>); 1] = self.link.ask(&batch, Ok).await?;
             let names = keys.iter().filter_map(|key| key.strip_prefix(&before)?.strip_suffix(after));
             // A scan may name a key twice.
             let names: Vec<String> = names.map(str::to_owned).filter(|name| seen.insert(name.clone())).collect();
@@ -152,18 +176,18 @@ impl Redis {
 
     /// What `read` makes of the proofs of the keys that wrote here.
     pub(super) async fn proofs<T>(&self, read: impl FnOnce(Proofs) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut question = CommandBatch::new();
-        question.cmd("HGETALL").arg(self.keys());
-        self.link.ask(&question, |[proofs]: [Proofs; 1]| read(proofs)).await
+        let mut batch = CommandBatch::new();
+        batch.cmd("HGETALL").arg(self.keys());
+        self.link.ask(&batch, |[proofs]: [Proofs; 1]| read(proofs)).await
     }
 
     /// Writes what says nothing and is gone soon.
     pub(super) async fn try_write(&self) -> Result<(), StoreError> {
-        let mut question = CommandBatch::new();
+        let mut batch = CommandBatch::new();
         let key = format!("{}:ready", self.prefix);
-        question.cmd("HSET").arg(&key).arg("written").arg(1).ignore();
-        question.cmd("PEXPIRE").arg(&key).arg(TRIED.as_millis()).ignore();
-        self.link.ask(&question, |()| Ok(())).await
+        batch.cmd("HSET").arg(&key).arg("written").arg(1).ignore();
+        batch.cmd("PEXPIRE").arg(&key).arg(TRIED.as_millis()).ignore();
+        self.link.ask(&batch, |()| Ok(())).await
     }
 
     pub(super) fn count_desyncs(&mut self, counter: Counter) {
@@ -178,12 +202,12 @@ impl Redis {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut question = CommandBatch::new();
+        let mut batch = CommandBatch::new();
         for name in &names {
-            question.cmd("HGETALL").arg(self.tokens(name));
+            batch.cmd("HGETALL").arg(self.tokens(name));
         }
         self.link
-            .ask(&question, |hashes: Vec<Vec<(String, Vec<u8>)>>| {
+            .ask(&batch, |hashes: Vec<Vec<(String, Vec<u8>)>>| {
                 let rows = names.into_iter().zip(hashes).map(|(name, mut records)| {
                     let owner =
                         records.iter().position(|(field, _)| field == OWNER).map(|at| records.swap_remove(at).1);
@@ -194,14 +218,19 @@ impl Redis {
             .await
     }
 
-    /// Adds the question whose answer is the record for `server` under the first of `names` that has one.
-    fn ask_for_record(&self, question: &mut CommandBatch, names: &Names, server: &ServerName) {
+    /// Adds the command whose answer is the record for `server` under the first of `names` that has one.
+    fn ask_for_record(&self, batch: &mut CommandBatch, names: &Names, server: &ServerName) {
         if names.older().is_empty() {
-            question.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
+            batch.cmd("HGET").arg(self.tokens(names.active())).arg(server.as_str());
         } else {
             let keys: Vec<String> = names.iter().map(|name| self.tokens(name)).collect();
-            question.cmd("EVAL").arg(READ).arg(keys.len()).arg(keys).arg(server.as_str());
+            batch.cmd("EVAL").arg(READ).arg(keys.len()).arg(keys).arg(server.as_str());
         }
+    }
+
+    /// The keys of a user's records under every name, then those of the notes.
+    fn records_and_notes(&self, names: &Names) -> impl Iterator<Item = String> {
+        names.iter().map(|name| self.tokens(name)).chain(names.iter().map(|name| self.notes_key(name)))
     }
 
     /// The key of a user's records. The braces keep whatever is added beside it in the same cluster slot.

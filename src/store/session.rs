@@ -11,9 +11,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::record::Names;
-use super::{Backend, Lookup, StoreError, TokenStore};
+use super::{Backend, StoreError, TokenStore};
 use crate::clock::UnixTime;
-use crate::config::ServerName;
 use crate::keyring::{Keyring, Place, Purpose};
 use crate::user::UserId;
 
@@ -197,24 +196,6 @@ impl TokenStore {
         }
     }
 
-    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::session_status`] in one command.
-    pub async fn lookup_in_session(
-        &self,
-        server: &ServerName,
-        key: &SessionKey<'_>,
-    ) -> (Lookup, Result<Option<SessionStatus>, StoreError>) {
-        let session = self.session_names(key);
-        let found = self
-            .find(key.user, server, Some(&session), |token, fields| {
-                Ok((token, session_status(&self.keyring, key.nonce, fields)?))
-            })
-            .await;
-        match found {
-            Ok((token, status)) => (token.map_or(Lookup::Absent, Lookup::Found), Ok(status)),
-            Err(error) => (Lookup::Failed(error.clone()), Err(error)),
-        }
-    }
-
     /// Remembers the log level that the session's client set.
     ///
     /// # Errors
@@ -303,7 +284,7 @@ impl TokenStore {
         }
     }
 
-    fn session_names(&self, key: &SessionKey<'_>) -> SessionNames {
+    pub(super) fn session_names(&self, key: &SessionKey<'_>) -> SessionNames {
         SessionNames {
             users: self.names(key.user),
             sessions: Names::of_session(&self.keyring, key.user, key.nonce),
@@ -334,7 +315,11 @@ fn place<'a>(parts: &'a [&'a str; 4]) -> Place<'a> {
 
 /// What the fields of a session say of its status; where two keys wrote the same field, the first that was read
 /// counts.
-fn session_status(keyring: &Keyring, nonce: &str, fields: Option<Fields>) -> Result<Option<SessionStatus>, StoreError> {
+pub(super) fn session_status(
+    keyring: &Keyring,
+    nonce: &str,
+    fields: Option<Fields>,
+) -> Result<Option<SessionStatus>, StoreError> {
     let Some(fields) = fields else { return Ok(None) };
     let mut status = SessionStatus::default();
     for (field, sealed) in fields {

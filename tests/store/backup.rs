@@ -1,28 +1,24 @@
 //! Backups, on every store; and what is in the files of a bridge that has stopped.
 
-use std::sync::atomic::Ordering;
-
 use serde_json::{Value, json};
 use tollbridge::store::{BackupError, Restored};
 
-use crate::home::{Home, Seen, fixed, found, key, look, name, secret, server, user};
+use crate::home::{Home, Seen, Tokens as _, found, key, look, name, secret, server, user};
 use crate::support;
 
 pub(crate) async fn a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer(home: Home) {
     let keys = [key("k1")];
-    let (clock, time) = fixed(1_000);
-    let store = home.open_at(&keys, clock);
+    let store = home.open(&keys);
     let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
     for user in [&alice, &bob, &carol] {
-        store.set(user, &server("notion"), &secret("ntn_old")).await.unwrap();
+        store.set_at(1_000, user, &server("notion"), &secret("ntn_old")).await.unwrap();
     }
     let mut backup = Vec::new();
     assert_eq!(store.export(&mut backup).await.unwrap(), (3, 0));
     assert!(memchr::memmem::find(&backup, b"ntn_old").is_none());
     assert!(memchr::memmem::find(&backup, b"alice").is_none());
-    time.store(2_000, Ordering::Relaxed);
     store.delete(&alice, &server("notion")).await.unwrap();
-    store.set(&bob, &server("notion"), &secret("ntn_new")).await.unwrap();
+    store.set_at(2_000, &bob, &server("notion"), &secret("ntn_new")).await.unwrap();
     let done = store.restore(&backup[..]).await.unwrap();
     assert_eq!(done, Restored { restored: 1, unchanged: 1, kept: 1, unreadable: 0 });
     for (user, token) in [(&alice, "ntn_old"), (&bob, "ntn_new"), (&carol, "ntn_old")] {
@@ -31,8 +27,7 @@ pub(crate) async fn a_backup_brings_back_what_is_gone_and_nothing_older_over_wha
     // An older one gives way to that of the backup.
     backup.clear();
     store.export(&mut backup).await.unwrap();
-    time.store(500, Ordering::Relaxed);
-    store.set(&bob, &server("notion"), &secret("ntn_older")).await.unwrap();
+    store.set_at(500, &bob, &server("notion"), &secret("ntn_older")).await.unwrap();
     assert_eq!(store.restore(&backup[..]).await.unwrap().restored, 1);
     assert_eq!(look(&store, &bob, "notion").await, found("ntn_new"));
 }

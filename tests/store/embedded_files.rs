@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tollbridge::clock::Clock;
+use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::config::TokenStoreKind;
 use tollbridge::store::{SetupError, TokenStore};
 
-use crate::home::{Home, embedded_kind, found, key, look, ring, secret, server, user};
+use crate::home::{Home, Tokens as _, embedded_kind, found, key, look, ring, secret, server, user};
 use crate::sessions::session;
 
 /// A closed store that held a token, and the path of its database.
@@ -108,9 +108,9 @@ async fn a_newer_or_another_program_s_database_is_refused() {
     let pragma = |name: &str, value: i32| {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
-    pragma("user_version", 4);
+    pragma("user_version", 5);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Newer { .. }));
-    pragma("user_version", 3);
+    pragma("user_version", 4);
     pragma("application_id", 7);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Corrupt { .. }));
 }
@@ -118,24 +118,31 @@ async fn a_newer_or_another_program_s_database_is_refused() {
 #[tokio::test]
 async fn a_database_of_an_earlier_version_is_brought_up_to_date() {
     let versions = [
-        (1, "CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID"),
+        (3, "DROP TABLE notes; DROP TABLE marks"),
+        (
+            1,
+            "DROP TABLE notes; DROP TABLE marks; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        ),
         (
             2,
-            "CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL,
+            "DROP TABLE notes; DROP TABLE marks; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL,
             PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID; CREATE INDEX sessions_by_end ON sessions (until)",
         ),
     ];
     for (version, tables) in versions {
         let (_home, path) = closed().await;
         let old = rusqlite::Connection::open(&path).unwrap();
-        let newer = "DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended";
-        old.execute_batch(&format!("{newer}; {tables}; PRAGMA user_version = {version}")).unwrap();
+        old.execute_batch(&format!("{tables}; PRAGMA user_version = {version}")).unwrap();
         drop(old);
         for _ in 0..2 {
             let store = open(path.parent().unwrap()).unwrap();
             store.set_level(&session("s1"), "info").await.unwrap();
             let state = store.session_state(&session("s1")).await.unwrap().unwrap();
             assert_eq!(state.level.as_deref(), Some("info"));
+            store.mark_ended("nonce", UnixTime(Clock::System.now().0 + 60)).await.unwrap();
+            assert!(store.is_ended("nonce").await.unwrap());
             let listing = store.list(None).await.unwrap();
             assert_eq!(listing.unreadable, 1, "the tokens are still there");
         }

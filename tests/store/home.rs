@@ -1,5 +1,6 @@
 //! A store's home: a server or a directory of its own, several handles on it, and a way past them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tempfile::TempDir;
-use tollbridge::clock::Clock;
+use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::config::{KeySource, SealingKey, ServerName, TokenStoreKind};
 use tollbridge::keyring::{Keyring, RootKey};
-use tollbridge::secret::Secret;
-use tollbridge::store::{Lookup, SessionKey, StoreError, TokenStore};
+use tollbridge::secret::{Credential, Secret};
+use tollbridge::store::{Lookup, Over, Record, RecordKind, Removed, SessionKey, StoreError, TokenStore, Written};
 use tollbridge::user::UserId;
 
 use crate::redis_server::RedisServer;
@@ -75,6 +76,30 @@ impl Home {
             Self::Embedded(_) => {
                 let replace = "REPLACE INTO tokens (name, server, record) VALUES (?1, ?2, ?3)";
                 self.sqlite().execute(replace, rusqlite::params![name, server, record]).unwrap();
+            }
+        }
+    }
+
+    /// The sealed note at a name, past the store.
+    pub(crate) fn note(&self, name: &str, field: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Redis(home) => home.raw(&["HGET", &notes_key(name), field]).unwrap(),
+            Self::Embedded(_) => {
+                let select = "SELECT value FROM notes WHERE name = ?1 AND field = ?2";
+                self.sqlite().query_row(select, [name, field], |row| row.get(0)).ok()
+            }
+        }
+    }
+
+    /// The fields of all notes at a name, past the store.
+    pub(crate) fn notes(&self, name: &str) -> BTreeSet<String> {
+        match self {
+            Self::Redis(home) => home.raw(&["HKEYS", &notes_key(name)]).unwrap(),
+            Self::Embedded(_) => {
+                let connection = self.sqlite();
+                let mut select = connection.prepare("SELECT field FROM notes WHERE name = ?1").unwrap();
+                let fields = select.query_map([name], |row| row.get(0)).unwrap();
+                fields.collect::<Result<_, _>>().unwrap()
             }
         }
     }
@@ -154,6 +179,11 @@ pub(crate) fn redis_key(name: &str) -> String {
     format!("{PREFIX}:tokens:{{{name}}}")
 }
 
+/// The Redis key of the notes at a name.
+fn notes_key(name: &str) -> String {
+    format!("{PREFIX}:notes:{{{name}}}")
+}
+
 /// A configured Redis at `url` that may take what it may by default.
 pub(crate) fn redis_kind(url: String) -> TokenStoreKind {
     redis_kind_within(TokenStoreKind::TIMEOUT, url)
@@ -187,6 +217,39 @@ pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
 }
 
+/// These values, saved then by nobody who says how.
+pub(crate) fn record(saved_at: u64, values: &[(&str, &str)]) -> Record {
+    let fields = values.iter().map(|(name, value)| ((*name).into(), secret(value))).collect();
+    Record { kind: RecordKind::Fields, saved_at: UnixTime(saved_at), saved_by: None, expires_at: None, fields }
+}
+
+/// What most tests do with a store.
+pub(crate) trait Tokens {
+    /// Saves `token` over whatever is there.
+    async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError>;
+    /// The same, at that second.
+    async fn set_at(&self, at: u64, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError>;
+    /// Removes whatever is there; whether there was anything.
+    async fn delete(&self, user: &UserId, server: &ServerName) -> Result<bool, StoreError>;
+}
+
+impl Tokens for TokenStore {
+    async fn set(&self, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
+        self.set_at(Clock::System.now().0, user, server, token).await
+    }
+
+    async fn set_at(&self, at: u64, user: &UserId, server: &ServerName, token: &Secret) -> Result<(), StoreError> {
+        let record = record(at, &[(Credential::TOKEN, token.expose())]);
+        let written = self.save(user, server, &record, Over::Anything).await?;
+        assert!(matches!(written, Written::Done(_)));
+        Ok(())
+    }
+
+    async fn delete(&self, user: &UserId, server: &ServerName) -> Result<bool, StoreError> {
+        Ok(self.remove(user, server, Over::Anything).await? == Removed::Gone)
+    }
+}
+
 /// What a lookup answered, so that it can be compared.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
@@ -198,7 +261,7 @@ pub(crate) enum Seen {
 /// Looks up `subject`'s token for `name`.
 pub(crate) async fn look(store: &TokenStore, user: &UserId, name: &str) -> Seen {
     match store.lookup(user, &server(name)).await {
-        Lookup::Found(token) => Seen::Found(token.expose().to_owned()),
+        Lookup::Found(record) => Seen::Found(record.fields[0].1.expose().to_owned()),
         Lookup::Absent => Seen::Absent,
         Lookup::Failed(error) => Seen::Failed(error),
     }

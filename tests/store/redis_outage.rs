@@ -8,7 +8,7 @@ use tollbridge::clock::Clock;
 use tollbridge::keyring::OpenError;
 use tollbridge::store::{MAX_SESSIONS, Notice, SetupError, StoreError, TokenStore};
 
-use crate::home::{Key, Seen, found, key, look, name, redis_key, redis_kind, ring, secret, server, user};
+use crate::home::{Key, Seen, Tokens as _, found, key, look, name, redis_key, redis_kind, ring, secret, server, user};
 use crate::redis_server::RedisServer;
 use crate::sessions::{is_ended, session};
 

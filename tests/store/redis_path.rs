@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tollbridge::clock::Clock;
 use tollbridge::store::{StoreError, TokenStore};
 
-use crate::home::{Key, Seen, found, key, look, redis_kind, ring, secret, server, user};
+use crate::home::{Key, Seen, Tokens as _, found, key, look, redis_kind, ring, secret, server, user};
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 use crate::support::free_address;

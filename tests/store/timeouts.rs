@@ -9,7 +9,7 @@ use tollbridge::clock::Clock;
 use tollbridge::config::TokenStoreKind;
 use tollbridge::store::{StoreError, TokenStore};
 
-use crate::home::{Key, Seen, found, key, look, redis_kind_within, ring, secret, server, user};
+use crate::home::{Key, Seen, Tokens as _, found, key, look, redis_kind_within, ring, secret, server, user};
 use crate::redis_server::RedisServer;
 
 const SHORT: Duration = Duration::from_millis(100);

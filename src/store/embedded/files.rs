@@ -19,7 +19,7 @@ const DATABASE: &str = "tokens.db";
 /// "Toll", in the header of a database of ours.
 const APPLICATION: i32 = 0x546f_6c6c;
 /// The version of the tables.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 /// The oldest version that is brought up to date: all have the tables of [`SCHEMA`].
 const OLDEST: i32 = 1;
 /// What stands where a path is wanted for a database that has none.
@@ -44,6 +44,16 @@ const SESSIONS: &str = "
     CREATE TABLE fields (name TEXT, field TEXT, value BLOB NOT NULL, PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID;
     CREATE TABLE ended (user TEXT, name TEXT, expires INTEGER NOT NULL, PRIMARY KEY (user, name)) STRICT, WITHOUT ROWID;
     CREATE INDEX ended_by_expiry ON ended (expires);
+";
+
+/// The first version with the tables of [`SESSIONS`].
+const WITH_SESSIONS: i32 = 3;
+
+/// What is noted beside tokens; what is remembered for a time, with a number.
+const NOTES: &str = "
+    CREATE TABLE notes (name TEXT, field TEXT, value BLOB NOT NULL, PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID;
+    CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX marks_by_end ON marks (until);
 ";
 
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
@@ -113,6 +123,7 @@ pub(super) fn in_memory() -> Result<Connection, SetupError> {
         connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
         connection.execute_batch(SCHEMA)?;
         connection.execute_batch(SESSIONS)?;
+        connection.execute_batch(NOTES)?;
         Ok(connection)
     };
     open().map_err(|error| setup(&error, Path::new(IN_MEMORY)))
@@ -122,7 +133,7 @@ pub(super) fn in_memory() -> Result<Connection, SetupError> {
 pub(super) fn verify(connection: &mut Connection, path: &Path) -> Result<(), SetupError> {
     let failed = |error: rusqlite::Error| setup(&error, path);
     if examine(connection, path)? < VERSION {
-        renew_sessions(connection).map_err(failed)?;
+        bring_up_to_date(connection).map_err(failed)?;
     }
     if connection.query_row("PRAGMA journal_mode = WAL", (), text).map_err(failed)? != "wal" {
         let problem = "this file system does not support its write-ahead log";
@@ -156,13 +167,17 @@ fn text(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
     row.get(0)
 }
 
-/// Brings a database of an earlier version up to date, unless another process was faster: what was kept of sessions is
-/// forgotten.
-fn renew_sessions(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Brings a database of an earlier version up to date, unless another process was faster. What the first versions kept of
+/// sessions is forgotten.
+fn bring_up_to_date(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if number(&transaction, "user_version")? < VERSION {
+    let version = number(&transaction, "user_version")?;
+    if version < WITH_SESSIONS {
         transaction.execute_batch("DROP TABLE IF EXISTS revoked; DROP TABLE IF EXISTS sessions;")?;
         transaction.execute_batch(SESSIONS)?;
+    }
+    if version < VERSION {
+        transaction.execute_batch(NOTES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
@@ -208,6 +223,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), SetupError> {
         let tables = || {
             connection.execute_batch(SCHEMA)?;
             connection.execute_batch(SESSIONS)?;
+            connection.execute_batch(NOTES)?;
             connection.pragma_update(None, "user_version", VERSION)?;
             connection.pragma_update(None, "application_id", APPLICATION)?;
             // Now, while nobody else has it open; the file remembers it.

@@ -182,7 +182,7 @@ fn has_room(connection: &Connection, name: &str, note: &Note) -> rusqlite::Resul
 }
 
 /// A database of bounded size keeps room for what is never refused.
-fn check_room(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn check_room(connection: &Connection) -> Result<(), StoreError> {
     let pages = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let used = pages("page_count")? - pages("freelist_count")?;
     if used + RESERVED_PAGES > pages("max_page_count")? { Err(StoreError::Database("it is full")) } else { Ok(()) }

@@ -1,0 +1,64 @@
+//! Marks in the database: a row each, until its time is over.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::{Embedded, seconds, session};
+use crate::clock::UnixTime;
+use crate::store::StoreError;
+use crate::store::marks::QUOTA_TIME;
+
+impl Embedded {
+    /// Marks a browser's session as ended for so long.
+    pub(in crate::store) async fn mark_ended(
+        &self,
+        name: String,
+        now: UnixTime,
+        lasts: Duration,
+    ) -> Result<(), StoreError> {
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            forget_what_is_over(&transaction, now)?;
+            let mark = params![ended(&name), seconds(now.0.saturating_add(lasts.as_secs()))];
+            transaction.execute("REPLACE INTO marks (name, until, count) VALUES (?1, ?2, 1)", mark)?;
+            Ok(transaction.commit()?)
+        };
+        self.writer.run(self.write, write).await
+    }
+
+    /// Whether a browser's session is marked as ended.
+    pub(in crate::store) async fn is_marked_ended(&self, name: String, now: UnixTime) -> Result<bool, StoreError> {
+        let read = move |connection: &mut Connection| {
+            let mut select = connection.prepare_cached("SELECT 1 FROM marks WHERE name = ?1 AND until > ?2")?;
+            Ok(select.exists(params![ended(&name), seconds(now.0)])?)
+        };
+        self.reader.run(self.lookup, read).await
+    }
+
+    /// Counts one more; how many there are, and for how much longer.
+    pub(in crate::store) async fn count(&self, name: String, now: UnixTime) -> Result<(u32, Duration), StoreError> {
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            forget_what_is_over(&transaction, now)?;
+            session::check_room(&transaction)?;
+            let (count, until): (u32, i64) = transaction.query_row(
+                "INSERT INTO marks (name, until, count) VALUES (?1, ?2, 1)
+                 ON CONFLICT DO UPDATE SET count = min(count + 1, ?3) RETURNING count, until",
+                params![format!("quota:{name}"), seconds(now.0 + QUOTA_TIME.as_secs()), u32::MAX],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            transaction.commit()?;
+            Ok((count, Duration::from_secs(until.saturating_sub(seconds(now.0)).unsigned_abs())))
+        };
+        self.writer.run(self.write, write).await
+    }
+}
+
+fn ended(name: &str) -> String {
+    format!("ended:{name}")
+}
+
+fn forget_what_is_over(transaction: &Transaction<'_>, now: UnixTime) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM marks WHERE until <= ?1", [seconds(now.0)]).map(drop)
+}

@@ -1,0 +1,259 @@
+//! A user's record for a server: looked up for a request, read, saved and removed.
+//!
+//! Whoever changes a record says over what. Nothing is written over a record that does not open: it may be whole, and
+//! the key or the version of tollbridge that reads it elsewhere.
+
+use super::notes::Noted;
+use super::record::{self, Names, Record, Revision};
+use super::session::{Fields, SessionKey, SessionNames, SessionStatus, session_status};
+use super::{Backend, Found, StoreError, TokenStore, Write};
+use crate::config::ServerName;
+use crate::user::UserId;
+
+/// How often a record is written over whatever is there. After as many others were faster, somebody else's is kept.
+const ATTEMPTS: usize = 16;
+
+/// What the store knows of one user's record for one server.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The record.
+    Found(Record),
+    /// The store answered: there is none.
+    Absent,
+    /// Nobody knows: the store could not be asked, or what it holds cannot be read.
+    Failed(StoreError),
+}
+
+/// A record as it was read.
+#[derive(Debug)]
+pub struct Stored {
+    /// What it holds. How it was saved is not said here where only a note says it; [`TokenStore::overview`] reads that.
+    pub record: Record,
+    /// Tells it from what will be there later.
+    pub revision: Revision,
+    /// The id of the key that sealed it.
+    pub key_id: Box<str>,
+}
+
+/// Over what a record is written or removed.
+#[derive(Debug, Clone, Copy)]
+pub enum Over<'a> {
+    /// Whatever is there.
+    Anything,
+    /// Nothing: there must be no record.
+    Nothing,
+    /// The record of this revision.
+    This(&'a Revision),
+}
+
+/// What became of a record that was to be saved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is saved, durably.
+    Done(Revision),
+    /// Something else is there than it was to be saved over: somebody was faster.
+    Changed,
+}
+
+/// What became of a record that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// There was one.
+    Gone,
+    /// There was none.
+    Absent,
+    /// Something else is there than was to be removed: somebody was faster.
+    Changed,
+}
+
+impl Over<'_> {
+    fn holds(self, there: Option<&[u8]>) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Nothing => there.is_none(),
+            Self::This(revision) => there.is_some_and(|sealed| Revision::of(sealed) == *revision),
+        }
+    }
+}
+
+impl TokenStore {
+    /// The record of `user` for `server`, within the time that a question may take.
+    pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
+        match self.find(user, server, None, |record, _| Ok(record)).await {
+            Ok(record) => record.map_or(Lookup::Absent, Lookup::Found),
+            Err(error) => Lookup::Failed(error),
+        }
+    }
+
+    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::session_status`] in one command.
+    pub async fn lookup_in_session(
+        &self,
+        server: &ServerName,
+        key: &SessionKey<'_>,
+    ) -> (Lookup, Result<Option<SessionStatus>, StoreError>) {
+        let session = self.session_names(key);
+        let found = self
+            .find(key.user, server, Some(&session), |record, fields| {
+                Ok((record, session_status(&self.keyring, key.nonce, fields)?))
+            })
+            .await;
+        match found {
+            Ok((record, status)) => (record.map_or(Lookup::Absent, Lookup::Found), Ok(status)),
+            Err(error) => (Lookup::Failed(error.clone()), Err(error)),
+        }
+    }
+
+    /// What `read` makes of the record of `user` for `server` and of what is kept of a session, read in one command.
+    pub(super) async fn find<T>(
+        &self,
+        user: &UserId,
+        server: &ServerName,
+        session: Option<&SessionNames>,
+        read: impl FnOnce(Option<Record>, Option<Fields>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let names = self.names(user);
+        let open = |found: Found| {
+            let record = match found.record {
+                Some(sealed) => Some(record::open(&self.keyring, user, server, &sealed)?),
+                // Without the key that wrote it, a record is not found either: that is not the same as none.
+                None => record::verify(&self.keyring, &found.proofs).map(|()| None)?,
+            };
+            read(record, found.session)
+        };
+        let found = match &self.backend {
+            Backend::Redis(redis) => redis.fetch(&names, server, session, open).await,
+            Backend::Embedded(embedded) => embedded.fetch(&names, server, session, open).await,
+        };
+        found.inspect_err(|error| self.count_unopened(error))
+    }
+
+    /// The record of `user` for `server` with what a change needs to know of it; nothing if there is none.
+    ///
+    /// # Errors
+    /// The store failed, or what it holds cannot be read: nobody knows.
+    pub async fn read(&self, user: &UserId, server: &ServerName) -> Result<Option<Stored>, StoreError> {
+        let read = |found: Found| {
+            let Some(sealed) = found.record else {
+                return record::verify(&self.keyring, &found.proofs).map(|()| None);
+            };
+            let record = record::open(&self.keyring, user, server, &sealed)?;
+            let key_id = record::key_id(&sealed).ok_or(StoreError::Shape)?.into();
+            Ok(Some(Stored { record, revision: Revision::of(&sealed), key_id }))
+        };
+        self.found(&self.names(user), server, read).await
+    }
+
+    /// Saves `record` as the one of `user` for `server`, durably, if what is there is what it may be saved `over`.
+    ///
+    /// # Errors
+    /// The store failed, was written with a key that is not in the ring, or holds a record that cannot be read, which
+    /// must be removed first.
+    pub async fn save(
+        &self,
+        user: &UserId,
+        server: &ServerName,
+        record: &Record,
+        over: Over<'_>,
+    ) -> Result<Written, StoreError> {
+        let names = self.names(user);
+        for _ in 0..ATTEMPTS {
+            let there = self.replaceable(&names, user, server).await?;
+            if !over.holds(there.as_deref()) {
+                break;
+            }
+            let sealed = record::seal(&self.keyring, user, server, record);
+            let revision = Revision::of(&sealed);
+            let noted = Noted::beside(record, self.notes(&names, server).await?.last_used);
+            let write = Write {
+                owner: record::seal_owner(&self.keyring, user, names.active()),
+                record: sealed,
+                notes: noted.seal(&self.keyring, names.active(), server),
+                proofs: vec![record::prove(&self.keyring)],
+                there,
+            };
+            if self.put(&names, server, write).await? {
+                return Ok(Written::Done(revision));
+            }
+            if !matches!(over, Over::Anything) {
+                break;
+            }
+        }
+        Ok(Written::Changed)
+    }
+
+    /// Removes the record of `user` for `server` with what is noted of it. Over anything, it need not be readable.
+    ///
+    /// # Errors
+    /// The store failed; or there is none to be seen, but the store was written with a key that is not in the ring.
+    pub async fn remove(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> Result<Removed, StoreError> {
+        let names = self.names(user);
+        let there = match over {
+            Over::Anything => None,
+            Over::Nothing | Over::This(_) => match self.found(&names, server, |found| Ok(found.record)).await? {
+                Some(there) if over.holds(Some(&there)) => Some(there),
+                Some(_) => return Ok(Removed::Changed),
+                None => {
+                    self.verify().await?;
+                    return Ok(Removed::Absent);
+                }
+            },
+        };
+        let removed = match &self.backend {
+            Backend::Redis(redis) => redis.remove(&names, server, there.as_deref()).await?,
+            Backend::Embedded(embedded) => embedded.remove(names, server, there).await?,
+        };
+        if removed == Removed::Absent {
+            self.verify().await?;
+        }
+        Ok(removed)
+    }
+
+    /// Six characters by which two records of `user` for `server` are told apart where neither may be seen.
+    #[must_use]
+    pub fn fingerprint(&self, user: &UserId, server: &ServerName, record: &Record) -> String {
+        let mut parts = vec![user.issuer(), user.subject(), server.as_str()];
+        for (name, value) in &record.fields {
+            parts.extend([&**name, value.expose()]);
+        }
+        self.keyring.fingerprint(&parts)
+    }
+
+    /// The sealed record that may be written over, if there is one.
+    async fn replaceable(
+        &self,
+        names: &Names,
+        user: &UserId,
+        server: &ServerName,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = |found: Found| {
+            // What other keys wrote would neither be seen nor cleared, and their proof would be lost.
+            record::verify(&self.keyring, &found.proofs)?;
+            if let Some(sealed) = &found.record {
+                record::open(&self.keyring, user, server, sealed).map_err(record::kept_because)?;
+            }
+            Ok(found.record)
+        };
+        self.found(names, server, read).await
+    }
+
+    /// What `read` makes of what is where the record for `server` should be.
+    pub(super) async fn found<T>(
+        &self,
+        names: &Names,
+        server: &ServerName,
+        read: impl FnOnce(Found) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let found = match &self.backend {
+            Backend::Redis(redis) => redis.fetch(names, server, None, read).await,
+            Backend::Embedded(embedded) => embedded.fetch(names, server, None, read).await,
+        };
+        found.inspect_err(|error| self.count_unopened(error))
+    }
+
+    /// Keys that are missing or wrong are for an operator to mend, and soon.
+    fn count_unopened(&self, error: &StoreError) {
+        if matches!(error, StoreError::Sealed(_)) {
+            self.unopened.inc();
+        }
+    }
+}
