@@ -135,8 +135,9 @@ impl Relay {
     ) -> Result<Self, SetupError> {
         let mut relay = Self::alone(longest);
         if let Some(TokenStoreKind::Redis { url, prefix, timeout }) = store {
-            let local = Arc::clone(&relay.local);
-            relay.others = Others::Redis(Peers::start(url, prefix, *timeout, keyring, local, lifecycle)?);
+            let peers = Arc::new(Peers::open(url, prefix, *timeout, keyring, relay.local.node())?);
+            peers.listen(Arc::clone(&relay.local), lifecycle);
+            relay.others = Others::Redis(peers);
         }
         Ok(relay)
     }

@@ -73,17 +73,16 @@ struct Expected<'a> {
 }
 
 impl Peers {
-    /// Listens for `local` until the hard stop, where a command to Redis may take `timeout`. Redis may be down.
-    pub(super) fn start(
+    /// Those of `node`, where a command to Redis may take `timeout`; nothing is sent yet.
+    pub(super) fn open(
         url: &Secret,
         prefix: &str,
         timeout: Duration,
         keyring: Arc<Keyring>,
-        local: Arc<Local>,
-        lifecycle: &Lifecycle,
-    ) -> Result<Arc<Self>, SetupError> {
-        let peers = Arc::new(Self {
-            node: local.node(),
+        node: NodeId,
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
+            node,
             link: RedisClient::open(url, timeout)?,
             deadline: timeout * 5 / 3,
             settling: (timeout * 4 / 3).max(SETTLING),
@@ -93,11 +92,14 @@ impl Peers {
             expected: Mutex::default(),
             room: Semaphore::new(WITHOUT_RECEIPT),
             listening: watch::Sender::new(None),
-        });
+        })
+    }
+
+    /// Listens for `local` until the hard stop. Redis may be down.
+    pub(super) fn listen(self: &Arc<Self>, local: Arc<Local>, lifecycle: &Lifecycle) {
         let (receipts, to_send) = mpsc::channel(RECEIPTS);
-        lifecycle.accompany(listener::listen(Arc::clone(&peers), local, receipts));
-        lifecycle.accompany(listener::send_receipts(Arc::clone(&peers), to_send));
-        Ok(peers)
+        lifecycle.accompany(listener::listen(Arc::clone(self), local, receipts));
+        lifecycle.accompany(listener::send_receipts(Arc::clone(self), to_send));
     }
 
     /// Delivers `payload` to an exchange of another node, in parts.

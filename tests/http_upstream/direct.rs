@@ -57,6 +57,17 @@ fn modern(id: u32, method: &str, mut params: Value) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
 }
 
+/// A conversation whose call waits until it is cancelled.
+async fn waiting(real: &RmcpServer) -> HttpServer {
+    let mut server = open(&real.url(), Vec::new());
+    server.send(&modern(1, "tools/call", json!({ "name": "wait" })));
+    tokio::select! {
+        heard = server.receive() => panic!("nothing is said: {heard:?}"),
+        () = real.inside.waits.notified() => {}
+    }
+    server
+}
+
 async fn next(server: &mut HttpServer) -> Value {
     let message: Bytes = timeout(PATIENCE, server.receive()).await.expect("in time").unwrap();
     assert!(!message.contains(&b'\n'));
@@ -91,12 +102,7 @@ async fn a_modern_server_is_told_by_headers_what_the_body_says() {
 #[tokio::test]
 async fn a_modern_request_is_cancelled_by_no_longer_listening() {
     let real = RmcpServer::start(true).await;
-    let mut server = open(&real.url(), Vec::new());
-    server.send(&modern(1, "tools/call", json!({ "name": "wait" })));
-    tokio::select! {
-        heard = server.receive() => panic!("nothing is said: {heard:?}"),
-        () = real.inside.waits.notified() => {}
-    }
+    let mut server = waiting(&real).await;
     server.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
     assert!(matches!(server.receive().await, Err(UpstreamError::Ended)), "nothing more can come");
     timeout(PATIENCE, real.inside.cancelled.notified()).await.expect("the tool sees it");
@@ -159,12 +165,7 @@ async fn a_body_over_the_limit_is_refused_announced_or_not() {
 #[tokio::test]
 async fn a_dropped_conversation_is_seen_by_the_tool() {
     let real = RmcpServer::start(true).await;
-    let mut server = open(&real.url(), Vec::new());
-    server.send(&modern(1, "tools/call", json!({ "name": "wait" })));
-    tokio::select! {
-        heard = server.receive() => panic!("nothing is said: {heard:?}"),
-        () = real.inside.waits.notified() => {}
-    }
+    let server = waiting(&real).await;
     drop(server);
     timeout(PATIENCE, real.inside.cancelled.notified()).await.expect("the tool sees it");
 }

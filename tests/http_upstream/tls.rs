@@ -1,7 +1,6 @@
 //! Servers behind TLS: only with a certificate that the system trusts, over connections that are used again.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,29 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::call;
 use super::fixture::{Fixture, background, polite};
-use super::support::{Bridge, Home};
-
-fn openssl(directory: &Path, arguments: &str) {
-    let status = Command::new("openssl")
-        .args(arguments.split_whitespace())
-        .current_dir(directory)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl is installed");
-    assert!(status.success(), "openssl {arguments}");
-}
-
-/// A certificate for `localhost`, of an authority that nobody knows.
-fn certificate() -> TempDir {
-    let directory = TempDir::new().unwrap();
-    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-    openssl(directory.path(), &format!("req -x509 {new} -subj /CN=authority -keyout ca.key -out ca.pem"));
-    openssl(directory.path(), &format!("req {new} -subj /CN=server -keyout server.key -out server.csr"));
-    std::fs::write(directory.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
-    let sign = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
-    openssl(directory.path(), &format!("{sign} -out server.pem"));
-    directory
-}
+use super::support::{Bridge, Home, certificate};
 
 /// TLS in front of a server; answers its port, and counts handshakes that succeed.
 async fn tls(server: &Fixture, files: &Path) -> (u16, Arc<AtomicUsize>) {

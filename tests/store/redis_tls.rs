@@ -1,46 +1,22 @@
 //! Redis behind TLS: only with a certificate that the system trusts.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use tollbridge::clock::Clock;
 use tollbridge::store::{StoreError, TokenStore};
 
 use crate::home::{Seen, found, key, look, redis_kind, ring, user};
 use crate::redis_server::RedisServer;
 use crate::second_process;
-use crate::support::free_address;
-
-fn openssl(directory: &Path, arguments: &str) {
-    let status = Command::new("openssl")
-        .args(arguments.split_whitespace())
-        .current_dir(directory)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl is installed");
-    assert!(status.success(), "openssl {arguments}");
-}
-
-/// A certificate of an authority that nobody knows, for the host `localhost`.
-fn certificate() -> TempDir {
-    let directory = TempDir::new().unwrap();
-    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-    openssl(directory.path(), &format!("req -x509 {new} -subj /CN=authority -keyout ca.key -out ca.pem"));
-    openssl(directory.path(), &format!("req {new} -subj /CN=redis -keyout redis.key -out redis.csr"));
-    std::fs::write(directory.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
-    let sign = "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
-    openssl(directory.path(), &format!("{sign} -out redis.pem"));
-    directory
-}
+use crate::support::{certificate, free_address};
 
 #[tokio::test]
 async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it() {
     let files = certificate();
     let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let port = free_address().port().to_string();
-    let (cert, private, ca) = (file("redis.pem"), file("redis.key"), file("ca.pem"));
+    let (cert, private, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
     let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &private, "--tls-ca-cert-file", &ca];
     let redis = RedisServer::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
     let key = key("k1");

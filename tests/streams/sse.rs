@@ -54,28 +54,43 @@ fn staying(mut server: Value) -> Value {
     server
 }
 
+/// Initializes a server and asks it three times, by posts to either node. What the first request sets holds for the
+/// others.
+async fn three_requests(stream: &mut Reply<'_>, endpoint: &str, [here, there]: [&Bridge; 2]) {
+    assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
+    assert_eq!(post(there, endpoint, None, &initialize()).await, 202);
+    let initialized = next(stream).await;
+    assert_eq!((&initialized["id"], &initialized["result"]["serverInfo"]["name"]), (&json!(0), &json!("watcher")));
+    let notice = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    assert_eq!(post(here, endpoint, None, &notice).await, 202);
+    for (id, node) in [(1, there), (2, here), (3, there)] {
+        let level = json!({ "level": "error" });
+        let (method, params) =
+            if id == 1 { ("logging/setLevel", level) } else { ("tools/call", json!({ "name": "act" })) };
+        assert_eq!(post(node, endpoint, None, &request(id, method, &params)).await, 202);
+        let answer = next(stream).await;
+        assert_eq!(answer["id"], json!(id));
+        let kept = answer.pointer("/result/content/0/text");
+        assert!(id == 1 || kept == Some(&json!("error")), "the server knows the level: {answer}");
+    }
+}
+
+/// Once a stream is closed, its servers end, and no node takes messages for it.
+async fn nothing_is_left(home: &Home, endpoint: &str, nodes: [&Bridge; 2]) {
+    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
+    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
+    for node in nodes {
+        assert_eq!(post(node, endpoint, None, &request(9, "ping", &json!({}))).await, 404, "the stream is gone");
+    }
+}
+
 #[tokio::test]
 async fn a_message_may_be_posted_to_any_node_and_each_request_gets_a_server_of_its_own() {
     let (home, redis, watched) = (Home::new(), Redis::start(), Watched::new());
     let [here, there] = two_nodes(&home, &redis, &json!({ "one": watched.server(&home, "legacy") }));
     let mut connection = connect(&here).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
-    assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
-    assert_eq!(post(&there, &endpoint, None, &initialize()).await, 202);
-    let initialized = next(&mut stream).await;
-    assert_eq!((&initialized["id"], &initialized["result"]["serverInfo"]["name"]), (&json!(0), &json!("watcher")));
-    let notice = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-    assert_eq!(post(&here, &endpoint, None, &notice).await, 202);
-    for (id, node) in [(1, &there), (2, &here), (3, &there)] {
-        let level = json!({ "level": "error" });
-        let (method, params) =
-            if id == 1 { ("logging/setLevel", level) } else { ("tools/call", json!({ "name": "act" })) };
-        assert_eq!(post(node, &endpoint, None, &request(id, method, &params)).await, 202);
-        let answer = next(&mut stream).await;
-        assert_eq!(answer["id"], json!(id));
-        let kept = answer.pointer("/result/content/0/text");
-        assert!(id == 1 || kept == Some(&json!("error")), "each server is told the level: {answer}");
-    }
+    three_requests(&mut stream, &endpoint, [&here, &there]).await;
     assert_eq!(watched.everything().len(), 3, "one for the handshake and for each call");
     let idle = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
     assert!(idle.is_some(), "{:?}", procs::with_marker(home.marker()));
@@ -93,11 +108,7 @@ async fn a_message_may_be_posted_to_any_node_and_each_request_gets_a_server_of_i
     assert_eq!(next(&mut stream).await["params"], uri);
 
     drop(connection);
-    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
-    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
-    for node in [&here, &there] {
-        assert_eq!(post(node, &endpoint, None, &request(9, "ping", &json!({}))).await, 404, "the stream is gone");
-    }
+    nothing_is_left(&home, &endpoint, [&here, &there]).await;
 }
 
 #[tokio::test]
@@ -137,22 +148,7 @@ async fn a_server_may_stay_for_as_long_as_the_stream() {
     let [here, there] = two_nodes(&home, &redis, &json!({ "one": staying(watched.server(&home, "legacy")) }));
     let mut connection = connect(&here).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;
-    assert!(endpoint.starts_with("/one/message?sessionId="), "{endpoint}");
-    assert_eq!(post(&there, &endpoint, None, &initialize()).await, 202);
-    let initialized = next(&mut stream).await;
-    assert_eq!((&initialized["id"], &initialized["result"]["serverInfo"]["name"]), (&json!(0), &json!("watcher")));
-    let notice = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-    assert_eq!(post(&here, &endpoint, None, &notice).await, 202);
-    for (id, node) in [(1, &there), (2, &here), (3, &there)] {
-        let level = json!({ "level": "error" });
-        let (method, params) =
-            if id == 1 { ("logging/setLevel", level) } else { ("tools/call", json!({ "name": "act" })) };
-        assert_eq!(post(node, &endpoint, None, &request(id, method, &params)).await, 202);
-        let answer = next(&mut stream).await;
-        assert_eq!(answer["id"], json!(id));
-        let kept = answer.pointer("/result/content/0/text");
-        assert!(id == 1 || kept == Some(&json!("error")), "one server for the whole stream: {answer}");
-    }
+    three_requests(&mut stream, &endpoint, [&here, &there]).await;
     watched.happens("list tools");
     assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
     let of_extension = json!({ "jsonrpc": "2.0", "method": "notifications/com.example/done", "params": { "n": 1 } });
@@ -163,11 +159,7 @@ async fn a_server_may_stay_for_as_long_as_the_stream() {
     assert_eq!(watched.everything().len(), 1, "one process");
 
     drop(connection);
-    let gone = procs::eventually(SOON, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
-    assert!(gone.is_some(), "{:?}", procs::with_marker(home.marker()));
-    for node in [&here, &there] {
-        assert_eq!(post(node, &endpoint, None, &request(9, "ping", &json!({}))).await, 404, "the stream is gone");
-    }
+    nothing_is_left(&home, &endpoint, [&here, &there]).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
 //! - [`reverse_proxy`]: an nginx or `HAProxy` of one's own in front of several nodes
+//! - [`certificate`]: a certificate for TLS
 //! - [`elsewhere`]: a server that listens by itself
 //! - [`unprivileged`]: a bridge that is not root
 //! - [`procs`]: what the kernel says is there: processes, zombies, descriptors, memory
@@ -22,6 +23,7 @@
 )]
 
 pub mod bridge;
+pub mod certificate;
 pub mod elsewhere;
 pub mod home;
 pub mod http;
@@ -33,6 +35,7 @@ pub mod reverse_proxy;
 pub mod unprivileged;
 
 pub use bridge::Bridge;
+pub use certificate::certificate;
 pub use elsewhere::Elsewhere;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
