@@ -74,7 +74,8 @@ pub struct Relay {
 enum Others {
     /// There are none.
     None,
-    /// They share a Redis with this one.
+    /// They share a Redis with this one. What is asked of them is on the heap: it is rare, and large within everything
+    /// that may come to ask it.
     Redis(Arc<Peers>),
 }
 
@@ -168,7 +169,7 @@ impl Relay {
         match &self.others {
             _ if to.node == self.node() => self.local.deliver(to.exchange, payload),
             Others::None => Err(NotDelivered::Gone),
-            Others::Redis(peers) => peers.deliver(to.node, to.exchange, &payload).await,
+            Others::Redis(peers) => Box::pin(peers.deliver(to.node, to.exchange, &payload)).await,
         }
     }
 
@@ -229,7 +230,7 @@ impl Relay {
     pub async fn announce(&self, key: &str, at: &Address, lifetime: Duration) -> Result<(), NotDelivered> {
         match &self.others {
             Others::None => Ok(()),
-            Others::Redis(peers) => peers.announce(key, at, lifetime).await,
+            Others::Redis(peers) => Box::pin(peers.announce(key, at, lifetime)).await,
         }
     }
 
@@ -240,7 +241,7 @@ impl Relay {
     pub async fn withdraw(&self, key: &str) -> Result<(), NotDelivered> {
         match &self.others {
             Others::None => Ok(()),
-            Others::Redis(peers) => peers.withdraw(key).await,
+            Others::Redis(peers) => Box::pin(peers.withdraw(key)).await,
         }
     }
 
@@ -252,7 +253,7 @@ impl Relay {
         match &self.others {
             _ if to.node == self.node() => self.local.probe(to.exchange),
             Others::None => Err(NotDelivered::Gone),
-            Others::Redis(peers) => peers.probe(to.node, to.exchange).await,
+            Others::Redis(peers) => Box::pin(peers.probe(to.node, to.exchange)).await,
         }
     }
 
@@ -263,7 +264,7 @@ impl Relay {
     pub async fn deliver_by_key(&self, key: &str, payload: Bytes) -> Result<(), NotDelivered> {
         match (self.local.deliver_by_key(key, payload.clone()), &self.others) {
             (Err(NotDelivered::Gone), Others::Redis(peers)) => {
-                let found = peers.find(key).await?;
+                let found = Box::pin(peers.find(key)).await?;
                 self.deliver(&found, payload).await
             }
             (done, _) => done,
@@ -353,5 +354,18 @@ impl FromStr for Address {
         let node = NodeId(node.try_into().map_err(|_| NotAnAddress)?);
         let exchange = u64::from_str_radix(exchange, 16).map_err(|_| NotAnAddress)?;
         Ok(Self { node, exchange })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_takes_little_room_within_whatever_may_come_to_wait_for_it() {
+        let relay = Relay::local();
+        let to = format!("{}.0", relay.node()).parse().unwrap();
+        let bytes = size_of_val(&relay.insist_within(Duration::ZERO, &to, Bytes::new()));
+        assert!(bytes < 1024, "{bytes}");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
+use futures_util::future::Either;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries it in both directions.
@@ -49,18 +50,16 @@ impl RequestId {
     }
 
     /// Serves this request, in the task that polls the future.
-    pub async fn scope<F: Future>(self, serving: F) -> F::Output {
-        CURRENT.scope(self, serving).await
+    // No async function, which would hold the future twice: as what it was given, and as what it waits for.
+    pub fn scope<F: Future>(self, serving: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, serving)
     }
 
     /// The same work, to be done in a task of its own for the request that the running task serves, if it serves one.
     pub fn handed_on<F: Future>(work: F) -> impl Future<Output = F::Output> {
-        let id = Self::current();
-        async move {
-            match id {
-                Some(id) => id.scope(work).await,
-                None => work.await,
-            }
+        match Self::current() {
+            Some(id) => Either::Left(id.scope(work)),
+            None => Either::Right(work),
         }
     }
 
@@ -109,5 +108,16 @@ mod tests {
         let made: std::collections::BTreeSet<String> = others.iter().map(|other| of(other)).collect();
         assert_eq!(made.len(), others.len(), "each is new: {made:?}");
         assert!(made.iter().all(|id| id.len() == 2 * RANDOM && is_plain(id)), "{made:?}");
+    }
+
+    #[test]
+    fn work_that_is_handed_on_is_held_once() {
+        let work = async {
+            let room = [0_u8; 4096];
+            std::future::ready(()).await;
+            std::hint::black_box(room);
+        };
+        let bytes = size_of_val(&work);
+        assert!((4096..2 * bytes).contains(&size_of_val(&RequestId::handed_on(work))));
     }
 }

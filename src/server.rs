@@ -161,11 +161,12 @@ impl Server {
         });
         let io = TokioIo::new(TimedConnection::new(stream, activity, self.times));
         let exchange = graceful.watch(builder(self.times.stall).serve_connection(io, service).into_owned());
+        // In a place of its own: it is large, and whoever waits for it twice would hold it twice.
+        let mut exchange = Box::pin(exchange);
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {
             let _held = (room, watch);
             let _gone = gone.drop_guard();
-            let mut exchange = std::pin::pin!(exchange);
             tokio::select! {
                 // A connection that breaks is its client's affair; its requests learn of it by the guard.
                 _ = &mut exchange => return,

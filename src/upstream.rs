@@ -198,7 +198,8 @@ impl Upstream {
     pub async fn close(self, graces: Graces) {
         match self {
             Self::Stdio(server) => drop(server.close(graces).await),
-            Self::Container(server) => server.close(graces).await,
+            // In a place of its own: it is large, and takes its time anyway.
+            Self::Container(server) => Box::pin(server.close(graces)).await,
             Self::Http(server) => server.close(graces).await,
         }
     }
