@@ -95,7 +95,10 @@ impl Conversation {
         self.exchange.end_changes();
         self.exchange.bridge.metrics.ended(end);
         drop(live);
-        tracing::info!(end = end.as_str(), ms = millis(began.elapsed()), "request ended");
+        let took = began.elapsed();
+        // The answer goes out first: what is done from here on, nobody waits for.
+        tokio::task::yield_now().await;
+        tracing::info!(end = end.as_str(), ms = millis(took), "request ended");
         Box::pin(self.close(end)).await;
     }
 
