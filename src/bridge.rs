@@ -16,6 +16,9 @@ mod response;
 // what stays open: listeners, subscriptions, HTTP+SSE
 mod stream;
 
+// what a user gets whose token is missing
+mod connect;
+
 // what is remembered of servers between requests
 mod server_facts;
 
@@ -274,16 +277,15 @@ impl Bridge {
         });
     }
 
-    /// Lets what ends something elsewhere be told while nobody waits for it: whoever does not hear it runs on for
-    /// nobody.
-    fn notify_of_end(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
+    /// Lets something be told elsewhere while nobody waits for it.
+    fn tell_in_background(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {
             tokio::select! {
                 told = telling => match told {
                     // Nobody there is nobody to tell.
                     Ok(()) | Err(NotDelivered::Gone) => {}
-                    Err(error) => tracing::warn!(%error, "the other side could not be told that a call or a session has ended"),
+                    Err(error) => tracing::warn!(%error, "another node, or the other side of a call or a session, could not be told something"),
                 },
                 () = until_forced(&hard) => {}
             }

@@ -66,7 +66,7 @@ pub use template::input::Inputs;
 pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
-pub use written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport};
+pub use written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport, WithoutToken};
 pub use written::file;
 pub use written::problem::{Problem, Problems};
 
@@ -104,6 +104,12 @@ impl Config {
     #[must_use]
     pub fn longest(&self) -> usize {
         self.servers.values().map(|server| server.process.line).fold(self.limits.body, usize::max)
+    }
+
+    /// Where a person saves their token for a server: names the server, and nobody.
+    #[must_use]
+    pub fn connect_link(&self, server: &ServerName) -> String {
+        format!("{}/{server}/connect", self.public_url.as_str().trim_end_matches('/'))
     }
 
     /// Whether a `Host` header may say this.
@@ -237,6 +243,8 @@ pub struct Server {
     pub plan: Plan,
     /// Whether a request needs the user's token.
     pub requires_user_token: bool,
+    /// What becomes of the requests of a user who has saved none.
+    pub without_token: WithoutToken,
     /// How a person gets a token.
     pub token_setup: TokenSetup,
     /// Headers of a request that go into it.
@@ -255,6 +263,20 @@ pub struct Server {
     pub tasks: Tasks,
     /// Who may use it, and which of its tools.
     pub access: Access,
+}
+
+impl Server {
+    /// What people call it.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.token_setup.display_name.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    /// Whether calls of a user without a token lead to the page where one is saved, rather than to an error.
+    #[must_use]
+    pub fn leads_to_connecting(&self) -> bool {
+        self.requires_user_token && self.without_token != WithoutToken::Error
+    }
 }
 
 /// How a person gets a token for a server, as the operator tells it.

@@ -271,6 +271,19 @@ impl Relay {
         }
     }
 
+    /// Leaves `payload` in every mailbox, on whichever node, that has joined `topic`. Nobody says whether it arrived: what is
+    /// said so must be of no harm if it is missed.
+    ///
+    /// # Errors
+    /// The other nodes could not be told.
+    pub async fn tell_topic(&self, topic: &str, payload: Bytes) -> Result<(), NotDelivered> {
+        self.local.tell_topic(topic, &payload);
+        match &self.others {
+            Others::None => Ok(()),
+            Others::Redis(peers) => peers.tell_topic(topic, &payload).await,
+        }
+    }
+
     fn has_others(&self) -> bool {
         matches!(self.others, Others::Redis(_))
     }
@@ -284,7 +297,7 @@ impl Relay {
         }
     }
 
-    /// How many mailboxes, keys and unanswered deliveries this node remembers: zero when no request of it is left.
+    /// How many mailboxes, keys, topics and unanswered deliveries this node remembers: zero when no request of it is left.
     #[must_use]
     pub fn entries(&self) -> usize {
         let unanswered = match &self.others {

@@ -120,6 +120,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
         "toolRule",
         "transport",
         "value",
+        "withoutToken",
     ];
     for name in schema["$defs"].as_object().unwrap().keys().map(String::as_str) {
         assert!(objects.contains(&name) || others.contains(&name), "{name} is new: which table is it in?");

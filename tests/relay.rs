@@ -11,7 +11,7 @@ mod support;
 #[path = "relay/timeouts.rs"]
 mod timeouts;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nodes::{DEADLINE, Nodes, received, share, silent, soon};
@@ -41,6 +41,7 @@ within_and_between_nodes! {
     a_reader_that_is_cancelled_loses_nothing,
     a_patient_sender_waits_for_its_reader,
     a_message_by_key_reaches_who_listens_as_it,
+    what_is_said_on_a_topic_reaches_everyone_who_has_joined_it,
     nothing_is_left_of_mailboxes_that_were_dropped,
 }
 
@@ -52,6 +53,29 @@ async fn a_message_reaches_the_exchange_it_is_for_and_no_other(nodes: Nodes) {
     assert_eq!(received(&mut one).await, "for one");
     assert_eq!(received(&mut one).await, "");
     assert!(silent(&mut one) && silent(&mut other) && silent(&mut near));
+}
+
+async fn what_is_said_on_a_topic_reaches_everyone_who_has_joined_it(nodes: Nodes) {
+    let (mut one, mut two) = (nodes.there.open(share()), nodes.there.open(share()));
+    let (mut near, mut other) = (nodes.here.open(share()), nodes.there.open(share()));
+    for mailbox in [&mut one, &mut two, &mut near] {
+        mailbox.join("topic".to_owned());
+    }
+    other.join("another topic".to_owned());
+    for _ in 0..MAX_WAITING {
+        assert_eq!(nodes.there.deliver(&two.address(), "before".into()).await, Ok(()));
+    }
+    let began = Instant::now();
+    assert_eq!(nodes.here.tell_topic("topic", "said".into()).await, Ok(()));
+    assert_eq!((received(&mut near).await, received(&mut one).await), ("said".into(), "said".into()));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    for _ in 0..MAX_WAITING {
+        assert_eq!(received(&mut two).await, "before");
+    }
+    assert!(silent(&mut two) && silent(&mut other), "one that is full misses it, another topic is another");
+    drop((one, two, near, other));
+    assert_eq!((nodes.here.entries(), nodes.there.entries()), (0, 0));
+    assert_eq!(nodes.here.tell_topic("topic", "to nobody".into()).await, Ok(()));
 }
 
 async fn an_address_survives_its_text(nodes: Nodes) {

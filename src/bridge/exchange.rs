@@ -19,6 +19,7 @@ pub(in crate::bridge) mod request_state;
 mod resume;
 mod run;
 mod tasks;
+pub(in crate::bridge) mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -4,4 +4,3 @@ pub mod error;
 pub(super) mod final_message;
 pub(super) mod pending;
 pub(super) mod sse;
-pub(super) mod token_needed;

@@ -2,13 +2,13 @@
 //! headers. What a user's token may have shaped is remembered for that user and that token alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 
-use crate::config::{Inputs, Server};
-use crate::mcp::era::Era;
+use crate::config::{Inputs, Server, ServerName};
+use crate::mcp::era::{Era, Version};
 use crate::mcp::mirror::Tools;
 
 /// What may be remembered of eras, in bytes: some forty thousand users.
@@ -33,6 +33,8 @@ pub struct ServerFacts {
     key: hmac::Key,
     eras: Memory<Era>,
     tools: Memory<Arc<Tools>>,
+    /// The newest legacy version that each configured server is known to speak.
+    versions: RwLock<HashMap<ServerName, Version>>,
 }
 
 impl ServerFacts {
@@ -43,7 +45,7 @@ impl ServerFacts {
     #[must_use]
     pub fn nothing() -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random bytes");
-        Self { key, eras: Memory::new(ERAS), tools: Memory::new(TOOLS) }
+        Self { key, eras: Memory::new(ERAS), tools: Memory::new(TOOLS), versions: RwLock::default() }
     }
 
     /// Whose memory is that of a server filled with these inputs.
@@ -73,6 +75,21 @@ impl ServerFacts {
     /// Remembers the era.
     pub(super) fn learn_era(&self, key: FactKey, era: Era) {
         self.eras.insert(key, era, 0);
+    }
+
+    /// The newest legacy version that the server is known to speak, whoever's token it is filled with.
+    pub(super) fn version(&self, server: &ServerName) -> Option<Version> {
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).get(server).copied()
+    }
+
+    /// Remembers that the server chose `chosen` when it was offered `offered`: one that chooses another than it is offered
+    /// chooses the newest that it has.
+    pub(super) fn learn_version(&self, server: &ServerName, offered: Version, chosen: Version) {
+        let known = self.version(server);
+        let newest = if offered == chosen { known.map_or(chosen, |known| known.max(chosen)) } else { chosen };
+        if known != Some(newest) {
+            self.versions.write().unwrap_or_else(PoisonError::into_inner).insert(server.clone(), newest);
+        }
     }
 
     /// The tools, if they are known.
@@ -195,6 +212,17 @@ mod tests {
         assert_eq!(key("alice", None), key("bob", None), "without a token the server is the same for all");
         facts.forget(known);
         assert_eq!(facts.era(known), None);
+    }
+
+    #[test]
+    fn the_newest_version_that_a_server_chose_is_known() {
+        let (facts, server) = (ServerFacts::nothing(), server());
+        let (old, new) = (Version::V2025_06_18, Version::V2025_11_25);
+        assert_eq!(facts.version(&server.name), None);
+        for (offered, chosen, known) in [(old, old, old), (new, new, new), (old, old, new), (new, old, old)] {
+            facts.learn_version(&server.name, offered, chosen);
+            assert_eq!(facts.version(&server.name), Some(known), "{offered:?} {chosen:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
+use super::connect::link::Lack;
 use super::error::BridgeError;
 use super::exchange::conversation::until_forced;
 use super::exchange::questions::Owner;
@@ -26,7 +27,6 @@ use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
 use crate::request_id::RequestId;
 use crate::telemetry::millis;
-use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::Caller;
 
@@ -181,20 +181,19 @@ impl Running {
 }
 
 impl Bridge {
-    /// The server of a stream that stays for as long as the stream; none for a user without a token.
+    /// The server of a stream that stays for as long as the stream; or why the user's token does not do.
     async fn start_stream_server(
         self: &Arc<Self>,
         caller: &Caller,
         server: &Arc<Server>,
         values: RequestValues,
-    ) -> Result<Option<Child>, BridgeError> {
+    ) -> Result<Result<Child, Lack>, BridgeError> {
         match self.tokens.access_token(&caller.user, server).await {
             Ok(credential) => {
                 let inputs = Inputs::of(caller, credential, values);
-                Ok(Some(Child::staying(self, server, inputs).await?))
+                Ok(Ok(Child::staying(self, server, inputs).await?))
             }
-            Err(TokenError::Absent) => Ok(None),
-            Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
+            Err(error) => self.lack(&error).map(Err),
         }
     }
 

@@ -87,6 +87,7 @@ impl Loader<'_> {
         let process = self.process(at, &file, defaults);
         let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
+        let without_token = file.without_token;
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
         let tasks = self.tasks(at, &file);
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
@@ -97,6 +98,9 @@ impl Loader<'_> {
             let help = "put { \"$userToken\": \"<<token>>\" } where the token goes, or take `tokenSetup` out";
             self.report_key(&at.key("tokenSetup"), "this server takes no user token", help);
         }
+        if !requires_user_token && without_token.is_some() {
+            self.report_key(&at.key("withoutToken"), "this server takes no user token", "take it out");
+        }
         if (sse, protocol) == (SseServers::Session, Protocol::Modern) {
             let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
             self.report_key(&at.key("sse"), "a server of the modern era knows no sessions", help);
@@ -106,6 +110,7 @@ impl Loader<'_> {
             name,
             plan: plan?,
             requires_user_token,
+            without_token: without_token.unwrap_or_default(),
             token_setup,
             request_headers: Vec::new(),
             process,

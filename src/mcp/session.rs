@@ -30,6 +30,8 @@ pub struct Session {
     pub capabilities: String,
     /// The era of the server when it answered `initialize`.
     pub era: Era,
+    /// Whether a server answered `initialize`, rather than the bridge in its place.
+    pub met: bool,
     /// What tells this session from every other.
     pub nonce: String,
     /// When it ends.
@@ -57,6 +59,9 @@ struct Sealed<'a> {
     /// Whether the server is modern.
     #[serde(default)]
     m: bool,
+    /// Whether no server has been met yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    u: bool,
 }
 
 /// The client says too much of itself for a session id.
@@ -91,6 +96,7 @@ impl Session {
             n: &self.nonce,
             e: self.expires.0,
             m: self.era == Era::Modern,
+            u: !self.met,
         };
         let plain = serde_json::to_vec(&sealed).expect("plain fields serialize");
         keyring.seal_text(place(&parts(owner)), &plain)
@@ -109,6 +115,7 @@ impl Session {
             client_info: sealed.i.get().to_owned(),
             capabilities: sealed.c.get().to_owned(),
             era: if sealed.m { Era::Modern } else { Era::Legacy },
+            met: !sealed.u,
             nonce: sealed.n.to_owned(),
             expires: UnixTime(sealed.e),
         };
@@ -154,6 +161,7 @@ mod tests {
             client_info: brief_client_info(Some(r#"{"name":"n","version":"1","icons":[1]}"#)),
             capabilities: capabilities.to_owned(),
             era: Era::Modern,
+            met: true,
             nonce: "abc".into(),
             expires: UnixTime(100),
         }

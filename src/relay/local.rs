@@ -1,6 +1,6 @@
 //! The exchanges of this node and what waits for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,8 @@ struct Open {
     next: u64,
     exchanges: HashMap<u64, Arc<Exchange>>,
     keys: HashMap<String, u64>,
+    /// Who hears what is said on a topic.
+    topics: HashMap<String, HashSet<u64>>,
 }
 
 /// What waits for one exchange.
@@ -67,6 +69,7 @@ pub struct Mailbox {
     address: Address,
     exchange: Arc<Exchange>,
     keys: Vec<String>,
+    topics: Vec<String>,
     local: Arc<Local>,
 }
 
@@ -93,6 +96,12 @@ impl Mailbox {
         self.local.open_now().keys.insert(key.clone(), self.address.exchange);
         self.keys.push(key);
     }
+
+    /// Also receives what is said on `topic`, on whichever node, until it is dropped.
+    pub fn join(&mut self, topic: String) {
+        self.local.open_now().topics.entry(topic.clone()).or_default().insert(self.address.exchange);
+        self.topics.push(topic);
+    }
 }
 
 impl Drop for Mailbox {
@@ -102,6 +111,13 @@ impl Drop for Mailbox {
         for key in &self.keys {
             if open.keys.get(key) == Some(&self.address.exchange) {
                 open.keys.remove(key);
+            }
+        }
+        for topic in &self.topics {
+            let Some(joined) = open.topics.get_mut(topic) else { continue };
+            joined.remove(&self.address.exchange);
+            if joined.is_empty() {
+                open.topics.remove(topic);
             }
         }
         drop(open);
@@ -135,7 +151,7 @@ impl Local {
         open.next += 1;
         open.exchanges.insert(id, Arc::clone(&exchange));
         let address = Address { node: self.node, exchange: id };
-        Mailbox { address, exchange, keys: Vec::new(), local: Arc::clone(self) }
+        Mailbox { address, exchange, keys: Vec::new(), topics: Vec::new(), local: Arc::clone(self) }
     }
 
     pub(super) fn deliver(&self, exchange: u64, payload: Bytes) -> Result<(), NotDelivered> {
@@ -159,13 +175,25 @@ impl Local {
         self.deliver(exchange, payload)
     }
 
+    /// Leaves `payload` with everyone who has joined `topic`; a full mailbox misses it.
+    pub(super) fn tell_topic(&self, topic: &str, payload: &Bytes) {
+        let joined: Vec<_> = {
+            let open = self.open_now();
+            let joined = open.topics.get(topic).into_iter().flatten();
+            joined.filter_map(|exchange| open.exchanges.get(exchange).cloned()).collect()
+        };
+        for exchange in joined {
+            let _missed = exchange.put(payload.clone());
+        }
+    }
+
     pub(super) fn probe(&self, exchange: u64) -> Result<(), NotDelivered> {
         self.exchange(exchange).map(drop)
     }
 
     pub(super) fn entries(&self) -> usize {
         let open = self.open_now();
-        open.exchanges.len() + open.keys.len()
+        open.exchanges.len() + open.keys.len() + open.topics.len()
     }
 
     fn exchange(&self, id: u64) -> Result<Arc<Exchange>, NotDelivered> {

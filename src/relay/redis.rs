@@ -56,6 +56,8 @@ pub(super) struct Peers {
     settling: Duration,
     keyring: Arc<Keyring>,
     prefix: Box<str>,
+    /// The channel that every node listens to beside its own.
+    channel_of_all: String,
     /// The number of the last frame.
     number: AtomicU64,
     /// Who waits for the receipt of which frame.
@@ -88,6 +90,7 @@ impl Peers {
             settling: (timeout * 4 / 3).max(SETTLING),
             keyring,
             prefix: prefix.into(),
+            channel_of_all: format!("{prefix}:node:all"),
             number: AtomicU64::new(0),
             expected: Mutex::default(),
             room: Semaphore::new(WITHOUT_RECEIPT),
@@ -122,6 +125,14 @@ impl Peers {
     /// Whether an exchange of another node is there.
     pub(super) async fn probe(&self, node: NodeId, exchange: u64) -> Verdict {
         self.tell(node, 0, |_| Body::Probe { exchange }).await
+    }
+
+    /// Says something to all nodes that have joined `topic`.
+    pub(super) async fn tell_topic(&self, topic: &str, payload: &Bytes) -> Verdict {
+        let frame = Frame { from: self.node, number: self.next_number(), body: Body::Topic { topic, payload } };
+        let published = self.publish(&self.channel_of_all, frame);
+        let published = within(self.deadline, published).await;
+        published.and_then(Result::ok).map(drop).ok_or(NotDelivered::Failed)
     }
 
     pub(super) fn is_listening(&self) -> bool {

@@ -35,6 +35,13 @@ pub(super) enum Body<'a> {
         /// What became of it.
         verdict: Result<(), NotDelivered>,
     },
+    /// A short message for everyone who has joined a topic; wants no receipt.
+    Topic {
+        /// The topic.
+        topic: &'a str,
+        /// The message.
+        payload: &'a [u8],
+    },
 }
 
 /// A message or a part of it.
@@ -77,6 +84,12 @@ impl<'a> Frame<'a> {
                 plain.extend(of.to_be_bytes());
                 plain.push(verdict_byte(verdict));
             }
+            Body::Topic { topic, payload } => {
+                plain.push(b't');
+                plain.extend((topic.len() as u64).to_be_bytes());
+                plain.extend(topic.as_bytes());
+                plain.extend(payload);
+            }
         }
         plain
     }
@@ -97,6 +110,10 @@ impl<'a> Frame<'a> {
             }
             b'p' => Body::Probe { exchange: first },
             b'r' => Body::Receipt { of: first, verdict: verdict(*rest.first()?)? },
+            b't' => {
+                let (topic, payload) = rest.split_at_checked(usize::try_from(first).ok()?)?;
+                Body::Topic { topic: str::from_utf8(topic).ok()?, payload }
+            }
             _ => return None,
         };
         Some(Self { from: NodeId(*from), number, body })
@@ -107,6 +124,7 @@ impl Body<'_> {
     fn payload(&self) -> &[u8] {
         match self {
             Self::Part(part) => part.bytes,
+            Self::Topic { payload, .. } => payload,
             Self::Probe { .. } | Self::Receipt { .. } => &[],
         }
     }
@@ -148,7 +166,8 @@ mod tests {
     fn bodies() -> Vec<Body<'static>> {
         let part = Part { exchange: 1, message: 2, total: 300, offset: 4, bytes: b"bytes" };
         let receipts = VERDICTS.map(|verdict| Body::Receipt { of: 9, verdict });
-        let mut bodies = vec![Body::Part(part), Body::Probe { exchange: 5 }];
+        let topic = Body::Topic { topic: "a topic", payload: b"said" };
+        let mut bodies = vec![Body::Part(part), Body::Probe { exchange: 5 }, topic];
         bodies.extend(receipts);
         bodies
     }

@@ -147,6 +147,8 @@ async fn a_refused_token_reaches_the_caller_as_their_token_with_the_link() {
             assert!(text.starts_with("Your token for Elsewhere was refused"), "{text}");
             assert!(text.contains("/elsewhere/connect"), "{text}");
             let answer = client.request("tools/list", json!({})).await.unwrap();
+            assert_eq!(answer.response()["result"]["tools"][0]["name"], "connect_account", "{answer:?}");
+            let answer = client.request("resources/read", json!({ "uri": "a://" })).await.unwrap();
             let link = answer.response()["error"]["data"]["setupUrl"].clone();
             assert!(link.as_str().is_some_and(|link| link.ends_with("/elsewhere/connect")), "{answer:?}");
         }

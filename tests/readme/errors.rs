@@ -249,7 +249,7 @@ fn every_error_has_its_row_and_every_row_its_error() {
 
 #[test]
 fn what_is_said_of_tokens_is_said_so() {
-    let source = fs::read_to_string("src/bridge/response/token_needed.rs").unwrap();
+    let source = fs::read_to_string("src/bridge/connect/link.rs").unwrap();
     for sentence in [
         "You have not connected NAME yet: save your token at LINK and try again.",
         "Your token for NAME was refused: save a new one at LINK and try again.",

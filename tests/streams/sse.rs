@@ -262,9 +262,10 @@ async fn a_modern_server_is_translated_for_a_client_of_2024() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_token_is_told_where_to_save_it() {
+async fn a_client_without_a_token_is_told_where_to_save_it_if_it_may_not_connect() {
     let (home, redis) = (Home::new(), Redis::start());
-    let whoami = json!({ "command": support::server("whoami"), "env": { "TOKEN": { "$userToken": "<<token>>" } } });
+    let whoami = json!({ "command": support::server("whoami"), "env": { "TOKEN": { "$userToken": "<<token>>" } },
+        "withoutToken": "error" });
     let [bridge, _] = two_nodes(&home, &redis, &json!({ "one": whoami, "kept": staying(whoami.clone()) }));
     let mut connection = connect(&bridge).await;
     let (mut stream, endpoint) = open(&mut connection, "one", None).await;

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::call::{Purpose, may_ask};
 use super::notes::{Note, Retry};
 use super::questions::{Question, for_client, seal_question};
-use super::request_state::{BadState, NextStep, RequestState, fingerprint_of_question};
+use super::request_state::{BadState, NextStep, RequestState, STATE_LIFETIME, fingerprint_of_question};
+use super::visit::ask_to_visit;
 use super::{Done, Exchange};
 use crate::bridge::error::BridgeError;
 use crate::bridge::response::final_message::FinalMessage;
@@ -27,9 +28,6 @@ const MAX_ROUNDS: u32 = 16;
 
 /// How many questions of one call may be open at once.
 const MOST_OPEN: usize = 64;
-
-/// How long a state lasts that needs no process to wait, in seconds.
-const STATE_LIFETIME: u64 = 15 * 60;
 
 /// The longest state that travels through a client, in bytes.
 const MAX_TRANSCRIPT: usize = 256 * 1024;
@@ -213,7 +211,7 @@ impl Exchange {
     }
 
     /// The result that stands for an error by which a legacy server asks its client to visit a page first, for a
-    /// modern client: questions, and a state that says "call again". Source: MCP 2025-11-25, client/elicitation.
+    /// modern client. Source: MCP 2025-11-25, client/elicitation.
     pub(super) fn url_elicitation(&self, answer: Answer<'_>) -> Option<String> {
         let (Purpose::Modern(modern), Answer::Error(error)) = (&self.call.purpose, answer) else { return None };
         if translate::error_code(error) != Some(mrtr::URL_ELICITATION_REQUIRED)
@@ -221,14 +219,8 @@ impl Exchange {
         {
             return None;
         }
-        let questions = mrtr::url_elicitations(error)?;
-        let expires = UnixTime(self.bridge.clock.now().0 + STATE_LIFETIME);
-        let state = RequestState::new(&self.call.message, expires, NextStep::Again);
-        let state = state.seal(&self.bridge.keyring, self.owner());
-        let questions: Vec<(String, String)> =
-            questions.into_iter().enumerate().map(|(n, params)| (format!("url{n}"), params)).collect();
-        let questions = questions.iter().map(|(key, params)| (key.as_str(), "elicitation/create", params.as_str()));
-        Some(mrtr::input_required(questions, &state, self.handshaken().server_info().as_deref()))
+        let pages = mrtr::url_elicitations(error)?;
+        Some(ask_to_visit(&self.bridge, self.owner(), &self.call, &pages, self.handshaken().server_info().as_deref()))
     }
 
     /// Takes a note from another exchange.
@@ -244,7 +236,7 @@ impl Exchange {
             Note::Left => return Err(BridgeError::Stalled),
             Note::Retry(retry) => self.refuse_retry(&retry).await,
             // Those are for a listener, and for a server that is held.
-            Note::Changed(_) | Note::Task(_) => {}
+            Note::Changed(_) | Note::Task(_) | Note::Connection => {}
         }
         Ok(None)
     }

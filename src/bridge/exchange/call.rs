@@ -1,10 +1,13 @@
 //! A call: what is asked of a fresh server, and how its client is introduced to it.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 
 use super::handshake::ClientKind;
 use crate::bridge::error::BridgeError;
 use crate::config::{Questions, Tasks};
+use crate::mcp::json::Object;
 use crate::mcp::legacy::{Introduction, REQUEST_ID, can_be_asked};
 use crate::mcp::message::Message;
 use crate::mcp::modern::{Level, Modern};
@@ -35,6 +38,8 @@ pub(in crate::bridge) struct Call {
     pub(in crate::bridge) events: bool,
     /// Whether the client takes a JSON document.
     pub(in crate::bridge) json: bool,
+    /// Whether it was made before, and its person did not want to go where it led them.
+    pub(in crate::bridge) declined: bool,
 }
 
 /// What a call is for.
@@ -73,6 +78,19 @@ impl Call {
         Ok(())
     }
 
+    /// Takes out what was said of an earlier call, of which no server knows; `answers` are those it brings, by key.
+    pub(super) fn begin_anew(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
+        let action = |answer: &str| Object::parse(answer).ok()?.get_string("action").map(Cow::into_owned);
+        let accepted = |(_, answer): &(String, String)| action(answer).is_none_or(|action| action == "accept");
+        self.declined = !answers.iter().all(accepted);
+        let mut params = self.message.params_object();
+        params.remove("inputResponses");
+        params.remove("requestState");
+        let anew = self.message.with_params(&params.write());
+        self.message = Message::parse(anew.into()).map_err(BridgeError::Malformed)?;
+        Ok(())
+    }
+
     /// Whether its client is of the era in which leaving is cancelling.
     pub(in crate::bridge) fn is_modern(&self) -> bool {
         matches!(self.purpose, Purpose::Modern(_) | Purpose::Discover)
@@ -103,7 +121,7 @@ impl Call {
     pub(in crate::bridge) fn client(&self) -> ClientKind<'_> {
         match &self.purpose {
             Purpose::Modern(_) | Purpose::Discover => ClientKind::Modern,
-            Purpose::Legacy(Some(session)) => ClientKind::InSession(session),
+            Purpose::Legacy(Some(session)) => session_client(session),
             Purpose::Legacy(None) | Purpose::Initialize(_) => ClientKind::WithoutSession,
         }
     }
@@ -130,8 +148,13 @@ impl Call {
     }
 }
 
+/// The client of a session, for the handshake: what its server is, is known only if one answered it.
+pub(in crate::bridge) fn session_client(session: &Session) -> ClientKind<'_> {
+    if session.met { ClientKind::InSession(session) } else { ClientKind::WithoutSession }
+}
+
 /// Whether a modern client can be asked for input by the result of this method. Source: MCP 2026-07-28,
 /// basic/patterns/mrtr, "Supported Requests".
-pub(super) fn may_ask(method: &str) -> bool {
+pub(in crate::bridge) fn may_ask(method: &str) -> bool {
     matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }

@@ -1,15 +1,14 @@
 //! The final message of a call: the server's answer as its client knows it, with the status it needs.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::Exchange;
 use super::call::Purpose;
 use super::handshake::Handshake;
+use crate::bridge::connect::link::Lack;
 use crate::bridge::error::BridgeError;
 use crate::bridge::response::final_message::FinalMessage;
-use crate::bridge::response::token_needed::{setup_link, token_refused};
-use crate::clock::UnixTime;
 use crate::config::{Listening, Tasks};
 use crate::mcp::era::Era;
 use crate::mcp::headers;
@@ -17,7 +16,7 @@ use crate::mcp::legacy::{self, Asked};
 use crate::mcp::lists;
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
-use crate::mcp::session::{self, Owner, Session};
+use crate::mcp::session::Owner;
 use crate::mcp::splice::{respliced, with_part};
 use crate::mcp::tasks;
 use crate::mcp::translate;
@@ -30,9 +29,7 @@ const METHOD_NOT_FOUND: i64 = -32601;
 pub(in crate::bridge) fn failed(exchange: &Exchange, error: &BridgeError) -> FinalMessage {
     match error {
         BridgeError::Upstream(UpstreamError::TokenRefused) if exchange.server.requires_user_token => {
-            let link = setup_link(&exchange.bridge.config.public_url, &exchange.server);
-            let text = token_refused(&exchange.call, &exchange.server, &link).into();
-            FinalMessage { status: StatusCode::OK, text, session: None, retry_after: None }
+            exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, Lack::Refused)
         }
         _ if exchange.call.session().is_some() => {
             FinalMessage { status: error.status_in_session(), ..error.last(Some(&exchange.reply_id)) }
@@ -55,21 +52,12 @@ pub(in crate::bridge) fn initialized(
             (version, translate::initialize_result(discovered.as_deref().unwrap_or("{}"), version))
         }
     };
-    let (bridge, lifetime) = (&exchange.bridge, exchange.bridge.config.limits.session_lifetime.as_secs());
-    let session = Session {
-        version,
-        client_info: session::brief_client_info(asked.client_info.as_deref()),
-        capabilities: asked.capabilities.clone(),
-        era: handshake.era(),
-        nonce: session::fresh_nonce(),
-        expires: UnixTime(bridge.clock.now().0 + lifetime),
-    };
     let owner = Owner { user: &exchange.caller.user, server: &exchange.server.name };
-    let id = session.seal(&bridge.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
+    let session = exchange.bridge.begin_session(owner, asked, version, Some(handshake.era()))?;
     Ok(FinalMessage {
         status: StatusCode::OK,
         text: legacy::result(&exchange.reply_id, &exchange.promised(result)).into(),
-        session: Some(HeaderValue::from_str(&id).expect("a sealed text is base64url")),
+        session: Some(session),
         retry_after: None,
     })
 }

@@ -229,7 +229,11 @@ impl Child {
             }
             Some(FromServer::Response { answer: Answer::Error(error), .. }) => Err(Refusal::Message(error.to_owned())),
             Some(FromServer::Response { answer: Answer::Result(result), .. }) => {
-                Initialized::parse(result).map(Handshake::Legacy).ok_or(Refusal::Failure(UpstreamError::Handshake))
+                let initialized = Initialized::parse(result);
+                if let Some(Initialized { version, .. }) = &initialized {
+                    self.bridge.server_facts.learn_version(&self.server.name, client.version, *version);
+                }
+                initialized.map(Handshake::Legacy).ok_or(Refusal::Failure(UpstreamError::Handshake))
             }
             _ => Err(Refusal::Failure(UpstreamError::Handshake)),
         })
@@ -251,6 +255,20 @@ impl Child {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Whether a server that negotiated its own version can go on with a session. Where the bridge answered in its place, an
+/// older server is understood, since newer clients read its messages as they are; any other asks for a new session.
+///
+/// # Errors
+/// It cannot.
+pub(in crate::bridge) fn check_version(session: &Session, initialized: &Initialized) -> Result<(), BridgeError> {
+    match initialized.version {
+        version if version == session.version => Ok(()),
+        _ if session.met => Err(UpstreamError::VersionChanged.into()),
+        version if version < session.version => Ok(()),
+        _ => Err(BridgeError::Session),
     }
 }
 

@@ -27,6 +27,8 @@ pub(in crate::bridge) enum Note {
     Retry(Retry),
     /// The client that called again has left.
     Left,
+    /// The token of the listener's user has changed.
+    Connection,
     /// Somebody asks about the task that the server is held for.
     Task(TaskRequest),
 }

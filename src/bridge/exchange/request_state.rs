@@ -14,6 +14,9 @@ use crate::mcp::message::{MAX_MEMBERS, Message};
 /// The longest text that is compared by what it says rather than by how it is written, bytes.
 const MAX_CANONICAL: usize = 256 << 10;
 
+/// How long a state lasts that needs no process to wait, in seconds.
+pub(super) const STATE_LIFETIME: u64 = 15 * 60;
+
 /// What a modern client brings back when it calls again.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RequestState {

@@ -46,7 +46,10 @@ impl Bridge {
         };
         let answers = answers(&incoming.message).ok_or(BridgeError::BadAnswers)?;
         match brought.next {
-            NextStep::Again => fresh,
+            NextStep::Again => {
+                call.begin_anew(&answers)?;
+                fresh
+            }
             NextStep::Replay(transcript) => Ok(ControlFlow::Continue(transcript.with(&answers))),
             NextStep::Parked { at, round } => {
                 match self.resume(incoming, call, (&at, round, answers), connection).await? {
@@ -153,7 +156,7 @@ impl Forwarding {
 
     fn leave(&self) {
         let (relay, address) = (self.bridge.relay.clone(), self.address);
-        self.bridge.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
+        self.bridge.tell_in_background(async move { relay.insist(&address, Note::Left.write()).await });
     }
 
     async fn fail(&self, error: &BridgeError) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::call::Purpose;
 use super::final_answer::{by_server, initialized};
-use super::handshake::{Handshake, Refusal};
+use super::handshake::{Handshake, Refusal, check_version};
 use super::list_changes::{Changes, next_change};
 use super::notes::Note;
 use super::request_state::{BadState, RequestState};
@@ -94,8 +94,8 @@ impl Exchange {
         let message = &self.call.message;
         let text = match (&self.call.purpose, self.handshaken()) {
             (Purpose::Legacy(session), Handshake::Legacy(initialized)) => {
-                if session.as_ref().is_some_and(|session| session.version != initialized.version) {
-                    return Err(UpstreamError::VersionChanged.into());
+                if let Some(session) = session {
+                    check_version(session, initialized)?;
                 }
                 let keeps_tasks = self.server.tasks == Tasks::Durable;
                 if keeps_tasks { message.text().to_owned() } else { translate::without_task(message) }

@@ -4,10 +4,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use http::Response;
-
 use super::local_answers::LocalAnswer;
 use super::tool_access;
+use crate::bridge::connect::link::Lack;
+use crate::bridge::connect::tool;
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::Exchange;
 use crate::bridge::exchange::call::Call;
@@ -19,9 +19,7 @@ use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::config::Inputs;
 use crate::limits::Permit;
 use crate::mcp::modern::Level;
-use crate::respond::Body;
 use crate::secret::Credential;
-use crate::tokens::TokenError;
 
 impl Bridge {
     /// What one message asks, with which token, of which fresh server.
@@ -35,7 +33,10 @@ impl Bridge {
             LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
             LocalAnswer::Call(call) => *call,
         };
-        tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
+        let asks_to_connect = tool::is_called(&incoming.server, &call.message);
+        if !asks_to_connect {
+            tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
+        }
         if call.is_modern() && call.message.method() == LISTEN {
             return self.subscribe(incoming, call, connection).await.map(Outcome::Answered);
         }
@@ -47,8 +48,11 @@ impl Bridge {
         let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = self.admit(&incoming, &call).await?;
         let credential = match self.find_credential(&incoming, &mut call).await? {
-            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
-            ControlFlow::Continue(credential) => credential,
+            Ok(credential) if !asks_to_connect => credential,
+            found => {
+                let answer = self.connect(incoming, (call, found.err()), permit, connection).await;
+                return Ok(Outcome::Pending(answer));
+            }
         };
         let inputs = Inputs::of(&incoming.caller, credential, values);
         let child = Child::open(self, &incoming.server, inputs)?;
@@ -72,24 +76,19 @@ impl Bridge {
         Ok(self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?)
     }
 
-    /// What the user saved, where the server takes it, and what the call's session has set; or the answer to a user who
-    /// has saved nothing.
+    /// What the user saved, where the server takes it, or why that does not do; and what the call's session has set.
     async fn find_credential(
         &self,
         incoming: &IncomingMessage,
         call: &mut Call,
-    ) -> Result<ControlFlow<Response<Body>, Option<Credential>>, BridgeError> {
+    ) -> Result<Result<Option<Credential>, Lack>, BridgeError> {
         let (user, server) = (&incoming.caller.user, &incoming.server);
         let (credential, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
         call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
         call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
         match credential {
-            Ok(credential) => Ok(ControlFlow::Continue(credential)),
-            Err(TokenError::Absent) => {
-                tracing::info!(%user, server = %server.name, "no token: the client was told how to get one");
-                Ok(ControlFlow::Break(self.without_token(incoming, call)))
-            }
-            Err(TokenError::Failed(error)) => Err(self.store_failed(&error)),
+            Ok(credential) => Ok(Ok(credential)),
+            Err(error) => self.lack(&error).map(Err),
         }
     }
 }

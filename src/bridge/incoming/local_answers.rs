@@ -102,7 +102,7 @@ impl Bridge {
                 if let Some(id) = message.param("requestId").filter(|id| id.len() <= MAX_CANCELLATION) {
                     let note = Note::Cancelled(cancellation(message, id)).write();
                     let (relay, key) = (self.relay.clone(), call_key(&session.nonce, id));
-                    self.notify_of_end(async move { relay.insist_by_key(&key, note).await });
+                    self.tell_in_background(async move { relay.insist_by_key(&key, note).await });
                 }
             }
             "notifications/progress" => {
@@ -228,7 +228,19 @@ fn call(
     let is_mirrored = |name: &str| name.starts_with(mirror::PREFIX) || is_of_extension && name == headers::NAME;
     let mirrored = incoming.head.headers.iter().filter(|(name, _)| is_mirrored(name.as_str()));
     let mirrored = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events, json }
+    Call {
+        message,
+        id,
+        progress,
+        introduction,
+        purpose,
+        level,
+        listener: None,
+        mirrored,
+        events,
+        json,
+        declined: false,
+    }
 }
 
 fn initialize(incoming: &IncomingMessage) -> Result<Call, BridgeError> {

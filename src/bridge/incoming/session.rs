@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::{Bridge, IncomingMessage};
+use crate::clock::UnixTime;
 use crate::config::Server;
-use crate::mcp::era::Era;
+use crate::mcp::era::{Era, Version};
 use crate::mcp::headers;
-use crate::mcp::legacy::{self, Introduction};
+use crate::mcp::legacy::{self, Asked, Introduction};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::{self, Level};
-use crate::mcp::session::{Owner, Session};
+use crate::mcp::session::{self, Owner, Session};
 use crate::relay::NotDelivered;
 use crate::respond::{self, Body};
 use crate::secret::Credential;
@@ -38,6 +39,30 @@ pub(in crate::bridge) struct Subscription {
 }
 
 impl Bridge {
+    /// The id of a session that begins now at this version. `server` is the era of the server that answered, if one did.
+    ///
+    /// # Errors
+    /// The client says too much of itself.
+    pub(in crate::bridge) fn begin_session(
+        &self,
+        owner: Owner<'_>,
+        asked: &Asked,
+        version: Version,
+        server: Option<Era>,
+    ) -> Result<HeaderValue, BridgeError> {
+        let session = Session {
+            version,
+            client_info: session::brief_client_info(asked.client_info.as_deref()),
+            capabilities: asked.capabilities.clone(),
+            era: server.unwrap_or(Era::Legacy),
+            met: server.is_some(),
+            nonce: session::fresh_nonce(),
+            expires: UnixTime(self.clock.now().0 + self.config.limits.session_lifetime.as_secs()),
+        };
+        let id = session.seal(&self.keyring, owner).map_err(|_| BridgeError::ClientTooLong)?;
+        Ok(HeaderValue::from_str(&id).expect("a sealed text is base64url"))
+    }
+
     /// The session that a request of the legacy era names; an id that does not open is as good as a session that has
     /// ended.
     pub(in crate::bridge) fn session(
@@ -101,7 +126,7 @@ impl Bridge {
         let listener = claimed.or(status.listener.map(|listener| listener.address));
         if let Some(address) = listener.and_then(|address| address.parse().ok()) {
             let relay = self.relay.clone();
-            self.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
+            self.tell_in_background(async move { relay.insist(&address, Note::Left.write()).await });
         }
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }

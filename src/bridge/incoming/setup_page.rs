@@ -6,7 +6,6 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use crate::bridge::error::BridgeError;
-use crate::bridge::response::token_needed::display_name;
 use crate::bridge::{Bridge, Connection};
 use crate::config::Server;
 use crate::respond::{self, Body};
@@ -38,7 +37,7 @@ impl Bridge {
 }
 
 fn page(user: &UserId, server: &Server) -> String {
-    let name = escape(display_name(server));
+    let name = escape(server.display_name());
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Connect {name}</title>\
          <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem}}</style>\

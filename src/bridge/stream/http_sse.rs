@@ -84,10 +84,15 @@ impl Bridge {
         let mut child = None;
         if server.sse == SseServers::Session {
             let values = server.request_values(&head.headers)?;
-            child = self.start_stream_server(&caller, &server, values).await?;
-            if child.is_none() {
-                return Ok(self.stream_without_token(&server));
-            }
+            child = match self.start_stream_server(&caller, &server, values).await? {
+                Ok(child) => Some(child),
+                // Served as a session like any other, in which the bridge answers.
+                Err(_) if server.leads_to_connecting() => None,
+                Err(lack) => {
+                    let error = self.lead_stream_to_page(&server, lack) + "\n";
+                    return Ok(respond::json(StatusCode::FORBIDDEN, error));
+                }
+            };
         }
         let (mailbox, lifetime) = (self.mailbox(user, &server), self.config.limits.session_lifetime);
         let expires = self.clock.now().0 + lifetime.as_secs();

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
+use tokio::time::Instant;
 
 use super::on_demand_server::{OnDemandServer, ServerEvent};
 use super::subscription;
 use super::subscription::filter::Filter;
 use super::{Stream, Work};
+use crate::bridge::connect::told::{ConnectionWatch, page_is_done};
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::handshake::Handshake;
@@ -55,6 +57,8 @@ pub(super) struct Listener {
     open: BTreeMap<String, String>,
     /// How often a modern server has been asked to listen.
     asked: u32,
+    /// Lets it hear that its user's token has changed.
+    watch: ConnectionWatch,
 }
 
 /// What happens next.
@@ -65,6 +69,8 @@ enum Event {
     Note(Note),
     /// It is time to say that this list has changed.
     Changed(List),
+    /// It is time to look whether there is a token.
+    Look,
 }
 
 impl Bridge {
@@ -136,8 +142,11 @@ impl Bridge {
 }
 
 impl Listener {
-    fn new(stream: Stream, values: RequestValues, session: Session, state: SessionState) -> Self {
+    fn new(mut stream: Stream, values: RequestValues, session: Session, state: SessionState) -> Self {
         let server = OnDemandServer::new(&stream, values, &session);
+        // What was saved between `initialize` and now nobody has heard of.
+        let look = (!session.met).then(Instant::now);
+        let watch = ConnectionWatch::new(&mut stream.mailbox, (&stream.caller.user, &stream.server), look);
         Self {
             stream,
             owns_stream: true,
@@ -147,6 +156,7 @@ impl Listener {
             pace: Pace::default(),
             open: BTreeMap::new(),
             asked: 0,
+            watch,
         }
     }
 
@@ -169,6 +179,8 @@ impl Listener {
                 Event::Server(ServerEvent::Line(line)) => self.line(&line).await?,
                 Event::Server(ServerEvent::Lost) => self.open.clear(),
                 Event::Note(Note::Left) => return Ok(()),
+                Event::Note(Note::Connection) => self.connection_changed(true).await?,
+                Event::Look => self.connection_changed(false).await?,
                 Event::Note(note) => self.note(note),
                 Event::Changed(list) => self.stream.event(list.notification().into()).await?,
             }
@@ -180,6 +192,7 @@ impl Listener {
             tokio::select! {
                 event = self.server.next() => return Event::Server(event),
                 list = self.pace.next() => return Event::Changed(list),
+                () = self.watch.due() => return Event::Look,
                 note = self.stream.mailbox.receive() => if let Some(note) = Note::read(&note) {
                     return Event::Note(note);
                 },
@@ -201,6 +214,22 @@ impl Listener {
 
     fn level(&self) -> Option<Level> {
         self.state.level.as_deref().and_then(Level::parse)
+    }
+
+    /// Tells the client what a change of its user's token means to it; `is_told` says whether there was one.
+    async fn connection_changed(&mut self, is_told: bool) -> Result<(), BridgeError> {
+        let Stream { bridge, caller, server, .. } = &self.stream;
+        let is_connected = bridge.is_connected(&caller.user, server).await;
+        if is_told || is_connected {
+            self.pace.happened(List::Tools);
+        }
+        if is_connected {
+            self.watch.seen();
+            if let Some(done) = page_is_done(&self.session) {
+                self.stream.event(done.into()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Says to a server what its client has said to others before it. What changed while there was none nobody saw.

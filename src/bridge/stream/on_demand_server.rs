@@ -10,9 +10,10 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::bridge::Bridge;
 use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::call::session_client;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::conversation::until_forced;
-use crate::bridge::exchange::handshake::{ClientKind, Handshake};
+use crate::bridge::exchange::handshake::{Handshake, check_version};
 use crate::bridge::incoming::session::introduction;
 use crate::bridge::stream::Stream;
 use crate::config::{Inputs, RequestValues, Server};
@@ -197,9 +198,9 @@ impl OnDemandServer {
             let inputs = Inputs::of(&caller, credential, values);
             let client = introduction(&session, tasks::of_client(&session.capabilities, false));
             let mut child = Child::staying(&bridge, &server, inputs).await?;
-            let handshake = child.handshake_to_listen(&client, ClientKind::InSession(&session)).await?;
-            if matches!(&handshake, Handshake::Legacy(initialized) if initialized.version != session.version) {
-                return Err(BridgeError::from(UpstreamError::VersionChanged).into());
+            let handshake = child.handshake_to_listen(&client, session_client(&session)).await?;
+            if let Handshake::Legacy(initialized) = &handshake {
+                check_version(&session, initialized)?;
             }
             Ok(RunningServer { child, handshake, since: Instant::now() })
         })

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Stream, Work};
+use crate::bridge::connect::told::ConnectionWatch;
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::handshake::{ClientKind, Handshake};
+use crate::bridge::exchange::notes::Note;
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::response_channel;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
@@ -26,7 +28,7 @@ use crate::mcp::modern::{self, ModernFault};
 use crate::mcp::splice::{respliced, text, with_part};
 use crate::mcp::translate;
 use crate::metrics::End;
-use crate::respond::Body;
+use crate::respond::{self, Body};
 use filter::{Filter, TASKS};
 
 /// The method.
@@ -50,8 +52,10 @@ const AGREE: Duration = Duration::from_secs(10);
 /// A modern client's subscription.
 pub(super) struct Subscription {
     pub(super) stream: Stream,
-    /// Its server; there is none for a subscription that no server is needed for.
+    /// Its server; there is none for a subscription that no server is needed for, or whose user has no token.
     child: Option<Child>,
+    /// Lets it hear that there is one now.
+    watch: Option<ConnectionWatch>,
     call: Call,
     filter: Filter,
     /// Whether a modern server is listening for this request, so that a cancellation means something to it.
@@ -77,23 +81,34 @@ impl Bridge {
         }
         let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = Arc::new(self.limits.admit_stream(&incoming.caller.user).await?);
-        let mut child = None;
-        if incoming.server.listen == Listening::Always || filter.needs_server() {
-            child = self.start_stream_server(&incoming.caller, &incoming.server, values).await?;
-            if child.is_none() {
-                return Ok(self.without_token(&incoming, &call));
-            }
-        } else {
-            // Nobody would say that a list has changed.
-            filter = Filter::default();
-        }
         let IncomingMessage { caller, server, .. } = incoming;
+        let mut mailbox = self.mailbox(&caller.user, &server);
+        // Before it is looked whether there is a token, so that no change is missed.
+        let watch = ConnectionWatch::new(&mut mailbox, (&caller.user, &server), Some(ConnectionWatch::later()));
+        let mut child = None;
+        let hears_of_connection = if server.listen == Listening::Always || filter.needs_server() {
+            match self.start_stream_server(&caller, &server, values).await? {
+                Ok(started) => child = Some(started),
+                Err(lack) if !server.leads_to_connecting() => {
+                    let answer = self.without_token((&caller.user, &server), &call, lack);
+                    return Ok(respond::json(answer.status, answer.text));
+                }
+                Err(_) => {}
+            }
+            child.is_none()
+        } else {
+            server.leads_to_connecting() && filter.hears_of_tools() && !self.is_connected(&caller.user, &server).await
+        };
+        if child.is_none() {
+            // Nobody else would say that a list has changed.
+            filter = Filter::of_tools(hears_of_connection && filter.hears_of_tools());
+        }
+        let watch = Some(watch).filter(|_| hears_of_connection);
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, self.share(&caller.user, &server));
         let form = self.form(&call);
-        let mailbox = self.mailbox(&caller.user, &server);
         let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
-        let subscription = Subscription { stream, child, call, filter, asked: false, answered: false };
+        let subscription = Subscription { stream, child, watch, call, filter, asked: false, answered: false };
         let lifetime = self.config.limits.session_lifetime;
         let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);
         Ok(inbox.respond(form, guard).await)
@@ -120,7 +135,7 @@ impl Subscription {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
         let Some(child) = &mut self.child else {
             self.acknowledge().await?;
-            return std::future::pending().await;
+            return self.hear_of_connection().await;
         };
         match child.handshake_to_listen(&self.call.introduction, ClientKind::Modern).await? {
             Handshake::Legacy(initialized) => {
@@ -141,6 +156,26 @@ impl Subscription {
             self.line(&line).await?;
         }
         Ok(())
+    }
+
+    /// Says that there are other tools whenever its user's token has changed.
+    async fn hear_of_connection(&mut self) -> Result<(), BridgeError> {
+        let Some(watch) = self.watch.as_mut().filter(|_| self.filter.hears_of_tools()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let Stream { bridge, caller, server, mailbox, .. } = &mut self.stream;
+            tokio::select! {
+                note = mailbox.receive() => if !matches!(Note::read(&note), Some(Note::Connection)) {
+                    continue;
+                },
+                () = watch.due() => if !bridge.is_connected(&caller.user, server).await {
+                    continue;
+                },
+            }
+            watch.seen();
+            self.stream.event(tagged(&List::Tools.notification().into(), self.call.id())).await?;
+        }
     }
 
     fn child(&mut self) -> &mut Child {

@@ -59,6 +59,18 @@ pub enum Questions {
     Refuse,
 }
 
+/// What becomes of the requests of a user who has saved no token for a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "withoutToken")]
+pub enum WithoutToken {
+    /// The bridge answers the handshake and the lists in the server's place, so that the client connects; calls lead to the
+    /// page where a token is saved.
+    #[default]
+    Connect,
+    /// Every request is refused, with the link to the page.
+    Error,
+}
+
 /// What becomes of the tasks of a server that do not outlive its processes: calls that are answered with a handle, by which
 /// their client asks for the result later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -66,13 +67,14 @@ impl Receiver<'_> {
     /// Listens until the connection is lost; answers how long that was.
     async fn until_lost(&mut self) -> Result<Duration, StoreError> {
         let channel = self.peers.channel_of(self.peers.node);
-        let mut subscription = self.peers.link.subscribe(std::slice::from_ref(&channel)).await?;
+        let channels = [channel, self.peers.channel_of_all.clone()];
+        let mut subscription = self.peers.link.subscribe(&channels).await?;
         let since = Instant::now();
         tracing::info!("the relay listens on Redis");
         self.peers.listening.send_replace(Some(since));
         while let Some(message) = subscription.next().await {
-            if channel.as_bytes() == message.channel {
-                self.receive(&channel, &message);
+            if let Some(channel) = channels.iter().find(|channel| channel.as_bytes() == message.channel) {
+                self.receive(channel, &message);
             }
         }
         self.peers.listening.send_replace(None);
@@ -97,6 +99,7 @@ impl Receiver<'_> {
             Body::Part(part) => self.receipt(from, number, self.local.deliver_part(from, part)),
             Body::Probe { exchange } => self.receipt(from, number, self.local.probe(exchange)),
             Body::Receipt { of, verdict } => self.peers.settle(of, verdict),
+            Body::Topic { topic, payload } => self.local.tell_topic(topic, &Bytes::copy_from_slice(payload)),
         }
     }
 

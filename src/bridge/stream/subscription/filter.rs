@@ -38,6 +38,18 @@ impl Filter {
         Self { lists: [lists; List::ALL.len()], resources, ..Self::default() }
     }
 
+    /// Changes of the list of tools, or nothing.
+    pub(super) fn of_tools(wanted: bool) -> Self {
+        let mut filter = Self::default();
+        filter.lists[List::Tools as usize] = wanted;
+        filter
+    }
+
+    /// Whether it asks for changes of the list of tools.
+    pub(super) fn hears_of_tools(&self) -> bool {
+        self.lists[List::Tools as usize]
+    }
+
     /// What the request asks for; `None` if that is malformed or more than is kept.
     pub(super) fn parse(message: &Message) -> Option<Self> {
         let wanted = Object::parse(message.param("notifications")?).ok()?;

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::text::{Object, PrivateDirectory, Size, Time, Value};
-use crate::config::written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, TaskKeeping, Transport};
+use crate::config::written::choices::{
+    EngineKind, Listening, Protocol, Questions, SseServers, TaskKeeping, Transport, WithoutToken,
+};
 
 /// An MCP server: a program (`command`), a container (`image`) or one elsewhere (`url`).
 #[derive(Default, Deserialize, JsonSchema)]
@@ -72,6 +74,8 @@ pub struct Server {
     pub tools: Option<Object<Tools>>,
     /// Whether requests need the user's own token. Follows from a `$userToken` in its fields.
     pub requires_user_token: Option<bool>,
+    /// What becomes of the requests of a user who has saved no token. Default: `connect`.
+    pub without_token: Option<WithoutToken>,
     /// How a person gets a token.
     pub token_setup: Option<Object<TokenSetup>>,
     /// From the start to the answer of `initialize`. Default: 30s.

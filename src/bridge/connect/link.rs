@@ -1,0 +1,125 @@
+//! The link to the page where a user saves their token, in the form that their client shows best.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::bridge::Bridge;
+use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::call::{Call, Purpose, may_ask};
+use crate::bridge::exchange::questions::Owner;
+use crate::bridge::exchange::visit::ask_to_visit;
+use crate::config::Server;
+use crate::mcp::era::Version;
+use crate::mcp::mrtr::{ELICITATION_URL, URL_ELICITATION_REQUIRED, declares};
+use crate::mcp::session::Session;
+use crate::mcp::tools::CALL;
+use crate::mcp::{json, legacy};
+use crate::tokens::TokenError;
+use crate::user::UserId;
+
+/// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
+pub(super) const NO_TOKEN: i64 = 1401;
+
+/// Why a user's token does not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bridge) enum Lack {
+    /// There is none.
+    Missing,
+    /// The service refused it.
+    Refused,
+}
+
+impl Lack {
+    /// What a person is told, with the link in it.
+    pub(super) fn with_link(self, server: &Server, link: &str) -> String {
+        let name = server.display_name();
+        match self {
+            Self::Missing => format!("You have not connected {name} yet: save your token at {link} and try again."),
+            Self::Refused => format!("Your token for {name} was refused: save a new one at {link} and try again."),
+        }
+    }
+
+    /// The same beside the link.
+    fn beside_link(self, server: &Server) -> String {
+        let name = server.display_name();
+        match self {
+            Self::Missing => format!("You have not connected {name} yet. Save your token on this page."),
+            Self::Refused => format!("Your token for {name} was refused. Save a new one on this page."),
+        }
+    }
+}
+
+impl Bridge {
+    /// Why there is no token that would do.
+    ///
+    /// # Errors
+    /// Nobody knows whether there is one.
+    pub(in crate::bridge) fn lack(&self, error: &TokenError) -> Result<Lack, BridgeError> {
+        match error {
+            TokenError::Absent => Ok(Lack::Missing),
+            TokenError::Failed(error) => Err(self.store_failed(error)),
+        }
+    }
+
+    /// What a call comes to that needs a token: an answer that leads its person to the page where they save one.
+    pub(super) fn lead_to_page(&self, (user, server): (&UserId, &Server), call: &Call, lack: Lack) -> String {
+        let link = self.config.connect_link(&server.name);
+        match &call.purpose {
+            Purpose::Modern(modern)
+                if may_ask(call.message.method())
+                    && declares(&modern.capabilities, ELICITATION_URL)
+                    && !call.declined =>
+            {
+                let owner = Owner { user, server: &server.name };
+                let page = page(&lack.beside_link(server), &link, None);
+                legacy::result(call.id(), &ask_to_visit(self, owner, call, &[page], None))
+            }
+            Purpose::Legacy(Some(session)) if takes_url_elicitations(session) => {
+                let page = page(&lack.beside_link(server), &link, Some(&elicitation_id(session)));
+                let data = format!(r#"{{"elicitations":[{page}]}}"#);
+                let sentence = lack.with_link(server, &link);
+                legacy::error(Some(call.id()), URL_ELICITATION_REQUIRED, &sentence, Some(&data))
+            }
+            _ if call.message.method() == CALL => {
+                legacy::result(call.id(), &tool_result(call, &lack.with_link(server, &link), true))
+            }
+            _ => refusal(Some(call.id()), &lack.with_link(server, &link), &link),
+        }
+    }
+
+    /// The same for a stream, which has no id to answer to.
+    pub(in crate::bridge) fn lead_stream_to_page(&self, server: &Server, lack: Lack) -> String {
+        let link = self.config.connect_link(&server.name);
+        refusal(None, &lack.with_link(server, &link), &link)
+    }
+}
+
+/// A tool's result of one text.
+pub(super) fn tool_result(call: &Call, text: &str, is_error: bool) -> String {
+    let kind = if call.is_modern() { r#""resultType":"complete","# } else { "" };
+    let text = json::quote(text);
+    format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}],"isError":{is_error}}}"#)
+}
+
+fn refusal(id: Option<&str>, sentence: &str, link: &str) -> String {
+    let data = format!(r#"{{"setupUrl":{}}}"#, json::quote(link));
+    legacy::error(id, NO_TOKEN, sentence, Some(&data))
+}
+
+/// The parameters of an `elicitation/create` that leads to a page. Source: MCP 2025-11-25, client/elicitation, "URL Mode
+/// Elicitation Requests".
+fn page(message: &str, link: &str, id: Option<&str>) -> String {
+    let id = id.map(|id| format!(r#""elicitationId":{},"#, json::quote(id))).unwrap_or_default();
+    format!(r#"{{"mode":"url",{id}"url":{},"message":{}}}"#, json::quote(link), json::quote(message))
+}
+
+/// Whether a session's client goes to a page upon an error that names one, and waits for the word that it is done.
+pub(super) fn takes_url_elicitations(session: &Session) -> bool {
+    session.version == Version::V2025_11_25 && declares(&session.capabilities, ELICITATION_URL)
+}
+
+/// The id under which a session's client knows that it was led to the page: every node can name it.
+pub(super) fn elicitation_id(session: &Session) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, format!("connect {}", session.nonce).as_bytes()))
+}

@@ -1,0 +1,85 @@
+//! Whoever listens for a user hears that what they have connected has changed, on whichever node that is.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::link::{elicitation_id, takes_url_elicitations};
+use crate::bridge::Bridge;
+use crate::bridge::exchange::notes::Note;
+use crate::config::{Server, ServerName};
+use crate::mcp::json;
+use crate::mcp::session::Session;
+use crate::relay::Mailbox;
+use crate::user::UserId;
+
+/// How often a stream that was opened without a token looks whether there is one: what is saved by the command line is
+/// told to nobody, and a message between nodes may be lost.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What lets a stream hear that its user's token for its server has changed.
+pub(in crate::bridge) struct ConnectionWatch {
+    /// When it looks by itself, if no token has been seen yet.
+    look: Option<Instant>,
+}
+
+impl ConnectionWatch {
+    /// Lets `mailbox` hear of changes. It also looks by itself, first at `look`, until there is a token.
+    pub(in crate::bridge) fn new(
+        mailbox: &mut Mailbox,
+        (user, server): (&UserId, &Server),
+        look: Option<Instant>,
+    ) -> Self {
+        if server.leads_to_connecting() {
+            mailbox.join(topic(user, &server.name));
+        }
+        Self { look: look.filter(|_| server.leads_to_connecting()) }
+    }
+
+    /// The first look of a stream that has looked just now.
+    pub(in crate::bridge) fn later() -> Instant {
+        Instant::now() + LOOK
+    }
+
+    /// Until it is time to look whether there is a token. Cancel safe.
+    pub(in crate::bridge) async fn due(&mut self) {
+        let Some(at) = self.look else { return std::future::pending().await };
+        sleep_until(at).await;
+        self.look = Some(Self::later());
+    }
+
+    /// There is one.
+    pub(in crate::bridge) fn seen(&mut self) {
+        self.look = None;
+    }
+}
+
+impl Bridge {
+    /// Lets every stream of the user hear that their token for the server has changed. Waits for nobody.
+    pub fn connection_changed(&self, user: &UserId, server: &ServerName) {
+        let (relay, topic) = (self.relay.clone(), topic(user, server));
+        self.tell_in_background(async move { relay.tell_topic(&topic, Note::Connection.write()).await });
+    }
+
+    /// Whether the user has a token for the server, as far as the store can tell.
+    pub(in crate::bridge) async fn is_connected(&self, user: &UserId, server: &Server) -> bool {
+        self.tokens.access_token(user, server).await.is_ok()
+    }
+}
+
+/// The word that a session's client can go on, if it may have been led to the page. Source: MCP 2025-11-25,
+/// client/elicitation, "Completion Notifications for URL Mode Elicitation".
+pub(in crate::bridge) fn page_is_done(session: &Session) -> Option<String> {
+    takes_url_elicitations(session).then(|| {
+        let id = json::quote(&elicitation_id(session));
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{{"elicitationId":{id}}}}}"#
+        )
+    })
+}
+
+/// What streams of this user on this server join. The lengths keep one from being another.
+fn topic(user: &UserId, server: &ServerName) -> String {
+    let (issuer, subject) = (user.issuer(), user.subject());
+    format!("connection {} {issuer} {} {subject} {server}", issuer.len(), subject.len())
+}

@@ -1,0 +1,48 @@
+//! Whoever listens hears that there is a token now, on whichever node.
+
+use super::*;
+
+/// Opens the client's listening stream.
+async fn listen<'a>(client: &Client, connection: &'a mut Connection) -> Reply<'a> {
+    let stream = connection.send("GET", &client.path(), &client.headers(b"{}"), b"").await.unwrap();
+    assert_eq!(stream.status, 200);
+    stream
+}
+
+/// What is saved by the command line is told to nobody: streams look by themselves, each half minute.
+#[tokio::test]
+async fn what_the_command_line_saves_is_heard_of_within_half_a_minute() {
+    let (home, redis) = (Home::new(), Redis::start());
+    let [here, there] = two_nodes(&home, &redis);
+    let (mut client, _) = legacy(&here, LEGACY, json!({ "elicitation": { "url": {} } })).await;
+    let error = client.call("whoami", json!({})).await.unwrap().response()["error"].clone();
+    let (mut one, mut two) = (open(&there).await, open(&there).await);
+    let mut session = listen(&client, &mut one).await;
+    let mut modern = Client::modern(&there, "one", None);
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let mut subscription = modern.start(&mut two, "subscriptions/listen", wanted).await.unwrap();
+    let acknowledged = next(&mut subscription).await;
+    assert_eq!(acknowledged["params"]["notifications"], json!({ "toolsListChanged": true }), "{acknowledged}");
+    home.set_token("alice", "one", TOKEN);
+    let (first, second) = (next(&mut session).await, next(&mut session).await);
+    let (done, changed) =
+        if first["method"] == "notifications/elicitation/complete" { (first, second) } else { (second, first) };
+    assert_eq!(done["params"]["elicitationId"], error["data"]["elicitations"][0]["elicitationId"], "{done}");
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    let changed = next(&mut subscription).await;
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    assert_eq!(changed["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1, "{changed}");
+    is_served(&mut client).await;
+}
+
+/// A client may be slow to listen.
+#[tokio::test]
+async fn what_was_saved_before_a_session_listens_is_heard_of_at_once() {
+    let home = Home::new();
+    let bridge = serve(&home);
+    let (client, _) = legacy(&bridge, LEGACY, json!({})).await;
+    home.set_token("alice", "one", TOKEN);
+    let mut connection = open(&bridge).await;
+    let mut stream = listen(&client, &mut connection).await;
+    assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
+}
