@@ -12,9 +12,10 @@ pub(crate) mod testing;
 mod user;
 
 use std::ffi::{c_char, c_int};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr;
 use std::time::Instant;
 
@@ -190,6 +191,14 @@ pub fn no_new_privileges() -> io::Result<()> {
     // SAFETY: the call reads no memory of ours.
     let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives up the terminal that this process was started at: it and whatever it starts from now on can neither open that as
+/// `/dev/tty` nor type into it. Only for a process that does not lead its session: with a leader all others would lose it.
+pub fn leave_terminal() {
+    let Ok(terminal) = File::open("/dev/tty") else { return };
+    // SAFETY: the call has no argument and reads no memory of ours.
+    unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) };
 }
 
 /// Sets every signal that this process ignores, except `SIGPIPE`, back to its default.

@@ -54,6 +54,20 @@ async fn each_request_works_in_a_directory_of_its_own_which_is_gone_afterwards()
 }
 
 #[tokio::test]
+async fn a_server_has_no_terminal_though_the_bridge_was_started_at_one() {
+    let home = Home::without_key();
+    home.write(config(&home, &["describe", "open=/dev/tty,/proc/self/environ"], &json!({})));
+    // `script` runs it at a terminal of its own.
+    let bridge = Bridge::start_under(&home, &["sh", "-c", r#"exec script -qec "exec $* 2>&-" /dev/null"#, "sh"], &[]);
+    let field = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(4).map(str::to_owned))
+    };
+    assert_ne!(field(bridge.supervisor()).as_deref(), Some("0"), "there is a terminal to be had");
+    assert_eq!(description(&bridge).await["readable"], json!(["/proc/self/environ"]));
+}
+
+#[tokio::test]
 async fn a_server_with_a_working_directory_works_there() {
     let home = Home::without_key();
     let bridge = home.serve(config(&home, &["describe"], &json!({ "cwd": "/" })));

@@ -68,6 +68,10 @@ impl Serve {
             return code;
         }
         supervisor::harden();
+        if supervisor::is_supervised() {
+            // Servers are of our session, and its terminal is the operator's alone.
+            sys::leave_terminal();
+        }
         StopSignals::block();
         let (resources, _held) = match self.resources.as_deref() {
             Some([directory, why_not, cgroup, why_none]) => {
