@@ -19,6 +19,10 @@ use crate::user::UserId;
 /// The most that is taken of the host's memory, if nobody says otherwise.
 const MOST: u64 = 1 << 30;
 
+/// What a piece takes that is kept in a queue, besides its bytes: its place there and what counts it. Pieces may be so short
+/// that this is most of it.
+pub const PIECE: usize = 256;
+
 /// Into how many users' parts the budget is divided.
 pub const PARTS: usize = 8;
 
@@ -115,6 +119,12 @@ impl Share {
     pub fn count(&self, bytes: usize) -> Held {
         self.0.add(bytes, &mut self.held(), &mut self.0.memory.counts());
         Held { share: self.clone(), bytes }
+    }
+
+    /// `bytes` for a queue, counted with what their place there takes, whether there is room for them or not.
+    #[must_use]
+    pub fn queued(&self, bytes: Bytes) -> Bytes {
+        self.count(bytes.len() + PIECE).keep(bytes, ())
     }
 
     /// Nothing, which may grow.

@@ -34,6 +34,7 @@ use crate::config::{Questions, Server};
 use crate::mcp::era::Version;
 use crate::mcp::message::Message;
 use crate::mcp::mrtr;
+use crate::memory::Held;
 use crate::relay::Mailbox;
 use crate::user::Caller;
 use call::Call;
@@ -73,8 +74,8 @@ pub(super) struct Exchange {
     pub(super) waits: Arc<AtomicBool>,
     /// What the server says of its lists, if anybody is told.
     pub(super) changes: Option<Box<Changes>>,
-    /// What a modern server wants to know, while its client is asked.
-    pub(super) required: Option<mrtr::InputRequired>,
+    /// What a modern server wants back, while its client is asked, and what that holds.
+    pub(super) required: Option<(mrtr::InputRequired, Held)>,
     /// The server's answer, if it came while nobody listened.
     pub(super) settled: Option<Bytes>,
     /// The task that the call was answered with, if the server is held for one.

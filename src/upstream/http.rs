@@ -29,7 +29,7 @@ use super::UpstreamError;
 use super::process::group::Graces;
 use super::process::invalid_output::InvalidOutput;
 use crate::mcp::headers::{PROTOCOL_VERSION, SESSION_ID};
-use crate::memory::Share;
+use crate::memory::{PIECE, Share};
 
 pub use servers::HttpServers;
 use servers::SseMemory;
@@ -139,7 +139,7 @@ impl HttpServer {
     pub fn send(&mut self, message: &str) {
         let mut message = Outgoing::new(message);
         message.mirrored.clone_from(&self.extra);
-        message.text = self.share.count(message.text.len()).keep(message.text, ());
+        message.text = self.share.queued(message.text);
         if message.opens_session() {
             self.begin_anew();
         }
@@ -224,7 +224,7 @@ impl HttpServer {
         self.begin_what_can_begin();
         let (at, event) = self.next_event().await;
         if let Some(message) = self.handle(at, event)? {
-            let held = self.share.take(message.len()).map_err(UpstreamError::NoRoom)?;
+            let held = self.share.take(message.len() + PIECE).map_err(UpstreamError::NoRoom)?;
             self.early.push_back(held.keep(message, ()));
         }
         Ok(())

@@ -96,8 +96,7 @@ impl StdioServer {
 
     /// Queues one message as a line.
     pub fn send(&mut self, message: &str) {
-        let line = message::line(message);
-        self.outgoing.push_back(self.share.count(line.len()).keep(line.into(), ()));
+        self.outgoing.push_back(self.share.queued(message::line(message).into()));
     }
 
     /// The next line of stdout. Cancel safe.

@@ -26,7 +26,7 @@ struct Greedy {
     _home: Home,
 }
 
-const ALL: [&str; 8] = ["large", "keys", "schema", "waits", "introduces", "asks", "pings", "announces"];
+const ALL: [&str; 9] = ["large", "keys", "schema", "waits", "introduces", "states", "asks", "pings", "announces"];
 
 impl Greedy {
     fn start(limits: &Value, kib: usize, fields: &Value) -> Self {
@@ -230,6 +230,17 @@ async fn a_server_that_floods_the_bridge_ends_its_own_call_and_nothing_is_left_o
     assert!(sentence.contains("within its time"), "it is not listened to: {sentence}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_server_takes_no_more_than_is_counted_however_short_its_pieces_are() {
+    /// Twice a line, which is what a conversation may hold, KiB.
+    const SHARE: u64 = 2 * (16 << 10);
+    let limits = json!({ "memory": "256MiB", "requestTimeout": "8s" });
+    let greedy = Greedy::start(&limits, 0, &json!({ "line": "16MiB", "protocol": "legacy" }));
+    flooded(&greedy, "pings").await;
+    let taken = procs::peak_resident(greedy.bridge.worker()) - greedy.before;
+    assert!(taken <= SHARE * 3 / 2, "{taken} KiB");
+}
+
 #[tokio::test]
 async fn a_call_has_at_most_so_many_open_questions_however_short_they_are() {
     let greedy = Greedy::start(&json!({}), 0, &json!({ "protocol": "legacy" }));
@@ -280,4 +291,49 @@ async fn a_server_that_says_too_much_of_itself_is_not_listened_to() {
     let greedy = Greedy::start(&json!({}), 2 << 10, &json!({}));
     let answer = greedy.client("introduces", ALICE).call("x", json!({})).await.unwrap();
     assert!(answer.response().to_string().contains("a message over 1048576 bytes"), "{}", answer.response());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_posted_to_a_stream_is_counted_while_it_waits_for_a_permit() {
+    const LONG: usize = 3_900_000;
+    let limits = json!({ "perUser": 1, "queue": "1m" });
+    let greedy = Greedy::start(&limits, 1, &json!({ "line": "256KiB", "protocol": "legacy", "abandonedGrace": "0s" }));
+    let client = greedy.client("waits", ALICE);
+    let headers = [("Content-Type", "application/json".to_owned()), ("Authorization", format!("Bearer {ALICE}"))];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value));
+    let mut listening = Connection::open(client.address()).await.unwrap();
+    let mut stream = listening.send("GET", "/waits/sse", &headers, b"").await.unwrap();
+    let endpoint = String::from_utf8(stream.event().await.unwrap().unwrap().data).unwrap();
+    for id in 0..2 {
+        let params =
+            json!({ "name": "x", "arguments": { "text": "x".repeat(LONG) }, "_meta": { "progressToken": id } });
+        let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string();
+        let mut connection = Connection::open(client.address()).await.unwrap();
+        assert_eq!(connection.send("POST", &endpoint, &headers, call.as_bytes()).await.unwrap().status, 202);
+        if id == 0 {
+            // Its server has read all of it, and works on it for ever.
+            stream.event().await.unwrap().unwrap();
+        }
+    }
+    let is_counted = greedy.soon(async |greedy| greedy.metric("tollbridge_waiting").await == 1);
+    assert!(is_counted.await, "the second waits");
+    let held = greedy.held().await;
+    assert!((2 * LONG..2 * LONG + (1 << 20)).contains(&held), "{held}");
+    drop(listening);
+    greedy.nothing_is_held_and_little_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_wants_back_is_counted_while_its_client_is_asked() {
+    const KIB: usize = 4 << 10;
+    let greedy = Greedy::start(&json!({}), KIB, &json!({ "line": "8MiB", "abandonedGrace": "0s" }));
+    let mut client = Client::without_session(&greedy.bridge, "states", Some(ALICE));
+    assert_eq!(client.initialize(LEGACY, json!({ "roots": {} })).await.unwrap().status, 200);
+    let mut connection = client.post("tools/call", json!({ "name": "x", "arguments": {} })).await.unwrap();
+    let event = connection.reply().await.unwrap().event().await.unwrap().unwrap();
+    assert!(String::from_utf8(event.data).unwrap().contains("roots/list"));
+    let is_counted = greedy.soon(async |greedy| (KIB << 10..KIB << 11).contains(&greedy.held().await));
+    assert!(is_counted.await, "{}", greedy.held().await);
+    drop(connection);
+    greedy.nothing_is_held_and_little_was().await;
 }

@@ -9,6 +9,7 @@
 //! | `schema` | has one tool, with a schema of as many elements as there are in so many KiB |
 //! | `waits` | tells its progress when it is called, and answers nothing |
 //! | `introduces` | says so much of itself when it is met |
+//! | `states` | is modern; on a call, asks for the roots once, with a state so long to be brought back |
 //! | `asks` | on a call, asks by elicitation without end and without a pause, each question so long, and reads nothing |
 //! | `pings` | on a call, pings without end, each with so much in it, and reads nothing |
 //! | `announces` | before it answers `initialize`, a hundred notifications, each so long |
@@ -27,7 +28,7 @@ fn main() {
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
         let (id, params) = (&message["id"], &message["params"]);
         match message["method"].as_str() {
-            Some("initialize") => {
+            Some("initialize") if behaviour != "states" => {
                 if behaviour == "announces" {
                     let params = json!({ "level": "info", "data": text(kib) });
                     let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
@@ -41,6 +42,7 @@ fn main() {
                     &json!({ "protocolVersion": version, "capabilities": capabilities, "serverInfo": about, "instructions": instructions }),
                 );
             }
+            Some("server/discover") if behaviour == "states" => result(id, &discovered()),
             Some("tools/list") if behaviour == "schema" => {
                 let elements = "0,".repeat(kib << 9);
                 say(&format!(
@@ -56,6 +58,7 @@ fn main() {
                     let keys: Vec<_> = (0..kib << 6).map(|key| format!(r#""{key:012}":0"#)).collect();
                     say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{}}}}}"#, keys.join(",")));
                 }
+                "states" => result(id, &wanted_back(kib)),
                 "asks" => ask_without_end("elicitation/create", kib),
                 "pings" => ask_without_end("ping", kib),
                 _ => {
@@ -70,6 +73,18 @@ fn main() {
             _ => {}
         }
     }
+}
+
+/// What a modern server says of itself.
+fn discovered() -> Value {
+    let about = json!({ "name": "greedy", "version": "1" });
+    json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": about })
+}
+
+/// A question, with so much to be brought back.
+fn wanted_back(kib: usize) -> Value {
+    let questions = json!({ "k": { "method": "roots/list", "params": {} } });
+    json!({ "resultType": "input_required", "inputRequests": questions, "requestState": text(kib) })
 }
 
 fn text(kib: usize) -> String {

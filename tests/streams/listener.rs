@@ -163,6 +163,28 @@ async fn a_question_of_a_listening_server_is_answered_through_the_other_node() {
 }
 
 #[tokio::test]
+async fn questions_of_a_listening_server_are_declined_where_their_ids_would_take_its_memory() {
+    let (home, watched) = (Home::without_key(), Watched::new());
+    let mut server = always(watched.server(&home, "legacy"));
+    server["line"] = json!("4MiB");
+    let bridge = home.serve(config(&json!({ "one": server })));
+    let mut client = Client::without_session(&bridge, "one", None);
+    client.initialize(LEGACY, json!({ "roots": {} })).await.unwrap();
+    let mut connection = connect(&bridge).await;
+    let mut stream = listen(&client, &mut connection).await;
+    watched.until_heard("notifications/initialized").await;
+    // Eight MiB, and a little, are what a conversation may hold.
+    for number in 0..4 {
+        let id = "x".repeat(1 << 20);
+        watched.happens(&format!(r#"say {{"jsonrpc":"2.0","id":"{number}{id}","method":"roots/list"}}"#));
+    }
+    for _ in 0..2 {
+        assert_eq!(method(&next(&mut stream).await), "roots/list");
+    }
+    watched.until_heard("-32601").await;
+}
+
+#[tokio::test]
 async fn a_server_that_ends_is_started_again_and_nothing_that_changed_meanwhile_is_missed() {
     let (home, watched) = (Home::without_key(), Watched::new());
     let bridge = home.serve(config(&json!({ "one": watched.server(&home, "legacy") })));

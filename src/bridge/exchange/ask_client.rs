@@ -21,6 +21,7 @@ use crate::mcp::message::{Answer, FromServer, Message, from_server};
 use crate::mcp::modern::MISSING_CAPABILITY;
 use crate::mcp::mrtr::{self, InputRequired};
 use crate::mcp::translate;
+use crate::memory::Held;
 use crate::upstream::{Upstream, UpstreamError};
 
 /// How often one call may be asked about; a call that asks more never comes to an end.
@@ -111,7 +112,7 @@ impl Exchange {
     }
 
     /// Puts a modern server's questions to a legacy client, one by one, on the stream of its call.
-    pub(super) async fn ask_live(&mut self, required: InputRequired) -> Result<(), BridgeError> {
+    pub(super) async fn ask_live(&mut self, mut required: InputRequired) -> Result<(), BridgeError> {
         self.round += 1;
         let Some(nonce) = self.call.session().filter(|_| self.call.events).map(|session| session.nonce.clone()) else {
             return Err(BridgeError::CannotAsk);
@@ -120,19 +121,27 @@ impl Exchange {
             return Err(BridgeError::TooManyRounds);
         }
         self.open.clear();
-        for (key, method, params) in &required.requests {
-            self.keep_question(Question { key: key.clone(), ..Question::new(&json::quote(key), method, params) })?;
-            self.forward(&nonce, &json::quote(key), method, params).await?;
+        for (key, method, params) in std::mem::take(&mut required.requests) {
+            let id = json::quote(&key);
+            self.keep_question(Question { key, ..Question::new(&id, &method, &params) })?;
+            self.forward(&nonce, &id, &method, &params).await?;
         }
         self.waits.store(true, Ordering::Relaxed);
-        self.required = Some(required);
+        let held = self.memory_for(&required)?;
+        self.required = Some((required, held));
         if self.open.is_empty() { self.call_again_with(&[]).await } else { Ok(()) }
+    }
+
+    /// Memory for what a server wants back.
+    fn memory_for(&self, required: &InputRequired) -> Result<Held, UpstreamError> {
+        let length = required.state.as_ref().map_or(0, String::len);
+        self.child.share.take(length).map_err(UpstreamError::NoRoom)
     }
 
     /// Asks a modern server again, with the answers: the same process, which may be the only one that knows its state, or
     /// a fresh one if it has ended.
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
-        let required = self.required.take().ok_or(BridgeError::Lost)?;
+        let (required, _held) = self.required.take().ok_or(BridgeError::Lost)?;
         self.waits.store(false, Ordering::Relaxed);
         self.child.renew_if_ended()?;
         self.mirror().await?;
@@ -155,7 +164,7 @@ impl Exchange {
 
     /// Keeps a modern server that has asked by `result` until its client calls again; `None` if that cannot be said in a
     /// state that the client would carry, or is too long to be kept.
-    pub(in crate::bridge) async fn keep(&mut self, required: InputRequired, result: &str) -> Option<Done> {
+    pub(in crate::bridge) async fn keep(&mut self, mut required: InputRequired, result: &str) -> Option<Done> {
         let at = self.mailbox().address().to_string();
         let next = NextStep::Kept { at, round: self.round + 1, state: required.state.clone() };
         // How long its own state is good is for the server to say.
@@ -166,8 +175,10 @@ impl Exchange {
         let mut result = Object::parse(result).ok().filter(|_| is_short)?;
         result.set("requestState", &state);
         let text = legacy::result(&self.reply_id, &result.write());
+        required.requests.clear();
+        let held = self.memory_for(&required).ok()?;
         self.round += 1;
-        self.required = Some(required);
+        self.required = Some((required, held));
         self.asked = false;
         self.last(FinalMessage::ok(text)).await;
         Some(Done::Parked)

@@ -35,6 +35,7 @@ use crate::mcp::modern::{self, Level};
 use crate::mcp::mrtr;
 use crate::mcp::session::Session;
 use crate::mcp::tasks;
+use crate::memory::Held;
 use crate::relay::{Mailbox, NotDelivered};
 use crate::respond::Body;
 use crate::store::{SessionState, SessionStatus};
@@ -53,8 +54,8 @@ pub(super) struct Listener {
     server: OnDemandServer,
     /// What is to be said of changed lists.
     pace: Pace,
-    /// Questions that have not been answered: the server's id, and the id that its client knows.
-    open: BTreeMap<String, String>,
+    /// Questions that have not been answered: the server's id, the id that its client knows, and what both hold.
+    open: BTreeMap<String, (String, Held)>,
     /// How often a modern server has been asked to listen.
     asked: u32,
     /// Lets it hear that its user's token has changed.
@@ -298,26 +299,28 @@ impl Listener {
     /// The server takes a question back: said with the id that its client knows.
     fn cancelled(&mut self, params: Option<&str>) -> Option<String> {
         let mut params = Object::parse(params?).ok()?;
-        let sealed = json::quote(&self.open.remove(params.get("requestId")?)?);
+        let (sealed, _held) = self.open.remove(params.get("requestId")?)?;
+        let sealed = json::quote(&sealed);
         params.set("requestId", &sealed);
         Some(format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{}}}"#, params.write()))
     }
 
     /// Puts a question of the server to the client, with an id that brings the answer back to this node.
     async fn question(&mut self, id: &str, method: &str, params: Option<&str>) -> Result<(), BridgeError> {
+        let Some(running) = self.server.running() else { return Ok(()) };
         let may_be_asked = mrtr::capability_for(method, params)
             .is_some_and(|capability| mrtr::declares(&self.session.capabilities, capability));
-        if !may_be_asked || self.open.len() >= MOST_OPEN {
-            if let Some(running) = self.server.running() {
-                running.child.decline(id, method);
-            }
+        // The sealed one is a third longer.
+        let held = running.child.share.take(3 * id.len()).ok().filter(|_| may_be_asked && self.open.len() < MOST_OPEN);
+        let Some(held) = held else {
+            running.child.decline(id, method);
             return Ok(());
-        }
+        };
         let (bridge, address) = (&self.stream.bridge, self.stream.mailbox.address());
         let (owner, nonce) = (self.stream.owner(), &self.session.nonce);
         let sealed = |id: &str| seal_question(&bridge.keyring, owner, nonce, &address, id);
         let (sealed, text) = for_client(id, method, params.unwrap_or("{}"), sealed);
-        self.open.insert(id.to_owned(), sealed);
+        self.open.insert(id.to_owned(), (sealed, held));
         self.stream.event(text.into()).await
     }
 

@@ -52,7 +52,8 @@ impl Events {
 
     /// How many bytes wait for the rest of their event.
     pub(super) fn pending(&self) -> usize {
-        self.pending.len() + self.data.as_ref().map_or(0, Data::len)
+        let kind = self.kind.as_ref().map_or(0, Bytes::len);
+        self.pending.len() + kind + self.data.as_ref().map_or(0, Data::len)
     }
 
     /// Takes more bytes of the stream.
@@ -200,6 +201,14 @@ mod tests {
         assert_eq!(events.next_event().unwrap().unwrap().data, "1");
         events.push(b"\ndata: 2\r\n\r\n");
         assert_eq!(events.next_event().unwrap().unwrap().data, "2");
+    }
+
+    #[test]
+    fn everything_that_waits_for_the_end_of_an_event_is_told() {
+        let mut events = Events::new(100);
+        events.push(b"event: kind\ndata: 12\ndat");
+        assert_eq!(events.next_event().unwrap(), None);
+        assert_eq!(events.pending(), "kind".len() + "12".len() + "dat".len());
     }
 
     #[test]

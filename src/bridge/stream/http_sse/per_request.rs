@@ -120,6 +120,8 @@ impl PerRequest {
         let id = message.id().filter(|_| message.kind() == Kind::Request).map(str::to_owned);
         let session = self.session.clone().filter(|_| message.method() != "initialize");
         let (bridge, server) = (&self.stream.bridge, Arc::clone(&self.stream.server));
+        // Also while it waits for a permit, like the body of any other request.
+        let message = message.counted(&bridge.memory.share(&self.stream.caller.user, usize::MAX));
         let (caller, head) = (self.stream.caller.clone(), self.head.clone());
         let incoming = IncomingMessage { caller, server, head, session, message, turn: None };
         let (replies, connection, over) = (Arc::clone(&self.replies), self.connection.clone(), self.over.clone());
