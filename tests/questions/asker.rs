@@ -16,7 +16,7 @@ pub(super) struct Cluster {
     pub(super) bridges: Vec<Bridge>,
     pub(super) home: Home,
     directory: TempDir,
-    _redis: Redis,
+    pub(super) redis: Redis,
 }
 
 impl Cluster {
@@ -76,7 +76,7 @@ impl Cluster {
             config["limits"][name] = value.clone();
         }
         let bridges = (0..count).map(|_| home.serve(config.clone())).collect();
-        Self { bridges, home, directory, _redis: redis }
+        Self { bridges, home, directory, redis }
     }
 
     /// A modern client that can be asked.

@@ -163,3 +163,49 @@ async fn a_client_that_leaves_a_resumed_call_ends_its_process_on_the_other_node(
     let ended = procs::eventually(SOON, || nodes.bridges[0].log().contains("client_left").then_some(())).await;
     assert!(ended.is_some(), "{}", nodes.bridges[0].log());
 }
+
+#[tokio::test]
+async fn a_node_that_hangs_while_it_works_for_a_client_of_another_is_not_waited_for_without_end() {
+    let nodes = Cluster::mortal(2, &json!({ "requestTimeout": "2s" }));
+    let arguments = json!({ "name": "h", "times": 1, "then": "hang" });
+    let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
+    let mut client = nodes.modern(1, "park", ALICE);
+    let answer = tokio::time::timeout(SOON, client.request("tools/call", asked.answered(&arguments, "x")));
+    let (answer, ()) = tokio::join!(answer, async {
+        nodes.until_lines("hangs", 1).await;
+        procs::kill(nodes.bridges[0].worker(), Signal::STOP);
+    });
+    procs::kill(nodes.bridges[0].worker(), Signal::CONT);
+    let answer = answer.expect("an answer in time").expect("an answer, and not a connection that breaks");
+    let response = answer.response();
+    assert_eq!((answer.error_code(), &response["id"]), (Some(-32603), &json!(1)), "{response}");
+    assert!(response["error"]["message"].as_str().is_some_and(|why| why.contains("may have been")), "{response}");
+    nodes.until_processes(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_led_to_a_server_that_is_gone_are_not_without_limit() {
+    let nodes = Cluster::start(1, &json!({}));
+    let arguments = json!({ "name": "p", "times": 1 });
+    let mut client = nodes.modern(0, "park", ALICE);
+    let asked = ask(&mut client, call(&arguments)).await;
+    client.request("tools/call", asked.answered(&arguments, "x")).await.expect("an answer");
+    nodes.until_processes(0).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (mut client, params) = (nodes.modern(0, "park", ALICE), asked.answered(&arguments, "late"));
+        asking.spawn(async move {
+            let mut refused = 0;
+            for _ in 0..10 {
+                // They count together with what costs less to send.
+                for _ in 0..4 {
+                    client.request("ping", json!({})).await.expect("an answer");
+                }
+                let answer = client.request("tools/call", params.clone()).await.expect("an answer");
+                refused += usize::from(answer.status == 429);
+            }
+            refused
+        });
+    }
+    assert!(asking.join_all().await.into_iter().sum::<usize>() > 0, "nobody was refused");
+}

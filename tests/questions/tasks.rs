@@ -300,3 +300,19 @@ async fn a_client_that_listens_is_told_of_its_own_durable_tasks_and_of_what_an_e
     let refused = other.request("subscriptions/listen", json!({ "notifications": wanted })).await.expect("an answer");
     assert_eq!((refused.status, refused.error_code()), (400, Some(-32021)), "{}", refused.response());
 }
+
+#[tokio::test]
+async fn a_task_ends_with_its_lease_though_nobody_who_waits_for_it_can_be_told() {
+    let fields = json!({ "taskLease": "4s", "eofGrace": "50ms" });
+    let nodes = Cluster::of_tasks(Home::in_failing_redis, 2, &fields, &json!({}));
+    let id = begin(&mut client(&nodes, 0, "hold", ALICE)).await["taskId"].clone();
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let params = json!({ "taskId": id, "inputResponses": { "hang": { "action": "accept" } } });
+        waiting.push(client(&nodes, 1, "hold", ALICE).post("tasks/update", params).await.expect("accepted"));
+    }
+    nodes.until_lines("hung", 8).await;
+    nodes.redis.freeze();
+    nodes.until_processes(0).await;
+    nodes.redis.thaw();
+}

@@ -9,7 +9,7 @@
 //! | `tools/call` of `work` | writes `PID` to `begun`, and answers with a task that works; a legacy client that wants none gets a text |
 //! | `tools/call` of `declared` | answers the client's capabilities as text |
 //! | `tasks/get` | the task, with `PID` as its `statusMessage` |
-//! | `tasks/update` | with an answer `end` the task is completed; with `crash` the process ends, with `hang` nothing is answered |
+//! | `tasks/update` | with an answer `end` the task is completed; with `crash` the process ends, with `hang` nothing is answered, but a line written to `hung` |
 //! | `tasks/cancel` | the task is cancelled |
 //! | `tasks/list` | for a legacy client: an empty list |
 //! | `subscriptions/listen` | acknowledges it as it is, tells of `task-1` and `task-2`, and that `com.example/other` happened |
@@ -63,7 +63,7 @@ impl Server {
             "tasks/get" => self.status(params).map(|status| task(&params["taskId"], &status)),
             "tasks/cancel" => self.end(params, "cancelled"),
             "tasks/update" if params["inputResponses"].get("crash").is_some() => std::process::exit(1),
-            "tasks/update" if params["inputResponses"].get("hang").is_some() => return,
+            "tasks/update" if params["inputResponses"].get("hang").is_some() => return self.write("hung", ""),
             "tasks/update" => self.end(params, "completed"),
             _ => Err((-32601, "Method not found")),
         };

@@ -24,6 +24,9 @@ use crate::respond::Body;
 /// How often it is asked whether the server still waits.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How much later than its server's time is over an answer may come from its node. One that hangs says nothing of itself.
+const LATE: Duration = Duration::from_secs(5);
+
 impl Bridge {
     /// How a call goes on that may bring a state back: it is answered by the server that waits for it, or begins with a
     /// fresh one, which knows what was answered before.
@@ -90,6 +93,7 @@ impl Bridge {
         (address, note): (Address, impl FnOnce(String) -> Note),
         connection: &Connection,
     ) -> Result<Option<Response<Body>>, BridgeError> {
+        self.limits.admit_message(&incoming.caller.user, incoming.message.text().len()).await?;
         let mailbox = self.mailbox(&incoming.caller.user, &incoming.server);
         match self.relay.deliver(&address, note(mailbox.address().to_string()).write()).await {
             Ok(()) => {}
@@ -104,8 +108,9 @@ impl Bridge {
         outbox.ready();
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
-        let forwarding =
-            Forwarding { bridge: Arc::clone(self), address, mailbox, outbox, gone, id: call.id().to_owned() };
+        let (bridge, id, within) =
+            (Arc::clone(self), call.id().to_owned(), incoming.server.process.request_timeout + LATE);
+        let forwarding = Forwarding { bridge, address, mailbox, outbox, gone, id, within };
         self.lifecycle.spawn(forwarding.run());
         Ok(Some(inbox.respond(self.form(call), guard.into()).await))
     }
@@ -119,10 +124,14 @@ struct Forwarding {
     outbox: Outbox,
     gone: CancellationToken,
     id: String,
+    /// How long the answer may take.
+    within: Duration,
 }
 
 impl Forwarding {
     async fn run(mut self) {
+        let deadline = tokio::time::sleep(self.within);
+        tokio::pin!(deadline);
         let mut probe = tokio::time::interval(PROBE_INTERVAL);
         probe.tick().await;
         let mut ended = false;
@@ -147,6 +156,7 @@ impl Forwarding {
                 () = self.bridge.lifecycle.hard.cancelled() => return self.fail(&BridgeError::Interrupted).await,
                 // What it said before it ended has been received by now.
                 () = std::future::ready(()), if ended => return self.fail(&BridgeError::Lost).await,
+                () = &mut deadline => return self.fail(&BridgeError::Lost).await,
                 _ = probe.tick() => {
                     ended = self.bridge.relay.probe(&self.address).await == Err(NotDelivered::Gone);
                 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep_until};
 
@@ -24,7 +25,7 @@ use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::Outbox;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::mcp::json;
-use crate::mcp::message::{Answer, FromServer, Message, from_server};
+use crate::mcp::message::{Answer, FromServer, MAX_ID, Message, from_server};
 use crate::mcp::splice::{respliced, with_part};
 use crate::mcp::tasks::Told;
 use crate::metrics::End;
@@ -44,7 +45,6 @@ impl Bridge {
         call: &Call,
         connection: &Connection,
     ) -> Result<Response<Body>, BridgeError> {
-        self.limits.admit_message(&incoming.caller.user, incoming.message.text().len()).await?;
         let owner = Owner { user: &incoming.caller.user, server: &incoming.server.name };
         let id = incoming.message.param_string("taskId");
         let address = id.and_then(|id| open_task(&self.keyring, owner, &id)).ok_or(BridgeError::NoTask)?;
@@ -62,7 +62,7 @@ impl Exchange {
         if !matches!(self.handshaken(), Handshake::Modern(_)) || !self.call.may_begin_task(self.server.tasks) {
             return false;
         }
-        let Some(told) = Told::begun(result) else { return false };
+        let Some(told) = Told::begun(result).filter(|told| told.id().len() <= MAX_ID) else { return false };
         let address = self.mailbox().address();
         let sealed = seal_task(&self.bridge.keyring, self.owner(), &address);
         let mut task = Task::new(told.id(), sealed, self.server.process.task_lease, self.round + 1);
@@ -167,9 +167,8 @@ impl Conversation {
         };
         // From here on it is gone for whoever asks.
         drop(mailbox);
-        for open in task.open.drain(..) {
-            open.fail(&error).await;
-        }
+        // All at once: where the other nodes cannot be reached, each is tried for seconds.
+        join_all(task.open.drain(..).map(|open| open.fail(&error))).await;
         end
     }
 }
