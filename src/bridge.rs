@@ -170,6 +170,8 @@ impl Bridge {
         self.metrics.refused(status);
         if let Some(left_out) = self.refusals.next((connection.peer.source(), status)) {
             let left_out = Some(left_out).filter(|&lines| lines > 0);
+            // Any other text of a path is its client's, perhaps a secret.
+            let server = self.config.servers.get(server).map(|server| field::display(&server.name));
             tracing::info!(server, status = status.as_u16(), left_out, why = %reason(error), "request refused");
         }
         error.respond(id)

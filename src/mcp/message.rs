@@ -22,6 +22,9 @@ pub const MAX_DEPTH: usize = 64;
 /// The longest id or progress token of a client, as written, bytes: it is said again wherever the request is meant.
 pub const MAX_ID: usize = 4096;
 
+/// The longest method of a client, bytes: it is a field of the log and a header.
+pub const MAX_METHOD: usize = 256;
+
 /// The members of a message that are read, and that no other may resemble.
 const OF_MESSAGE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 
@@ -103,8 +106,8 @@ pub enum Fault {
     /// The id is null, no string and no number, or longer than [`MAX_ID`].
     #[error("`id` must be a string or a number of up to {MAX_ID} bytes")]
     Id,
-    /// The method is no string, or missing where there is no answer either.
-    #[error("`method` must be a string")]
+    /// The method is no string, longer than [`MAX_METHOD`], or missing where there is no answer either.
+    #[error("`method` must be a string of up to {MAX_METHOD} bytes")]
     Method,
     /// `params` is no object.
     #[error("`params` must be an object")]
@@ -368,7 +371,8 @@ fn kind(object: &Object<'_>) -> Result<(Kind, String), Fault> {
     let has_id = object.get("id").is_some();
     match object.get("method") {
         Some(method) => {
-            let method = json::string(method).ok_or(Fault::Method)?.into_owned();
+            let method =
+                json::string(method).filter(|method| method.len() <= MAX_METHOD).ok_or(Fault::Method)?.into_owned();
             Ok((if has_id { Kind::Request } else { Kind::Notification }, method))
         }
         None if has_id && (object.get("result").is_some() || object.get("error").is_some()) => {

@@ -25,9 +25,11 @@ fn repeat(mut stream: &TcpStream, request: &str, wanted: &str, times: usize) {
 
 fn served(home: &Home, admin: Option<std::net::SocketAddr>) -> Value {
     let exits = json!({ "command": support::server("hostile"), "args": ["exits", "at=call", "code=1"] });
+    let says = "head -c 16000 /dev/zero | tr '\\0' '\\001' >&2; echo >&2; exit 1";
+    let explains = json!({ "command": "sh", "args": ["-c", says], "protocol": "legacy" });
     let mut config = json!({
         "identity": [{ "kind": "local", "user": "alice" }],
-        "mcpServers": { "whoami": { "command": support::server("whoami") }, "exits": exits },
+        "mcpServers": { "whoami": { "command": support::server("whoami") }, "exits": exits, "explains": explains },
     });
     if let Some(admin) = admin {
         config["admin"] = json!({ "listen": admin.to_string() });
@@ -43,8 +45,8 @@ fn call(server: &str, method: &str, headers: &str) -> String {
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost_once_it_is_read() {
-    // Each call is logged with its method: more than waits to be written, and few processes.
-    const CALLS: usize = 15;
+    // Each call is logged with what its server said, in escapes: more than waits to be written, and few processes.
+    const CALLS: usize = 20;
     let (home, admin) = (Home::new(), support::free_address());
     served(&home, Some(admin));
     let (mut bridge, stderr) = Bridge::start_unread(&home);
@@ -53,8 +55,8 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost_once_it_is_read()
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream
     };
-    let logged = call("whoami", &"x".repeat(100_000), "");
-    repeat(&connection(), &logged, "200", CALLS);
+    let logged = call("explains", "tools/call", "");
+    repeat(&connection(), &logged, "502", CALLS);
     repeat(&connection(), &post("/whoami/mcp", JSON, PING), "200", 3000);
     for path in ["/livez", "/readyz"] {
         assert_eq!(status(&probe(admin, path)), "200", "{path}");
@@ -65,7 +67,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost_once_it_is_read()
     let mut stderr = BufReader::new(stderr);
     let said = stderr.by_ref().lines().map(Result::unwrap).find(|line| line.contains("log lines were dropped"));
     assert!(said.as_ref().unwrap().contains("lines="), "{said:?}");
-    repeat(&connection(), &logged, "200", CALLS);
+    repeat(&connection(), &logged, "502", CALLS);
     // `stop` bounds how long it may take.
     assert!(bridge.stop().success());
     drop(stderr);
@@ -90,6 +92,7 @@ fn one_id_ties_the_answer_and_every_line_about_a_request_together() {
     let of = |id: &str| lines.iter().filter(|line| line["span"]["request"] == id).collect::<Vec<_>>();
     let [refused] = of("refused-1")[..] else { panic!("{log}") };
     assert_eq!((&refused["message"], &refused["status"]), (&json!("request refused"), &json!(404)));
+    assert!(!refused.to_string().contains("nobody"), "text of a path may be a secret: {refused}");
     assert!(refused["span"]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{refused}");
     assert_eq!(refused["span"]["user"], "alice@local", "{refused}");
     let failed: Vec<&str> = of("failed-2").iter().map(|line| line["message"].as_str().unwrap()).collect();

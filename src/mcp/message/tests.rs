@@ -47,6 +47,9 @@ fn malformed_messages_say_what_is_wrong() {
     assert_eq!(fault(r#"{"jsonrpc":"2.0","id":true,"method":"x"}"#), Fault::Id);
     assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"method":7}"#), Fault::Method);
     assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1}"#), Fault::Method);
+    let named = |length| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(length));
+    assert!(Message::parse(named(MAX_METHOD).into()).is_ok());
+    assert_eq!(Message::parse(named(MAX_METHOD + 1).into()).unwrap_err().fault, Fault::Method);
     assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#), Fault::Params);
 }
 
