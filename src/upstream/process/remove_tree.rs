@@ -2,13 +2,13 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -43,7 +43,7 @@ pub(super) fn remove_tree_within(path: &Path, patience: Duration) -> bool {
 }
 
 fn empty_top(path: &Path, deadline: Instant) -> Result<(), Errno> {
-    let top = open_whatever(rustix::fs::CWD, path.as_os_str())?;
+    let top = open_whatever(CWD, path.as_os_str())?;
     let mut moved = 0;
     while let Some(inner) = empty(top.as_fd(), top.as_fd(), &mut moved, deadline)? {
         let directory = open_whatever(top.as_fd(), &inner)?;
@@ -83,11 +83,18 @@ fn open_whatever(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
 pub(super) fn open_even_closed(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     match open(at, name) {
         Err(Errno::ACCESS) => {
-            chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+            change_mode(at, name, Mode::RWXU)?;
             open(at, name)
         }
         done => done,
     }
+}
+
+/// Changes the mode of a directory by what it is and not by its name, under which its server may have put a link.
+fn change_mode(at: BorrowedFd<'_>, name: impl Arg, mode: Mode) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(at, name, flags, Mode::empty())?;
+    chmodat(CWD, format!("/proc/self/fd/{}", directory.as_raw_fd()), mode, AtFlags::empty())
 }
 
 /// Removes the files of `directory`, up to the first directory in it, whose name at the top is returned: it is moved
@@ -138,7 +145,7 @@ fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut u
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
             // A directory learns of its new parent, so it must be one that can be written to.
             Err(Errno::ACCESS) if !opened => {
-                chmodat(from, name, open_to_all(found.st_uid), AtFlags::empty())?;
+                change_mode(from, name, open_to_all(found.st_uid))?;
                 opened = true;
             }
             done => return done,
@@ -148,7 +155,7 @@ fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut u
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -164,11 +171,26 @@ mod tests {
             symlink(&outside, tree.join(directory).join("link")).unwrap();
             fs::write(tree.join(directory).join("file"), "").unwrap();
         }
-        fs::set_permissions(tree.join("a/b"), std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o500)).unwrap();
         assert!(remove_tree(&tree));
         assert!(!tree.exists());
         assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "kept");
         assert!(remove_tree(&tree), "what is not there is gone");
+    }
+
+    #[test]
+    fn a_directory_is_opened_up_and_what_a_link_leads_to_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(parent.path().join(name)).unwrap().permissions().mode() & 0o777;
+        for name in ["outside", "closed"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::set_permissions(parent.path().join(name), fs::Permissions::from_mode(0o100)).unwrap();
+        }
+        symlink(parent.path().join("outside"), parent.path().join("link")).unwrap();
+        let at = open(CWD, parent.path().as_os_str()).unwrap();
+        assert_eq!(change_mode(at.as_fd(), "closed", Mode::RWXU), Ok(()));
+        assert!(change_mode(at.as_fd(), "link", Mode::RWXU).is_err());
+        assert_eq!((mode("closed"), mode("outside")), (0o700, 0o100));
     }
 
     #[test]
