@@ -201,6 +201,7 @@ mod tests {
             secret: Secret::new("proxy-secret".to_owned()),
             allow_comma: false,
             groups_header: None,
+            email_header: None,
         })
     }
 

@@ -9,6 +9,7 @@ mod written;
 
 // from what is written to what is meant
 mod access;
+mod callers;
 mod environment;
 mod hosts;
 mod identity;
@@ -20,6 +21,7 @@ mod servers;
 mod slow_start;
 mod tasks;
 mod token_admin;
+mod token_fields;
 mod token_store;
 mod value;
 
@@ -31,7 +33,7 @@ mod plan;
 mod program;
 mod server_kinds;
 
-// holes for the user's token
+// holes for what differs between users and requests
 mod template;
 
 #[cfg(test)]
@@ -42,12 +44,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
 
 use crate::secret::Secret;
-use crate::user::{Caller, UserId};
+use crate::user::Caller;
 
 pub use access::{Access, Allow, Tools};
 pub use confinement::{Confinement, RunAs};
@@ -196,7 +199,7 @@ pub enum IdentityMethod {
         /// The tokens that are good, each with whose it is.
         tokens: Vec<BearerToken>,
         /// Whose are left out because a variable is not set; only with `allow_missing_env`.
-        incomplete: Vec<UserId>,
+        incomplete: Vec<Caller>,
     },
     /// A header set by a reverse proxy that proves itself.
     TrustedHeader(TrustedHeader),
@@ -232,6 +235,8 @@ pub struct TrustedHeader {
     pub allow_comma: bool,
     /// The header that names the user's groups, lower case.
     pub groups_header: Option<http::HeaderName>,
+    /// The header that gives the user's email address, lower case.
+    pub email_header: Option<http::HeaderName>,
 }
 
 /// A configured server: what to launch, with holes for the user's token.
@@ -247,6 +252,8 @@ pub struct Server {
     pub without_token: WithoutToken,
     /// How a person gets a token.
     pub token_setup: TokenSetup,
+    /// Whether whoever is calling is named to it.
+    pub names_user: bool,
     /// Headers of a request that go into it.
     pub request_headers: Vec<RequestHeader>,
     /// Times and sizes of its processes.
@@ -280,7 +287,7 @@ impl Server {
 }
 
 /// How a person gets a token for a server, as the operator tells it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TokenSetup {
     /// The service's name for people.
     pub display_name: Option<String>,
@@ -288,6 +295,23 @@ pub struct TokenSetup {
     pub instructions: Option<String>,
     /// Where the service explains it.
     pub help_url: Option<Url>,
-    /// What a token looks like; checked when one is saved.
-    pub token_format: Option<regex::Regex>,
+    /// What a person gives, in this order; never empty. It is one unnamed token unless the operator says otherwise.
+    pub fields: Vec<TokenField>,
+    /// How long that is good from when it is saved, unless the person says otherwise.
+    pub expires: Option<Duration>,
+}
+
+/// One value that a person gives.
+#[derive(Debug)]
+pub struct TokenField {
+    /// Its name; that of an unnamed token is [`Credential::TOKEN`](crate::secret::Credential::TOKEN).
+    pub name: Box<str>,
+    /// What it is called towards people, if not by its name.
+    pub label: Option<String>,
+    /// Where a person finds it.
+    pub help: Option<String>,
+    /// Whether it must not be seen.
+    pub is_secret: bool,
+    /// What it looks like; checked when it is saved.
+    pub format: Option<regex::Regex>,
 }

@@ -95,6 +95,15 @@ impl fmt::Debug for UserId {
     }
 }
 
+/// `text` if it may be an email address: visible text around one `@`, at most 254 bytes (RFC 5321, section 4.5.3.1.3).
+#[must_use]
+pub fn email(text: &str) -> Option<Arc<str>> {
+    let is_visible = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    let (name, domain) = text.split_once('@')?;
+    let fits = is_visible && !name.is_empty() && !domain.is_empty() && !domain.contains('@') && text.len() <= 254;
+    fits.then(|| text.into())
+}
+
 fn name(text: &str) -> Result<Arc<str>, InvalidUser> {
     if text.trim().is_empty() {
         return Err(InvalidUser::Empty);
@@ -119,6 +128,17 @@ mod tests {
     fn names_are_normalised_but_never_case_folded() {
         assert_eq!(UserId::local("e\u{301}").unwrap(), UserId::local("\u{e9}").unwrap());
         assert_ne!(UserId::local("Alice").unwrap(), UserId::local("alice").unwrap());
+    }
+
+    #[test]
+    fn an_email_address_has_a_name_and_a_domain() {
+        for good in ["a@b", "alice+mcp@mail.example.com", "\u{e9}@example.com"] {
+            assert_eq!(email(good).as_deref(), Some(good));
+        }
+        let long = format!("a@{}", "b".repeat(253));
+        for bad in ["", "alice", "@b", "a@", "a@b@c", "a @b", "a@b\n", "a@b,c@ d", &long] {
+            assert_eq!(email(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -189,7 +189,6 @@ fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
         "mcpServers.a.env.Z",
         "mcpServers.b.command",
         "mcpServers.b.args[0].$userToken",
-        "mcpServers.b.args[0].$userToken",
         "mcpServers.b.args[1]",
     ];
     assert_eq!(paths, expected, "{problems}");

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{PeerAddr, sha256};
 use crate::config;
-use crate::user::{Caller, UserId};
+use crate::user::{self, Caller, UserId};
 
 /// The longest name, in bytes.
 const MAX_NAME: usize = 256;
@@ -29,6 +29,7 @@ pub(super) struct TrustedHeader {
     secret: [u8; 32],
     allow_comma: bool,
     groups_header: Option<HeaderName>,
+    email_header: Option<HeaderName>,
 }
 
 /// Why an identity header does not count.
@@ -64,6 +65,9 @@ pub enum TrustedHeaderFault {
     /// The header of groups is over 8 KiB.
     #[error("the header of groups is longer than 8 KiB")]
     LongGroups,
+    /// The header of the email address holds none.
+    #[error("the header of the email address holds none")]
+    Email,
     /// It is no user's name: empty, for example.
     #[error("the header is no user name")]
     Name,
@@ -80,6 +84,7 @@ impl TrustedHeader {
             secret: sha256(config.secret.expose().as_bytes()),
             allow_comma: config.allow_comma,
             groups_header: config.groups_header.clone(),
+            email_header: config.email_header.clone(),
         }
     }
 
@@ -110,28 +115,26 @@ impl TrustedHeader {
         if is_hop_by_hop(headers, &self.header) || is_hop_by_hop(headers, &self.secret_header) {
             return Err(TrustedHeaderFault::Hop);
         }
-        Ok(Some(Caller { user: self.user(value)?, groups: self.groups(headers)?, email: None }))
+        Ok(Some(Caller { user: self.user(value)?, groups: self.groups(headers)?, email: self.email(headers)? }))
     }
 
     /// The groups that the proxy names; none if it does not.
     fn groups(&self, headers: &HeaderMap) -> Result<Arc<[String]>, TrustedHeaderFault> {
-        let Some(header) = &self.groups_header else { return Ok(Arc::default()) };
-        if headers.keys().any(|name| is_twin(name, header)) {
-            return Err(TrustedHeaderFault::Twin);
-        }
-        if is_hop_by_hop(headers, header) {
-            return Err(TrustedHeaderFault::Hop);
-        }
-        let mut values = headers.get_all(header).iter();
-        let Some(value) = values.next() else { return Ok(Arc::default()) };
-        if values.next().is_some() {
-            return Err(TrustedHeaderFault::Several);
-        }
+        let Some(value) = only(self.groups_header.as_ref(), headers)? else { return Ok(Arc::default()) };
         if value.len() > MAX_GROUPS {
             return Err(TrustedHeaderFault::LongGroups);
         }
         let names = value.to_str().map_err(|_| TrustedHeaderFault::Bytes)?.split(',').map(str::trim);
         Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// The email address that the proxy vouches for; none if it does not.
+    fn email(&self, headers: &HeaderMap) -> Result<Option<Arc<str>>, TrustedHeaderFault> {
+        let Some(value) = only(self.email_header.as_ref(), headers)?.filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let text = value.to_str().map_err(|_| TrustedHeaderFault::Bytes)?;
+        user::email(text).map(Some).ok_or(TrustedHeaderFault::Email)
     }
 
     fn trusts(&self, peer: PeerAddr) -> bool {
@@ -158,6 +161,23 @@ impl TrustedHeader {
         }
         UserId::new(&self.issuer, name).map_err(|_| TrustedHeaderFault::Name)
     }
+}
+
+/// What `header`, which the proxy sets beside the user's name, says; none if it is not configured or not there.
+fn only<'a>(
+    header: Option<&HeaderName>,
+    headers: &'a HeaderMap,
+) -> Result<Option<&'a HeaderValue>, TrustedHeaderFault> {
+    let Some(header) = header else { return Ok(None) };
+    if headers.keys().any(|name| is_twin(name, header)) {
+        return Err(TrustedHeaderFault::Twin);
+    }
+    if is_hop_by_hop(headers, header) {
+        return Err(TrustedHeaderFault::Hop);
+    }
+    let mut values = headers.get_all(header).iter();
+    let value = values.next();
+    if values.next().is_some() { Err(TrustedHeaderFault::Several) } else { Ok(value) }
 }
 
 /// Whether a gateway that folds `_` and `-` (CGI and its heirs do) would take `name` for `header`.
@@ -196,6 +216,7 @@ mod tests {
             secret: Secret::new("s3cret".to_owned()),
             allow_comma: false,
             groups_header: Some(HeaderName::from_static("x-auth-groups")),
+            email_header: Some(HeaderName::from_static("x-auth-email")),
         }
     }
 
@@ -234,6 +255,22 @@ mod tests {
         assert_eq!(groups(&[&[b'a'; MAX_GROUPS + 1]], &[]), Err(Fault::LongGroups));
         assert_eq!(groups(&[b"a"], &[("x_auth-groups", b"b")]), Err(Fault::Twin));
         assert_eq!(groups(&[b"a"], &[("connection", b"X-Auth-Groups")]), Err(Fault::Hop));
+    }
+
+    #[test]
+    fn the_proxy_vouches_for_one_address_and_nobody_else_does() {
+        let email = |fields: &[Field<'_>]| {
+            let fields = [&[PROOF, ("x-auth-user", b"alice")], fields].concat();
+            let caller = TrustedHeader::new(&method()).identify(peer("10.1.2.3"), &headers(&fields));
+            caller.map(|caller| caller.unwrap().email.as_deref().map(str::to_owned))
+        };
+        let [one, other] = [("x-auth-email", &b"a@b.example"[..]), ("x-auth-email", b"c@d.example")];
+        assert_eq!((email(&[]), email(&[("x-auth-email", b"")])), (Ok(None), Ok(None)));
+        assert_eq!(email(&[one]).unwrap().as_deref(), Some("a@b.example"));
+        assert_eq!(email(&[one, other]), Err(Fault::Several));
+        assert_eq!(email(&[("x-auth-email", b"alice")]), Err(Fault::Email));
+        assert_eq!(email(&[one, ("x_auth_email", b"c@d.example")]), Err(Fault::Twin));
+        assert_eq!(email(&[one, ("connection", b"X-Auth-Email")]), Err(Fault::Hop));
     }
 
     #[test]

@@ -56,8 +56,11 @@ impl ServerFacts {
             digest.update(part.as_bytes());
         };
         add(server.name.as_str());
-        if let Some(credential) = &inputs.credential {
+        if inputs.credential.is_some() || server.names_user {
             [inputs.user.issuer(), inputs.user.subject()].into_iter().for_each(&mut add);
+            add(inputs.email.as_deref().filter(|_| server.names_user).unwrap_or_default());
+        }
+        if let Some(credential) = &inputs.credential {
             let fields = credential.fields().iter();
             fields.flat_map(|field| [&*field.name, field.value.expose()]).for_each(&mut add);
         }
@@ -183,21 +186,46 @@ impl<V> Generations<V> {
 mod tests {
     use std::path::Path;
 
+    use http::HeaderName;
+
     use super::*;
     use crate::config::{self, LoadOptions, RequestValues};
     use crate::secret::{Credential, Secret};
     use crate::user::UserId;
 
-    /// A server.
-    fn server() -> Arc<Server> {
-        let text = r#"{ "mcpServers": { "s": { "url": "http://127.0.0.1:1/mcp" } } }"#;
-        let config = config::parse(text, Path::new("/etc/tollbridge.json"), &LoadOptions::default());
+    /// A server elsewhere with these headers.
+    fn server(headers: &str) -> Arc<Server> {
+        let text =
+            format!(r#"{{ "mcpServers": {{ "s": {{ "url": "http://127.0.0.1:1/mcp", "headers": {headers} }} }} }}"#);
+        let config = config::parse(&text, Path::new("/etc/tollbridge.json"), &LoadOptions::default());
         Arc::clone(&config.unwrap_or_else(|problems| panic!("{problems}")).servers["s"])
     }
 
     #[test]
+    fn what_fills_a_server_is_part_of_what_is_remembered_of_it() {
+        let facts = ServerFacts::nothing();
+        let key = |server: &Server, user: &str, project: Option<&str>| {
+            let project = project.map(|project| (HeaderName::from_static("x-project"), project.parse().unwrap()));
+            let values = server.request_values(&project.into_iter().collect()).unwrap();
+            facts.key_of(server, &Inputs::of(&UserId::local(user).unwrap().into(), None, values))
+        };
+        let plain = server("{}");
+        assert_eq!(key(&plain, "alice", Some("a")), key(&plain, "bob", None), "nothing of them fills it");
+        let named = server(r#"{ "X-User": { "$userToken": "<<user.id>>" } }"#);
+        assert_ne!(key(&named, "alice", None), key(&named, "bob", None));
+        let project = r#"{ "X-P": { "$header": { "name": "X-Project", "format": "[a-z]+", "default": "a" } } }"#;
+        let project = server(project);
+        assert_ne!(key(&project, "alice", Some("b")), key(&project, "alice", Some("c")));
+        assert_eq!(
+            key(&project, "alice", Some("a")),
+            key(&project, "bob", None),
+            "what is put in counts, not whose it is"
+        );
+    }
+
+    #[test]
     fn what_a_token_may_have_shaped_is_remembered_for_that_user_and_token_alone() {
-        let (facts, server) = (ServerFacts::nothing(), server());
+        let (facts, server) = (ServerFacts::nothing(), server("{}"));
         let key = |user: &str, token: Option<&str>| {
             let credential = token.map(|token| Credential::token(Secret::new(token.to_owned())));
             let caller = UserId::local(user).unwrap().into();
@@ -216,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_newest_version_that_a_server_chose_is_known() {
-        let (facts, server) = (ServerFacts::nothing(), server());
+        let (facts, server) = (ServerFacts::nothing(), server("{}"));
         let (old, new) = (Version::V2025_06_18, Version::V2025_11_25);
         assert_eq!(facts.version(&server.name), None);
         for (offered, chosen, known) in [(old, old, old), (new, new, new), (old, old, new), (new, old, old)] {

@@ -13,7 +13,6 @@ use crate::config::{
 use crate::memory::{Memory, PARTS};
 use crate::metrics::Gauge;
 use crate::relay::longest_message;
-use crate::user::UserId;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -120,7 +119,7 @@ fn identity(method: &IdentityMethod) -> String {
     match method {
         IdentityMethod::Bearer { tokens, incomplete } => {
             let users: Vec<&str> = tokens.iter().map(|token| token.caller.user.subject()).collect();
-            let missing: Vec<&str> = incomplete.iter().map(UserId::subject).collect();
+            let missing: Vec<&str> = incomplete.iter().map(|caller| caller.user.subject()).collect();
             match (users.is_empty(), missing.is_empty()) {
                 (false, true) => format!("bearer tokens of {}", users.join(", ")),
                 (true, _) => format!("bearer tokens of {} (their variables are not set here)", missing.join(", ")),
@@ -221,7 +220,7 @@ fn confinement(confinement: &Confinement, out: &mut impl Write) -> io::Result<()
 
 /// What is started, with that many arguments as written.
 fn program(plan: &StdioPlan, arguments: usize, out: &mut impl Write) -> io::Result<()> {
-    let holes = plan.args.iter().filter(|arg| arg.holds_token()).count();
+    let holes = plan.args.iter().filter(|arg| arg.holds_secret()).count();
     let visible = if holes == 0 { String::new() } else { format!(", {holes} with the token, visible in ps") };
     writeln!(out, "  arguments  {arguments}{visible}")?;
     if let Some(cwd) = &plan.cwd {
@@ -264,6 +263,7 @@ fn reference(value: &Template) -> String {
         Source::Plain => String::new(),
         Source::Env(name) => format!(" = $env {name}"),
         Source::UserToken | Source::UserTokenFile => " = the user's token".to_owned(),
+        Source::Header(name) => format!(" = the request's header {name}"),
         Source::Bridge => " (the bridge's own)".to_owned(),
     }
 }

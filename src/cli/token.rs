@@ -102,7 +102,10 @@ async fn set(whose: &Whose) -> Result<(), Stop> {
     }
     let store = open(&config)?;
     let token = read_token(&format!("Token of {} for {server}: ", named(&user)))?;
-    let token = tokens::parse(&token, setup.token_format.as_ref()).map_err(Stop::usage)?;
+    let [field] = &*setup.fields else {
+        return Err(Stop::failed(format!("{server} takes several values: nothing is saved")));
+    };
+    let token = tokens::parse(&token, field.format.as_ref()).map_err(Stop::usage)?;
     save(&store, &user, server, token).await?;
     say(&format!("saved the token of {} for {server}", named(&user)))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::load::Loader;
 use super::written::file::{self, Object};
 use super::written::path::Path;
-use super::{IdentityMethod, Server, ServerName};
+use super::{Server, ServerName};
 use crate::user::{Caller, UserId};
 
 pub use tools::Tools;
@@ -110,22 +110,8 @@ impl Loader<'_> {
     }
 
     /// A name alone does not say whose user it is where several issuers name theirs.
-    pub(super) fn refuse_ambiguous_users(
-        &mut self,
-        identity: &[IdentityMethod],
-        servers: &BTreeMap<ServerName, Arc<Server>>,
-    ) {
-        let issuers: BTreeSet<&str> = identity
-            .iter()
-            .flat_map(|method| match method {
-                IdentityMethod::Bearer { tokens, .. } => {
-                    tokens.iter().map(|token| token.caller.user.issuer()).collect()
-                }
-                IdentityMethod::TrustedHeader(header) => vec![header.issuer.as_str()],
-                IdentityMethod::Local(caller) => vec![caller.user.issuer()],
-            })
-            .collect();
-        if issuers.len() < 2 {
+    pub(super) fn refuse_ambiguous_users(&mut self, servers: &BTreeMap<ServerName, Arc<Server>>) {
+        if !self.callers.share_names() {
             return;
         }
         for (name, server) in servers {

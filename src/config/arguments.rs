@@ -1,7 +1,5 @@
 //! Arguments, and how the token is kept out of them.
 
-use zeroize::Zeroizing;
-
 use super::container::{self, Role};
 use super::load::Loader;
 use super::template::{self, Source, Template};
@@ -59,11 +57,12 @@ impl Loader<'_> {
     }
 
     pub(super) fn arg(&mut self, draft: &Draft, allowed: bool) -> Option<Template> {
-        if draft.source == Source::UserToken && !allowed {
+        let template = self.compile(draft, template::arg)?;
+        if template.holds_secret() && !allowed {
             let help = "pass it in `env`; if the program takes it in no other way, add \"allowTokenInArgs\": true";
             self.report(&draft.at, "arguments are visible in ps to every user of this machine", help);
         }
-        self.compile(draft, template::arg)
+        Some(template)
     }
 
     /// Where the token goes that stands in an argument of `docker run` with this role.
@@ -72,15 +71,15 @@ impl Loader<'_> {
         let help = "pass it to the container by `env` and `-e NAME`";
         let message = match role {
             Role::Program => return Place::Argument,
-            Role::Option | Role::Pull(_) => "the token cannot decide how a container is started",
-            Role::Image => "an image's name cannot hold the token",
-            Role::EnvFile => "the token cannot choose a file of variables",
+            Role::Option | Role::Pull(_) => "a placeholder cannot decide how a container is started",
+            Role::Image => "an image's name cannot hold a placeholder",
+            Role::EnvFile => "a placeholder cannot choose a file of variables",
             Role::Env(start) => match text[start..].split_once('=') {
                 Some((name, _)) if !name.is_empty() && !name.contains("<<") => {
                     let value = start + name.len() + 1;
                     return Place::Variable(Assignment { name: name.to_owned(), start, value });
                 }
-                _ => "the token cannot be part of a variable's name",
+                _ => "a placeholder cannot be part of a variable's name",
             },
         };
         self.report(&draft.at, message, help);
@@ -106,12 +105,8 @@ impl Loader<'_> {
             args.push(Template::fixed(Source::Plain, "-e"));
         }
         args.push(Template::fixed(Source::Plain, name));
-        let rest = Draft {
-            at: draft.at.clone(),
-            from: *value,
-            source: Source::UserToken,
-            text: Some(Zeroizing::new(text[*value..].to_owned())),
-        };
+        let rest = Draft::new(draft.at.clone(), Source::UserToken, Some(text[*value..].to_owned()));
+        let rest = Draft { from: *value, ..rest };
         env.extend(self.compile(&rest, template::env).map(|template| (name.clone(), template)));
     }
 }

@@ -1,6 +1,7 @@
 //! How callers are recognised.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use super::written::file;
 use super::written::path::Path;
 use super::{BearerToken, IdentityMethod, Listen, TrustedHeader};
 use crate::secret::Secret;
-use crate::user::{Caller, LOCAL_ISSUER, UserId};
+use crate::user::{self, Caller, LOCAL_ISSUER, UserId};
 
 /// The shortest secret by which a proxy proves itself, in characters.
 const MIN_SECRET: usize = 16;
@@ -124,8 +125,9 @@ impl Loader<'_> {
                     self.report(at, "`local` takes everybody for one user, and others can reach this address", help);
                 }
                 let groups = self.groups(&at.key("groups"), file.groups);
+                let email = self.email(&at.key("email"), file.email);
                 let user = self.user(&at.key("user"), None, file.user)?;
-                Some(IdentityMethod::Local(Caller { groups, ..user.into() }))
+                Some(IdentityMethod::Local(Caller { user, groups, email }))
             }
         }
     }
@@ -165,6 +167,14 @@ impl Loader<'_> {
         }
     }
 
+    fn email(&mut self, at: &Path, written: Option<String>) -> Option<Arc<str>> {
+        let email = user::email(&written?);
+        if email.is_none() {
+            self.report(at, "this is not an email address", "write for example \"alice@example.com\"");
+        }
+        email
+    }
+
     fn issuer(&mut self, at: &Path, issuer: Option<&str>) {
         if let Some(Err(error)) = issuer.map(|issuer| UserId::new(issuer, "user")) {
             let message = error.to_string().replace("a user name", "an issuer");
@@ -186,11 +196,12 @@ impl Loader<'_> {
             let user = self.user(&at.key("user"), issuer.as_deref(), token.user);
             let sha256 = self.sha256(&at.key("sha256"), token.sha256);
             let groups = self.groups(&at.key("groups"), token.groups);
-            match (user, sha256) {
-                (Some(user), Some(sha256)) => {
-                    tokens.push(BearerToken { caller: Caller { groups, ..user.into() }, sha256 });
-                }
-                (user, _) => incomplete.extend(user),
+            let email = self.email(&at.key("email"), token.email);
+            let Some(user) = user else { continue };
+            let caller = Caller { user, groups, email };
+            match sha256 {
+                Some(sha256) => tokens.push(BearerToken { caller, sha256 }),
+                None => incomplete.push(caller),
             }
         }
         IdentityMethod::Bearer { tokens, incomplete }
@@ -255,6 +266,12 @@ impl Loader<'_> {
         if groups_header.is_some() && (groups_header == header || groups_header == secret_header) {
             self.report(&at_groups, "this header already names the user or holds the secret", "use another header");
         }
+        let at_email = at.key("emailHeader");
+        let email_header = file.email_header.and_then(|name| self.header_name(&at_email, Some(name)));
+        let taken = [&header, &secret_header, &groups_header];
+        if email_header.is_some() && taken.contains(&&email_header) {
+            self.report(&at_email, "this header already says something else", "use another header");
+        }
         let (trusted_peers, trust_unix_socket) = self.peers(&at.key("trustedPeers"), file.trusted_peers);
         let secret = self.proxy_secret(&at.key("secret"), file.secret);
         Some(TrustedHeader {
@@ -266,6 +283,7 @@ impl Loader<'_> {
             secret: secret?,
             allow_comma: file.allow_comma.unwrap_or(false),
             groups_header,
+            email_header,
         })
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::callers::Callers;
+use super::template::placeholder::Placeholders;
 use super::written::document::Document;
 use super::written::file::{self, Object, Size, Time};
 use super::written::path::Path;
@@ -57,6 +59,10 @@ pub(super) struct Loader<'a> {
     pub options: &'a LoadOptions,
     /// The directory of the file, absolute.
     pub base: PathBuf,
+    /// Who may call.
+    pub callers: Callers,
+    /// What may fill the server that is being read.
+    pub placeholders: Placeholders,
 }
 
 impl<'a> Loader<'a> {
@@ -70,7 +76,15 @@ impl<'a> Loader<'a> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let document = Document::parse(file.display().to_string(), text);
         let document = document.map_err(|problem| Problems::new(vec![problem]))?;
-        Ok(Self { problems: document.ambiguities(), warnings: Vec::new(), document, options, base })
+        Ok(Self {
+            problems: document.ambiguities(),
+            warnings: Vec::new(),
+            document,
+            options,
+            base,
+            callers: Callers::default(),
+            placeholders: Placeholders::default(),
+        })
     }
 
     /// What was read, if nothing is wrong with it. It is `None` only with a problem reported.
@@ -101,12 +115,13 @@ impl<'a> Loader<'a> {
         let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
         let allowed_origins = self.allowed_origins(file.allowed_origins, listen.as_ref(), public_url.as_ref());
         let identity = self.identity(file.identity, listen.as_ref());
+        self.callers = Callers::of(&identity);
         let had_store = file.token_store.is_some();
         let token_store = file.token_store.and_then(|json| self.token_store(json));
         let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
         let limits = self.limits(&limits);
         let servers = self.servers(file.mcp_servers, &defaults);
-        self.refuse_ambiguous_users(&identity, &servers.served);
+        self.refuse_ambiguous_users(&servers.served);
         if !had_store {
             self.demand_token_store(&servers.served);
         }

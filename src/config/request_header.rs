@@ -1,5 +1,7 @@
 //! Headers of a request that go into its server.
 
+mod load;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};

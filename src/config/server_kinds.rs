@@ -1,7 +1,6 @@
 //! What is launched: the program or the URL of one server, with its templates compiled.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use http::HeaderName;
 use zeroize::Zeroizing;
@@ -10,7 +9,7 @@ use super::container;
 use super::container::run::{Rules, of_client};
 use super::load::Loader;
 use super::program::DEFAULT_PATH;
-use super::template::placeholder::find_token;
+use super::template::placeholder::Placeholder;
 use super::template::{self, Fault, Source, Template, url_template};
 use super::value::{Draft, Expansion};
 use super::written::file::{self, ServerKind, Value};
@@ -18,7 +17,7 @@ use super::written::path::Path;
 use super::{HttpPlan, MAX_VALUE, Plan, StdioPlan, TokenFilePlan, Transport};
 
 /// Headers that the bridge or the connection sets, besides `mcp-*`.
-const OWN_HEADERS: &[&str] = &[
+pub(super) const OWN_HEADERS: &[&str] = &[
     "accept",
     "connection",
     "content-length",
@@ -48,7 +47,7 @@ pub(super) struct Variables {
 }
 
 /// How a template of some kind is made of its text and its holes.
-pub(super) type Compile = fn(Source, &str, &[Range<usize>]) -> Result<Template, Fault>;
+pub(super) type Compile = fn(Source, &str, &[Placeholder]) -> Result<Template, Fault>;
 
 impl Loader<'_> {
     /// What is started by `command`: a program, which may be the client of a container engine.
@@ -156,8 +155,8 @@ impl Loader<'_> {
     fn check_env_name(&mut self, at: &Path, name: &str) {
         if name.is_empty() || name.contains(['=', '\0']) {
             self.report_key(at, "this cannot be the name of a variable", "use a name without `=`");
-        } else if find_token(name).is_some() {
-            self.report_key(at, "the token cannot be part of a variable's name", "put it into the value");
+        } else if self.placeholders.find(name).is_some() {
+            self.report_key(at, "a placeholder cannot be part of a variable's name", "put it into the value");
         }
     }
 
@@ -182,7 +181,7 @@ impl Loader<'_> {
         let headers = self.headers(&at.key("headers"), file.headers.unwrap_or_default(), resolve);
         let draft = self.draft(&at.key("url"), file.url?, Expansion::Part, resolve)?;
         let text = draft.text.as_ref()?;
-        let compiled = holes(&draft).and_then(|holes| url_template::compile(draft.source.clone(), text, &holes));
+        let compiled = self.holes(&draft).and_then(|holes| url_template::compile(draft.source.clone(), text, &holes));
         let (url, origin) = compiled.map_err(|fault| self.report_fault(&draft, fault)).ok()?;
         Some(HttpPlan { url, origin, headers, transport })
     }
@@ -215,7 +214,7 @@ impl Loader<'_> {
             if name.as_ref().is_some_and(|name| headers.iter().any(|(other, _)| other == name)) {
                 self.report_key(&at, "this header is written twice, in different case", "keep one of them");
             }
-            let Some(draft) = value.and_then(|value| self.draft(&at, value, Expansion::Part, resolve)) else {
+            let Some(draft) = value.and_then(|value| self.draft(&at, value, Expansion::Header, resolve)) else {
                 continue;
             };
             headers.extend(name.zip(self.compile(&draft, template::header)));
@@ -224,8 +223,8 @@ impl Loader<'_> {
     }
 
     fn settable_header(&mut self, at: &Path, name: &str) -> Option<HeaderName> {
-        if find_token(name).is_some() {
-            self.report_key(at, "the token cannot be part of a header's name", "put it into the value");
+        if self.placeholders.find(name).is_some() {
+            self.report_key(at, "a placeholder cannot be part of a header's name", "put it into the value");
             return None;
         }
         let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
@@ -242,8 +241,19 @@ impl Loader<'_> {
     /// Compiles what `draft` says; a variable that is not set here makes an empty template.
     pub(super) fn compile(&mut self, draft: &Draft, compile: Compile) -> Option<Template> {
         let Some(text) = &draft.text else { return Some(Template::empty(draft.source.clone())) };
-        let compiled = holes(draft).and_then(|holes| compile(draft.source.clone(), text, &holes));
+        let compiled = self.holes(draft).and_then(|holes| compile(draft.source.clone(), text, &holes));
         compiled.map_err(|fault| self.report_fault(draft, fault)).ok()
+    }
+
+    /// Only `$userToken` has holes, and `$header` is one: what comes from elsewhere is taken as it is.
+    fn holes(&mut self, draft: &Draft) -> Result<Vec<Placeholder>, Fault> {
+        if let Some(input) = &draft.whole {
+            return Ok(vec![Placeholder { range: 0..0, input: input.clone() }]);
+        }
+        match (&draft.source, &draft.text) {
+            (Source::UserToken | Source::UserTokenFile, Some(text)) => self.placeholders.read(text, &self.callers),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn report_fault(&mut self, draft: &Draft, fault: Fault) {
@@ -254,13 +264,5 @@ impl Loader<'_> {
             let part = fault.part.start + draft.from..fault.part.end + draft.from;
             self.report_within(&draft.at, part, fault.message, fault.help);
         }
-    }
-}
-
-/// Only `$userToken` has holes: what comes from elsewhere is taken as it is.
-fn holes(draft: &Draft) -> Result<Vec<Range<usize>>, Fault> {
-    match (&draft.source, &draft.text) {
-        (Source::UserToken | Source::UserTokenFile, Some(text)) => template::holes(text),
-        _ => Ok(Vec::new()),
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use url::Url;
 
 use super::load::Loader;
+use super::template::placeholder::{Placeholders, takes_credential};
 use super::written::file::{self, Object, ServerKind};
 use super::written::path::Path;
-use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers, TokenSetup};
+use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers};
 
 /// Fields that say how a container is started from an image.
 const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
@@ -31,6 +31,9 @@ const OF_PROGRAMS: &[&str] = &[
     "durableTasks",
     "taskLease",
 ];
+
+/// Fields that may hold a `$userToken`, and those in which it is refused as what it is.
+const FILLED: &[&str] = &["args", "command", "cwd", "env", "headers", "image", "url"];
 
 /// The servers of a file.
 #[derive(Default)]
@@ -64,10 +67,15 @@ impl Loader<'_> {
             if json.is_null() {
                 continue;
             }
+            let problems = self.problems.len();
             let Some(file) = self.read::<file::Server>(&at, json) else { continue };
             let is_disabled = file.disabled == Some(true);
             let name = name.unwrap_or_else(|| ServerName("?".into()));
             let server = self.server(&at, name.clone(), file, defaults);
+            // Where something else is wrong, that may be why a field goes nowhere.
+            if server.as_ref().is_some_and(|server| server.requires_user_token) && self.problems.len() == problems {
+                self.refuse_unused(&at.key("tokenSetup").key("fields"));
+            }
             match server {
                 _ if is_disabled => servers.disabled.push(name),
                 Some(server) => drop(servers.served.insert(name, Arc::new(server))),
@@ -75,6 +83,15 @@ impl Loader<'_> {
             }
         }
         servers
+    }
+
+    /// Refuses fields at `at` that nothing is filled with.
+    fn refuse_unused(&mut self, at: &Path) {
+        let unused: Vec<_> = self.placeholders.unused().map(str::to_owned).collect();
+        for name in unused {
+            let help = format!("write <<{name}>> where it goes, or take it out");
+            self.report_key(&at.key(&name), "this field goes nowhere", help);
+        }
     }
 
     fn server(
@@ -85,18 +102,22 @@ impl Loader<'_> {
         defaults: &ProcessLimits,
     ) -> Option<Server> {
         let process = self.process(at, &file, defaults);
-        let token_setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.take().map(|Object(setup)| setup));
+        let at_setup = at.key("tokenSetup");
+        let written_setup = self.token_setup(&at_setup, file.token_setup.take().map(|Object(setup)| setup));
+        let has_setup = written_setup.is_some();
+        let token_setup = written_setup.unwrap_or_default();
+        self.placeholders = Placeholders::of(&token_setup);
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let without_token = file.without_token;
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
         let tasks = self.tasks(at, &file);
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
-        let may_hold = self.holds_token(at);
+        let may_hold = self.takes_credential(at);
         let plan = self.plan(at, file);
         let requires_user_token = self.requires_user_token(at, required, may_hold);
-        if !requires_user_token && token_setup.is_some() {
+        if !requires_user_token && has_setup {
             let help = "put { \"$userToken\": \"<<token>>\" } where the token goes, or take `tokenSetup` out";
-            self.report_key(&at.key("tokenSetup"), "this server takes no user token", help);
+            self.report_key(&at_setup, "this server takes no user token", help);
         }
         if !requires_user_token && without_token.is_some() {
             self.report_key(&at.key("withoutToken"), "this server takes no user token", "take it out");
@@ -105,14 +126,14 @@ impl Loader<'_> {
             let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
             self.report_key(&at.key("sse"), "a server of the modern era knows no sessions", help);
         }
-        let token_setup = token_setup.unwrap_or_default();
         Some(Server {
             name,
             plan: plan?,
             requires_user_token,
             without_token: without_token.unwrap_or_default(),
             token_setup,
-            request_headers: Vec::new(),
+            names_user: self.placeholders.names_user(),
+            request_headers: self.placeholders.take_headers(),
             process,
             protocol,
             questions,
@@ -123,9 +144,13 @@ impl Loader<'_> {
         })
     }
 
-    /// Whether anything of the server at `at` holds the user's token.
-    pub(super) fn holds_token(&self, at: &Path) -> bool {
-        ["$userToken", "$userTokenFile"].iter().any(|key| self.document.holds_key(at, key))
+    /// Whether the server at `at` is filled with something that a user has saved.
+    pub(super) fn takes_credential(&self, at: &Path) -> bool {
+        let takes = |field: &&str| {
+            let holds = |key| self.document.holds_key(&at.key(field), key, takes_credential);
+            holds("$userToken") || holds("$userTokenFile")
+        };
+        FILLED.iter().any(takes)
     }
 
     /// Whether a request needs the user's token: it does if the token goes anywhere.
@@ -211,30 +236,5 @@ impl Loader<'_> {
                 self.report_key(&at, format!("`{name}` belongs to a server with `{owner}`"), "take it out");
             }
         }
-    }
-
-    pub(super) fn token_setup(&mut self, at: &Path, file: Option<file::TokenSetup>) -> Option<TokenSetup> {
-        let file = file?;
-        let help_url = file.help_url.and_then(|text| {
-            let url = Url::parse(&text).ok().filter(|url| url.scheme() == "https" && url.host().is_some());
-            if url.is_none() {
-                self.report(&at.key("helpUrl"), "this is not an https URL", "write https://…, or leave it out");
-            }
-            url
-        });
-        let token_format = file.token_format.and_then(|text| match regex::Regex::new(&text) {
-            Ok(format) => Some(format),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                self.report(&at.key("tokenFormat"), "this regular expression is too large", "write a simpler one");
-                None
-            }
-            Err(_) => {
-                let help = "write one without look-around and back-references, for example ^ntn_[A-Za-z0-9]+$";
-                self.report(&at.key("tokenFormat"), "this is not a regular expression", help);
-                None
-            }
-        });
-        let (display_name, instructions) = (file.display_name, file.instructions);
-        Some(TokenSetup { display_name, instructions, help_url, token_format })
     }
 }

@@ -1,4 +1,4 @@
-//! `<<token>>` holes: found and typed at load, filled at request time in one pass.
+//! Holes such as `<<token>>`: found and typed at load, filled at request time in one pass.
 
 pub(super) mod fill;
 pub(super) mod hole;
@@ -11,16 +11,16 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::secret::{Credential, Secret};
+use crate::secret::Secret;
 use hole::{Hole, Unfit};
-use input::Inputs;
-use placeholder::find_token_between;
+use input::{Input, Inputs};
+use placeholder::Placeholder;
 
 /// The longest argument or environment variable (with its name), bytes: the system takes no longer one
 /// (`MAX_ARG_STRLEN` of Linux, without the final NUL). Headers and URLs have the same bound.
 pub const MAX_VALUE: usize = 131_071;
 
-/// A value with typed holes for the user's token. Its `Debug` says how it was written and never what.
+/// A value with typed holes for what differs between users and requests. Its `Debug` says how it was written and never what.
 pub struct Template {
     source: Source,
     segments: Vec<Segment>,
@@ -38,13 +38,15 @@ pub enum Source {
     UserToken,
     /// As `{"$userTokenFile": "…"}`.
     UserTokenFile,
+    /// As `{"$header": {"name": "NAME", …}}`, with this name.
+    Header(String),
     /// Not at all: it is the bridge's own.
     Bridge,
 }
 
 enum Segment {
     Text(Secret),
-    Hole(Hole),
+    Hole(Hole, Input),
 }
 
 /// What is wrong with a template, and with which part of its text.
@@ -71,12 +73,12 @@ impl Template {
     }
 
     /// `text` with a hole of the same kind at each of `holes`.
-    pub(super) fn compile(source: Source, text: &str, holes: &[Range<usize>], hole: Hole) -> Self {
+    pub(super) fn compile(source: Source, text: &str, holes: &[Placeholder], hole: Hole) -> Self {
         let mut template = Self { source, segments: Vec::new(), fixed: 0 };
         let mut from = 0;
-        for range in holes {
+        for Placeholder { range, input } in holes {
             template.push_text(&text[from..range.start]);
-            template.push_hole(hole);
+            template.push_hole(hole, input.clone());
             from = range.end;
         }
         template.push_text(&text[from..]);
@@ -95,8 +97,8 @@ impl Template {
         }
     }
 
-    pub(super) fn push_hole(&mut self, hole: Hole) {
-        self.segments.push(Segment::Hole(hole));
+    pub(super) fn push_hole(&mut self, hole: Hole, input: Input) {
+        self.segments.push(Segment::Hole(hole, input));
     }
 
     /// How it was written.
@@ -110,33 +112,39 @@ impl Template {
     pub fn fixed_text(&self) -> Option<String> {
         let texts = self.segments.iter().map(|segment| match segment {
             Segment::Text(text) => Some(text.expose()),
-            Segment::Hole(_) => None,
+            Segment::Hole(..) => None,
         });
         texts.collect()
     }
 
-    /// Whether the user's token goes into it.
+    /// Whether it has holes: it is not the same for all.
     #[must_use]
-    pub fn holds_token(&self) -> bool {
-        self.segments.iter().any(|segment| matches!(segment, Segment::Hole(_)))
+    pub fn has_holes(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Hole(..)))
     }
 
-    /// The text for one user. The buffer has its full size from the start, so no half-written copy is left behind.
-    pub(super) fn fill(&self, inputs: &Inputs) -> Result<Secret, Unfit> {
-        let token = inputs.credential.as_ref().and_then(|credential| credential.get(Credential::TOKEN));
-        let token = token.map_or("", Secret::expose);
+    /// Whether a user's secret goes into it.
+    #[must_use]
+    pub fn holds_secret(&self) -> bool {
+        let is_secret = |input: &Input| matches!(input, Input::Field { is_secret: true, .. });
+        self.segments.iter().any(|segment| matches!(segment, Segment::Hole(_, input) if is_secret(input)))
+    }
+
+    /// The text for one request. The buffer has its full size from the start, so no half-written copy is left behind.
+    pub(super) fn fill(&self, inputs: &Inputs) -> Result<Secret, (Unfit, &Input)> {
         let mut room = self.fixed;
         for segment in &self.segments {
-            if let Segment::Hole(hole) = segment {
-                hole.admit(token)?;
-                room += hole.room(token);
+            if let Segment::Hole(hole, input) = segment {
+                let value = input.text(inputs);
+                hole.admit(value).map_err(|unfit| (unfit, input))?;
+                room += hole.room(value);
             }
         }
         let mut text = Zeroizing::new(String::with_capacity(room));
         for segment in &self.segments {
             match segment {
                 Segment::Text(fixed) => text.push_str(fixed.expose()),
-                Segment::Hole(hole) => hole.put(token, &mut text),
+                Segment::Hole(hole, input) => hole.put(input.text(inputs), &mut text),
             }
         }
         Ok(Secret::new(std::mem::take(&mut *text)))
@@ -149,36 +157,8 @@ impl fmt::Debug for Template {
     }
 }
 
-/// The holes of a `$userToken` text.
-pub(super) fn holes(text: &str) -> Result<Vec<Range<usize>>, Fault> {
-    const NAME: &str = "the only placeholder is <<token>>";
-    let mut holes = Vec::new();
-    let mut from = 0;
-    while let Some(start) = text[from..].find("<<").map(|start| start + from) {
-        let inside = start + 2;
-        let is_name = |c: char| !matches!(c, '<' | '>' | '"' | '\n');
-        let end = inside + text[inside..].find(|c| !is_name(c)).unwrap_or(text.len() - inside);
-        if !text[end..].starts_with(">>") {
-            return Err(Fault::new(start..inside, "this `<<` is not closed by `>>`", NAME));
-        }
-        let whole = start..end + 2;
-        if &text[inside..end] != "token" {
-            return Err(Fault::new(whole, "this is an unknown placeholder", NAME));
-        }
-        from = whole.end;
-        holes.push(whole);
-    }
-    if let Some(range) = find_token_between(text, "{{", "}}") {
-        return Err(Fault::new(range, "`{{token}}` is no placeholder here", "write <<token>>"));
-    }
-    if holes.is_empty() {
-        return Err(Fault::new(0..text.len(), "`$userToken` without <<token>>", "put <<token>> where the token goes"));
-    }
-    Ok(holes)
-}
-
-/// The template of an environment variable: if its text is JSON, tokens are escaped as that needs.
-pub(super) fn env(source: Source, text: &str, holes: &[Range<usize>]) -> Result<Template, Fault> {
+/// The template of an environment variable: if its text is JSON, what fills it is escaped as that needs.
+pub(super) fn env(source: Source, text: &str, holes: &[Placeholder]) -> Result<Template, Fault> {
     if let Some(nul) = text.find('\0') {
         return Err(Fault::new(nul..nul + 1, "an environment variable cannot hold NUL", "take it out"));
     }
@@ -187,22 +167,26 @@ pub(super) fn env(source: Source, text: &str, holes: &[Range<usize>]) -> Result<
 }
 
 /// The template of an argument.
-pub(super) fn arg(source: Source, text: &str, holes: &[Range<usize>]) -> Result<Template, Fault> {
+pub(super) fn arg(source: Source, text: &str, holes: &[Placeholder]) -> Result<Template, Fault> {
     if let Some(nul) = text.find('\0') {
         return Err(Fault::new(nul..nul + 1, "an argument cannot hold NUL", "take it out"));
     }
     if text.len() > MAX_VALUE {
         return Err(Fault::new(0..text.len(), "this argument is longer than the system takes", "pass a file's name"));
     }
-    if let Some(first) = holes.first().filter(|hole| hole.start == 0) {
-        let message = "an argument cannot begin with the token: one that starts with `-` would be an option";
-        return Err(Fault::new(first.clone(), message, "put the option's name in front, as in `--key=<<token>>`"));
+    if let Some(first) = holes.first().filter(|hole| hole.range.start == 0) {
+        let message = "an argument cannot begin with a placeholder: what starts with `-` would be an option";
+        return Err(Fault::new(
+            first.range.clone(),
+            message,
+            "put the option's name in front, as in `--key=<<token>>`",
+        ));
     }
     Ok(Template::compile(source, text, holes, Hole::Arg))
 }
 
 /// The template of a header's value.
-pub(super) fn header(source: Source, text: &str, holes: &[Range<usize>]) -> Result<Template, Fault> {
+pub(super) fn header(source: Source, text: &str, holes: &[Placeholder]) -> Result<Template, Fault> {
     let outside = text.char_indices().find(|(_, c)| !(' '..='~').contains(c));
     let edge = if text.starts_with(' ') { Some(0) } else { text.ends_with(' ').then(|| text.len() - 1) };
     if let Some((place, length)) = outside.map(|(place, c)| (place, c.len_utf8())).or(edge.map(|place| (place, 1))) {
@@ -213,7 +197,7 @@ pub(super) fn header(source: Source, text: &str, holes: &[Range<usize>]) -> Resu
 }
 
 /// Whether `text` is a JSON document with `holes` inside its strings.
-fn is_json(text: &str, holes: &[Range<usize>]) -> Result<bool, Fault> {
+fn is_json(text: &str, holes: &[Placeholder]) -> Result<bool, Fault> {
     if holes.is_empty() || !text.trim_start().starts_with(['{', '[', '"']) {
         return Ok(false);
     }
@@ -222,7 +206,7 @@ fn is_json(text: &str, holes: &[Range<usize>]) -> Result<bool, Fault> {
     // Neither stand-in is part of an escape, so a document that parses with them parses with every escaped token.
     let mut sample = Zeroizing::new(String::with_capacity(text.len()));
     let mut from = 0;
-    for hole in holes {
+    for Placeholder { range: hole, .. } in holes {
         sample.push_str(&text[from..hole.start]);
         sample.push_str(if around(hole).is_some() { "x" } else { "0" });
         from = hole.end;
@@ -233,13 +217,13 @@ fn is_json(text: &str, holes: &[Range<usize>]) -> Result<bool, Fault> {
         let message = "this looks like JSON but does not parse";
         return if object { Err(Fault::new(0..text.len(), message, "correct the JSON")) } else { Ok(false) };
     }
-    for hole in holes {
+    for Placeholder { range: hole, .. } in holes {
         let Some(string) = around(hole) else {
-            let message = "in JSON the token must stand inside a string";
+            let message = "in JSON a placeholder must stand inside a string";
             return Err(Fault::new(hole.clone(), message, "put quotes around it: \"<<token>>\""));
         };
         if text[string.end..].trim_start().starts_with(':') {
-            return Err(Fault::new(hole.clone(), "the token cannot be part of a JSON key", "put it into a value"));
+            return Err(Fault::new(hole.clone(), "a placeholder cannot be part of a JSON key", "put it into a value"));
         }
     }
     Ok(true)

@@ -96,7 +96,7 @@ impl Loader<'_> {
     /// A server's name, and how a person gets a token for it if it takes one.
     fn token_setup_of(&mut self, name: &str, json: Json) -> Option<(ServerName, Option<TokenSetup>)> {
         let at = Path::root().key("mcpServers").key(name);
-        let takes_token = self.holds_token(&at);
+        let takes_token = self.takes_credential(&at);
         let file: file::Server = self.read(&at, json)?;
         let setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.map(|Object(setup)| setup));
         Some((ServerName::parse(name)?, takes_token.then(|| setup.unwrap_or_default())))

@@ -8,9 +8,12 @@ use zeroize::Zeroizing;
 
 use super::load::Loader;
 use super::template::Source;
-use super::template::placeholder::find_token;
+use super::template::input::Input;
 use super::written::file::Value;
 use super::written::path::{Path, Step};
+
+/// Where a header of the request may stand.
+const IN_ENV: &str = "a header of the request may stand in env and headers, as the whole value";
 
 /// A value that needs no user, resolved.
 pub(super) enum Setting {
@@ -42,6 +45,14 @@ pub(super) struct Draft {
     pub source: Source,
     /// Its text; `None` for an environment variable that is not set here.
     pub text: Option<Zeroizing<String>>,
+    /// What it is filled with as a whole, if it has no text of its own.
+    pub whole: Option<Input>,
+}
+
+impl Draft {
+    pub(super) fn new(at: Path, source: Source, text: Option<String>) -> Self {
+        Self { at, from: 0, source, text: text.map(Zeroizing::new), whole: None }
+    }
 }
 
 impl Loader<'_> {
@@ -61,6 +72,10 @@ impl Loader<'_> {
                 self.report(at, "the user's token cannot be in this field", help);
                 Setting::Unknown
             }
+            Some(Value::Header(_)) => {
+                self.report(at, "a request's header cannot decide this", IN_ENV);
+                Setting::Unknown
+            }
         }
     }
 
@@ -71,7 +86,7 @@ impl Loader<'_> {
             Value::Plain(text) if self.refuses_plain(at, &text, expansion) => None,
             Value::Plain(text) => {
                 self.warn_of_secret(at, &text);
-                Some(Draft { at: at.clone(), from: 0, source: Source::Plain, text: Some(Zeroizing::new(text)) })
+                Some(Draft::new(at.clone(), Source::Plain, Some(text)))
             }
             Value::Env(name) => {
                 let text = if resolve {
@@ -80,20 +95,25 @@ impl Loader<'_> {
                     self.check_variable_name(at, &name);
                     None
                 };
-                Some(Draft { at: at.clone(), from: 0, source: Source::Env(name), text })
+                Some(Draft { text, ..Draft::new(at.clone(), Source::Env(name), None) })
             }
-            Value::UserToken(text) => {
-                let at = at.key("$userToken");
-                Some(Draft { at, from: 0, source: Source::UserToken, text: Some(Zeroizing::new(text)) })
-            }
+            Value::UserToken(text) => Some(Draft::new(at.key("$userToken"), Source::UserToken, Some(text))),
             Value::UserTokenFile(_) if expansion != Expansion::Variable => {
                 let help = "name a variable in `env`, which will hold the path of the file";
                 self.report(at, "`$userTokenFile` is for variables in `env` alone", help);
                 None
             }
-            Value::UserTokenFile(text) => {
-                let at = at.key("$userTokenFile");
-                Some(Draft { at, from: 0, source: Source::UserTokenFile, text: Some(Zeroizing::new(text)) })
+            Value::UserTokenFile(text) => Some(Draft::new(at.key("$userTokenFile"), Source::UserTokenFile, Some(text))),
+            Value::Header(_) if !matches!(expansion, Expansion::Variable | Expansion::Header) => {
+                self.report(at, "a request's header cannot stand here", IN_ENV);
+                None
+            }
+            Value::Header(header) => {
+                let at = at.key("$header");
+                let header = self.request_header(&at, header)?;
+                let source = Source::Header(header.name.as_str().to_owned());
+                let whole = Some(self.placeholders.add_header(header));
+                Some(Draft { whole, ..Draft::new(at, source, Some(String::new())) })
             }
         }
     }
@@ -128,9 +148,9 @@ impl Loader<'_> {
 
     /// Reports plain text that looks like a reference, since it would be passed on as it is.
     fn refuses_plain(&mut self, at: &Path, text: &str, expansion: Expansion) -> bool {
-        if let Some(range) = find_token(text) {
+        if let Some(range) = self.placeholders.find(text) {
             let help = "write { \"$userToken\": \"…<<token>>…\" } instead of plain text";
-            self.report_within(at, range, "plain text is passed on as it is: the token would not be put in", help);
+            self.report_within(at, range, "plain text is passed on as it is: nothing would be put in", help);
             return true;
         }
         if let Some((range, name)) = find_expansion(text, expansion) {
@@ -151,13 +171,15 @@ pub(super) enum Expansion {
     Variable,
     /// Any part of it.
     Part,
+    /// The same, in a header, which may also be one of the request.
+    Header,
 }
 
 /// Where `text` holds `${NAME}` (or `${env:NAME}`), and the name.
 fn find_expansion(text: &str, expansion: Expansion) -> Option<(Range<usize>, &str)> {
     let start = text.find("${")?;
     let end = text[start..].find('}')? + start + 1;
-    let fits = expansion == Expansion::Part || (start == 0 && end == text.len());
+    let fits = matches!(expansion, Expansion::Part | Expansion::Header) || (start == 0 && end == text.len());
     let inside = &text[start + 2..end - 1];
     fits.then(|| (start..end, inside.rsplit(':').next().unwrap_or(inside)))
 }

@@ -19,19 +19,19 @@ fn containers() {
         allow,
         r#"["run", "--rm", { "$userToken": "x/<<token>>" }]"#,
         "args[2].$userToken",
-        "an image's name cannot hold the token",
+        "an image's name cannot hold a placeholder",
     );
     refused(
         "",
         r#"["run", { "$userToken": "--env-file=<<token>>" }, "i"]"#,
         "args[1].$userToken",
-        "the token cannot choose a file",
+        "a placeholder cannot choose a file",
     );
     refused(
         "",
         r#"["run", "-e", { "$userToken": "<<token>>=1" }, "i"]"#,
         "args[2].$userToken",
-        "the token cannot be part of a variable's name",
+        "a placeholder cannot be part of a variable's name",
     );
     refused("", r#"["run", "i", "-e", { "$userToken": "K=<<token>>" }]"#, "args[3].$userToken", visible);
     let exec = "\"allowUnsafe\": [\"exec\"],";
@@ -40,13 +40,13 @@ fn containers() {
         allow,
         r#"["run", "--label", { "$userToken": "K=<<token>>" }, "i"]"#,
         "args[2].$userToken",
-        "the token cannot decide how a container is started",
+        "a placeholder cannot decide how a container is started",
     );
     refused(
         allow,
         r#"["--context", { "$userToken": "c<<token>>" }, "run", "i"]"#,
         "args[1].$userToken",
-        "the token cannot decide how a container is started",
+        "a placeholder cannot decide how a container is started",
     );
     refused(
         "",
@@ -181,7 +181,7 @@ fn images() {
     refused("\"requireDigest\": true", "image", "this image is not named by its digest");
     refused("\"args\": [{ \"$userToken\": \"-k=<<token>>\" }]", "args[0].$userToken", "arguments are visible in ps");
     let secret = "\"env\": { \"HOME\": { \"$userToken\": \"<<token>>\" } }";
-    refused(secret, "env.HOME", "the engine's own client reads `HOME`: no token can be in it");
+    refused(secret, "env.HOME", "the engine's own client reads `HOME`: no placeholder can be in it");
     for name in ["-x", "a b", ""] {
         refused_where(
             &format!("{{ \"image\": {name:?} }}"),
@@ -191,7 +191,7 @@ fn images() {
         );
     }
     let token = r#"{ "image": { "$userToken": "<<token>>" } }"#;
-    refused_where(token, "image", "an image's name cannot hold the token", directory.path());
+    refused_where(token, "image", "an image's name cannot hold a placeholder", directory.path());
     server_refused(
         r#"{ "command": "sh", "network": "none" }"#,
         "network",
@@ -210,7 +210,7 @@ fn images() {
     server_refused(
         r#"{ "command": "sh", "env": { "F": { "$userTokenFile": "sk-1" } } }"#,
         "env.F.$userTokenFile",
-        "`$userToken` without <<token>>",
+        "`$userToken` without a placeholder",
     );
 }
 

@@ -105,19 +105,15 @@ fn references() {
     server_refused(&env(r#"{ "$env": "EMPTY" }"#), "env.T", "the environment variable `EMPTY` is empty (server `s`");
     server_refused(&env(r#"{ "$env": "${HOME}" }"#), "env.T", "`$env` does not name an environment variable");
     server_refused(&env("{}"), "env.T", "expected text, ");
-    server_refused(&env(r#"{ "$env": "PATH", "$userToken": "<<token>>" }"#), "env.T", "`$env` and `$userToken` cannot");
+    server_refused(
+        &env(r#"{ "$env": "PATH", "$userToken": "<<token>>" }"#),
+        "env.T",
+        "`$env`, `$userToken` and `$header` cannot",
+    );
     server_refused(&env(r#"{ "$file": "sk-1" }"#), "env.T.$file", "unknown field `$file`");
     server_refused(&env(r#"{ "$env": 5 }"#), "env.T.$env", "expected text, found a number");
-    server_refused(
-        &env(r#""sk-1 <<token>>""#),
-        "env.T",
-        "plain text is passed on as it is: the token would not be put in",
-    );
-    server_refused(
-        &env(r#""{{token}} sk-1""#),
-        "env.T",
-        "plain text is passed on as it is: the token would not be put in",
-    );
+    server_refused(&env(r#""sk-1 <<token>>""#), "env.T", "plain text is passed on as it is: nothing would be put in");
+    server_refused(&env(r#""{{token}} sk-1""#), "env.T", "plain text is passed on as it is: nothing would be put in");
     server_refused(
         &env(r#""${env:KEY}""#),
         "env.T",
@@ -141,18 +137,18 @@ fn templates() {
     let env =
         |template: &str| format!("{{ \"command\": \"sh\", \"env\": {{ \"T\": {{ \"$userToken\": {template} }} }} }}");
     let refused = |template: &str, sentence: &str| server_refused(&env(template), "env.T.$userToken", sentence);
-    refused(r#""sk-1""#, "`$userToken` without <<token>>");
+    refused(r#""sk-1""#, "`$userToken` without a placeholder");
     refused(r#""sk-1 <<tokne>>""#, "this is an unknown placeholder");
     refused(r#""<<Token>>""#, "this is an unknown placeholder");
     refused(r#""<<token>> <<""#, "this `<<` is not closed");
     refused(r#""<<token>""#, "this `<<` is not closed");
     refused(r#""<<<token>>""#, "this `<<` is not closed");
     refused(r#""<<token>> {{token}}""#, "`{{token}}` is no placeholder here");
-    refused(r#""{\"a\": <<token>>}""#, "in JSON the token must stand inside a string");
-    refused(r#""{\"a\": \"b\", \"<<token>>\": 1}""#, "the token cannot be part of a JSON key");
+    refused(r#""{\"a\": <<token>>}""#, "in JSON a placeholder must stand inside a string");
+    refused(r#""{\"a\": \"b\", \"<<token>>\": 1}""#, "a placeholder cannot be part of a JSON key");
     refused(r#""{\"a\": \"sk-1 <<token>>\",}""#, "this looks like JSON but does not parse");
     let key = r#"{ "command": "sh", "env": { "T<<token>>": "1" } }"#;
-    server_refused(key, "env.\"T<<token>>\"", "the token cannot be part of a variable's name");
+    server_refused(key, "env.\"T<<token>>\"", "a placeholder cannot be part of a variable's name");
 }
 
 #[test]
@@ -171,7 +167,7 @@ fn arguments() {
     let allowed = |arg: &str| {
         format!("{{ \"command\": \"sh\", \"allowTokenInArgs\": true, \"args\": [{{ \"$userToken\": \"{arg}\" }}] }}")
     };
-    server_refused(&allowed("<<token>>"), "args[0].$userToken", "an argument cannot begin with the token");
+    server_refused(&allowed("<<token>>"), "args[0].$userToken", "an argument cannot begin with a placeholder");
 }
 
 #[test]
@@ -186,7 +182,7 @@ fn headers() {
     server_refused(
         &header("<<token>>", "\"1\""),
         "headers.\"<<token>>\"",
-        "the token cannot be part of a header's name",
+        "a placeholder cannot be part of a header's name",
     );
     server_refused(&header("X", "\"sk-\u{e9}\""), "headers.X", "a header's value is visible ASCII");
     server_refused(&header("X", "\"sk-1\\r\\nY: 1\""), "headers.X", "a header's value is visible ASCII");
@@ -210,15 +206,15 @@ fn urls() {
         server_refused(&format!("{{ \"url\": {{ \"$userToken\": \"{url}\" }} }}"), "url.$userToken", sentence);
     };
     template("<<token>>://a.example", "this is not an http or https URL");
-    template("https://<<token>>/", "the token cannot choose where the request goes");
-    template("https://a.example:<<token>>/", "the token cannot choose where the request goes");
-    template("https://<<token>>@a.example/", "the token cannot choose where the request goes");
-    template("https://a.<<token>>", "the token cannot choose where the request goes");
+    template("https://<<token>>/", "a placeholder cannot choose where the request goes");
+    template("https://a.example:<<token>>/", "a placeholder cannot choose where the request goes");
+    template("https://<<token>>@a.example/", "a placeholder cannot choose where the request goes");
+    template("https://a.<<token>>", "a placeholder cannot choose where the request goes");
     template("https:///<<token>>/", "this URL names no host");
     template("https://a.example\\\\<<token>>/", "a URL has no spaces");
-    template("https://a.example/?<<token>>=1", "the token cannot be the name of a query field");
+    template("https://a.example/?<<token>>=1", "a placeholder cannot be the name of a query field");
     template("https://a.example/#<<token>>", "what follows `#` is never sent");
-    template("https://a.example/<<token>>/../x", "`..` removes the token from this URL");
+    template("https://a.example/<<token>>/../x", "`..` removes a placeholder from this URL");
 }
 
 #[test]

@@ -25,7 +25,7 @@ const BAD_STATE: &str = "`requestState` is not valid for this request, which may
 /// One of each error that the bridge tells a client, except [`BridgeError::State`].
 fn errors() -> Vec<BridgeError> {
     use BridgeError as E;
-    let field = || "FIELD".to_owned();
+    let (field, input) = (|| "FIELD".to_owned(), || "VALUE".to_owned());
     let mut errors = plain_errors();
     let faults = [
         Fault::NotJson,
@@ -56,10 +56,11 @@ fn errors() -> Vec<BridgeError> {
     ];
     errors.extend(modern.map(E::Modern));
     let fill = [
-        FillError::NoToken { field: field() },
-        FillError::Nul { field: field() },
-        FillError::Header { field: field() },
-        FillError::Dots { field: field() },
+        FillError::Missing { field: field(), input: input() },
+        FillError::NoEmail,
+        FillError::Nul { field: field(), input: input() },
+        FillError::Header { field: field(), input: input() },
+        FillError::Dots { field: field(), input: input() },
         FillError::TooLong { field: field() },
         FillError::OverBudget,
     ];

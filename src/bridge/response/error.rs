@@ -116,7 +116,7 @@ pub enum BridgeError {
     /// A header that goes into the server does not fit.
     #[error("{0}")]
     Header(#[from] BadHeader),
-    /// The user's token does not fit its place.
+    /// What fills the server does not fit its place, or is not there.
     #[error("{0}")]
     Fill(#[from] FillError),
     /// The server failed.
@@ -174,7 +174,7 @@ impl BridgeError {
     #[must_use]
     pub fn verdict(&self) -> (StatusCode, i64) {
         match self {
-            Self::Host | Self::Origin => (StatusCode::FORBIDDEN, INVALID_REQUEST),
+            Self::Host | Self::Origin | Self::Fill(FillError::NoEmail) => (StatusCode::FORBIDDEN, INVALID_REQUEST),
             Self::Auth(AuthError::TooMany { .. }) => (StatusCode::TOO_MANY_REQUESTS, INVALID_REQUEST),
             Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
                 (StatusCode::UNAUTHORIZED, INVALID_REQUEST)

@@ -57,7 +57,7 @@ impl Loader<'_> {
 
     fn image(&mut self, at: &Path, value: Option<Value>, resolve: bool, rules: &Rules) -> Option<Template> {
         if let Some(Value::UserToken(_) | Value::UserTokenFile(_)) = value {
-            self.report(at, "an image's name cannot hold the token", "write the image's name");
+            self.report(at, "an image's name cannot hold a placeholder", "write the image's name");
             return None;
         }
         let draft = self.draft(at, value?, Expansion::Whole, resolve)?;

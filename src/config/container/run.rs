@@ -173,13 +173,13 @@ impl Loader<'_> {
         }
     }
 
-    /// Refuses a token in a variable that decides what the engine's client does.
+    /// Refuses a hole in a variable that decides what the engine's client does.
     pub(in crate::config) fn check_client(&mut self, at: &Path, client: &StdioPlan) {
         for (name, template) in &client.env {
-            if template.holds_token() && is_read_by_client(name) {
+            if template.has_holes() && is_read_by_client(name) {
                 let help = "use another name for it, or { \"$userTokenFile\": \"<<token>>\" }";
                 let at = if self.document.kind(&at.key(name)) == "nothing" { at.clone() } else { at.key(name) };
-                self.report(&at, format!("the engine's own client reads `{name}`: no token can be in it"), help);
+                self.report(&at, format!("the engine's own client reads `{name}`: no placeholder can be in it"), help);
             }
         }
     }
@@ -287,7 +287,7 @@ fn engine(client: &StdioPlan, run: usize) -> Engine {
     let mut args: Vec<String> = client.args.iter().take(run).map(text).collect();
     args.pop_if(|last| last == "container");
     let of_client = |name: &str| is_read_by_client(name) || name == "LANG";
-    let env = client.env.iter().filter(|(name, template)| of_client(name) && !template.holds_token());
+    let env = client.env.iter().filter(|(name, template)| of_client(name) && !template.has_holes());
     Engine {
         program: client.program.clone(),
         args,

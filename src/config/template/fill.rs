@@ -7,7 +7,7 @@ use bytes::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hole::Unfit;
-use super::input::Inputs;
+use super::input::{Input, Inputs};
 use super::{MAX_VALUE, Template};
 use crate::config::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile};
 use crate::secret::Secret;
@@ -16,32 +16,43 @@ use crate::secret::Secret;
 /// own bound is a quarter of the stack limit: 2 MiB by default.
 pub const MAX_LAUNCH: usize = 1 << 20;
 
-/// Why a token cannot be put into a launch plan. Fields are named, values never.
+/// Why a launch plan cannot be filled. Fields are named, values never.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FillError {
-    /// The server needs a token and there is none.
-    #[error("`{field}` needs the user's token and there is none")]
-    NoToken {
+    /// There is nothing to fill a hole with.
+    #[error("`{field}` needs {input} and there is none")]
+    Missing {
         /// The field.
         field: String,
+        /// What it is filled with.
+        input: String,
     },
-    /// The token holds NUL.
-    #[error("the token holds NUL, which `{field}` cannot hold")]
+    /// Nobody vouches for an email address of the user, and the server needs one.
+    #[error("this server needs your email address, and nothing that you sign in with here vouches for one")]
+    NoEmail,
+    /// A value holds NUL.
+    #[error("{input} holds NUL, which `{field}` cannot hold")]
     Nul {
         /// The field.
         field: String,
+        /// What it is filled with.
+        input: String,
     },
-    /// The token holds what a header's value cannot.
-    #[error("the token holds characters that the header `{field}` cannot hold")]
+    /// A value holds what a header's cannot.
+    #[error("{input} holds characters that the header `{field}` cannot hold")]
     Header {
         /// The field.
         field: String,
+        /// What it is filled with.
+        input: String,
     },
-    /// The token would climb the path of a URL.
-    #[error("the token would change the path of `{field}`")]
+    /// A value would climb the path of a URL.
+    #[error("{input} would change the path of `{field}`")]
     Dots {
         /// The field.
         field: String,
+        /// What it is filled with.
+        input: String,
     },
     /// The value is longer than [`MAX_VALUE`].
     #[error("`{field}` would be longer than {MAX_VALUE} bytes")]
@@ -55,13 +66,14 @@ pub enum FillError {
 }
 
 impl FillError {
-    fn new(unfit: Unfit, field: String) -> Self {
+    fn new(unfit: Unfit, input: &Input, field: String) -> Self {
+        let called = input.to_string();
         match unfit {
-            Unfit::Missing => Self::NoToken { field },
-            Unfit::Nul => Self::Nul { field },
-            Unfit::Header => Self::Header { field },
-            Unfit::Dots => Self::Dots { field },
-            Unfit::TooLong => Self::TooLong { field },
+            Unfit::Missing if *input == Input::Email => Self::NoEmail,
+            Unfit::Missing => Self::Missing { field, input: called },
+            Unfit::Nul => Self::Nul { field, input: called },
+            Unfit::Header => Self::Header { field, input: called },
+            Unfit::Dots => Self::Dots { field, input: called },
         }
     }
 }
@@ -70,7 +82,7 @@ impl Server {
     /// The launch plan for one request: the only place where a token meets a template.
     ///
     /// # Errors
-    /// Names the field that the token does not fit, never the value.
+    /// Names the field and what does not fit it, never the value.
     pub fn fill(&self, inputs: &Inputs) -> Result<Launch, FillError> {
         match &self.plan {
             Plan::Stdio(plan) => plan.fill(inputs).map(Launch::Stdio),
@@ -127,7 +139,7 @@ impl HttpPlan {
             // The bytes belong to an owner that zeroes them when the last copy of the header is dropped.
             let owner = Zeroizing::new(text.expose().as_bytes().to_vec());
             let mut value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(owner))
-                .map_err(|_| FillError::Header { field: field() })?;
+                .map_err(|_| FillError::Header { field: field(), input: "its value".to_owned() })?;
             value.set_sensitive(true);
             Ok((name.clone(), value))
         });
@@ -136,12 +148,12 @@ impl HttpPlan {
 }
 
 impl Template {
-    /// The text for one user, at most [`MAX_VALUE`] bytes with the `beside` it that count too.
+    /// The text for one request, at most [`MAX_VALUE`] bytes with the `beside` it that count too.
     fn fill_at(&self, inputs: &Inputs, beside: usize, field: impl Fn() -> String) -> Result<Secret, FillError> {
         match self.fill(inputs) {
             Ok(text) if beside + text.expose().len() <= MAX_VALUE => Ok(text),
-            Ok(_) => Err(FillError::new(Unfit::TooLong, field())),
-            Err(unfit) => Err(FillError::new(unfit, field())),
+            Ok(_) => Err(FillError::TooLong { field: field() }),
+            Err((unfit, input)) => Err(FillError::new(unfit, input, field())),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The places a token may go to, what it may hold there, and how it is written there.
+//! The places that a user's value may go to, what it may hold there, and how it is written there.
 
 use std::fmt::Write as _;
 
-/// A typed hole for the user's token.
+/// The type of a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Hole {
     /// In an environment variable: as it is.
@@ -19,7 +19,7 @@ pub(in crate::config) enum Hole {
     UrlQuery,
 }
 
-/// Why a token cannot be put somewhere.
+/// Why a value cannot be put somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Unfit {
     /// There is none, or an empty one.
@@ -30,8 +30,6 @@ pub(in crate::config) enum Unfit {
     Header,
     /// It would climb a URL's path.
     Dots,
-    /// What it makes is too long.
-    TooLong,
 }
 
 impl Hole {

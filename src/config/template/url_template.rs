@@ -5,6 +5,7 @@ use std::ops::Range;
 use url::Url;
 
 use super::hole::Hole;
+use super::placeholder::Placeholder;
 use super::{Fault, Source, Template};
 
 /// What stands for hole number `n` while the URL is parsed: nothing that a URL changes.
@@ -16,12 +17,12 @@ fn stand_in(n: usize) -> String {
 pub(in crate::config) fn compile(
     source: Source,
     text: &str,
-    holes: &[Range<usize>],
+    holes: &[Placeholder],
 ) -> Result<(Template, String), Fault> {
     let kinds = kinds(text, holes)?;
     let mut sample = String::new();
     let mut from = 0;
-    for (n, hole) in holes.iter().enumerate() {
+    for (n, Placeholder { range: hole, .. }) in holes.iter().enumerate() {
         sample.push_str(&text[from..hole.start]);
         sample.push_str(&stand_in(n));
         from = hole.end;
@@ -33,12 +34,12 @@ pub(in crate::config) fn compile(
     })?;
     let mut template = Template::empty(source);
     let mut rest = url.as_str();
-    for (n, kind) in kinds.into_iter().enumerate() {
+    for (n, (kind, hole)) in kinds.into_iter().zip(holes).enumerate() {
         let Some((before, after)) = rest.split_once(&stand_in(n)) else {
-            return Err(Fault::new(whole, "`..` removes the token from this URL", "write the path without `..`"));
+            return Err(Fault::new(whole, "`..` removes a placeholder from this URL", "write the path without `..`"));
         };
         template.push_text(before);
-        template.push_hole(kind);
+        template.push_hole(kind, hole.input.clone());
         rest = after;
     }
     template.push_text(rest);
@@ -46,7 +47,7 @@ pub(in crate::config) fn compile(
 }
 
 /// The kind of each hole, from the part of the URL it stands in.
-fn kinds(text: &str, holes: &[Range<usize>]) -> Result<Vec<Hole>, Fault> {
+fn kinds(text: &str, holes: &[Placeholder]) -> Result<Vec<Hole>, Fault> {
     if let Some((place, c)) = text.char_indices().find(|(_, c)| c.is_control() || c.is_whitespace() || *c == '\\') {
         let help = "take this character out";
         return Err(Fault::new(place..place + c.len_utf8(), "a URL has no spaces, control characters or `\\`", help));
@@ -58,9 +59,9 @@ fn kinds(text: &str, holes: &[Range<usize>]) -> Result<Vec<Hole>, Fault> {
     };
     let authority =
         scheme.len()..text[scheme.len()..].find(['/', '?', '#']).map_or(text.len(), |end| end + scheme.len());
-    if let Some(hole) = holes.iter().find(|hole| hole.start < authority.end) {
-        let help = "the token may stand in the path or in a query value";
-        return Err(Fault::new(hole.clone(), "the token cannot choose where the request goes", help));
+    if let Some(hole) = holes.iter().map(|hole| &hole.range).find(|hole| hole.start < authority.end) {
+        let help = "a placeholder may stand in the path or in a query value";
+        return Err(Fault::new(hole.clone(), "a placeholder cannot choose where the request goes", help));
     }
     if authority.is_empty() {
         return Err(Fault::new(0..text.len(), "this URL names no host", "write https://host/path"));
@@ -73,7 +74,7 @@ fn kinds(text: &str, holes: &[Range<usize>]) -> Result<Vec<Hole>, Fault> {
         return Err(Fault::new(hash..text.len(), "what follows `#` is never sent", "take it out"));
     }
     let query = text.find('?').unwrap_or(text.len());
-    holes.iter().map(|hole| kind(text, query, hole)).collect()
+    holes.iter().map(|hole| kind(text, query, &hole.range)).collect()
 }
 
 fn kind(text: &str, query: usize, hole: &Range<usize>) -> Result<Hole, Fault> {
@@ -84,6 +85,6 @@ fn kind(text: &str, query: usize, hole: &Range<usize>) -> Result<Hole, Fault> {
     if pair.contains('=') {
         Ok(Hole::UrlQuery)
     } else {
-        Err(Fault::new(hole.clone(), "the token cannot be the name of a query field", "write name=<<token>>"))
+        Err(Fault::new(hole.clone(), "a placeholder cannot be the name of a query field", "write name=<<token>>"))
     }
 }

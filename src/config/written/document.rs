@@ -123,9 +123,9 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Whether anything below `path` has a field `name`.
-    pub(in crate::config) fn holds_key(&self, path: &Path, name: &str) -> bool {
-        self.node(path).is_some_and(|value| holds_key(value, name))
+    /// Whether anything at or below `path` has a field `name` whose text `is_meant`, or that is no text.
+    pub(in crate::config) fn holds_key(&self, path: &Path, name: &str, is_meant: fn(&str) -> bool) -> bool {
+        self.node(path).is_some_and(|value| holds_key(value, name, is_meant))
     }
 
     /// A problem at `path`: at its value if that is short, else at its key, else at the nearest thing around it.
@@ -226,7 +226,7 @@ impl<'a> Document<'a> {
         Problem { path, position: Some((line, column)), message, help, rendered }
     }
 
-    fn range(&self, path: &Path) -> Range<usize> {
+    pub(in crate::config) fn range(&self, path: &Path) -> Range<usize> {
         let mut path = path.clone();
         loop {
             match (self.node(&path), self.prop(&path)) {
@@ -285,12 +285,13 @@ fn show_fields(fields: &[ObjectProp<'_>], hidden: bool, ranges: &mut Vec<Range<u
     }
 }
 
-fn holds_key(value: &Value<'_>, name: &str) -> bool {
+fn holds_key(value: &Value<'_>, name: &str, is_meant: fn(&str) -> bool) -> bool {
     match value {
-        Value::Object(object) => {
-            object.properties.iter().any(|prop| prop.name.as_str() == name || holds_key(&prop.value, name))
-        }
-        Value::Array(array) => array.elements.iter().any(|element| holds_key(element, name)),
+        Value::Object(object) => object.properties.iter().any(|prop| match &prop.value {
+            Value::StringLit(text) => prop.name.as_str() == name && is_meant(&text.value),
+            value => prop.name.as_str() == name || holds_key(value, name, is_meant),
+        }),
+        Value::Array(array) => array.elements.iter().any(|element| holds_key(element, name, is_meant)),
         _ => false,
     }
 }

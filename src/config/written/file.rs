@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 pub(in crate::config) use schema::field_names;
 pub use schema::schema;
-pub use server::{Server, ServerKind, TokenSetup, ToolRule, Tools};
-pub use text::{Object, PrivateDirectory, Size, Time, Value};
+pub use server::{Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
+pub use text::{Object, PrivateDirectory, RequestHeader, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -98,6 +98,8 @@ pub struct BearerToken {
     pub sha256: Option<Value>,
     /// The groups that they are in.
     pub groups: Option<Vec<Option<String>>>,
+    /// Their email address, for `<<user.email>>`.
+    pub email: Option<String>,
 }
 
 /// A header set by a reverse proxy that proves itself.
@@ -126,6 +128,8 @@ pub struct TrustedHeader {
     pub allow_comma: Option<bool>,
     /// The header that names the user's groups, with commas between them.
     pub groups_header: Option<String>,
+    /// The header that gives the user's email address, for `<<user.email>>`.
+    pub email_header: Option<String>,
 }
 
 /// Every caller is one user.
@@ -141,6 +145,8 @@ pub struct Local {
     pub user: Option<String>,
     /// The groups that they are in.
     pub groups: Option<Vec<Option<String>>>,
+    /// Their email address, for `<<user.email>>`.
+    pub email: Option<String>,
 }
 
 /// Where users' tokens are kept. Only the schema is made from this type, as with [`Identity`].

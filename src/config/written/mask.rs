@@ -90,7 +90,7 @@ fn is_key(before: u8, after: &str) -> bool {
 fn blot_string(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(start) = rest.find("<<") {
-        let name = rest[start + 2..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(0);
+        let name = rest[start + 2..].find(|c: char| !c.is_ascii_alphanumeric() && !"_.".contains(c)).unwrap_or(0);
         let end = start + 2 + name;
         let hole = (1..=20).contains(&name) && rest[end..].starts_with(">>");
         blot(&rest[..start], out);

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::*;
 use crate::config::testing::{inputs, load, server, stdio, try_server, variable};
+use crate::secret::{Credential, Field, Secret};
 
 /// Tokens that would mean something to a careless substitution.
 const TRICKY: &[&str] =
@@ -132,7 +133,7 @@ fn headers_are_marked_sensitive_and_refuse_what_no_header_holds() {
     assert_eq!((name.as_str(), value.as_bytes(), value.is_sensitive()), ("x-key", b"Key a b".as_slice(), true));
     for bad in ["a\r\nX: y", "a\n", "a\tb", " a", "a ", "\u{e9}"] {
         let error = http(&server, bad).err().unwrap();
-        assert_eq!(error, FillError::Header { field: "headers.x-key".into() }, "{bad:?}");
+        assert_eq!(error, FillError::Header { field: "headers.x-key".into(), input: "the token".into() }, "{bad:?}");
     }
 }
 
@@ -140,7 +141,10 @@ fn headers_are_marked_sensitive_and_refuse_what_no_header_holds() {
 fn dots_do_not_climb_a_path() {
     let server = http_of("https://a.example/u/<<token>>/x", "<<token>>");
     for bad in [".", "..", "..."] {
-        assert_eq!(http(&server, bad).err().unwrap(), FillError::Dots { field: "url".into() });
+        assert_eq!(
+            http(&server, bad).err().unwrap(),
+            FillError::Dots { field: "url".into(), input: "the token".into() }
+        );
     }
 }
 
@@ -151,9 +155,12 @@ fn what_the_system_would_refuse_is_refused_by_field_and_without_the_value() {
     let longest = MAX_VALUE - "T=".len();
     assert_eq!(fill(&"v".repeat(longest)), Ok(()));
     assert_eq!(fill(&"v".repeat(longest + 1)), Err(FillError::TooLong { field: "env.T".into() }));
-    assert_eq!(fill("sk-1\0"), Err(FillError::Nul { field: "env.T".into() }));
-    assert_eq!(fill(""), Err(FillError::NoToken { field: "env.T".into() }));
-    assert_eq!(server.fill(&inputs(None)).map(drop), Err(FillError::NoToken { field: "env.T".into() }));
+    assert_eq!(fill("sk-1\0"), Err(FillError::Nul { field: "env.T".into(), input: "the token".into() }));
+    assert_eq!(fill(""), Err(FillError::Missing { field: "env.T".into(), input: "the token".into() }));
+    assert_eq!(
+        server.fill(&inputs(None)).map(drop),
+        Err(FillError::Missing { field: "env.T".into(), input: "the token".into() })
+    );
     assert!(!fill("sk-1\0").unwrap_err().to_string().contains("sk-1"));
 }
 
@@ -260,7 +267,7 @@ proptest! {
     fn a_header_is_exact_or_refused(token in any_token()) {
         match http(&HEADER, &token) {
             Ok(launch) => prop_assert_eq!(launch.headers[0].1.to_str().unwrap(), format!("Bearer {token}")),
-            Err(error) => prop_assert_eq!(error, FillError::Header { field: "headers.x-key".into() }),
+            Err(error) => prop_assert_eq!(error, FillError::Header { field: "headers.x-key".into(), input: "the token".into() }),
         }
     }
 }
@@ -333,4 +340,70 @@ fn what_clears_away_calls_the_same_engine_and_knows_no_token() {
     assert!(args.contains(&"--env=F".to_owned()) && !args.contains(&"--env=T".to_owned()), "{args:?}");
     let file = &launch.client.token_files[0];
     assert_eq!((file.variable.as_str(), file.content.expose()), ("F", r#"{"t": "a\"b"}"#));
+}
+
+/// A user with two fields, an address, and a header in the request.
+fn full_inputs(server: &Server) -> Inputs {
+    let field = |name: &str, text: &str| Field {
+        name: name.into(),
+        value: Secret::new(text.to_owned()),
+        is_secret: name == "apiKey",
+    };
+    let credential = Credential::new(vec![field("email", "a@b.example"), field("apiKey", "k\"1")]);
+    let headers = [("x-project", "apollo")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let headers = server.request_values(&http::HeaderMap::from_iter(headers)).unwrap();
+    let email = Some("alice@idp.example".into());
+    Inputs { email, credential: Some(credential), headers, ..inputs(None) }
+}
+
+#[test]
+fn fields_the_user_and_headers_go_each_where_they_are_named() {
+    let env = json!({
+        "BOTH": { "$userToken": "<<email>>:<<apiKey>>" },
+        "JSON": { "$userToken": "{\"k\": \"<<apiKey>>\", \"who\": \"<<user.id>>\"}" },
+        "MAIL": { "$userToken": "<<user.email>>" },
+        "P": { "$header": { "name": "X-Project", "format": "[a-z]+" } },
+        "Q": { "$header": { "name": "X-Other", "format": "[a-z]+", "default": "none" } },
+    });
+    let server = json!({ "command": "sh", "env": env, "args": ["-c", { "$userToken": "--mail=<<email>>" }],
+        "tokenSetup": { "fields": { "email": { "secret": false }, "apiKey": {} } } });
+    let text = json!({
+        "identity": [{ "kind": "local", "user": "alice", "email": "alice@idp.example" }],
+        "tokenStore": { "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] },
+        "mcpServers": { "s": server },
+    });
+    let config = load(&text.to_string(), &[("PATH", "/usr/bin:/bin")]).unwrap_or_else(|problems| panic!("{problems}"));
+    let server = &config.servers["s"];
+    let Ok(Launch::Stdio(launch)) = server.fill(&full_inputs(server)) else { panic!("a program was expected") };
+    let values = ["BOTH", "JSON", "MAIL", "P", "Q"].map(|name| variable(&launch, name));
+    let json = r#"{"k": "k\"1", "who": "alice"}"#;
+    assert_eq!(values, ["a@b.example:k\"1", json, "alice@idp.example", "apollo", "none"]);
+    assert_eq!(launch.args, ["-c", "--mail=a@b.example"]);
+    assert!(server.requires_user_token && server.names_user);
+
+    let error = server.fill(&Inputs { email: None, ..full_inputs(server) }).err();
+    assert_eq!(error, Some(FillError::NoEmail));
+    let error = server.fill(&Inputs { credential: None, ..full_inputs(server) }).err();
+    assert_eq!(error, Some(FillError::Missing { field: "args[1]".into(), input: "the field `email`".into() }));
+}
+
+#[test]
+fn a_server_that_is_told_only_who_calls_needs_no_token() {
+    let server = server(&json!({ "command": "sh", "env": { "U": { "$userToken": "<<user.id>>" } } }));
+    assert!(!server.requires_user_token && server.names_user);
+    let Ok(Launch::Stdio(launch)) = server.fill(&inputs(None)) else { panic!("a program was expected") };
+    assert_eq!(variable(&launch, "U"), "alice");
+}
+
+#[test]
+fn people_are_asked_for_fields_in_the_order_of_the_file() {
+    let setup = r#"{ "fields": { "zone": { "secret": false, "label": "Zone" }, "apiKey": {} }, "expires": "90d" }"#;
+    let fields = format!(
+        r#"{{ "command": "sh", "env": {{ "K": {{ "$userToken": "<<apiKey>> <<zone>>" }} }}, "tokenSetup": {setup} }}"#
+    );
+    let server = try_server(&fields).unwrap_or_else(|problems| panic!("{problems}"));
+    let asked = server.token_setup.fields.iter();
+    let asked: Vec<_> = asked.map(|field| (&*field.name, field.label.as_deref(), field.is_secret)).collect();
+    assert_eq!(asked, [("zone", Some("Zone"), false), ("apiKey", None, true)]);
+    assert_eq!(server.token_setup.expires, Some(std::time::Duration::from_hours(90 * 24)));
 }

@@ -143,6 +143,24 @@ pub struct TokenSetup {
     pub help_url: Option<String>,
     /// A regular expression that a token must match.
     pub token_format: Option<String>,
+    /// By name, what a person gives instead of one token: 1 to 16 values.
+    pub fields: Option<BTreeMap<String, Option<Object<TokenField>>>>,
+    /// How long a token is good from when it is saved, unless the person says otherwise: `1d` or more.
+    pub expires: Option<Time>,
+}
+
+/// One of several values that a person gives; `<<NAME>>` stands for it.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "tokenField")]
+pub struct TokenField {
+    /// What it is called towards people. Its name if it has none.
+    pub label: Option<String>,
+    /// Whether it must not be seen. Default: true.
+    pub secret: Option<bool>,
+    /// A regular expression that it must match.
+    pub format: Option<String>,
+    /// Where a person finds it, in a sentence.
+    pub help: Option<String>,
 }
 
 /// What a server is, as other clients' tables say it.

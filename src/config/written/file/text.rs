@@ -117,7 +117,7 @@ impl<T: JsonSchema> JsonSchema for Object<T> {
     }
 }
 
-/// A value: text, a reference to an environment variable, or text with holes for the user's token.
+/// A value: text, a reference to an environment variable or a header, or text with holes for what a user saved.
 pub enum Value {
     /// Text, taken as it is.
     Plain(String),
@@ -127,6 +127,8 @@ pub enum Value {
     UserToken(String),
     /// `{"$userTokenFile": "… <<token>> …"}`.
     UserTokenFile(String),
+    /// `{"$header": {"name": "…", "format": "…"}}`.
+    Header(RequestHeader),
     /// Something that has been reported already.
     Misfit,
 }
@@ -146,6 +148,22 @@ enum Reference {
     UserToken,
     #[serde(rename = "$userTokenFile")]
     UserTokenFile,
+    #[serde(rename = "$header")]
+    Header,
+}
+
+/// A header of the request that goes into the server: only in `env` and `headers`.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "requestHeader")]
+pub struct RequestHeader {
+    /// Its name.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// A regular expression that the whole value must match.
+    #[schemars(required)]
+    pub format: Option<String>,
+    /// What stands for a header that is not there. Without it the request is refused.
+    pub default: Option<String>,
 }
 
 struct ValueVisitor;
@@ -164,14 +182,20 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut value = None;
         while let Some(reference) = map.next_key::<Reference>()? {
-            let make = match reference {
-                Reference::Env => Value::Env,
-                Reference::UserToken => Value::UserToken,
-                Reference::UserTokenFile => Value::UserTokenFile,
+            let text = |map: &mut A, make: fn(String) -> Value| {
+                map.next_value::<Option<String>>().map(|text| text.map_or(Value::Misfit, make))
             };
-            let read = map.next_value::<Option<String>>()?.map_or(Value::Misfit, make);
+            let read = match reference {
+                Reference::Env => text(&mut map, Value::Env)?,
+                Reference::UserToken => text(&mut map, Value::UserToken)?,
+                Reference::UserTokenFile => text(&mut map, Value::UserTokenFile)?,
+                Reference::Header => {
+                    let header = map.next_value::<Option<Object<RequestHeader>>>()?;
+                    header.map_or(Value::Misfit, |Object(header)| Value::Header(header))
+                }
+            };
             if value.replace(read).is_some() {
-                return Err(de::Error::custom("`$env` and `$userToken` cannot stand together"));
+                return Err(de::Error::custom("`$env`, `$userToken` and `$header` cannot stand together"));
             }
         }
         value.ok_or_else(|| de::Error::invalid_length(0, &self))
@@ -183,7 +207,8 @@ impl JsonSchema for Value {
         "value".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let header = generator.subschema_for::<RequestHeader>();
         let reference = |name: &str, says: &str, pattern: &str| {
             serde_json::json!({
                 "type": "object", "description": says, "required": [name], "additionalProperties": false,
@@ -194,12 +219,16 @@ impl JsonSchema for Value {
             "anyOf": [
                 { "type": "string", "description": "Text, taken as it is." },
                 reference("$env", "The value of an environment variable of the bridge.", "^[^=]+$"),
-                reference("$userToken", "Text in which <<token>> stands for the user's token.", "<<token>>"),
+                reference("$userToken", "Text in which <<token>> stands for the user's token.", "<<.+>>"),
                 reference(
                     "$userTokenFile",
                     "The same, only in `env`: put into a file, gone with the request; the variable holds its path.",
-                    "<<token>>",
+                    "<<.+>>",
                 ),
+                {
+                    "type": "object", "description": "A header of the request, only in `env` and `headers`.",
+                    "required": ["$header"], "additionalProperties": false, "properties": { "$header": header },
+                },
             ]
         })
     }

@@ -1,0 +1,157 @@
+//! Mistakes in what a server is filled with: fields, the user's name, headers of the request.
+
+use super::servers::server_refused;
+use super::{HASH, refused};
+
+/// A server with this `tokenSetup.fields` and these variables.
+fn with_fields(fields: &str, env: &str) -> String {
+    format!(r#"{{ "command": "sh", "env": {{ {env} }}, "tokenSetup": {{ "fields": {{ {fields} }} }} }}"#)
+}
+
+const KEY: &str = r#""K": { "$userToken": "<<apiKey>>" }"#;
+
+#[test]
+fn fields_have_plain_names_and_go_somewhere() {
+    let nowhere = with_fields(r#""apiKey": {}, "email": {}"#, KEY);
+    server_refused(&nowhere, "tokenSetup.fields.email", "this field goes nowhere");
+    for name in ["2nd", "a-b", "", &"a".repeat(33)] {
+        let quoted = if name.is_empty() { "\"\"" } else { name };
+        let path = format!("tokenSetup.fields.{quoted}");
+        let named = with_fields(
+            &format!(r#""apiKey": {{}}, "{name}": {{}}"#),
+            &format!(r#"{KEY}, "X": {{ "$userToken": "<<{name}>>" }}"#),
+        );
+        server_refused(&named, &path, "this cannot be the name of a field");
+    }
+    let token = with_fields(r#""token": {}"#, r#""K": { "$userToken": "<<token>>" }"#);
+    server_refused(&token, "tokenSetup.fields.token", "`token` is the only value of a server without `fields`");
+    server_refused(
+        &with_fields(r#""apiKey": { "format": "(" }"#, KEY),
+        "tokenSetup.fields.apiKey.format",
+        "this is not a regular expression",
+    );
+    server_refused(
+        &with_fields(r#""apiKey": { "labl": "x" }"#, KEY),
+        "tokenSetup.fields.apiKey.labl",
+        "unknown field `labl`",
+    );
+}
+
+#[test]
+fn a_server_has_fields_or_one_token() {
+    let both = r#"{ "command": "sh", "env": { "K": { "$userToken": "<<apiKey>>" } },
+        "tokenSetup": { "tokenFormat": "^a$", "fields": { "apiKey": {} } } }"#;
+    server_refused(both, "tokenSetup.tokenFormat", "this server has fields instead of one token");
+    server_refused(
+        &with_fields("", r#""K": { "$userToken": "<<token>>" }"#),
+        "tokenSetup.fields",
+        "there may be 1 to 16 fields",
+    );
+}
+
+#[test]
+fn a_placeholder_stands_for_something() {
+    let misspelt = with_fields(r#""apiKey": {}"#, r#""K": { "$userToken": "<<apikey>>" }"#);
+    server_refused(&misspelt, "env.K.$userToken", "this is an unknown placeholder");
+    let unnamed = with_fields(r#""apiKey": {}"#, r#""K": { "$userToken": "<<token>>" }"#);
+    server_refused(&unnamed, "env.K.$userToken", "this is an unknown placeholder");
+    let plain = with_fields(r#""apiKey": {}"#, &format!(r#"{KEY}, "X": "<<apiKey>>""#));
+    server_refused(&plain, "env.X", "plain text is passed on as it is: nothing would be put in");
+}
+
+#[test]
+fn a_secret_field_in_an_argument_is_refused_at_load() {
+    let server = |secret: bool| {
+        format!(
+            r#"{{ "command": "sh", "args": [{{ "$userToken": "--key=<<apiKey>>" }}],
+                "tokenSetup": {{ "fields": {{ "apiKey": {{ "secret": {secret} }} }} }} }}"#
+        )
+    };
+    server_refused(&server(true), "args[0].$userToken", "arguments are visible in ps to every user of this machine");
+    let read = crate::check(&format!(
+        r#"{{ "tokenStore": {{ "kind": "embedded", "path": "data", "keys": [{{ "id": "k1", "file": "k1.key" }}] }},
+            "mcpServers": {{ "s": {} }} }}"#,
+        server(false)
+    ));
+    let said = String::from_utf8(read.stderr).unwrap();
+    assert!(!said.contains("visible in ps"), "one that may be seen may stand there: {said}");
+}
+
+#[test]
+fn a_token_is_good_for_a_day_at_least() {
+    let expires = |time: &str| {
+        format!(
+            r#"{{ "command": "sh", "env": {{ "K": {{ "$userToken": "<<token>>" }} }},
+                "tokenSetup": {{ "expires": "{time}" }} }}"#
+        )
+    };
+    server_refused(&expires("1h"), "tokenSetup.expires", "this is shorter than a day");
+    server_refused(&expires("soon"), "tokenSetup.expires", "this is not a time");
+}
+
+#[test]
+fn a_user_is_named_only_where_that_is_clear() {
+    let server = |placeholder: &str| {
+        format!(
+            r#""mcpServers": {{ "s": {{ "command": "sh", "env": {{ "U": {{ "$userToken": "{placeholder}" }} }} }} }}"#
+        )
+    };
+    let at = "mcpServers.s.env.U.$userToken";
+    let local = r#""identity": [{ "kind": "local", "user": "alice" }]"#;
+    let email = server("<<user.email>>");
+    refused(&format!("{{ {local}, {email} }}"), at, "no way to recognise callers vouches for an email address");
+    let bearer = |issuer: &str, user: &str| {
+        let hash = HASH.replace("9d5d", &format!("{:04x}", issuer.len()));
+        format!(
+            r#"{{ "kind": "bearer", "issuer": "{issuer}", "tokens": [{{ "user": "{user}", "sha256": "{hash}" }}] }}"#
+        )
+    };
+    let two = format!("{{ \"identity\": [{}, {}], {} }}", bearer("a", "x"), bearer("bb", "x"), server("<<user.id>>"));
+    refused(&two, at, "users of several issuers may call");
+    let wrong = r#"{ "identity": [{ "kind": "local", "user": "alice", "email": "alice" }], "mcpServers": {} }"#;
+    refused(wrong, "identity[0].email", "this is not an email address");
+}
+
+#[test]
+fn a_header_of_the_request_goes_into_variables_and_headers_alone() {
+    let header = r#"{ "$header": { "name": "X-Project", "format": "^[a-z]+$" } }"#;
+    let says = "a request's header cannot stand here";
+    server_refused(&format!(r#"{{ "command": "sh", "args": [{header}] }}"#), "args[0]", says);
+    server_refused(&format!(r#"{{ "url": {header} }}"#), "url", says);
+    server_refused(&format!(r#"{{ "command": {header} }}"#), "command", "a request's header cannot decide this");
+}
+
+#[test]
+fn a_header_of_the_request_has_a_format_that_its_default_matches() {
+    let server = |header: &str| format!(r#"{{ "command": "sh", "env": {{ "P": {{ "$header": {header} }} }} }}"#);
+    server_refused(&server(r#"{ "name": "X-Project" }"#), "env.P.$header.format", "this field is missing");
+    server_refused(&server(r#"{ "format": "^a$" }"#), "env.P.$header.name", "this field is missing");
+    server_refused(
+        &server(r#"{ "name": "X-Project", "format": "(" }"#),
+        "env.P.$header.format",
+        "this is not a regular expression",
+    );
+    server_refused(
+        &server(r#"{ "name": "X-Project", "format": "[a-z]+", "default": "sk-1" }"#),
+        "env.P.$header.default",
+        "this does not match `format`",
+    );
+    server_refused(&server(r#"{ "name": "X-Pro_ject", "format": "a" }"#), "env.P.$header.name", "proxies confuse `_`");
+    server_refused(&server(r#"{ "nam": "X" }"#), "env.P.$header.nam", "unknown field `nam`");
+}
+
+#[test]
+fn no_header_of_identity_can_be_named() {
+    let proxy = r#""identity": [{ "kind": "trustedHeader", "header": "X-User", "trustedPeers": ["10.0.0.1"],
+        "secretHeader": "X-Proof", "groupsHeader": "X-Groups", "emailHeader": "X-Email", "secret": { "$env": "SECRET" } }]"#;
+    let own = ["X-User", "X-Proof", "x-groups", "X-Email"];
+    let others = ["Authorization", "Cookie", "Proxy-Authorization", "X-Forwarded-User", "X-Forwarded-For", "Forwarded"];
+    let connection = ["Connection", "TE", "Upgrade", "Keep-Alive", "Transfer-Encoding", "Host", "Mcp-Session-Id"];
+    for name in own.into_iter().chain(others).chain(connection) {
+        let server = format!(
+            r#""mcpServers": {{ "s": {{ "command": "sh", "env": {{ "P": {{ "$header": {{ "name": "{name}", "format": "a" }} }} }} }} }}"#
+        );
+        let said = "this header says who is calling, or belongs to the connection";
+        refused(&format!("{{ {proxy}, {server} }}"), "mcpServers.s.env.P.$header.name", said);
+    }
+}
