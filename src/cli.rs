@@ -1,10 +1,12 @@
-//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete|export|restore`, `keygen`. Answers go to stdout,
+//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete|export|restore`, `keys
+//! status|rotate|retire`, `keygen`. Answers go to stdout,
 //! everything else to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
 
 pub mod check;
 pub mod doctor;
 mod exec_as;
 pub mod keygen;
+pub mod keys;
 pub mod pull;
 pub mod serve;
 pub mod token;
@@ -41,6 +43,9 @@ enum Command {
     /// Save, list, delete, back up and restore users' tokens.
     #[command(subcommand)]
     Token(token::Token),
+    /// Show which sealing key seals what, seal everything with the first one, and let an old one go.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Make a sealing key or a bearer token.
     Keygen(keygen::Keygen),
 }
@@ -109,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Pull(pull) => pull.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Keygen(keygen) => keygen.run(),
     }
 }

@@ -11,6 +11,7 @@ mod marks;
 mod notes;
 mod record;
 mod redis;
+mod rotation;
 mod session;
 mod tokens;
 
@@ -36,6 +37,7 @@ pub use error::{Notice, SetupError, StoreError, Unusable};
 pub use listing::{About, Entry, Listing, Overview};
 pub use marks::Quota;
 pub use record::{Record, RecordKind, Revision, SavedBy};
+pub use rotation::{KeyStatus, KeysStatus, LeftAlone, Retired, Rotated};
 pub use session::{
     Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState,
     SessionStatus, SessionUpdate,

@@ -10,6 +10,8 @@ mod backup;
 mod embedded_files;
 #[path = "store/home.rs"]
 mod home;
+#[path = "store/keys.rs"]
+mod keys;
 #[path = "store/proxy.rs"]
 mod proxy;
 #[path = "store/records.rs"]
@@ -22,6 +24,8 @@ mod redis_path;
 mod redis_server;
 #[path = "store/redis_tls.rs"]
 mod redis_tls;
+#[path = "store/rotation.rs"]
+mod rotation;
 #[path = "store/sessions.rs"]
 mod sessions;
 #[path = "store/shown.rs"]
@@ -41,6 +45,10 @@ use backup::{
 use home::{
     Home, PATIENCE, Seen, Tokens as _, embedded_kind, found, key, look, name, redis_kind_within, ring, secret, server,
     user,
+};
+use keys::{
+    a_key_that_is_needed_is_not_retired, all_records_are_sealed_with_the_first_key_and_keep_what_is_noted,
+    swapped_and_damaged_records_are_named_and_untouched,
 };
 use records::{
     a_change_over_a_revision_that_is_gone_changes_nothing, a_mark_ends_with_its_time,
@@ -99,6 +107,9 @@ on_every_store! {
     the_hour_of_use_is_written_once,
     a_mark_ends_with_its_time,
     a_quota_is_of_all_nodes_and_of_one_minute,
+    all_records_are_sealed_with_the_first_key_and_keep_what_is_noted,
+    swapped_and_damaged_records_are_named_and_untouched,
+    a_key_that_is_needed_is_not_retired,
     nothing_is_kept_in_the_clear,
     writers_in_two_processes_lose_nothing,
     an_ended_session_is_ended_on_every_handle_and_takes_nothing_more,

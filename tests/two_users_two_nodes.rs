@@ -141,7 +141,8 @@ async fn every_result_of_two_users_in_all_eras_on_two_nodes_is_made_from_the_ask
     assert!(gone.is_some(), "{} processes are left", procs::with_marker(home.marker()).len());
     let (lasting, passing) = redis.keys();
     assert!(!passing.is_empty(), "what sessions set is kept for a while");
-    // Tokens last, and the name of the key that they are sealed with.
-    let (tokens, others): (Vec<_>, Vec<_>) = lasting.iter().partition(|key| key.contains(":tokens:"));
-    assert_eq!((tokens.len(), others), (users.len(), vec![&"tollbridge:keys".to_owned()]));
+    // Tokens last with their last use, and the name of the key that they are sealed with.
+    let (of_users, others): (Vec<_>, Vec<_>) =
+        lasting.iter().partition(|key| key.contains(":tokens:") || key.contains(":notes:"));
+    assert_eq!((of_users.len(), others), (2 * users.len(), vec![&"tollbridge:keys".to_owned()]));
 }

@@ -9,11 +9,12 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-use super::{Stop, token_store};
-use crate::clock::{Clock, UnixTime};
-use crate::config::{self, LoadOptions, ServerName, TokenAdmin};
+use super::Stop;
+use super::token_store::{load, named, open};
+use crate::clock::Clock;
+use crate::config::{ServerName, TokenAdmin};
 use crate::secret::Secret;
-use crate::store::{Entry, Over, Record, Removed, SavedBy, StoreError, TokenStore, Written};
+use crate::store::{Entry, Over, Record, Removed, SavedBy, TokenStore, Written};
 use crate::tokens::{self, MAX_TOKEN};
 use crate::user::{LOCAL_ISSUER, UserId};
 
@@ -164,14 +165,6 @@ fn say(done: &str) -> Result<(), Stop> {
     writeln!(io::stdout(), "{done}").map_err(Stop::output)
 }
 
-/// A user as the arguments name them.
-fn named(user: &UserId) -> String {
-    match user.issuer() {
-        LOCAL_ISSUER => user.subject().to_owned(),
-        issuer => format!("{} (of {issuer})", user.subject()),
-    }
-}
-
 /// That nobody is recognised as `user`, and who may be.
 fn nobody(config: &TokenAdmin, user: &UserId) -> String {
     let known: Vec<String> = config.users.iter().map(named).collect();
@@ -184,24 +177,13 @@ fn nobody(config: &TokenAdmin, user: &UserId) -> String {
 fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     write!(out, "{}\t{}\t", entry.user.subject(), entry.server)?;
     match &entry.saved_at {
-        Ok(time) => write!(out, "{}", iso8601(*time))?,
+        Ok(time) => write!(out, "{time}")?,
         Err(error) => write!(out, "unreadable: {error}")?,
     }
     match entry.user.issuer() {
         LOCAL_ISSUER => writeln!(out),
         issuer => writeln!(out, "\t{issuer}"),
     }
-}
-
-fn load(file: &Path) -> Result<TokenAdmin, Stop> {
-    config::load_token_admin(file, &LoadOptions::default()).map_err(Stop::usage)
-}
-
-fn open(config: &TokenAdmin) -> Result<TokenStore, Stop> {
-    let Some(store) = &config.token_store else {
-        return Err(Stop::usage("the configuration has no tokenStore"));
-    };
-    token_store::open(store)
 }
 
 fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
@@ -233,46 +215,10 @@ fn read_token(question: &str) -> Result<Zeroizing<Vec<u8>>, Stop> {
     Ok(input)
 }
 
-/// `time` as `2026-11-20T05:06:07Z`.
-fn iso8601(time: UnixTime) -> String {
-    let (days, seconds) = (time.0 / 86_400, time.0 % 86_400);
-    // Counted in years that begin in March, so that a leap day is a year's last: era of 400 years, day and year of era.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let march = (5 * day + 2) / 153;
-    let day = day - (153 * march + 2) / 5 + 1;
-    let month = if march < 10 { march + 3 } else { march - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::failed(error)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_the_calendar_s() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_164_800, "2024-02-29T00:00:00Z"),
-            (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (1_795_151_167, "2026-11-20T05:06:07Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(iso8601(UnixTime(seconds)), text);
-        }
-    }
+    use crate::clock::UnixTime;
 
     #[test]
     fn a_line_shows_user_server_and_date() {

@@ -2,20 +2,38 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Stop;
-use crate::config::{KeySource, TokenStoreConfig, TokenStoreKind};
-use crate::store::{Look, Notice, SetupError, TokenStore, Unusable};
+use crate::config::{self, KeySource, LoadOptions, TokenAdmin, TokenStoreConfig, TokenStoreKind};
+use crate::store::{Look, Notice, SetupError, StoreError, TokenStore, Unusable};
 use crate::sys;
+use crate::user::{LOCAL_ISSUER, UserId};
 
 /// How long a store may take to be looked at.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the configuration says of tokens.
+pub(super) fn load(file: &Path) -> Result<TokenAdmin, Stop> {
+    config::load_token_admin(file, &LoadOptions::default()).map_err(Stop::usage)
+}
+
 /// Opens the store, within a Tokio runtime.
-pub(super) fn open(settings: &TokenStoreConfig) -> Result<TokenStore, Stop> {
+pub(super) fn open(config: &TokenAdmin) -> Result<TokenStore, Stop> {
+    let Some(settings) = &config.token_store else {
+        return Err(Stop::usage("the configuration has no tokenStore"));
+    };
     act_as_owner(settings)?;
     TokenStore::from_config(settings).map_err(Stop::from)
+}
+
+/// A user as the arguments name them.
+pub(super) fn named(user: &UserId) -> String {
+    match user.issuer() {
+        LOCAL_ISSUER => user.subject().to_owned(),
+        issuer => format!("{} (of {issuer})", user.subject()),
+    }
 }
 
 /// How well a bridge could use the store now, and what its operator should know. Nothing is made or changed.
@@ -53,5 +71,11 @@ fn act_as_owner(settings: &TokenStoreConfig) -> Result<(), Stop> {
 impl From<SetupError> for Stop {
     fn from(error: SetupError) -> Self {
         if error.is_configuration() { Self::usage(error) } else { Self::failed(error) }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::failed(error)
     }
 }

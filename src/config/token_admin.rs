@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -26,6 +27,8 @@ pub struct TokenAdmin {
     pub users: BTreeSet<UserId>,
     /// Issuers who name users of their own: those whom a reverse proxy recognises.
     pub issuers: BTreeSet<String>,
+    /// How long a legacy session lasts.
+    pub session_lifetime: Duration,
 }
 
 impl TokenAdmin {
@@ -63,7 +66,9 @@ impl Loader<'_> {
         let servers =
             file.mcp_servers.into_iter().flatten().filter_map(|(name, json)| self.token_setup_of(&name, json));
         let servers = servers.collect();
-        TokenAdmin { token_store, servers, users, issuers }
+        let session_lifetime =
+            self.limits(&file.limits.map(|Object(limits)| limits).unwrap_or_default()).session_lifetime;
+        TokenAdmin { token_store, servers, users, issuers, session_lifetime }
     }
 
     /// Adds the users whom a way to recognise callers names, or who names them.

@@ -4,6 +4,7 @@
 //! write-ahead log shows every commit, of whichever process, to the next read.
 
 mod files;
+mod keys;
 mod marks;
 mod notes;
 mod session;
@@ -143,24 +144,11 @@ impl Embedded {
     /// The records under `names`, or all of them.
     pub(super) async fn rows(&self, names: Option<Names>) -> Result<Vec<Row>, StoreError> {
         let read = move |connection: &mut Connection| {
-            let wanted = |name: &String| names.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+            let is_wanted = |name: &str| names.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
             let mut select = connection.prepare_cached(
                 "SELECT t.name, o.sealed, t.server, t.record FROM tokens t LEFT JOIN owners o USING (name) ORDER BY 1",
             )?;
-            let mut found = select.query(())?;
-            let mut rows: Vec<Row> = Vec::new();
-            while let Some(line) = found.next()? {
-                let name: String = line.get(0)?;
-                if !wanted(&name) {
-                    continue;
-                }
-                let record = (line.get(2)?, line.get(3)?);
-                match rows.last_mut().filter(|row| row.name == name) {
-                    Some(row) => row.records.push(record),
-                    None => rows.push(Row { name, owner: line.get(1)?, records: vec![record] }),
-                }
-            }
-            Ok(rows)
+            Ok(rows(select.query(())?, is_wanted)?)
         };
         self.reader.run(self.write, read).await
     }
@@ -195,6 +183,23 @@ impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Embedded(…)")
     }
+}
+
+/// The rows of names that are wanted, of lines with a name, its owner, a server and a record, by name.
+fn rows(mut lines: rusqlite::Rows<'_>, is_wanted: impl Fn(&str) -> bool) -> rusqlite::Result<Vec<Row>> {
+    let mut rows: Vec<Row> = Vec::new();
+    while let Some(line) = lines.next()? {
+        let name: String = line.get(0)?;
+        if !is_wanted(&name) {
+            continue;
+        }
+        let record = (line.get(2)?, line.get(3)?);
+        match rows.last_mut().filter(|row| row.name == name) {
+            Some(row) => row.records.push(record),
+            None => rows.push(Row { name, owner: line.get(1)?, records: vec![record] }),
+        }
+    }
+    Ok(rows)
 }
 
 /// The record for `server` under the first of `names` that has one.

@@ -116,7 +116,7 @@ impl TokenStore {
     }
 
     /// Whose records `row` holds: says so itself, and lies at the name that only its owner has.
-    fn owner(&self, row: &Row) -> Result<UserId, StoreError> {
+    pub(super) fn owner(&self, row: &Row) -> Result<UserId, StoreError> {
         let sealed = row.owner.as_deref().ok_or(StoreError::Shape)?;
         let owner = record::open_owner(&self.keyring, &row.name, sealed)?;
         let names = self.names(&owner);

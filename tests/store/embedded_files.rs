@@ -118,15 +118,15 @@ async fn a_newer_or_another_program_s_database_is_refused() {
 #[tokio::test]
 async fn a_database_of_an_earlier_version_is_brought_up_to_date() {
     let versions = [
-        (3, "DROP TABLE notes; DROP TABLE marks"),
+        (3, "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated"),
         (
             1,
-            "DROP TABLE notes; DROP TABLE marks; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
             CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         ),
         (
             2,
-            "DROP TABLE notes; DROP TABLE marks; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
             CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL,
             PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID; CREATE INDEX sessions_by_end ON sessions (until)",
         ),

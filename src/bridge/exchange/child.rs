@@ -81,6 +81,10 @@ impl Child {
         let permit = bridge.limits.admit_stream_server(&inputs.user).await?;
         let mut child = Self::open(bridge, server, inputs)?;
         child.stays = Some(permit);
+        if server.requires_user_token {
+            let (store, user, name) = (Arc::clone(&bridge.store), child.inputs.user.clone(), server.name.clone());
+            bridge.lifecycle.spawn(async move { store.used(&user, &name).await });
+        }
         child.upstream.allow_silence();
         Ok(child)
     }

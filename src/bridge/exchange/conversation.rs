@@ -217,7 +217,7 @@ impl Conversation {
     async fn close(self, end: End) {
         let found = self.found().filter(|_| self.announced);
         let Self {
-            exchange: Exchange { bridge, call, mut child, outbox, mailbox, cancelled, asked, .. },
+            exchange: Exchange { bridge, caller, server, call, mut child, outbox, mailbox, cancelled, asked, .. },
             hard,
             permit,
             ..
@@ -246,6 +246,9 @@ impl Conversation {
             () = until_forced(&hard) => {}
         }
         drop(permit);
+        if server.requires_user_token {
+            bridge.store.used(&caller.user, &server.name).await;
+        }
     }
 }
 

@@ -49,11 +49,12 @@ const SESSIONS: &str = "
 /// The first version with the tables of [`SESSIONS`].
 const WITH_SESSIONS: i32 = 3;
 
-/// What is noted beside tokens; what is remembered for a time, with a number.
+/// What is noted beside tokens; what is remembered for a time, with a number; when what keys had sealed was sealed anew.
 const NOTES: &str = "
     CREATE TABLE notes (name TEXT, field TEXT, value BLOB NOT NULL, PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID;
     CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX marks_by_end ON marks (until);
+    CREATE TABLE rotated (id TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
