@@ -9,6 +9,8 @@ mod support;
 mod forms;
 #[path = "connect/listeners.rs"]
 mod listeners;
+#[path = "connect/official.rs"]
+mod official;
 #[path = "connect/versions.rs"]
 mod versions;
 #[path = "connect/wait.rs"]

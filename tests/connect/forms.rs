@@ -87,7 +87,7 @@ async fn a_client_of_2025_11_25_that_goes_to_pages_gets_the_error_that_leads_the
 }
 
 #[tokio::test]
-async fn the_retry_of_a_modern_call_finds_the_token() {
+async fn the_retry_of_a_modern_call_waits_for_the_token_and_goes_on() {
     let home = Home::new();
     let bridge = serve(&home);
     let mut client = Client::modern(&bridge, "one", None);
@@ -108,13 +108,15 @@ async fn the_retry_of_a_modern_call_finds_the_token() {
     params["requestState"] = asked["requestState"].clone();
     params["inputResponses"] = json!({ key: { "action": "decline" } });
     says_what_to_do(&client.request("tools/call", params.clone()).await.unwrap().text());
-    params["inputResponses"] = json!({ key: { "action": "accept" } });
-    let again = client.request("tools/call", params.clone()).await.unwrap().response()["result"].clone();
-    assert_eq!(again["resultType"], "input_required", "{again}");
     assert!(!started(&home).exists());
 
+    // SDKs call again as soon as their person has agreed to go to the page.
+    params["inputResponses"] = json!({ key: { "action": "accept" } });
+    let mut connection = client.post("tools/call", params).await.unwrap();
     home.set_token("alice", "one", TOKEN);
-    assert_eq!(client.request("tools/call", params).await.unwrap().text(), sha256_hex(TOKEN.as_bytes()));
+    let answer: Value =
+        serde_json::from_slice(&connection.reply().await.unwrap().messages().await.unwrap().remove(0)).unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], sha256_hex(TOKEN.as_bytes()), "{answer}");
     // One that cannot be asked so gets the sentence.
     home.delete_token("alice", "one");
     client.capabilities = json!({});

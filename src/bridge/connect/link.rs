@@ -69,7 +69,7 @@ impl Bridge {
             Purpose::Modern(modern)
                 if may_ask(call.message.method())
                     && declares(&modern.capabilities, ELICITATION_URL)
-                    && !call.declined =>
+                    && call.agreed != Some(false) =>
             {
                 let owner = Owner { user, server: &server.name };
                 let page = page(&lack.beside_link(server), &link, None);

@@ -38,8 +38,8 @@ pub(in crate::bridge) struct Call {
     pub(in crate::bridge) events: bool,
     /// Whether the client takes a JSON document.
     pub(in crate::bridge) json: bool,
-    /// Whether it was made before, and its person did not want to go where it led them.
-    pub(in crate::bridge) declined: bool,
+    /// Where it was made before and led its person to a page: whether they agreed to go there.
+    pub(in crate::bridge) agreed: Option<bool>,
 }
 
 /// What a call is for.
@@ -82,7 +82,7 @@ impl Call {
     pub(super) fn begin_anew(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let action = |answer: &str| Object::parse(answer).ok()?.get_string("action").map(Cow::into_owned);
         let accepted = |(_, answer): &(String, String)| action(answer).is_none_or(|action| action == "accept");
-        self.declined = !answers.iter().all(accepted);
+        self.agreed = (!answers.is_empty()).then(|| answers.iter().all(accepted));
         let mut params = self.message.params_object();
         params.remove("inputResponses");
         params.remove("requestState");

@@ -47,7 +47,7 @@ impl Bridge {
 
         let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = self.admit(&incoming, &call).await?;
-        let credential = match self.find_credential(&incoming, &mut call).await? {
+        let credential = match self.find_credential(&incoming, &mut call, connection).await? {
             Ok(credential) if !asks_to_connect => credential,
             found => {
                 let answer = self.connect(incoming, (call, found.err()), permit, connection).await;
@@ -81,6 +81,7 @@ impl Bridge {
         &self,
         incoming: &IncomingMessage,
         call: &mut Call,
+        connection: &Connection,
     ) -> Result<Result<Option<Credential>, Lack>, BridgeError> {
         let (user, server) = (&incoming.caller.user, &incoming.server);
         let (credential, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
@@ -88,7 +89,10 @@ impl Bridge {
         call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
         match credential {
             Ok(credential) => Ok(Ok(credential)),
-            Err(error) => self.lack(&error).map(Err),
+            Err(error) => {
+                let lack = self.lack(&error)?;
+                Ok(self.awaited_credential(incoming, call, connection).await.ok_or(lack))
+            }
         }
     }
 }

@@ -228,19 +228,7 @@ fn call(
     let is_mirrored = |name: &str| name.starts_with(mirror::PREFIX) || is_of_extension && name == headers::NAME;
     let mirrored = incoming.head.headers.iter().filter(|(name, _)| is_mirrored(name.as_str()));
     let mirrored = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Call {
-        message,
-        id,
-        progress,
-        introduction,
-        purpose,
-        level,
-        listener: None,
-        mirrored,
-        events,
-        json,
-        declined: false,
-    }
+    Call { message, id, progress, introduction, purpose, level, listener: None, mirrored, events, json, agreed: None }
 }
 
 fn initialize(incoming: &IncomingMessage) -> Result<Call, BridgeError> {

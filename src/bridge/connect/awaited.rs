@@ -1,0 +1,43 @@
+//! A call whose person has agreed to go to the page goes on once they have saved their token. Its client calls again as soon
+//! as they have agreed, and gives up after some rounds: so this call waits.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::bridge::exchange::call::Call;
+use crate::bridge::{Bridge, Connection, IncomingMessage};
+use crate::secret::Credential;
+
+/// How long it waits: less than clients and proxies do. Then its person is asked again.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How often it looks whether the token is there.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Bridge {
+    /// What the person of such a call has saved, once they have; none for any other call.
+    pub(in crate::bridge) async fn awaited_credential(
+        &self,
+        incoming: &IncomingMessage,
+        call: &Call,
+        connection: &Connection,
+    ) -> Option<Option<Credential>> {
+        if call.agreed != Some(true) {
+            return None;
+        }
+        let saved = async {
+            loop {
+                sleep(LOOK).await;
+                if let Ok(credential) = self.tokens.access_token(&incoming.caller.user, &incoming.server).await {
+                    return credential;
+                }
+            }
+        };
+        tokio::select! {
+            saved = timeout(PATIENCE, saved) => saved.ok(),
+            () = connection.gone.cancelled() => None,
+            () = self.lifecycle.soft.cancelled() => None,
+        }
+    }
+}
