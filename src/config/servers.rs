@@ -9,7 +9,7 @@ use super::load::Loader;
 use super::template::placeholder::{Placeholders, takes_credential};
 use super::written::file::{self, Object, ServerKind};
 use super::written::path::Path;
-use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers};
+use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers, StdioPlan, Template, WithoutToken};
 
 /// Fields that say how a container is started from an image.
 const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
@@ -121,6 +121,13 @@ impl Loader<'_> {
         }
         if !requires_user_token && without_token.is_some() {
             self.report_key(&at.key("withoutToken"), "this server takes no user token", "take it out");
+        }
+        if without_token == Some(WithoutToken::Start)
+            && let Some(field) = plan.as_ref().and_then(needs_credential)
+        {
+            let message = format!("what a user has saved stands in `{field}`, which cannot be left out");
+            let help = "put it in `env` or `headers`, or take this out";
+            self.report(&at.key("withoutToken"), message, help);
         }
         if (sse, protocol) == (SseServers::Session, Protocol::Modern) {
             let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
@@ -236,5 +243,15 @@ impl Loader<'_> {
                 self.report_key(&at, format!("`{name}` belongs to a server with `{owner}`"), "take it out");
             }
         }
+    }
+}
+
+/// The field without which the server cannot be started, and which something goes into that a user has saved.
+fn needs_credential(plan: &Plan) -> Option<&'static str> {
+    let in_args = |plan: &StdioPlan| plan.args.iter().any(Template::takes_credential).then_some("args");
+    match plan {
+        Plan::Stdio(plan) => in_args(plan),
+        Plan::Container(plan) => in_args(&plan.client),
+        Plan::Http(plan) => plan.url.takes_credential().then_some("url"),
     }
 }

@@ -123,6 +123,12 @@ impl Template {
         self.segments.iter().any(|segment| matches!(segment, Segment::Hole(..)))
     }
 
+    /// Whether something that a user has saved goes into it.
+    #[must_use]
+    pub fn takes_credential(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Hole(_, Input::Field { .. })))
+    }
+
     /// Whether a user's secret goes into it.
     #[must_use]
     pub fn holds_secret(&self) -> bool {

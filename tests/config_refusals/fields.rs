@@ -155,3 +155,22 @@ fn no_header_of_identity_can_be_named() {
         refused(&format!("{{ {proxy}, {server} }}"), "mcpServers.s.env.P.$header.name", said);
     }
 }
+
+#[test]
+fn what_becomes_of_requests_without_a_token_is_said_of_servers_that_take_one() {
+    server_refused(
+        r#"{ "command": "sh", "withoutToken": "error" }"#,
+        "withoutToken",
+        "this server takes no user token",
+    );
+    server_refused(
+        r#"{ "command": "sh", "args": ["--key=", { "$userToken": "x<<token>>" }], "allowTokenInArgs": true, "withoutToken": "start" }"#,
+        "withoutToken",
+        "what a user has saved stands in `args`, which cannot be left out",
+    );
+    server_refused(
+        r#"{ "url": { "$userToken": "https://a.example/<<token>>" }, "withoutToken": "start" }"#,
+        "withoutToken",
+        "what a user has saved stands in `url`, which cannot be left out",
+    );
+}

@@ -246,6 +246,31 @@ async fn a_store_that_failed_is_never_no_token() {
 }
 
 #[tokio::test]
+async fn a_server_may_be_started_without_the_token_for_the_handshake_and_lists_only() {
+    let home = Home::new();
+    let mut whoami = whoami(&home);
+    whoami["withoutToken"] = json!("start");
+    let bridge = home.serve(config(&home, &json!({ "one": whoami })));
+    let (mut client, hello) = legacy(&bridge, LEGACY, json!({})).await;
+    assert_ne!(hello["serverInfo"]["name"], "one", "the server's own: {hello}");
+    let mut modern = Client::modern(&bridge, "one", None);
+    for client in [&mut client, &mut modern] {
+        let list = client.request("tools/list", json!({})).await.unwrap().response()["result"].clone();
+        assert!(names(&list).contains(&"whoami") && !names(&list).contains(&"connect_account"), "{list}");
+        std::fs::remove_file(started(&home)).expect("it was started");
+        for tool in ["whoami", "connect_account"] {
+            says_what_to_do(&client.call(tool, json!({})).await.unwrap().text());
+        }
+        let read = client.request("resources/read", json!({ "uri": "a://" })).await.unwrap();
+        assert_eq!(read.error_code(), Some(1401), "{read:?}");
+        assert!(!started(&home).exists(), "not for calls");
+    }
+    home.set_token("alice", "one", TOKEN);
+    is_served(&mut client).await;
+    is_served(&mut modern).await;
+}
+
+#[tokio::test]
 async fn an_operator_may_want_an_error_instead() {
     let home = Home::new();
     let mut whoami = whoami(&home);

@@ -7,13 +7,19 @@ use super::tool;
 use crate::bridge::Bridge;
 use crate::bridge::exchange::call::{Call, Purpose};
 use crate::bridge::response::final_message::FinalMessage;
-use crate::config::Server;
+use crate::config::{Server, WithoutToken};
 use crate::mcp::era::Version;
 use crate::mcp::legacy::{self, Asked, Initialized};
 use crate::mcp::session::Owner;
 use crate::mcp::tools::LIST;
 use crate::mcp::translate;
 use crate::user::UserId;
+
+/// Whether a server that may be started without what its user saves is, for this call.
+pub(in crate::bridge) fn is_asked_without_token(server: &Server, call: &Call) -> bool {
+    let is_handshake = matches!(call.purpose, Purpose::Initialize(_) | Purpose::Discover);
+    server.without_token == WithoutToken::Start && (is_handshake || list(server, call.message.method()).is_some())
+}
 
 impl Bridge {
     /// The answer to a call of a user whose token does not do.

@@ -24,28 +24,29 @@ pub(in crate::bridge) struct ConnectionWatch {
 }
 
 impl ConnectionWatch {
-    /// Lets `mailbox` hear of changes. It also looks by itself, first at `look`, until there is a token.
-    pub(in crate::bridge) fn new(
-        mailbox: &mut Mailbox,
-        (user, server): (&UserId, &Server),
-        look: Option<Instant>,
-    ) -> Self {
+    /// Lets `mailbox` hear of changes.
+    pub(in crate::bridge) fn new(mailbox: &mut Mailbox, (user, server): (&UserId, &Server)) -> Self {
         if server.leads_to_connecting() {
             mailbox.join(topic(user, &server.name));
         }
-        Self { look: look.filter(|_| server.leads_to_connecting()) }
+        Self { look: None }
     }
 
-    /// The first look of a stream that has looked just now.
-    pub(in crate::bridge) fn later() -> Instant {
-        Instant::now() + LOOK
+    /// Lets it also look by itself, first at this time, until there is a token.
+    pub(in crate::bridge) fn look_from(&mut self, first: Instant) {
+        self.look = Some(first);
+    }
+
+    /// The same, where it has been looked just now.
+    pub(in crate::bridge) fn look_later(&mut self) {
+        self.look = Some(Instant::now() + LOOK);
     }
 
     /// Until it is time to look whether there is a token. Cancel safe.
     pub(in crate::bridge) async fn due(&mut self) {
         let Some(at) = self.look else { return std::future::pending().await };
         sleep_until(at).await;
-        self.look = Some(Self::later());
+        self.look_later();
     }
 
     /// There is one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::local_answers::LocalAnswer;
 use super::tool_access;
+use crate::bridge::connect::handshake::is_asked_without_token;
 use crate::bridge::connect::link::Lack;
 use crate::bridge::connect::tool;
 use crate::bridge::error::BridgeError;
@@ -49,6 +50,7 @@ impl Bridge {
         let permit = self.admit(&incoming, &call).await?;
         let credential = match self.find_credential(&incoming, &mut call, connection).await? {
             Ok(credential) if !asks_to_connect => credential,
+            Err(_) if is_asked_without_token(&incoming.server, &call) => None,
             found => {
                 let answer = self.connect(incoming, (call, found.err()), permit, connection).await;
                 return Ok(Outcome::Pending(answer));

@@ -26,7 +26,7 @@ use crate::bridge::incoming::read;
 use crate::bridge::incoming::session::{introduction, key};
 use crate::bridge::response::sse::{COMMENT, Outbox, response_channel};
 use crate::bridge::{Bridge, Connection};
-use crate::config::{Listening, RequestValues, Server};
+use crate::config::{Listening, RequestValues, Server, WithoutToken};
 use crate::mcp::json::{self, Object};
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::lists::List;
@@ -113,8 +113,9 @@ impl Bridge {
         let mailbox = self.claim((user, &server), &session, &status).await?;
         // What is set from now on is told to the mailbox.
         let state = self.unless_ended(self.store.session_state(&key(user, &session)).await)?;
-        let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
-        Ok(Listener::new(stream, values, session, state))
+        let mut stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
+        let watch = stream.watch_connection(&session).await;
+        Ok(Listener::new(stream, values, (session, state), watch))
     }
 
     /// A mailbox that is the session's only listener.
@@ -142,12 +143,29 @@ impl Bridge {
     }
 }
 
+impl Stream {
+    /// Lets the listener of `session` hear of changes of its user's token.
+    async fn watch_connection(&mut self, session: &Session) -> ConnectionWatch {
+        let Self { bridge, caller, server, mailbox, .. } = self;
+        let mut watch = ConnectionWatch::new(mailbox, (&caller.user, server));
+        if !session.met {
+            // What was saved between `initialize` and now nobody has heard of.
+            watch.look_from(Instant::now());
+        } else if server.without_token == WithoutToken::Start && !bridge.is_connected(&caller.user, server).await {
+            watch.look_later();
+        }
+        watch
+    }
+}
+
 impl Listener {
-    fn new(mut stream: Stream, values: RequestValues, session: Session, state: SessionState) -> Self {
+    fn new(
+        stream: Stream,
+        values: RequestValues,
+        (session, state): (Session, SessionState),
+        watch: ConnectionWatch,
+    ) -> Self {
         let server = OnDemandServer::new(&stream, values, &session);
-        // What was saved between `initialize` and now nobody has heard of.
-        let look = (!session.met).then(Instant::now);
-        let watch = ConnectionWatch::new(&mut stream.mailbox, (&stream.caller.user, &stream.server), look);
         Self {
             stream,
             owns_stream: true,

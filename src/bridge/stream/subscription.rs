@@ -84,7 +84,8 @@ impl Bridge {
         let IncomingMessage { caller, server, .. } = incoming;
         let mut mailbox = self.mailbox(&caller.user, &server);
         // Before it is looked whether there is a token, so that no change is missed.
-        let watch = ConnectionWatch::new(&mut mailbox, (&caller.user, &server), Some(ConnectionWatch::later()));
+        let mut watch = ConnectionWatch::new(&mut mailbox, (&caller.user, &server));
+        watch.look_later();
         let mut child = None;
         let hears_of_connection = if server.listen == Listening::Always || filter.needs_server() {
             match self.start_stream_server(&caller, &server, values).await? {

@@ -9,7 +9,9 @@ use zeroize::{Zeroize, Zeroizing};
 use super::hole::Unfit;
 use super::input::{Input, Inputs};
 use super::{MAX_VALUE, Template};
-use crate::config::{ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile};
+use crate::config::{
+    ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile, WithoutToken,
+};
 use crate::secret::Secret;
 
 /// The most that all arguments and the environment may take, bytes, each with its NUL and its pointer. The system's
@@ -84,19 +86,23 @@ impl Server {
     /// # Errors
     /// Names the field and what does not fit it, never the value.
     pub fn fill(&self, inputs: &Inputs) -> Result<Launch, FillError> {
+        // What would hold something that the user has not saved is left out of a server that may start without it.
+        let starts_without = self.without_token == WithoutToken::Start && inputs.credential.is_none();
+        let is_there = |template: &Template| !(starts_without && template.takes_credential());
         match &self.plan {
-            Plan::Stdio(plan) => plan.fill(inputs).map(Launch::Stdio),
-            Plan::Container(plan) => plan.client.fill(inputs).map(|client| {
+            Plan::Stdio(plan) => plan.fill(inputs, is_there).map(Launch::Stdio),
+            Plan::Container(plan) => plan.client.fill(inputs, is_there).map(|client| {
                 let (engine, options_at) = (Arc::clone(&plan.engine), plan.options_at);
                 Launch::Container(ContainerLaunch { engine, client, options_at })
             }),
-            Plan::Http(plan) => plan.fill(inputs).map(Launch::Http),
+            Plan::Http(plan) => plan.fill(inputs, is_there).map(Launch::Http),
         }
     }
 }
 
 impl StdioPlan {
-    fn fill(&self, inputs: &Inputs) -> Result<StdioLaunch, FillError> {
+    /// `is_there` says which variables and files there are.
+    fn fill(&self, inputs: &Inputs, is_there: impl Fn(&Template) -> bool) -> Result<StdioLaunch, FillError> {
         let mut launch = StdioLaunch {
             program: self.program.clone(),
             args: Vec::with_capacity(self.args.len()),
@@ -111,12 +117,12 @@ impl StdioPlan {
             size += cost(text.expose().len());
             launch.args.push(OsString::from(text.expose()));
         }
-        for (name, value) in &self.env {
+        for (name, value) in self.env.iter().filter(|(_, value)| is_there(value)) {
             let text = value.fill_at(inputs, name.len() + 1, || format!("env.{name}"))?;
             size += cost(name.len() + 1 + text.expose().len());
             launch.env.push((name.clone(), text));
         }
-        for file in &self.token_files {
+        for file in self.token_files.iter().filter(|file| is_there(&file.content)) {
             let content = file.content.fill_at(inputs, 0, || format!("env.{}", file.variable))?;
             let (variable, directory) = (file.variable.clone(), file.directory.clone());
             launch.token_files.push(TokenFile { variable, directory, content });
@@ -131,9 +137,10 @@ fn cost(length: usize) -> usize {
 }
 
 impl HttpPlan {
-    fn fill(&self, inputs: &Inputs) -> Result<HttpLaunch, FillError> {
+    /// `is_there` says which headers there are.
+    fn fill(&self, inputs: &Inputs, is_there: impl Fn(&Template) -> bool) -> Result<HttpLaunch, FillError> {
         let url = self.url.fill_at(inputs, 0, || "url".to_owned())?;
-        let headers = self.headers.iter().map(|(name, value)| {
+        let headers = self.headers.iter().filter(|(_, value)| is_there(value)).map(|(name, value)| {
             let field = || format!("headers.{name}");
             let text = value.fill_at(inputs, 0, field)?;
             // The bytes belong to an owner that zeroes them when the last copy of the header is dropped.

@@ -67,6 +67,8 @@ pub enum WithoutToken {
     /// page where a token is saved.
     #[default]
     Connect,
+    /// The server answers the handshake and the lists, started without what a user has saved; calls lead to the page.
+    Start,
     /// Every request is refused, with the link to the page.
     Error,
 }

@@ -407,3 +407,25 @@ fn people_are_asked_for_fields_in_the_order_of_the_file() {
     assert_eq!(asked, [("zone", Some("Zone"), false), ("apiKey", None, true)]);
     assert_eq!(server.token_setup.expires, Some(std::time::Duration::from_hours(90 * 24)));
 }
+
+#[test]
+fn a_server_that_may_start_without_a_token_lacks_what_would_hold_it_and_no_other_is_started() {
+    let token = json!({ "$userToken": "Bearer <<token>>" });
+    let of = |fields: Json| {
+        let mut entry = fields;
+        entry["withoutToken"] = json!("start");
+        server(&entry)
+    };
+    let elsewhere = of(json!({ "url": "https://a.example/", "headers": { "X-Key": token, "X-Other": "fixed" } }));
+    let Ok(Launch::Http(launch)) = elsewhere.fill(&inputs(None)) else { panic!("it may start") };
+    assert_eq!(launch.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-other"]);
+    let Ok(Launch::Http(launch)) = elsewhere.fill(&inputs(Some("t"))) else { panic!("it is whole") };
+    assert_eq!(launch.headers.len(), 2);
+
+    let file = json!({ "$userTokenFile": "<<token>>" });
+    let program = of(json!({ "command": "sh", "env": { "T": token, "F": file, "X": "fixed" } }));
+    let Ok(Launch::Stdio(launch)) = program.fill(&inputs(None)) else { panic!("it may start") };
+    assert!(!launch.env.iter().any(|(name, _)| name == "T") && launch.env.iter().any(|(name, _)| name == "X"));
+    assert!(launch.token_files.is_empty());
+    assert!(matches!(HEADER.fill(&inputs(None)), Err(FillError::Missing { .. })));
+}
