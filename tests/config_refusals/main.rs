@@ -123,7 +123,7 @@ fn bearer_tokens() {
         top_refused(&text, &format!("identity{path}"), sentence);
     };
     let token = |sha256: &str| format!("[{{ \"user\": \"a\", \"sha256\": \"{sha256}\" }}]");
-    refused("[]", "[0].tokens", "no token is good");
+    refused("[]", "[0].tokens", "no token is listed: nobody could call");
     refused("[[\"a\", \"b\"]]", "[0].tokens[0]", "expected an object, found a list");
     refused("[{ \"user\": \"a\" }]", "[0].tokens[0].sha256", "this field is missing");
     refused(&format!("[{{ \"sha256\": \"{HASH}\" }}]"), "[0].tokens[0].user", "this field is missing");

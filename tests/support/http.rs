@@ -79,7 +79,7 @@ impl Connection {
         self.reply().await
     }
 
-    /// Sends a request and reads nothing.
+    /// Sends a request and reads nothing. Who refuses it by its head may close before all of it is written, and says why.
     pub async fn request(
         &mut self,
         method: &str,
@@ -93,7 +93,10 @@ impl Connection {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }
         let _ = write!(bytes, "Content-Length: {}\r\n\r\n", body.len());
-        self.write(&[bytes.as_bytes(), body].concat()).await
+        match self.write(&[bytes.as_bytes(), body].concat()).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
     }
 
     /// Reads the next answer's head.
