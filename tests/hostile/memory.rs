@@ -154,7 +154,9 @@ async fn all_attacks(bridge: &Bridge) -> Vec<Statuses> {
 /// Where the attackers' clients run. They would be other machines, and so take no processor that the bridge wants.
 fn machines_of_attackers() -> Runtime {
     const LOWEST_PRIORITY: i32 = 19;
-    let yielding = || drop(rustix::process::nice(LOWEST_PRIORITY));
+    let yielding = || {
+        rustix::process::nice(LOWEST_PRIORITY).expect("anybody may take less");
+    };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).on_thread_start(yielding).enable_all().build().expect("a machine that runs servers")
 }
