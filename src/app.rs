@@ -116,7 +116,7 @@ pub async fn run(
         authenticator: Authenticator::new(&config),
         limits,
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
-        tokens: TokenSource::new(Arc::clone(&store)),
+        tokens: TokenSource::new(Arc::clone(&store), Clock::System),
         store: Arc::clone(&store),
         store_failure_log: LogThrottle::default(),
         relay,

@@ -1,21 +1,25 @@
-//! A user's token for a server, or exactly why there is none; and what may be saved as one.
+//! What a user has saved for a server, or exactly why that does not do; and what may be saved.
+
+mod entered;
 
 use std::sync::Arc;
 
-use regex::Regex;
-
+use crate::clock::{Clock, UnixTime};
 use crate::config::Server;
-use crate::secret::{Credential, Field, Secret};
+use crate::secret::{Credential, Field};
 use crate::store::{Lookup, Record, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
-/// The longest token, bytes.
+pub use entered::{Entered, Fault, FieldFault};
+
+/// The longest value, bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// Where a request's token comes from. Asks anew for every request.
 #[derive(Debug, Clone)]
 pub struct TokenSource {
     store: Arc<TokenStore>,
+    clock: Clock,
 }
 
 /// Why a request that needs a token goes no further.
@@ -24,33 +28,30 @@ pub enum TokenError {
     /// The user has saved none for this server.
     #[error("no token is saved for this user and server")]
     Absent,
+    /// What they have saved does not do any more, although nobody has refused it.
+    #[error(transparent)]
+    NeedsAnother(#[from] Why),
     /// Nobody knows whether the user has one.
     #[error(transparent)]
     Failed(#[from] StoreError),
 }
 
-/// Why text cannot be a token. Never shows the text.
+/// Why what a user has saved does not do, although it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidToken {
-    /// Nothing, or nothing but white space.
-    #[error("the token is empty")]
-    Blank,
-    /// Over [`MAX_TOKEN`] bytes.
-    #[error("the token is longer than 16 KiB")]
-    TooLong,
-    /// Holds a line break or another control character, or is not UTF-8.
-    #[error("the token holds a line break or another control character, or is not UTF-8")]
-    Control,
-    /// Not what the server's `tokenFormat` describes.
-    #[error("the token does not have the form that the server's tokenFormat describes")]
-    Format,
+pub enum Why {
+    /// It was good until a time that is past.
+    #[error("what the user saved has expired")]
+    Expired,
+    /// The server asks for a field that was not asked for when it was saved.
+    #[error("a field of the server is missing in what the user saved")]
+    FieldMissing,
 }
 
 impl TokenSource {
-    /// The tokens in `store`.
+    /// The tokens in `store`, as good as they are by `clock`.
     #[must_use]
-    pub fn new(store: Arc<TokenStore>) -> Self {
-        Self { store }
+    pub fn new(store: Arc<TokenStore>, clock: Clock) -> Self {
+        Self { store, clock }
     }
 
     /// The token of `user` for `server`; none if the server needs none, in which case the store is not asked.
@@ -61,7 +62,7 @@ impl TokenSource {
         if !server.requires_user_token {
             return Ok(None);
         }
-        found(self.store.lookup(user, &server.name).await)
+        self.found(server, self.store.lookup(user, &server.name).await)
     }
 
     /// [`TokenSource::access_token`] for the session's user, and the session's status, in one command to the store.
@@ -74,76 +75,79 @@ impl TokenSource {
             return (Ok(None), self.store.session_status(session).await);
         }
         let (token, status) = self.store.lookup_in_session(&server.name, session).await;
-        (found(token), status)
+        (self.found(server, token), status)
+    }
+
+    fn found(&self, server: &Server, found: Lookup) -> Result<Option<Credential>, TokenError> {
+        match found {
+            Lookup::Found(record) => Ok(Some(credential(server, record, self.clock.now())?)),
+            Lookup::Absent => Err(TokenError::Absent),
+            Lookup::Failed(error) => Err(TokenError::Failed(error)),
+        }
     }
 }
 
-fn found(token: Lookup) -> Result<Option<Credential>, TokenError> {
-    match token {
-        Lookup::Found(record) => Ok(Some(credential(record))),
-        Lookup::Absent => Err(TokenError::Absent),
-        Lookup::Failed(error) => Err(TokenError::Failed(error)),
+/// What `record` holds of what `server` asks for.
+fn credential(server: &Server, record: Record, now: UnixTime) -> Result<Credential, Why> {
+    if record.expires_at.is_some_and(|end| end <= now) {
+        return Err(Why::Expired);
     }
-}
-
-/// The values of `record`. The record does not know which of them may be seen, so none may.
-fn credential(record: Record) -> Credential {
-    let fields = record.fields.into_iter().map(|(name, value)| Field { name, value, is_secret: true });
-    Credential::new(fields.collect())
-}
-
-/// Takes what a person or a script gave as a token, byte for byte.
-///
-/// # Errors
-/// It is blank, over [`MAX_TOKEN`] bytes, not text, holds control characters, or is not of the configured `format`.
-pub fn parse(input: &[u8], format: Option<&Regex>) -> Result<Secret, InvalidToken> {
-    if input.len() > MAX_TOKEN {
-        return Err(InvalidToken::TooLong);
-    }
-    let text = str::from_utf8(input).map_err(|_| InvalidToken::Control)?;
-    if text.chars().any(char::is_control) {
-        return Err(InvalidToken::Control);
-    }
-    if text.trim().is_empty() {
-        return Err(InvalidToken::Blank);
-    }
-    if format.is_some_and(|format| !format.is_match(text)) {
-        return Err(InvalidToken::Format);
-    }
-    Ok(Secret::new(text.to_owned()))
+    let mut saved = record.fields;
+    let fields = server.token_setup.fields.iter().map(|field| {
+        let place = saved.iter().position(|(name, _)| *name == field.name).ok_or(Why::FieldMissing)?;
+        let (name, value) = saved.swap_remove(place);
+        Ok(Field { name, value, is_secret: field.is_secret })
+    });
+    Ok(Credential::new(fields.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{self, LoadOptions};
+    use crate::secret::Secret;
+    use crate::store::RecordKind;
 
-    fn outcome(input: &[u8], format: Option<&str>) -> Result<String, InvalidToken> {
-        let format = format.map(|format| Regex::new(format).unwrap());
-        parse(input, format.as_ref()).map(|token| token.expose().to_owned())
+    fn server(setup: &str, key: &str) -> Arc<Server> {
+        let text = format!(
+            r#"{{ "tokenStore": {{ "kind": "embedded", "path": "data", "keys": [{{ "id": "k1", "file": "k1.key" }}] }},
+                "mcpServers": {{ "s": {{ "url": "http://127.0.0.1:1/mcp", "tokenSetup": {setup},
+                    "headers": {{ "X-Key": {{ "$userToken": "{key}" }} }} }} }} }}"#
+        );
+        let config = config::parse(&text, Path::new("/etc/tollbridge.json"), &LoadOptions::default());
+        Arc::clone(&config.unwrap_or_else(|problems| panic!("{problems}")).servers["s"])
+    }
+
+    fn record(fields: &[(&str, &str)], expires_at: Option<u64>) -> Record {
+        let fields = fields.iter().map(|(name, value)| ((*name).into(), Secret::new((*value).to_owned()))).collect();
+        let (kind, saved_at) = (RecordKind::Fields, UnixTime(0));
+        Record { kind, saved_at, saved_by: None, expires_at: expires_at.map(UnixTime), fields }
     }
 
     #[test]
-    fn a_token_is_kept_byte_for_byte() {
-        for text in ["x", "ntn_1", " spaced ", "<<token>>", "$1 %s {{x}}", "p\u{e4}ss", &"x".repeat(MAX_TOKEN)] {
-            assert_eq!(outcome(text.as_bytes(), None).unwrap(), text);
-        }
+    fn an_expired_token_is_told_as_needing_another() {
+        let server = server("{}", "<<token>>");
+        let outcome = |expires_at, now| {
+            let credential = credential(&server, record(&[("token", "t")], expires_at), UnixTime(now));
+            credential.map(|credential| credential.get("token").unwrap().expose().to_owned())
+        };
+        assert_eq!(outcome(None, u64::MAX).unwrap(), "t");
+        assert_eq!(outcome(Some(100), 99).unwrap(), "t");
+        assert_eq!(outcome(Some(100), 100), Err(Why::Expired));
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
-        for blank in ["", " ", "\u{2003}"] {
-            assert_eq!(outcome(blank.as_bytes(), None), Err(InvalidToken::Blank));
-        }
-        assert_eq!(outcome(&b"x".repeat(MAX_TOKEN + 1), None), Err(InvalidToken::TooLong));
-        for control in [&b"a\nb"[..], b"a\r", b"\0", b"a\tb", b"\x7f", "\u{85}".as_bytes(), b"\xff"] {
-            assert_eq!(outcome(control, None), Err(InvalidToken::Control), "{control:?}");
-        }
-    }
-
-    #[test]
-    fn a_configured_format_decides() {
-        let format = Some("^(ntn|secret)_[A-Za-z0-9]+$");
-        assert_eq!(outcome(b"ntn_1", format).unwrap(), "ntn_1");
-        assert_eq!(outcome(b"xoxb-1", format), Err(InvalidToken::Format));
+    fn a_server_gets_all_fields_that_it_asks_for_and_no_others() {
+        let fields = r#"{ "fields": { "email": { "secret": false }, "apiKey": {} } }"#;
+        let server = server(fields, "<<email>>:<<apiKey>>");
+        let all = [("old", "x"), ("apiKey", "k"), ("email", "a@b")];
+        let credential = |fields: &[_]| super::credential(&server, record(fields, None), UnixTime(0));
+        let filled = credential(&all).unwrap();
+        let told: Vec<_> = filled.fields().iter().map(|field| (&*field.name, field.is_secret)).collect();
+        assert_eq!(told, [("email", false), ("apiKey", true)]);
+        assert_eq!(credential(&all[..2]).err(), Some(Why::FieldMissing));
+        assert_eq!(credential(&[("token", "t")]).err(), Some(Why::FieldMissing), "saved before there were fields");
     }
 }

@@ -111,7 +111,7 @@ fn a_token_is_saved_listed_and_deleted_and_never_shown() {
 fn wrong_arguments_and_tokens_end_with_2_and_say_why() {
     let home = Home::new();
     let set = ["set", "--user", "alice", "--server", "notion"];
-    let wrong: [(&[&str], &str, &str); 8] = [
+    let wrong: [(&[&str], &str, &str); 9] = [
         (&["set", "--user", "alice", "--server", "nothing"], "ntn_1", "linear, notion"),
         (&["delete", "--user", "alice", "--server", "nothing"], "", "linear, notion"),
         (&["delete", "--user", "alice", "--server", "no/thing"], "", "linear, notion"),
@@ -119,7 +119,8 @@ fn wrong_arguments_and_tokens_end_with_2_and_say_why() {
         (&["set", "--server", "notion"], "ntn_1", "--user"),
         (&set, "", "empty"),
         (&set, "ntn_1\nntn_2\n", "line break"),
-        (&set, "hidden_1", "tokenFormat"),
+        (&set, "hidden_1", "does not have the form"),
+        (&set, "Bearer ntn_hidden", "after `Bearer`"),
     ];
     for (arguments, input, why) in wrong {
         let answer = home.token(arguments, input);

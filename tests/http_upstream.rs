@@ -12,6 +12,8 @@ mod eras;
 mod everything;
 #[path = "http_upstream/faults.rs"]
 mod faults;
+#[path = "http_upstream/fields.rs"]
+mod fields;
 #[path = "http_upstream/fixture.rs"]
 mod fixture;
 #[path = "http_upstream/rmcp_server.rs"]

@@ -2,27 +2,33 @@
 
 mod backup;
 mod prompt;
+mod values;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-use zeroize::Zeroizing;
 
 use super::Stop;
 use super::token_store::{load, named, open};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
-use crate::secret::Secret;
 use crate::store::{Entry, Over, Record, Removed, SavedBy, TokenStore, Written};
-use crate::tokens::{self, MAX_TOKEN};
+use crate::tokens::{Entered, FieldFault};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The commands below `token`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Token {
     /// Save a user's token for a server: from stdin, or typed unseen at a terminal.
-    Set(Whose),
+    Set {
+        /// Whose, for which server.
+        #[command(flatten)]
+        whose: Whose,
+        /// A value that may be seen, of a server with `tokenSetup.fields`. Secret ones come from stdin, each on a line, in
+        /// the order of the configuration.
+        #[arg(long = "field", value_name = "NAME=VALUE")]
+        fields: Vec<String>,
+    },
     /// List the saved tokens: user, server and date. Tokens themselves are never shown.
     List {
         /// The configuration file.
@@ -79,7 +85,7 @@ impl Token {
         };
         Stop::exit(runtime.block_on(async {
             match self {
-                Self::Set(whose) => set(&whose).await,
+                Self::Set { whose, fields } => set(&whose, &fields).await,
                 Self::List { config, user, issuer } => list(&config, user.as_deref(), issuer.as_deref()).await,
                 Self::Delete(whose) => delete(&whose).await,
                 Self::Export { config } => backup::export(&config).await,
@@ -89,7 +95,7 @@ impl Token {
     }
 }
 
-async fn set(whose: &Whose) -> Result<(), Stop> {
+async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     let config = load(&whose.config)?;
     let user = user(&whose.issuer, &whose.user)?;
     let Some((server, setup)) = config.servers.get_key_value(whose.server.as_str()) else {
@@ -102,19 +108,22 @@ async fn set(whose: &Whose) -> Result<(), Stop> {
         return Err(Stop::failed(format!("{}: nothing is saved", nobody(&config, &user))));
     }
     let store = open(&config)?;
-    let token = read_token(&format!("Token of {} for {server}: ", named(&user)))?;
-    let [field] = &*setup.fields else {
-        return Err(Stop::failed(format!("{server} takes several values: nothing is saved")));
-    };
-    let token = tokens::parse(&token, field.format.as_ref()).map_err(Stop::usage)?;
-    save(&store, &user, server, token).await?;
+    let given = values::read(setup, fields, &format!("of {} for {server}", named(&user)))?;
+    let given: Vec<(&str, &[u8])> = given.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    let now = Clock::System.now();
+    let entered = Entered::parse(setup, &given, now).map_err(|faults| Stop::usage(said(&faults)))?;
+    save(&store, &user, server, &entered.into_record(now, SavedBy::Cli)).await?;
     say(&format!("saved the token of {} for {server}", named(&user)))
 }
 
-async fn save(store: &TokenStore, user: &UserId, server: &ServerName, token: Secret) -> Result<(), Stop> {
+/// What is wrong with what was given, a line for each.
+fn said(faults: &[FieldFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+async fn save(store: &TokenStore, user: &UserId, server: &ServerName, record: &Record) -> Result<(), Stop> {
     store.check().await?;
-    let record = Record::token(Clock::System.now(), SavedBy::Cli, token);
-    let written = store.save(user, server, &record, Over::Anything).await?;
+    let written = store.save(user, server, record, Over::Anything).await?;
     store.close().await;
     match written {
         Written::Done(_) => Ok(()),
@@ -193,26 +202,6 @@ fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
 fn unknown(config: &TokenAdmin, name: &str) -> Stop {
     let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
     Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
-}
-
-/// The token from stdin, without the line end that `echo` adds; typed unseen if stdin is a terminal.
-fn read_token(question: &str) -> Result<Zeroizing<Vec<u8>>, Stop> {
-    let stdin = io::stdin();
-    if rustix::termios::isatty(&stdin) {
-        return prompt::read_unseen(&stdin, question).map_err(|error| Stop::failed(format!("no token read: {error}")));
-    }
-    // One more than a token and its line end may have, so that a longer one is seen to be longer.
-    let limit = MAX_TOKEN + 3;
-    let mut input = Zeroizing::new(Vec::with_capacity(limit));
-    let read = stdin.lock().take(limit as u64).read_to_end(&mut input);
-    read.map_err(|error| Stop::failed(format!("no token read: {error}")))?;
-    for end in *b"\n\r" {
-        if input.last() != Some(&end) {
-            break;
-        }
-        input.pop();
-    }
-    Ok(input)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::mcp::mrtr::{ELICITATION_URL, URL_ELICITATION_REQUIRED, declares};
 use crate::mcp::session::Session;
 use crate::mcp::tools::CALL;
 use crate::mcp::{json, legacy};
-use crate::tokens::TokenError;
+use crate::tokens::{TokenError, Why};
 use crate::user::UserId;
 
 /// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
@@ -28,6 +28,10 @@ pub(in crate::bridge) enum Lack {
     Missing,
     /// The service refused it.
     Refused,
+    /// It was good until a time that is past.
+    Expired,
+    /// The server asks for more than was saved.
+    Incomplete,
 }
 
 impl Lack {
@@ -37,6 +41,8 @@ impl Lack {
         match self {
             Self::Missing => format!("You have not connected {name} yet: save your token at {link} and try again."),
             Self::Refused => format!("Your token for {name} was refused: save a new one at {link} and try again."),
+            Self::Expired => format!("Your token for {name} has expired: save a new one at {link} and try again."),
+            Self::Incomplete => format!("{name} needs more than you have saved: complete it at {link} and try again."),
         }
     }
 
@@ -46,6 +52,8 @@ impl Lack {
         match self {
             Self::Missing => format!("You have not connected {name} yet. Save your token on this page."),
             Self::Refused => format!("Your token for {name} was refused. Save a new one on this page."),
+            Self::Expired => format!("Your token for {name} has expired. Save a new one on this page."),
+            Self::Incomplete => format!("{name} needs more than you have saved. Complete it on this page."),
         }
     }
 }
@@ -58,6 +66,8 @@ impl Bridge {
     pub(in crate::bridge) fn lack(&self, error: &TokenError) -> Result<Lack, BridgeError> {
         match error {
             TokenError::Absent => Ok(Lack::Missing),
+            TokenError::NeedsAnother(Why::Expired) => Ok(Lack::Expired),
+            TokenError::NeedsAnother(Why::FieldMissing) => Ok(Lack::Incomplete),
             TokenError::Failed(error) => Err(self.store_failed(error)),
         }
     }
