@@ -1,10 +1,11 @@
-//! The commands: `serve`, `check`, `doctor`, `pull`, `schema`, `token set|list|delete|export|restore`, `keys
-//! status|rotate|retire`, `keygen`. Answers go to stdout,
-//! everything else to stderr. Exit codes: 0 done, 2 wrong arguments or configuration, 1 anything else.
+//! The commands: `serve`, `check`, `doctor`, `pull`, `import`, `schema`, `token set|list|delete|export|restore`, `keys
+//! status|rotate|retire`, `keygen`. Answers go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong arguments
+//! or configuration, 1 anything else.
 
 pub mod check;
 pub mod doctor;
 mod exec_as;
+pub mod import;
 pub mod keygen;
 pub mod keys;
 pub mod pull;
@@ -38,6 +39,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Pull the images of a configuration file, ahead of the requests that need them.
     Pull(pull::Pull),
+    /// Make a configuration of the file of an MCP client, of mcp-front or of the catalogue of Docker.
+    Import(import::Import),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Save, list, delete, back up and restore users' tokens.
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Pull(pull) => pull.run(),
+        Command::Import(import) => import.run(),
         Command::Schema => check::schema(),
         Command::Token(token) => token.run(),
         Command::Keys(keys) => keys.run(),

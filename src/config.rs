@@ -57,6 +57,7 @@ pub use confinement::{Confinement, RunAs};
 pub use container::Engine;
 pub use environment::Environment;
 pub use limits::{Limits, ProcessLimits};
+pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, parse};
 pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,

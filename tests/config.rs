@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "config/import.rs"]
+mod import;
 #[path = "config/warnings.rs"]
 mod warnings;
 

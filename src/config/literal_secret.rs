@@ -56,15 +56,8 @@ impl Loader<'_> {
     /// Warns if the plain text at `at` is probably a secret.
     pub(super) fn warn_of_secret(&mut self, at: &Path, text: &str) {
         let (name, value) = self.named(at, text);
-        let what = if let Some(service) = service(text) {
-            format!("this looks like a secret of {service}, and it stands in the file")
-        } else if has_password(text) {
-            "this URL holds a password, and it stands in the file".to_owned()
-        } else if name.as_deref().is_some_and(names_secret) && may_be_secret(value) {
-            "by its name this is a secret, and it stands in the file".to_owned()
-        } else {
-            return;
-        };
+        let Some(why) = why_secret(name.as_deref(), value, text) else { return };
+        let what = format!("{why}, and it stands in the file");
         let is_argument = matches!(at.last(), Some(Step::Index(_)));
         let of_server = matches!(at.steps(), [Step::Key(table), ..] if table == "mcpServers");
         let (seen, help) = match (of_server, is_argument) {
@@ -82,22 +75,44 @@ impl Loader<'_> {
     }
 
     /// What the text at `at` is called, if it has a name, and the text without it.
-    fn named<'a>(&self, at: &Path, text: &'a str) -> (Option<String>, &'a str) {
+    fn named<'a>(&'a self, at: &Path, text: &'a str) -> (Option<String>, &'a str) {
         match (at.parent().last(), at.last()) {
             (Some(Step::Key(table)), Some(Step::Key(name))) if NAMED.contains(&table.as_str()) => {
                 (Some(name.clone()), text)
             }
             (_, Some(Step::Key(name))) if name == "secret" => (Some(name.clone()), text),
             (_, Some(Step::Index(index))) => {
-                if let Some((name, value)) = text.split_once('=') {
-                    return (Some(name.trim_start_matches('-').to_owned()), value);
-                }
-                // `--token VALUE`
                 let before = index.checked_sub(1).and_then(|before| self.document.text(&at.parent().index(before)));
-                (before.and_then(|before| before.strip_prefix("--")).map(str::to_owned), text)
+                let (name, value) = named_argument(before, text);
+                (name.map(str::to_owned), value)
             }
             _ => (None, text),
         }
+    }
+}
+
+/// What the argument `text` is called, if it has a name, and the text without it; `before` is the argument before it.
+#[must_use]
+pub fn named_argument<'a>(before: Option<&'a str>, text: &'a str) -> (Option<&'a str>, &'a str) {
+    if let Some((name, value)) = text.split_once('=') {
+        return (Some(name.trim_start_matches('-')), value);
+    }
+    // `--token VALUE`
+    (before.and_then(|before| before.strip_prefix("--")), text)
+}
+
+/// Why plain `text` is probably a secret, as the start of a sentence; `None` if it is probably none. It is called `name`,
+/// and `value` is the text without that name.
+#[must_use]
+pub fn why_secret(name: Option<&str>, value: &str, text: &str) -> Option<String> {
+    if let Some(service) = service(text) {
+        Some(format!("this looks like a secret of {service}"))
+    } else if has_password(text) {
+        Some("this URL holds a password".to_owned())
+    } else if name.is_some_and(names_secret) && may_be_secret(value) {
+        Some("by its name this is a secret".to_owned())
+    } else {
+        None
     }
 }
 
@@ -117,7 +132,8 @@ fn has_password(text: &str) -> bool {
 }
 
 /// Whether something of this name is a secret.
-fn names_secret(name: &str) -> bool {
+#[must_use]
+pub fn names_secret(name: &str) -> bool {
     let words = words(name);
     let is = |list: &[&str], word: &String| list.contains(&word.as_str());
     let named = words.iter().any(|word| is(SECRET, word)) || words.last().is_some_and(|word| is(SECRET_AT_END, word));
