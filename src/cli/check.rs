@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use super::{Stop, token_store};
 use crate::config::{
     self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Tasks, Template,
-    TokenStoreConfig, TokenStoreKind, Tools,
+    TokenSetup, TokenStoreConfig, TokenStoreKind, Tools,
 };
 use crate::memory::{Memory, PARTS};
 use crate::metrics::Gauge;
 use crate::relay::longest_message;
+use crate::secret::Credential;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,7 @@ impl Check {
         let _ = summary(&config, &mut io::stdout().lock());
         let _ = config.warnings.iter().try_for_each(|warning| warn(warning));
         let _ = memory_warning(&config).map_or(Ok(()), |warning| warn(&format!("warning: limits.memory: {warning}")));
+        let _ = older_nodes_warning(&config).map_or(Ok(()), |warning| warn(&format!("warning: tokenStore: {warning}")));
         // Without the secrets of production the store is not production's either.
         if let Some(store) = config.token_store.as_ref().filter(|_| !self.allow_missing_env) {
             let (looks, notices) = token_store::look(store).map_err(|stop| stop.within("error: tokenStore: "))?;
@@ -70,6 +72,25 @@ fn memory_warning(config: &Config) -> Option<String> {
     Some(format!(
         "{all} MiB are for all requests together, and one with the longest message takes {one} MiB, {trouble}; write \
          \"{wanted}MiB\" or more, or a shorter `line` or `body`"
+    ))
+}
+
+/// What is to be said of nodes of an earlier version, if users may save what such nodes leave alone.
+fn older_nodes_warning(config: &Config) -> Option<String> {
+    let store = config.token_store.as_ref().filter(|store| matches!(store.kind, TokenStoreKind::Redis { .. }));
+    let is_one_token = |setup: &TokenSetup| {
+        setup.expires.is_none() && matches!(&setup.fields[..], [field] if *field.name == *Credential::TOKEN)
+    };
+    let servers = config.servers.values().filter(|server| server.requires_user_token);
+    let names: Vec<_> =
+        servers.filter(|server| !is_one_token(&server.token_setup)).map(|server| server.name.as_str()).collect();
+    if store.is_none() || names.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "what users save for {} is kept in a form that earlier versions of tollbridge cannot read; bring all nodes to this \
+         version first",
+        names.join(", ")
     ))
 }
 

@@ -316,3 +316,31 @@ impl TokenStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::keyring::Keyring;
+    use crate::secret::Secret;
+    use crate::store::{Over, Record, SavedBy};
+
+    #[tokio::test]
+    async fn a_key_that_sealed_something_since_its_proof_was_read_is_not_forgotten() {
+        let store = TokenStore::in_memory(Arc::new(Keyring::ephemeral()), Clock::System).unwrap();
+        let Backend::Embedded(backend) = &store.backend else { unreachable!("it is in memory") };
+        let (alice, notion) = (UserId::local("alice").unwrap(), ServerName::parse("notion").unwrap());
+        let save = async || {
+            let record = Record::token(UnixTime(0), SavedBy::Cli, Secret::new("ntn_1".to_owned()));
+            store.save(&alice, &notion, &record, Over::Anything).await.unwrap();
+            store.proofs(Ok).await.unwrap().remove(0)
+        };
+        let ((id, before), (_, now)) = (save().await, save().await);
+        assert_eq!(backend.forget_key(id.clone(), before).await, Ok(false));
+        assert_eq!(store.proofs(Ok).await.unwrap().len(), 1);
+        assert_eq!(backend.forget_key(id, now).await, Ok(true));
+        assert_eq!(store.proofs(Ok).await.unwrap().len(), 0);
+    }
+}

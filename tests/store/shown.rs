@@ -79,6 +79,28 @@ fn check_and_doctor_say_what_is_wrong_with_a_redis_and_wait_no_longer_than_it_ma
     bad("cannot be reached");
 }
 
+#[test]
+fn check_warns_where_users_save_what_older_nodes_cannot_read() {
+    let (home, redis) = (Home::new(), RedisServer::start(&[]));
+    let keys = json!([{ "id": "k1", "file": home.key() }]);
+    let shared = json!({ "kind": "redis", "url": redis.tcp_url(), "keys": keys });
+    let said = |store: Value, setup: Value, hole: &str| {
+        home.write(json!({ "tokenStore": store, "mcpServers": { "whoami": {
+            "command": support::server("whoami"), "env": { "TOKEN": { "$userToken": hole } }, "tokenSetup": setup,
+        } } }));
+        let output = home.output(&["check", "--config", &home.config().to_string_lossy()], b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warning = "warning: tokenStore: what users save for whoami is kept in a form that earlier versions";
+    let fields = json!({ "fields": { "apiKey": {} } });
+    assert!(said(shared.clone(), fields.clone(), "<<apiKey>>").contains(warning));
+    assert!(said(shared.clone(), json!({ "expires": "90d" }), "<<token>>").contains(warning));
+    assert!(!said(shared, json!({}), "<<token>>").contains("earlier versions"));
+    // There are no other nodes.
+    assert!(!said(home.embedded(), fields, "<<apiKey>>").contains("earlier versions"));
+}
+
 async fn is_ready(admin: SocketAddr) -> bool {
     let mut connection = support::http::Connection::open(admin).await.unwrap();
     connection.send("GET", "/readyz", &[], b"").await.unwrap().status == 200
