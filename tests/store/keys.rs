@@ -1,19 +1,26 @@
 //! Sealing keys: every record sealed anew while bridges run, and an old key let go.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tollbridge::clock::UnixTime;
+use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::keyring::OpenError;
 use tollbridge::store::{
     KeyStatus, LeftAlone, Over, Record, Retired, Rotated, SavedBy, StoreError, TokenStore, Written,
 };
 
-use crate::home::{Home, PATIENCE, Seen, Tokens as _, fixed, found, key, look, name, secret, server, user};
+use crate::home::{
+    Home, Key, PATIENCE, Seen, Tokens as _, embedded_kind, fixed, found, key, look, name, ring, secret, server, user,
+};
 use crate::rotation::{Shared, bearer};
-use crate::support::{self, Bridge, Client, free_address};
+use crate::support::home::TOLLBRIDGE;
+use crate::support::{self, Bridge, Client, free_address, sha256_hex};
 
 const DAY: Duration = Duration::from_hours(24);
 /// How far clocks may be apart.
@@ -220,6 +227,56 @@ async fn the_commands_say_what_each_key_seals_and_what_was_done() {
     let (_, said, _) = run(&["status"]);
     assert_eq!(said, "k2\tseals\t1 tokens of 1 users\tthe key that wrote here\n");
     assert!(run(&["rotate", "--rate", "0"]).0 == 2);
+}
+
+#[tokio::test]
+async fn an_embedded_store_is_rotated_beside_a_bridge_that_reads_and_a_writer() {
+    const USERS: usize = 150;
+    let home = support::Home::new();
+    let keys = [key("k2"), ("k1", std::fs::read_to_string(home.key()).unwrap().trim().to_owned())];
+    std::fs::write(home.path().join("k2.key"), &keys[0].1).unwrap();
+    std::fs::set_permissions(home.path().join("k2.key"), Permissions::from_mode(0o600)).unwrap();
+    let mut config = json!({
+        "identity": [{ "kind": "local", "user": "u0" }],
+        "tokenStore": home.embedded(),
+        "mcpServers": { "whoami": {
+            "command": support::server("whoami"), "args": [format!("marker={}", home.marker())],
+            "env": { "WHOAMI_TOKEN": { "$userToken": "<<token>>" } }, "requiresUserToken": true,
+        } },
+    });
+    config["tokenStore"]["keys"] = json!([{ "id": "k2", "file": "k2.key" }, { "id": "k1", "file": home.key() }]);
+    let open = |keys: &[Key]| {
+        let kind = embedded_kind(home.path().join("data"));
+        TokenStore::open(&kind, Arc::new(ring(keys)), Clock::System).unwrap()
+    };
+    let before = open(&keys[1..]);
+    for number in 0..USERS {
+        before.set(&user(&format!("u{number}")), &server("whoami"), &secret("first")).await.unwrap();
+    }
+    let bridge = home.serve(config);
+    let mut client = Client::modern(&bridge, "whoami", None);
+    let mut rotation = Command::new(TOLLBRIDGE)
+        .args(["keys", "rotate", "--rate", "100", "--config"])
+        .arg(home.config())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let store = open(&keys);
+    let mut number = 0;
+    let done = loop {
+        let answer = client.call("whoami", json!({})).await.unwrap();
+        assert_eq!((answer.status, answer.text()), (200, sha256_hex(b"first")));
+        // Never that of u0, whom the bridge takes everybody for.
+        number = number % (USERS - 1) + 1;
+        store.set(&user(&format!("u{number}")), &server("whoami"), &secret("second")).await.unwrap();
+        assert_eq!(look(&store, &user(&format!("u{number}")), "whoami").await, found("second"));
+        if let Some(done) = rotation.try_wait().unwrap() {
+            break done;
+        }
+    };
+    assert!(done.success() && number > 1, "{done}, {number}");
+    let status = store.key_status().await.unwrap();
+    assert_eq!((status.keys["k1"].records, status.keys["k2"].records), (0, USERS));
 }
 
 #[tokio::test]
