@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+use crate::account::Account;
 use crate::admin::Admin;
 use crate::auth::Authenticator;
 use crate::bridge::{Bridge, ServerFacts};
@@ -113,7 +114,7 @@ pub async fn run(
     lifecycle.accompany(limits.pressure().watch());
     lifecycle.accompany(heap::give_back());
     let bridge = Arc::new(Bridge {
-        authenticator: Authenticator::new(&config),
+        authenticator: Arc::new(Authenticator::new(&config)),
         limits,
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store), Clock::System),
@@ -154,15 +155,32 @@ pub async fn run(
 /// The connections to a bridge, of which there are none yet.
 fn server(bridge: Arc<Bridge>) -> io::Result<Arc<Server>> {
     let (config, metrics) = (Arc::clone(&bridge.config), Arc::clone(&bridge.metrics));
+    let account = account(&bridge);
     Ok(Arc::new(Server {
         connections: Arc::new(ConnectionLimits::new(&config, &metrics)),
         disconnects: Arc::new(DisconnectWatcher::new()?),
         refusals: LogRateLimit::default(),
         times: Times::from(&config.limits),
         lifecycle: bridge.lifecycle.clone(),
-        routes: Arc::new(Routes::new(bridge)),
+        routes: Arc::new(Routes::new(bridge, account)),
         metrics,
     }))
+}
+
+/// The pages of a bridge, which share with it whom it knows and what is saved.
+fn account(bridge: &Bridge) -> Account {
+    Account {
+        config: Arc::clone(&bridge.config),
+        authenticator: Arc::clone(&bridge.authenticator),
+        tokens: bridge.tokens.clone(),
+        store: Arc::clone(&bridge.store),
+        store_failure_log: LogThrottle::default(),
+        keyring: Arc::clone(&bridge.keyring),
+        memory: bridge.memory.clone(),
+        metrics: Arc::clone(&bridge.metrics),
+        refusals: LogRateLimit::default(),
+        clock: bridge.clock.clone(),
+    }
 }
 
 /// The token store and the keys that seal; where none is configured the keys are made up, and sessions and what is kept

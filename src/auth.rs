@@ -6,6 +6,8 @@
 //! somebody pretends to be the proxy, or that the proxy is not set up as the operator thinks.
 
 mod bearer;
+mod browser;
+mod host;
 mod trusted_header;
 
 use std::fmt;
@@ -13,9 +15,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
+use crate::clock::UnixTime;
 use crate::config::{Config, IdentityMethod};
+use crate::keyring::Keyring;
 use crate::rate_limit::RateLimit;
 use crate::user::Caller;
 
@@ -23,6 +28,8 @@ use bearer::Bearer;
 use trusted_header::TrustedHeader;
 
 pub use bearer::BearerFault;
+pub use browser::{BrowserSession, cookie, random_name, set_cookie};
+pub use host::{HostFault, check_host, check_origin, only};
 pub use trusted_header::TrustedHeaderFault;
 
 /// Bad credentials that a source may present in a row. Two sources that share a cell are limited together, which costs
@@ -44,6 +51,15 @@ enum Method {
     Bearer(Bearer),
     TrustedHeader(TrustedHeader),
     Local(Caller),
+}
+
+/// Who looks at a page of ours.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Who it is.
+    pub caller: Caller,
+    /// The session that says so, if no method of `/mcp` does.
+    pub session: Option<BrowserSession>,
 }
 
 /// The other end of a connection.
@@ -140,13 +156,76 @@ impl Authenticator {
     /// is accepted whatever else came from its source: behind a proxy all users share one, and a stranger among them
     /// must not be able to lock the others out. No number of guesses finds a 128-bit token.
     pub fn authenticate(&self, peer: &PeerAddr, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        match self.judge(*peer, headers) {
-            Err(bad @ (AuthError::Bearer(_) | AuthError::TrustedHeader(_))) => match self.failures.count(peer.source())
-            {
-                Ok(()) => Err(bad),
-                Err(retry_after) => Err(AuthError::TooMany { retry_after }),
+        self.judge(*peer, headers).map_err(|error| self.count(*peer, error))
+    }
+
+    /// The user whose visit it is to a page of ours: as `/mcp` would see them or, if the request carries nothing that it
+    /// would look at, by the session of their browser. That is good for as long as the token with which it began is
+    /// configured, for the same user; it is not asked here whether they have signed out.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub fn visitor(
+        &self,
+        peer: &PeerAddr,
+        headers: &HeaderMap,
+        keyring: &Keyring,
+        now: UnixTime,
+    ) -> Result<Visitor, AuthError> {
+        let missing = match self.authenticate(peer, headers) {
+            Ok(caller) => return Ok(Visitor { caller, session: None }),
+            Err(AuthError::Missing) => AuthError::Missing,
+            Err(bad) => return Err(bad),
+        };
+        let session = BrowserSession::of(headers, keyring, now).ok_or(missing)?;
+        let caller = self.bearers().find_map(|bearer| bearer.user_of(&session.sha256)).ok_or(missing)?;
+        let is_same = (caller.user.issuer(), caller.user.subject()) == (&session.issuer, &session.subject);
+        if is_same { Ok(Visitor { caller: caller.clone(), session: Some(session) }) } else { Err(missing) }
+    }
+
+    /// Whether a person may sign in with a bearer token.
+    #[must_use]
+    pub fn has_sign_in(&self) -> bool {
+        self.bearers().next().is_some()
+    }
+
+    /// Begins the session of a browser whose person has entered a bearer token.
+    ///
+    /// # Errors
+    /// It is nobody's, as [`Authenticator::authenticate`] would say of the header.
+    pub fn sign_in(&self, peer: &PeerAddr, token: &str, now: UnixTime) -> Result<BrowserSession, AuthError> {
+        let header = HeaderValue::try_from(format!("Bearer {token}"));
+        let header = header.map_err(|_| self.count(*peer, AuthError::Bearer(BearerFault::Shape)))?;
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, header)]);
+        let mut fault = AuthError::Missing;
+        for bearer in self.bearers() {
+            match bearer.identify(&headers) {
+                Ok(Some(caller)) => {
+                    let whose = (caller.user.issuer(), caller.user.subject());
+                    return Ok(BrowserSession::begin(whose, sha256(token.as_bytes()), now));
+                }
+                Ok(None) => {}
+                Err(error) => fault = AuthError::Bearer(error),
+            }
+        }
+        Err(self.count(*peer, fault))
+    }
+
+    fn bearers(&self) -> impl Iterator<Item = &Bearer> {
+        self.methods.iter().filter_map(|method| match method {
+            Method::Bearer(bearer) => Some(bearer),
+            Method::TrustedHeader(_) | Method::Local(_) => None,
+        })
+    }
+
+    /// Counts a bad credential of `peer`, if it is one.
+    fn count(&self, peer: PeerAddr, error: AuthError) -> AuthError {
+        match error {
+            AuthError::Bearer(_) | AuthError::TrustedHeader(_) => match self.failures.count(peer.source()) {
+                Ok(()) => error,
+                Err(retry_after) => AuthError::TooMany { retry_after },
             },
-            verdict => verdict,
+            AuthError::Missing | AuthError::TooMany { .. } => error,
         }
     }
 

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, field};
 
-use crate::auth::{Authenticator, PeerAddr};
+use crate::auth::{Authenticator, PeerAddr, check_origin};
 use crate::clock::Clock;
 use crate::config::{Config, Inputs, Launch, Server};
 use crate::keyring::Keyring;
@@ -69,7 +69,7 @@ pub struct Bridge {
     /// The configuration.
     pub config: Arc<Config>,
     /// Says who is calling.
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// Lets requests in.
     pub limits: Limits,
     /// Counts what requests hold.
@@ -216,7 +216,7 @@ impl Bridge {
         server: &str,
         connection: &Connection,
     ) -> Result<(Caller, Arc<Server>), BridgeError> {
-        read::check_origin(head, &self.config)?;
+        check_origin(head, &self.config)?;
         let caller = self.authenticator.authenticate(&connection.peer, &head.headers)?;
         Span::current().record("user", field::display(&caller.user));
         // What one may not use does not exist.

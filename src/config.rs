@@ -16,6 +16,7 @@ mod identity;
 mod limits;
 mod literal_secret;
 mod load;
+mod name;
 mod request_header;
 mod servers;
 mod slow_start;
@@ -79,6 +80,8 @@ pub use written::problem::{Problem, Problems};
 pub struct Config {
     /// Where MCP clients are served.
     pub listen: Listen,
+    /// What people call this bridge.
+    pub name: String,
     /// The base URL that people and clients use; links in answers start with it.
     pub public_url: Url,
     /// Authorities (`host` or `host:port`) that a `Host` header may name; an entry without a port allows any port.
@@ -114,6 +117,20 @@ impl Config {
     #[must_use]
     pub fn connect_link(&self, server: &ServerName) -> String {
         format!("{}/{server}/connect", self.public_url.as_str().trim_end_matches('/'))
+    }
+
+    /// What every path of a link on this host begins with: the path of `publicUrl`, without a slash at its end. It is
+    /// empty or begins with exactly one.
+    #[must_use]
+    pub fn base_path(&self) -> String {
+        let path = self.public_url.path().trim_matches('/');
+        if path.is_empty() { String::new() } else { format!("/{path}") }
+    }
+
+    /// Where clients call the server.
+    #[must_use]
+    pub fn server_url(&self, server: &ServerName) -> String {
+        format!("{}/{server}/mcp", self.public_url.as_str().trim_end_matches('/'))
     }
 
     /// Whether a `Host` header may say this.

@@ -23,6 +23,7 @@ pub mod server;
 pub mod routes;
 
 // layer: what we do
+pub mod account;
 pub mod admin;
 pub mod bridge;
 

@@ -6,6 +6,7 @@
 //! but themself, and a slow server keeps nothing of what another server could use. Long streams have gates of their
 //! own, and so have the servers that some of them keep: however many there are, no call is refused because of them.
 
+pub mod body;
 mod message_rate;
 mod pressure;
 

@@ -85,6 +85,12 @@ pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     with_type(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
 }
 
+/// A page.
+#[must_use]
+pub fn html(status: StatusCode, page: impl Into<Bytes>) -> Response<Body> {
+    with_type(status, HeaderValue::from_static("text/html; charset=utf-8"), page)
+}
+
 /// A document of any other type.
 #[must_use]
 pub fn with_type(status: StatusCode, content_type: HeaderValue, document: impl Into<Bytes>) -> Response<Body> {

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, field};
 
+use crate::account::{Account, Page};
 use crate::bridge::{Bridge, Connection};
 use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::respond::Body;
@@ -21,28 +22,44 @@ enum Route {
     Message,
     /// `/{server}/connect`
     Connect,
+    /// `/{server}/connect/remove`
+    Remove,
+    /// `/account`
+    Account,
+    /// `/account/sign-in`
+    SignIn,
+    /// `/account/sign-out`
+    SignOut,
+    /// `/account/style.css`
+    Style,
 }
 
 /// Leads requests to what answers them.
 pub struct Routes {
     table: matchit::Router<Route>,
     bridge: Arc<Bridge>,
+    account: Account,
 }
 
 impl Routes {
-    /// The paths of a bridge.
+    /// The paths of a bridge and of its pages.
     #[must_use]
-    pub fn new(bridge: Arc<Bridge>) -> Self {
+    pub fn new(bridge: Arc<Bridge>, account: Account) -> Self {
         let mut table = matchit::Router::new();
         for (path, route) in [
             ("/{server}/mcp", Route::Mcp),
             ("/{server}/sse", Route::Sse),
             ("/{server}/message", Route::Message),
             ("/{server}/connect", Route::Connect),
+            ("/{server}/connect/remove", Route::Remove),
+            ("/account", Route::Account),
+            ("/account/sign-in", Route::SignIn),
+            ("/account/sign-out", Route::SignOut),
+            ("/account/style.css", Route::Style),
         ] {
             table.insert(path, route).expect("the path is well formed");
         }
-        Self { table, bridge }
+        Self { table, bridge, account }
     }
 
     /// Answers one request; it never fails, and says so in the response if something did. The answer, and every line of
@@ -63,11 +80,17 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let Ok(found) = self.table.at(&path) else { return self.bridge.not_found(connection) };
         let server = found.params.get("server").unwrap_or_default();
-        match found.value {
-            Route::Mcp => self.bridge.answer(server, request, connection).await,
-            Route::Sse => self.bridge.answer_sse(server, request, connection).await,
-            Route::Message => self.bridge.answer_message(server, request, connection).await,
-            Route::Connect => self.bridge.setup_page(server, &request.into_parts().0, connection),
-        }
+        let page = match found.value {
+            Route::Mcp => return self.bridge.answer(server, request, connection).await,
+            Route::Sse => return self.bridge.answer_sse(server, request, connection).await,
+            Route::Message => return self.bridge.answer_message(server, request, connection).await,
+            Route::Connect => Page::Connect(server),
+            Route::Remove => Page::Remove(server),
+            Route::Account => Page::Overview,
+            Route::SignIn => Page::SignIn,
+            Route::SignOut => Page::SignOut,
+            Route::Style => Page::Style,
+        };
+        self.account.answer(page, request, connection.peer).await
     }
 }

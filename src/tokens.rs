@@ -1,5 +1,6 @@
-//! What a user has saved for a server, or exactly why that does not do; and what may be saved.
+//! What a user has saved for a server, or exactly why that does not do; what may be saved, and how that is changed.
 
+mod changes;
 mod entered;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::secret::{Credential, Field};
 use crate::store::{Lookup, Record, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
+pub use changes::{By, ChangeError};
 pub use entered::{Entered, Fault, FieldFault};
 
 /// The longest value, bytes.

@@ -52,15 +52,14 @@ impl Bearer {
         if !(MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
             return Err(BearerFault::Shape);
         }
-        self.owner(token).cloned().map(Some).ok_or(BearerFault::Unknown)
+        self.user_of(&sha256(token)).cloned().map(Some).ok_or(BearerFault::Unknown)
     }
 
-    /// Takes as long whoever it is, and as long when it is nobody.
-    fn owner(&self, token: &[u8]) -> Option<&Caller> {
-        let presented = sha256(token);
+    /// The user whose token has this hash. Takes as long whoever it is, and as long when it is nobody.
+    pub(super) fn user_of(&self, presented: &[u8; 32]) -> Option<&Caller> {
         let mut owner = u64::MAX;
         for (at, (_, hash)) in (0..).zip(&self.users) {
-            owner.conditional_assign(&at, hash.ct_eq(&presented));
+            owner.conditional_assign(&at, hash.ct_eq(presented));
         }
         self.users.get(usize::try_from(owner).ok()?).map(|(caller, _)| caller)
     }

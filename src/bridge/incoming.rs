@@ -5,5 +5,4 @@ mod begin;
 mod local_answers;
 pub(super) mod read;
 pub(super) mod session;
-mod setup_page;
 pub(super) mod tool_access;

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use url::Url;
 
-use super::Listen;
 use super::load::Loader;
 use super::value::Setting;
 use super::written::file::{Admin, Value};
 use super::written::path::Path;
+use super::{IdentityMethod, Listen};
 
 /// Where we listen if the file does not say.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -120,6 +120,21 @@ impl Loader<'_> {
         Some(url)
     }
 
+    /// Browsers keep the cookie of a session, and say where a form was sent from, only where nobody listens in between.
+    pub(super) fn warn_of_unsafe_sign_in(&mut self, public_url: Option<&Url>, identity: &[IdentityMethod]) {
+        let signs_in = identity.iter().any(|method| matches!(method, IdentityMethod::Bearer { .. }));
+        let is_unsafe = public_url.is_some_and(|url| url.scheme() == "http" && !is_loopback(url));
+        if signs_in && is_unsafe {
+            let message = "people cannot sign in to the page where they connect their accounts: browsers keep its cookie \
+                           over https only";
+            self.warn(
+                &Path::root().key("publicUrl"),
+                message,
+                "serve the bridge behind a proxy with TLS, and write https://",
+            );
+        }
+    }
+
     pub(super) fn allowed_hosts(
         &mut self,
         written: Option<Vec<Option<String>>>,
@@ -184,6 +199,15 @@ impl Loader<'_> {
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().filter(|port| *port != 0).map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
 }
 
 fn is_unspecified(host: &str) -> bool {

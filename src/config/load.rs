@@ -110,12 +110,14 @@ impl<'a> Loader<'a> {
     fn config(&mut self, file: file::File) -> Option<Config> {
         let limits = file.limits.map(|Object(limits)| limits).unwrap_or_default();
         let defaults = self.process_limits(&limits);
+        let name = self.name(file.name);
         let listen = self.listen(file.listen);
         let public_url = self.public_url(file.public_url, listen.as_ref());
         let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
         let allowed_origins = self.allowed_origins(file.allowed_origins, listen.as_ref(), public_url.as_ref());
         let identity = self.identity(file.identity, listen.as_ref());
         self.callers = Callers::of(&identity);
+        self.warn_of_unsafe_sign_in(public_url.as_ref(), &identity);
         let had_store = file.token_store.is_some();
         let token_store = file.token_store.and_then(|json| self.token_store(json));
         let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
@@ -126,6 +128,7 @@ impl<'a> Loader<'a> {
             self.demand_token_store(&servers.served);
         }
         Some(Config {
+            name,
             listen: listen?,
             public_url: public_url?,
             allowed_hosts,

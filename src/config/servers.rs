@@ -14,6 +14,9 @@ use super::{Plan, ProcessLimits, Protocol, Server, ServerName, SseServers, Stdio
 /// Fields that say how a container is started from an image.
 const OF_IMAGES: &[&str] = &["engine", "network", "readOnly", "user", "mounts"];
 
+/// First segments of paths that are ours.
+const OUR_PATHS: &[&str] = &["account", "api", "oauth"];
+
 /// Fields that only a server with `command`, or with `image`, has.
 const OF_PROGRAMS: &[&str] = &[
     "args",
@@ -63,6 +66,10 @@ impl Loader<'_> {
             if name.is_none() {
                 let help = "use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with a dot: the name is part of a URL";
                 self.report_key(&at, "this cannot be the name of a server", help);
+            }
+            if OUR_PATHS.contains(&key.as_str()) {
+                let message = format!("pages of the bridge itself are at /{key}");
+                self.report_key(&at, message, "choose another name for the server: it is part of a URL");
             }
             if json.is_null() {
                 continue;

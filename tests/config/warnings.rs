@@ -157,3 +157,24 @@ fn a_server_with_a_credential_of_the_operator_that_everybody_may_use_is_told() {
     }
     assert!(!server(r#""command": "sh""#));
 }
+
+#[test]
+fn a_sign_in_that_browsers_would_forget_is_told() {
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let warned = |url: &str, identity: &str| {
+        let text = format!(
+            r#"{{ "publicUrl": "{url}", "identity": [{identity}],
+                  "mcpServers": {{ "s": {{ "command": "sh" }} }} }}"#
+        );
+        let (_, problems, code) = Place::new(&text).check(&[], &[]);
+        assert_eq!(code, Some(0), "{problems}");
+        problems.contains("people cannot sign in to the page where they connect their accounts")
+    };
+    let hash = format!("{}0{}", &hash[..9], &hash[10..]);
+    let bearer = format!(r#"{{ "kind": "bearer", "tokens": [{{ "user": "alice", "sha256": "{hash}" }}] }}"#);
+    assert!(warned("http://mcp.example.com", &bearer));
+    for url in ["https://mcp.example.com", "http://127.0.0.1:80", "http://localhost:1", "http://[::1]:80"] {
+        assert!(!warned(url, &bearer), "{url}");
+    }
+    assert!(!warned("http://mcp.example.com", r#"{ "kind": "local", "user": "alice" }"#));
+}

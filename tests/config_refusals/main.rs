@@ -79,6 +79,9 @@ fn addresses() {
     top_refused("\"admin\": {}", "admin.listen", "this field is missing");
     top_refused("\"admin\": [\"127.0.0.1:9090\"]", "admin", "expected an object, found a list");
     top_refused("\"admin\": { \"listen\": \"127.0.0.1:8080\" }", "admin.listen", "`listen` has this address already");
+    for name in [" ".to_owned(), "x".repeat(65), "a\\nb".to_owned()] {
+        top_refused(&format!("\"name\": \"{name}\""), "name", "this is not a name to show to people");
+    }
     top_refused("\"publicUrl\": \"mcp.example.com\"", "publicUrl", "this is not a URL");
     top_refused("\"publicUrl\": \"ftp://mcp.example.com\"", "publicUrl", "this is not the base URL of a web server");
     top_refused("\"publicUrl\": \"https://u:sk-1@a.example\"", "publicUrl", "this is not the base URL of a web server");

@@ -28,6 +28,9 @@ fn servers() {
     let name = |name: &str| format!("{{ \"mcpServers\": {{ \"{name}\": {{ \"command\": \"sh\" }} }} }}");
     refused(&name("my server"), "mcpServers.\"my server\"", "this cannot be the name of a server");
     refused(&name(".x"), "mcpServers.\".x\"", "this cannot be the name of a server");
+    for ours in ["account", "api", "oauth"] {
+        refused(&name(ours), &format!("mcpServers.{ours}"), "pages of the bridge itself are at");
+    }
     server_refused(
         r#"{ "command": "sh", "sse": "session", "protocol": "modern" }"#,
         "sse",

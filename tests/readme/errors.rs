@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tollbridge::auth::{AuthError, BearerFault, TrustedHeaderFault};
+use tollbridge::auth::{AuthError, BearerFault, HostFault, TrustedHeaderFault};
 use tollbridge::bridge::error::BridgeError;
 use tollbridge::config::{BadHeader, FillError};
 use tollbridge::limits::{Exhausted, Refused, Shortage};
@@ -75,8 +75,8 @@ fn plain_errors() -> Vec<BridgeError> {
     use BridgeError as E;
     let refused = |exhausted| Refused { exhausted, retry_after: Duration::from_secs(1) };
     vec![
-        E::Host,
-        E::Origin,
+        E::Host(HostFault::Host),
+        E::Host(HostFault::Origin),
         E::Auth(AuthError::Missing),
         E::Auth(AuthError::Bearer(BearerFault::Unknown)),
         E::Auth(AuthError::TrustedHeader(TrustedHeaderFault::Unproven)),
@@ -174,8 +174,7 @@ fn is_in_errors(error: &BridgeError) -> bool {
     use BridgeError as E;
     match error {
         E::State(_) => false,
-        E::Host
-        | E::Origin
+        E::Host(_)
         | E::Auth(_)
         | E::NotFound
         | E::Method(_)

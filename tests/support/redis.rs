@@ -92,7 +92,8 @@ impl Redis {
         all.lines().map(str::to_owned).partition(|key| self.ask(&["TTL", key]).trim() == "-1")
     }
 
-    fn ask(&self, arguments: &[&str]) -> String {
+    /// What it answers to a command.
+    pub fn ask(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
         String::from_utf8(output.expect("redis-cli is installed").stdout).expect("text")
     }

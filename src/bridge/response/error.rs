@@ -5,10 +5,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::final_message::FinalMessage;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, HostFault};
 use crate::bridge::exchange::request_state::BadState;
 use crate::config::{BadHeader, FillError};
 use crate::limits::Refused;
+use crate::limits::body::BodyFault;
 use crate::mcp::legacy;
 use crate::mcp::message::{Fault, Malformed};
 use crate::mcp::modern::{self, ModernFault};
@@ -34,12 +35,9 @@ const RETRY_AFTER: u64 = 1;
 /// server's, 503 and 504 ours or the store's.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// `Host` is missing or names none of our authorities.
-    #[error("the Host header names no address of this bridge; the operator lists them in `allowedHosts`")]
-    Host,
-    /// `Origin` is none of those allowed.
-    #[error("requests from this Origin are not allowed; the operator lists those that are in `allowedOrigins`")]
-    Origin,
+    /// `Host` or `Origin` is none of ours.
+    #[error("{0}")]
+    Host(#[from] HostFault),
     /// Nobody, or somebody else.
     #[error("the request carries no valid credential; present the one that this bridge's operator gave you")]
     Auth(#[from] AuthError),
@@ -174,7 +172,7 @@ impl BridgeError {
     #[must_use]
     pub fn verdict(&self) -> (StatusCode, i64) {
         match self {
-            Self::Host | Self::Origin | Self::Fill(FillError::NoEmail) => (StatusCode::FORBIDDEN, INVALID_REQUEST),
+            Self::Host(_) | Self::Fill(FillError::NoEmail) => (StatusCode::FORBIDDEN, INVALID_REQUEST),
             Self::Auth(AuthError::TooMany { .. }) => (StatusCode::TOO_MANY_REQUESTS, INVALID_REQUEST),
             Self::Auth(AuthError::Missing | AuthError::Bearer(_) | AuthError::TrustedHeader(_)) => {
                 (StatusCode::UNAUTHORIZED, INVALID_REQUEST)
@@ -301,6 +299,16 @@ impl BridgeError {
             text: self.document(id),
             session: None,
             retry_after: self.retry_after(),
+        }
+    }
+}
+
+impl From<BodyFault> for BridgeError {
+    fn from(fault: BodyFault) -> Self {
+        match fault {
+            BodyFault::TooLong => Self::TooLarge,
+            BodyFault::Lost => Self::BodyLost,
+            BodyFault::NoMemory(full) => Self::Limited(Refused::no_memory(full)),
         }
     }
 }

@@ -98,7 +98,7 @@ impl Bridge {
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user, server: &server.name };
         let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });
-        let prefix = self.config.public_url.path().trim_end_matches('/');
+        let prefix = self.config.base_path();
         let endpoint = format!("event: endpoint\ndata: {prefix}/{}/message?{SESSION}={id}\n\n", server.name);
         let share = self.share(user, &server);
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, Bytes::new(), share);

@@ -24,6 +24,8 @@ pub struct File {
     /// Where this file's JSON Schema is, for editors.
     #[serde(rename = "$schema")]
     pub schema: Option<String>,
+    /// What people call this bridge: 1 to 64 characters. Default: `Tollbridge`.
+    pub name: Option<String>,
     /// Where MCP clients are served: `IP:PORT` or `unix:/path`. Default: `127.0.0.1:8080`.
     pub listen: Option<Value>,
     /// The base URL that people and clients use. Default: made from `listen`.

@@ -1,0 +1,278 @@
+//! What stands on each page, as the templates in `pages` take it. They escape whatever is put into them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use cookie::time::OffsetDateTime;
+
+use super::clients::Clients;
+use super::texts::{self, Message};
+use crate::clock::UnixTime;
+use crate::config::{Config, Server, ServerName, TokenField};
+use crate::secret::Credential;
+use crate::store::Overview;
+use crate::tokens::FieldFault;
+use crate::user::{LOCAL_ISSUER, UserId};
+
+/// The style sheet of all pages.
+pub(super) const STYLE: &str = include_str!("pages/style.css");
+
+/// How long before its end a person is told that what they saved will not do for much longer.
+const SOON: Duration = Duration::from_hours(7 * 24);
+
+/// What every page shows.
+pub(super) struct Frame<'a> {
+    /// What people call this bridge.
+    pub name: &'a str,
+    /// What every link on this host begins with.
+    pub base: String,
+    /// Who is there, if that is known.
+    pub who: Option<Who<'a>>,
+}
+
+/// Who is there.
+pub(super) struct Who<'a> {
+    /// They.
+    pub user: &'a UserId,
+    /// The token of the form that signs them out, where there is a session to end.
+    pub sign_out: Option<String>,
+}
+
+impl Who<'_> {
+    /// Their issuer, where it says something.
+    fn issuer(&self) -> Option<&str> {
+        Some(self.user.issuer()).filter(|issuer| *issuer != LOCAL_ISSUER)
+    }
+}
+
+/// What a page of one server begins with.
+#[derive(Clone, Copy)]
+pub(super) enum Notice<'a> {
+    /// Something has just been saved.
+    Saved,
+    /// It has just been removed.
+    Removed,
+    /// What was pasted is not saved.
+    Faults(&'a [FieldFault]),
+}
+
+/// That a token was not good.
+pub(super) struct SignInFault;
+
+/// How a server stands with its user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    NeedsNone,
+    NotConnected,
+    Connected,
+    EndsSoon,
+    Ended,
+    Unreadable,
+}
+
+impl Standing {
+    fn of(server: &Server, saved: Option<(&Overview, UnixTime)>) -> Self {
+        let Some((saved, now)) = saved.filter(|_| server.requires_user_token) else {
+            return if server.requires_user_token { Self::NotConnected } else { Self::NeedsNone };
+        };
+        match saved.about.as_ref().map(|about| about.expires_at) {
+            Ok(Some(end)) if end <= now => Self::Ended,
+            Ok(Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
+            Ok(_) => Self::Connected,
+            Err(_) => Self::Unreadable,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::NeedsNone => texts::NOTHING_NEEDED,
+            Self::NotConnected => texts::NOT_CONNECTED,
+            Self::Connected => texts::CONNECTED,
+            Self::EndsSoon => texts::ENDS_SOON,
+            Self::Ended => texts::ENDED,
+            Self::Unreadable => texts::CANNOT_BE_READ,
+        }
+    }
+
+    fn class(self) -> &'static str {
+        match self {
+            Self::NeedsNone => "quiet",
+            Self::NotConnected | Self::EndsSoon => "open",
+            Self::Connected => "good",
+            Self::Ended | Self::Unreadable => "bad",
+        }
+    }
+
+    fn is_saved(self) -> bool {
+        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::Unreadable)
+    }
+
+    fn may_be_replaced(self) -> bool {
+        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended)
+    }
+}
+
+/// One server, as it stands with its user.
+struct Entry<'a> {
+    server: &'a Server,
+    standing: Standing,
+    /// What is known of what is saved, as (what, text).
+    facts: Vec<(&'static str, String)>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(server: &'a Server, saved: Option<(&Overview, UnixTime)>) -> Self {
+        let facts = saved.map(|(saved, _)| facts(saved)).unwrap_or_default();
+        Self { server, standing: Standing::of(server, saved), facts }
+    }
+}
+
+fn facts(saved: &Overview) -> Vec<(&'static str, String)> {
+    let Ok(about) = &saved.about else { return Vec::new() };
+    let mut facts = vec![(texts::SINCE, date(about.saved_at))];
+    facts.extend(about.saved_by.map(|how| (texts::HOW, texts::how(how).to_owned())));
+    facts.extend(about.expires_at.map(|end| (texts::GOOD_UNTIL, date(end))));
+    facts.push((texts::LAST_USED, saved.last_used.map_or_else(|| texts::NEVER.to_owned(), hour)));
+    facts
+}
+
+/// One field of the form that saves.
+struct FormField<'a> {
+    field: &'a TokenField,
+    fault: Option<&'static str>,
+    /// Whether it is the first with a fault.
+    is_first: bool,
+}
+
+impl FormField<'_> {
+    fn label(&self) -> &str {
+        match &self.field.label {
+            Some(label) => label,
+            None if *self.field.name == *Credential::TOKEN => texts::TOKEN_LABEL,
+            None => &self.field.name,
+        }
+    }
+}
+
+fn form_fields<'a>(server: &'a Server, faults: &[FieldFault]) -> Vec<FormField<'a>> {
+    let fault_of = |field: &TokenField| faults.iter().find(|fault| fault.field == field.name);
+    let fields = &server.token_setup.fields;
+    let first = fields.iter().position(|field| fault_of(field).is_some());
+    let form_field = |(at, field)| {
+        let fault = fault_of(field).map(|fault| texts::fault(fault.fault));
+        FormField { field, fault, is_first: first == Some(at) }
+    };
+    fields.iter().enumerate().map(form_field).collect()
+}
+
+#[derive(Template)]
+#[template(path = "account.html", config = "src/account/pages/askama.toml")]
+struct AccountPage<'a> {
+    frame: Frame<'a>,
+    entries: Vec<Entry<'a>>,
+}
+
+#[derive(Template)]
+#[template(path = "connect.html", config = "src/account/pages/askama.toml")]
+struct ConnectPage<'a> {
+    frame: Frame<'a>,
+    entry: Entry<'a>,
+    save_token: String,
+    remove_token: String,
+    news: Option<&'static str>,
+    has_faults: bool,
+    fields: Vec<FormField<'a>>,
+    clients: Clients,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html", config = "src/account/pages/askama.toml")]
+struct SignInPage<'a> {
+    frame: Frame<'a>,
+    to: Option<&'a ServerName>,
+    form: &'a str,
+    fault: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "message.html", config = "src/account/pages/askama.toml")]
+struct MessagePage<'a> {
+    frame: &'a Frame<'a>,
+    message: Message,
+    back: &'a str,
+}
+
+/// All servers that this user may use.
+pub(super) fn account<'a>(
+    frame: Frame<'a>,
+    servers: impl Iterator<Item = &'a Arc<Server>>,
+    (saved, now): (&[Overview], UnixTime),
+) -> String {
+    let saved_for = |server: &Server| saved.iter().find(|saved| saved.server == server.name).map(|saved| (saved, now));
+    let entries = servers.map(|server| Entry::of(server, saved_for(server))).collect();
+    rendered(&AccountPage { frame, entries })
+}
+
+/// One server, and what is saved for it now; `tokens` are those of the forms that save and remove.
+pub(super) fn connect<'a>(
+    frame: Frame<'a>,
+    (config, server): (&Config, &'a Server),
+    saved: Option<(&Overview, UnixTime)>,
+    [save_token, remove_token]: [String; 2],
+    notice: Option<Notice<'_>>,
+) -> String {
+    let entry = Entry::of(server, saved);
+    let (news, faults) = match notice {
+        // Anybody can make a link that ends so: it must be true.
+        Some(Notice::Saved) => (Some(texts::SAVED).filter(|_| entry.standing.may_be_replaced()), None),
+        Some(Notice::Removed) => (Some(texts::REMOVED).filter(|_| entry.standing == Standing::NotConnected), None),
+        Some(Notice::Faults(faults)) => (None, Some(faults)),
+        None => (None, None),
+    };
+    let (fields, clients) = (form_fields(server, faults.unwrap_or_default()), Clients::of(config, server));
+    let has_faults = faults.is_some();
+    rendered(&ConnectPage { frame, entry, save_token, remove_token, news, has_faults, fields, clients })
+}
+
+/// Where people sign in who want to see the page of the server `to`.
+pub(super) fn sign_in(frame: Frame<'_>, to: Option<&ServerName>, form: &str, fault: Option<SignInFault>) -> String {
+    rendered(&SignInPage { frame, to, form, fault: fault.map(|SignInFault| texts::SIGN_IN_FAULT) })
+}
+
+/// A page that says one thing; its button leads `back`.
+pub(super) fn message(frame: &Frame<'_>, message: Message, back: &str) -> String {
+    rendered(&MessagePage { frame, message, back })
+}
+
+fn rendered(page: &impl Template) -> String {
+    page.render().expect("writing to a string does not fail")
+}
+
+/// A day, as people write it.
+fn date(time: UnixTime) -> String {
+    let date = moment(time).date();
+    format!("{} {} {}", date.day(), date.month(), date.year())
+}
+
+/// The hour of a day.
+fn hour(time: UnixTime) -> String {
+    format!("{}, {:02}:00 UTC", date(time), moment(time).hour())
+}
+
+fn moment(time: UnixTime) -> OffsetDateTime {
+    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_hours_are_those_of_the_calendar() {
+        let time = UnixTime(1_772_323_199);
+        assert_eq!((date(time), hour(time)), ("28 February 2026".to_owned(), "28 February 2026, 23:00 UTC".to_owned()));
+        assert_eq!(date(UnixTime(u64::MAX)), "1 January 1970");
+    }
+}
