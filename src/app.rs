@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::account::Account;
 use crate::admin::Admin;
 use crate::auth::Authenticator;
-use crate::bridge::{Bridge, ServerFacts};
+use crate::bridge::{Bridge, Probes, ServerFacts};
 use crate::clock::Clock;
 use crate::config::{Config, IdentityMethod, Listen};
 use crate::heap;
@@ -125,6 +125,7 @@ pub async fn run(
         spawner: spawner.clone(),
         containers: Arc::clone(&containers),
         server_facts: ServerFacts::nothing(),
+        probes: Probes::default(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
         metrics: Arc::clone(&metrics),
         refusals: LogRateLimit::default(),

@@ -22,6 +22,9 @@ mod connect;
 // what is remembered of servers between requests
 mod server_facts;
 
+// what a person gives is tried
+mod probe;
+
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -60,6 +63,7 @@ use crate::user::{Caller, UserId};
 
 use exchange::conversation::until_forced;
 use incoming::read;
+pub use probe::Probes;
 pub use response::error;
 use response::error::BridgeError;
 pub use server_facts::ServerFacts;
@@ -90,6 +94,8 @@ pub struct Bridge {
     pub relay: Relay,
     /// What has been learned of servers.
     pub server_facts: ServerFacts,
+    /// Which users try something at this moment.
+    pub probes: Probes,
     /// Calls servers elsewhere.
     pub http: HttpServers,
     /// Counts.

@@ -17,6 +17,7 @@ mod limits;
 mod literal_secret;
 mod load;
 mod name;
+mod probe;
 mod request_header;
 mod servers;
 mod slow_start;
@@ -272,6 +273,8 @@ pub struct Server {
     pub token_setup: TokenSetup,
     /// Whether whoever is calling is named to it.
     pub names_user: bool,
+    /// How what a person gives is tried before it is saved, if it is.
+    pub probe: Option<Probe>,
     /// Headers of a request that go into it.
     pub request_headers: Vec<RequestHeader>,
     /// Times and sizes of its processes.
@@ -302,6 +305,22 @@ impl Server {
     pub fn leads_to_connecting(&self) -> bool {
         self.requires_user_token && self.without_token != WithoutToken::Error
     }
+}
+
+/// How what a person gives is tried before it is saved.
+#[derive(Debug)]
+pub enum Probe {
+    /// A fresh server lists its tools.
+    Tools,
+    /// A fresh server's tool is called.
+    Tool {
+        /// Its name.
+        name: String,
+        /// Its arguments, as a JSON object.
+        arguments: String,
+    },
+    /// A request to the service.
+    Get(HttpPlan),
 }
 
 /// How a person gets a token for a server, as the operator tells it.

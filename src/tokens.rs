@@ -2,6 +2,7 @@
 
 mod changes;
 mod entered;
+mod probed;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::user::UserId;
 
 pub use changes::{By, ChangeError};
 pub use entered::{Entered, Fault, FieldFault};
+pub use probed::Probed;
 
 /// The longest value, bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;

@@ -16,6 +16,8 @@ mod faults;
 mod fields;
 #[path = "http_upstream/fixture.rs"]
 mod fixture;
+#[path = "http_upstream/probe.rs"]
+mod probe;
 #[path = "http_upstream/rmcp_server.rs"]
 mod rmcp_server;
 mod support;

@@ -73,6 +73,7 @@ const OBJECTS: &[&str] = &[
     "bearerToken",
     "identity",
     "limits",
+    "probeCall",
     "requestHeader",
     "sealingKey",
     "server",
@@ -86,6 +87,7 @@ const OBJECTS: &[&str] = &[
 const OTHERS: &[&str] = &[
     "engine",
     "listening",
+    "probe",
     "protocol",
     "questions",
     "serverType",
@@ -115,6 +117,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
                 ("", definition("server")),
                 ("tokenSetup.", definition("tokenSetup")),
                 ("tokenSetup.fields.NAME.", definition("tokenField")),
+                ("probe.", definition("probeCall")),
                 ("$header.", definition("requestHeader")),
                 ("tools.", definition("tools")),
             ],

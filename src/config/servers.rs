@@ -117,7 +117,7 @@ impl Loader<'_> {
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let without_token = file.without_token;
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
-        let tasks = self.tasks(at, &file);
+        let (tasks, probe) = (self.tasks(at, &file), file.probe.take());
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
         let may_hold = self.takes_credential(at);
         let plan = self.plan(at, file);
@@ -140,12 +140,21 @@ impl Loader<'_> {
             let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
             self.report_key(&at.key("sse"), "a server of the modern era knows no sessions", help);
         }
+        if !requires_user_token && self.document.kind(&at.key("probe")) != "nothing" {
+            self.report_key(
+                &at.key("probe"),
+                "this server takes no user token: there is nothing to try",
+                "take it out",
+            );
+        }
+        let probe = probe.and_then(|probe| self.probe(&at.key("probe"), probe));
         Some(Server {
             name,
             plan: plan?,
             requires_user_token,
             without_token: without_token.unwrap_or_default(),
             token_setup,
+            probe,
             names_user: self.placeholders.names_user(),
             request_headers: self.placeholders.take_headers(),
             process,

@@ -32,6 +32,9 @@ pub const TOOLS_ID: &str = r#""tollbridge:tools""#;
 /// The id of the bridge's `ping`.
 pub const PING_ID: &str = r#""tollbridge:ping""#;
 
+/// The id of what is asked to try a credential.
+pub const PROBE_ID: &str = r#""tollbridge:probe""#;
+
 /// The notification that ends the handshake.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 

@@ -174,3 +174,30 @@ fn what_becomes_of_requests_without_a_token_is_said_of_servers_that_take_one() {
         "what a user has saved stands in `url`, which cannot be left out",
     );
 }
+
+#[test]
+fn what_is_tried_is_a_tool_or_an_encrypted_request() {
+    let server = |probe: &str| {
+        format!(r#"{{ "command": "sh", "env": {{ "K": {{ "$userToken": "<<token>>" }} }}, "probe": {probe} }}"#)
+    };
+    server_refused(&server(r#""tools/call""#), "probe", "only `tools/list` can be asked without more");
+    server_refused(&server("5"), "probe", "expected \"tools/list\", or an object");
+    server_refused(&server("{}"), "probe", "this is neither a call of a tool nor a request");
+    server_refused(&server(r#"{ "tool": "x", "url": "https://a" }"#), "probe", "this is neither a call of a tool nor");
+    server_refused(
+        &server(r#"{ "tool": "x", "arguments": [] }"#),
+        "probe.arguments",
+        "a tool's arguments are an object",
+    );
+    server_refused(
+        &server(r#"{ "url": "http://a.example/me" }"#),
+        "probe.url",
+        "a token would be sent here unencrypted",
+    );
+    let host = server(r#"{ "url": { "$userToken": "https://<<token>>.example" } }"#);
+    server_refused(&host, "probe.url.$userToken", "a placeholder cannot choose where the request goes");
+    server_refused(r#"{ "command": "sh", "probe": "tools/list" }"#, "probe", "this server takes no user token");
+    let only = r#"{ "command": "sh", "env": { "K": { "$userToken": "<<a>>" } }, "tokenSetup": { "fields": { "a": {}, "b": {} } },
+        "probe": { "url": { "$userToken": "https://a.example/<<b>>" } } }"#;
+    server_refused(only, "tokenSetup.fields.b", "this field goes nowhere");
+}

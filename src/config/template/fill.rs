@@ -137,6 +137,14 @@ fn cost(length: usize) -> usize {
 }
 
 impl HttpPlan {
+    /// The same for a request that is no server's.
+    ///
+    /// # Errors
+    /// As [`Server::fill`].
+    pub fn fill_request(&self, inputs: &Inputs) -> Result<HttpLaunch, FillError> {
+        self.fill(inputs, |_| true)
+    }
+
     /// `is_there` says which headers there are.
     fn fill(&self, inputs: &Inputs, is_there: impl Fn(&Template) -> bool) -> Result<HttpLaunch, FillError> {
         let url = self.url.fill_at(inputs, 0, || "url".to_owned())?;

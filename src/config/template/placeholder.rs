@@ -89,6 +89,16 @@ impl Placeholders {
         find_between(text, ("<<", ">>"), is_name).or_else(|| find_between(text, ("{{", "}}"), is_token))
     }
 
+    /// What is read from now on fills nothing that counts, until [`Placeholders::resume`] is given what this gives.
+    pub(in crate::config) fn pause(&self) -> (BTreeSet<Box<str>>, bool) {
+        (self.used.clone(), self.names_user)
+    }
+
+    /// Counts again, from where it was paused.
+    pub(in crate::config) fn resume(&mut self, (used, names_user): (BTreeSet<Box<str>>, bool)) {
+        (self.used, self.names_user) = (used, names_user);
+    }
+
     /// The fields that nothing is filled with.
     pub(in crate::config) fn unused(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|(name, _)| &**name).filter(|name| !self.used.contains(*name))

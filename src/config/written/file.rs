@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 
 pub(in crate::config) use schema::field_names;
 pub use schema::schema;
-pub use server::{Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
+pub use server::{Probe, ProbeCall, Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
 pub use text::{Object, PrivateDirectory, RequestHeader, Size, Time, Value};
 
 /// The configuration file of Tollbridge.

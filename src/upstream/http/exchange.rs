@@ -339,7 +339,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// An error of the client by its kind alone: its text may hold the URL, and that the token.
-fn failure(error: &reqwest::Error) -> UpstreamError {
+pub(super) fn failure(error: &reqwest::Error) -> UpstreamError {
     if !error.is_connect() {
         return if error.is_timeout() {
             UpstreamError::Unreachable(Unreachable::Timeout)

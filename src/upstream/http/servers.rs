@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use reqwest::Client;
 use url::Url;
 
+use super::exchange::failure;
 use super::{HttpServer, SseFallback, Transport};
 use crate::config::{self, HttpLaunch, ServerName};
 use crate::memory::Share;
@@ -32,6 +33,25 @@ impl HttpServers {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, speak_sse: Arc::default() }
+    }
+
+    /// What a URL answers to GET: its status, and the beginning of its body of at most so many bytes. Redirects are not
+    /// followed.
+    ///
+    /// # Errors
+    /// There is no answer, or it breaks off.
+    pub async fn get(&self, launch: &HttpLaunch, most: usize) -> Result<(StatusCode, Vec<u8>), UpstreamError> {
+        let url = Url::parse(launch.url.expose()).map_err(|_| UpstreamError::NotMcp)?;
+        let headers = launch.headers.iter().cloned().collect::<HeaderMap>();
+        let sent = self.client.get(url).headers(headers).send().await;
+        let mut response = sent.map_err(|error| failure(&error))?;
+        let mut body = Vec::new();
+        while body.len() < most
+            && let Some(piece) = response.chunk().await.map_err(|error| failure(&error))?
+        {
+            body.extend_from_slice(&piece[..piece.len().min(most - body.len())]);
+        }
+        Ok((response.status(), body))
     }
 
     /// A fresh client of the server `name`. Nothing is sent yet. `limit` is the longest message in bytes; what is read and

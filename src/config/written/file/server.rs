@@ -1,9 +1,12 @@
 //! One server of `mcpServers`, as written.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::text::{Object, PrivateDirectory, Size, Time, Value};
 use crate::config::written::choices::{
@@ -78,6 +81,8 @@ pub struct Server {
     pub without_token: Option<WithoutToken>,
     /// How a person gets a token.
     pub token_setup: Option<Object<TokenSetup>>,
+    /// How what a person gives is tried before it is saved. Default: not at all.
+    pub probe: Option<Probe>,
     /// From the start to the answer of `initialize`. Default: 30s.
     pub start_timeout: Option<Time>,
     /// From the start to the response, whatever progress is made. Default: 5m.
@@ -161,6 +166,54 @@ pub struct TokenField {
     pub format: Option<String>,
     /// Where a person finds it, in a sentence.
     pub help: Option<String>,
+}
+
+/// How what a person gives is tried: `"tools/list"`, a call of a tool, or a request to the service.
+#[derive(JsonSchema)]
+#[schemars(untagged, rename = "probe")]
+pub enum Probe {
+    /// `tools/list`.
+    Method(String),
+    /// A call of a tool, or a request.
+    Call(ProbeCall),
+}
+
+/// A call of a tool, or a GET request to the service.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "probeCall")]
+pub struct ProbeCall {
+    /// The tool of a fresh server that is called.
+    pub tool: Option<String>,
+    /// Its arguments.
+    pub arguments: Option<serde_json::Value>,
+    /// What is asked instead, with GET: an https URL of the service.
+    pub url: Option<Value>,
+    /// Headers to send to it.
+    pub headers: Option<BTreeMap<String, Option<Value>>>,
+}
+
+impl<'de> Deserialize<'de> for Probe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ProbeVisitor)
+    }
+}
+
+struct ProbeVisitor;
+
+impl<'de> Visitor<'de> for ProbeVisitor {
+    type Value = Probe;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"tools/list\", or an object with `tool` or `url`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Probe, E> {
+        Ok(Probe::Method(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Probe, A::Error> {
+        ProbeCall::deserialize(MapAccessDeserializer::new(map)).map(Probe::Call)
+    }
 }
 
 /// What a server is, as other clients' tables say it.

@@ -1,0 +1,67 @@
+//! How what a person gives is tried before it is saved.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::Probe;
+use super::load::Loader;
+use super::written::file::{self, Value};
+use super::written::path::Path;
+
+impl Loader<'_> {
+    /// The probe at `at`, which is of a server that takes something of its users.
+    pub(super) fn probe(&mut self, at: &Path, written: file::Probe) -> Option<Probe> {
+        // What only the probe is filled with goes nowhere.
+        let filled = self.placeholders.pause();
+        let probe = self.read_probe(at, written);
+        self.placeholders.resume(filled);
+        probe
+    }
+
+    fn read_probe(&mut self, at: &Path, written: file::Probe) -> Option<Probe> {
+        const HELP: &str =
+            "write \"tools/list\", { \"tool\": \"…\", \"arguments\": {…} } or { \"url\": \"https://…\" }";
+        let call = match written {
+            file::Probe::Method(method) if method == "tools/list" => return Some(Probe::Tools),
+            file::Probe::Method(_) => {
+                self.report(at, "only `tools/list` can be asked without more", HELP);
+                return None;
+            }
+            file::Probe::Call(call) => call,
+        };
+        match (call.tool, call.url) {
+            (Some(name), None) if call.headers.is_none() => {
+                let name = self.required(&at.key("tool"), Some(name), "name one of the server's tools")?;
+                let arguments = match call.arguments {
+                    None => "{}".to_owned(),
+                    Some(arguments @ Json::Object(_)) => arguments.to_string(),
+                    Some(_) => {
+                        self.report(&at.key("arguments"), "a tool's arguments are an object", "write { \"name\": … }");
+                        return None;
+                    }
+                };
+                Some(Probe::Tool { name, arguments })
+            }
+            (None, Some(url)) if call.arguments.is_none() => self.probed_url(at, url, call.headers.unwrap_or_default()),
+            _ => {
+                self.report(at, "this is neither a call of a tool nor a request", HELP);
+                None
+            }
+        }
+    }
+
+    fn probed_url(&mut self, at: &Path, url: Value, headers: BTreeMap<String, Option<Value>>) -> Option<Probe> {
+        let server = file::Server { url: Some(url), headers: Some(headers), ..file::Server::default() };
+        let plan = self.http_plan(at, server)?;
+        let is_local = ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {
+            let rest = plan.origin.strip_prefix("http://").and_then(|rest| rest.strip_prefix(host));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        });
+        if !plan.origin.starts_with("https://") && !is_local {
+            self.report(&at.key("url"), "a token would be sent here unencrypted", "write https://…");
+            return None;
+        }
+        Some(Probe::Get(plan))
+    }
+}
