@@ -2,6 +2,7 @@
 //!
 //! - [`home`]: a directory with a key, a configuration and the commands that work on them
 //! - [`bridge`]: `tollbridge serve`, ended with everything below it when dropped
+//! - [`browser`]: a Chromium of one's own
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
 //! - [`reverse_proxy`]: an nginx or `HAProxy` of one's own in front of several nodes
@@ -23,6 +24,7 @@
 )]
 
 pub mod bridge;
+pub mod browser;
 pub mod certificate;
 pub mod elsewhere;
 pub mod home;
@@ -35,6 +37,7 @@ pub mod reverse_proxy;
 pub mod unprivileged;
 
 pub use bridge::Bridge;
+pub use browser::Browser;
 pub use certificate::certificate;
 pub use elsewhere::Elsewhere;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
