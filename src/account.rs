@@ -6,6 +6,7 @@
 
 // what people read, and how it leaves
 mod clients;
+mod days;
 mod page;
 mod security_headers;
 mod texts;

@@ -4,12 +4,13 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::page::{self, Notice};
+use super::days;
+use super::page::{self, Faults, Notice};
 use super::{Account, Refusal, Visit, asks};
 use crate::config::ServerName;
 use crate::respond::Body;
 use crate::store::{Over, SavedBy, StoreError};
-use crate::tokens::{By, ChangeError, Entered, FieldFault};
+use crate::tokens::{By, ChangeError, Entered};
 
 /// The query of the page after something was saved.
 const SAVED: &str = "saved";
@@ -19,6 +20,9 @@ const REMOVED: &str = "removed";
 
 /// What the name of each of the server's fields begins with in the form.
 const FIELD: &str = "field-";
+
+/// The field in which a person may say until when what they paste is good.
+const EXPIRES: &str = "expires";
 
 /// Where the page of a server is, and where its form leads.
 pub(super) fn path(server: &ServerName) -> String {
@@ -47,9 +51,15 @@ impl Account {
             return Ok(self.see_other(&path));
         }
         let given: Vec<(&str, &[u8])> = form.beginning_with(FIELD).collect();
-        let entered = match Entered::parse(&server.token_setup, &given, self.clock.now()) {
-            Ok(entered) => entered,
-            Err(faults) => return self.refused_entry(&visit, &faults).await,
+        let (now, last_day) = (self.clock.now(), form.get(EXPIRES));
+        let end = days::end_of(last_day, now);
+        let is_no_day = end.is_none() && !last_day.is_empty();
+        let entered = match Entered::parse(&server.token_setup, &given, now) {
+            Ok(entered) if !is_no_day => Entered { expires_at: end.or(entered.expires_at), ..entered },
+            parsed => {
+                let faults = Faults { fields: parsed.err().unwrap_or_default(), is_no_day };
+                return self.refused_entry(&visit, &faults).await;
+            }
         };
         let saved = self.tokens.save(Self::by(&visit), (user, server), entered, Over::Anything).await;
         saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))?;
@@ -69,7 +79,7 @@ impl Account {
     }
 
     /// The page again, with what is wrong beside each field; all are empty.
-    async fn refused_entry(&self, visit: &Visit, faults: &[FieldFault]) -> Result<Response<Body>, Refusal> {
+    async fn refused_entry(&self, visit: &Visit, faults: &Faults) -> Result<Response<Body>, Refusal> {
         self.metrics.refused(StatusCode::UNPROCESSABLE_ENTITY);
         self.show(visit, StatusCode::UNPROCESSABLE_ENTITY, Some(Notice::Faults(faults))).await
     }

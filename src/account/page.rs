@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
-use cookie::time::OffsetDateTime;
 
 use super::clients::Clients;
+use super::days::{date, hour};
 use super::texts::{self, Message};
 use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
@@ -54,7 +54,16 @@ pub(super) enum Notice<'a> {
     /// It has just been removed.
     Removed,
     /// What was pasted is not saved.
-    Faults(&'a [FieldFault]),
+    Faults(&'a Faults),
+}
+
+/// What is wrong with what was pasted.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// Field by field.
+    pub fields: Vec<FieldFault>,
+    /// Whether the end is no day, or none to come.
+    pub is_no_day: bool,
 }
 
 /// That a token was not good.
@@ -182,6 +191,7 @@ struct ConnectPage<'a> {
     remove_token: String,
     news: Option<&'static str>,
     has_faults: bool,
+    expires_fault: Option<&'static str>,
     fields: Vec<FormField<'a>>,
     clients: Clients,
 }
@@ -230,9 +240,11 @@ pub(super) fn connect<'a>(
         Some(Notice::Faults(faults)) => (None, Some(faults)),
         None => (None, None),
     };
-    let (fields, clients) = (form_fields(server, faults.unwrap_or_default()), Clients::of(config, server));
     let has_faults = faults.is_some();
-    rendered(&ConnectPage { frame, entry, save_token, remove_token, news, has_faults, fields, clients })
+    let fields = form_fields(server, faults.map_or(&[], |faults| &faults.fields));
+    let expires_fault = faults.is_some_and(|faults| faults.is_no_day).then_some(texts::EXPIRES_FAULT);
+    let clients = Clients::of(config, server);
+    rendered(&ConnectPage { frame, entry, save_token, remove_token, news, has_faults, expires_fault, fields, clients })
 }
 
 /// Where people sign in who want to see the page of the server `to`.
@@ -247,32 +259,4 @@ pub(super) fn message(frame: &Frame<'_>, message: Message, back: &str) -> String
 
 fn rendered(page: &impl Template) -> String {
     page.render().expect("writing to a string does not fail")
-}
-
-/// A day, as people write it.
-fn date(time: UnixTime) -> String {
-    let date = moment(time).date();
-    format!("{} {} {}", date.day(), date.month(), date.year())
-}
-
-/// The hour of a day.
-fn hour(time: UnixTime) -> String {
-    format!("{}, {:02}:00 UTC", date(time), moment(time).hour())
-}
-
-fn moment(time: UnixTime) -> OffsetDateTime {
-    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_and_hours_are_those_of_the_calendar() {
-        let time = UnixTime(1_772_323_199);
-        assert_eq!((date(time), hour(time)), ("28 February 2026".to_owned(), "28 February 2026, 23:00 UTC".to_owned()));
-        assert_eq!(date(UnixTime(u64::MAX)), "1 January 1970");
-    }
 }
