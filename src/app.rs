@@ -13,11 +13,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::account::Account;
 use crate::admin::Admin;
+use crate::audit::{Audit, AuditError};
 use crate::auth::Authenticator;
 use crate::bridge::{Bridge, Probes, ServerFacts};
 use crate::clock::Clock;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The token store is configured in a way that would lose tokens.
     #[error("the token store cannot be trusted: {0}")]
     Policy(StoreError),
+    /// What happens cannot be written down as configured.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// TLS for calls to servers elsewhere cannot be set up.
     #[error("calls to other servers cannot be set up: {0}")]
     HttpClient(reqwest::Error),
@@ -95,7 +99,7 @@ pub async fn run(
     dropped: Counter,
     orphaned: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
-    let mut signals = StopSignals::listen()?;
+    let (mut signals, hangup) = StopSignals::listen()?;
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone(), dropped));
@@ -105,17 +109,16 @@ pub async fn run(
         () = signals.next() => return Ok(()),
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
+    let audit = Audit::open(config.audit.as_ref(), shared, metrics.audit.clone(), Clock::System)?;
+    lifecycle.accompany(reopen_on(hangup, audit.clone()));
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
     let confiner = Confiner::new(&resources, &lifecycle);
     let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
     promise(&config, &resources)?;
-    let limits = Limits::new(&config.limits, &metrics);
-    lifecycle.accompany(limits.pressure().watch());
-    lifecycle.accompany(heap::give_back());
     let bridge = Arc::new(Bridge {
         authenticator: Arc::new(Authenticator::new(&config)),
-        limits,
+        limits: limits(&config, &metrics, &lifecycle),
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store), Clock::System),
         store: Arc::clone(&store),
@@ -127,6 +130,7 @@ pub async fn run(
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
+        audit: audit.clone(),
         metrics: Arc::clone(&metrics),
         refusals: LogRateLimit::default(),
         lifecycle: lifecycle.clone(),
@@ -148,9 +152,28 @@ pub async fn run(
         tracing::error!("a process could not be ended");
     }
     store.close().await;
+    audit.flush().await;
     resources.remove();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Lets requests in, with what looks after the memory that they take.
+fn limits(config: &Config, metrics: &Metrics, lifecycle: &Lifecycle) -> Limits {
+    let limits = Limits::new(&config.limits, metrics);
+    lifecycle.accompany(limits.pressure().watch());
+    lifecycle.accompany(heap::give_back());
+    limits
+}
+
+/// Opens the file of the audit anew upon each SIGHUP.
+async fn reopen_on(mut hangup: Signal, audit: Audit) {
+    while hangup.recv().await.is_some() {
+        audit.reopen();
+        tracing::info!(
+            "SIGHUP: `audit.file` is opened anew; the configuration is read at the start, so restart to change it"
+        );
+    }
 }
 
 /// The connections to a bridge, of which there are none yet.
@@ -324,8 +347,8 @@ async fn until_stopped(
 
 /// The signals that say to stop.
 pub struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignals {
@@ -336,13 +359,13 @@ impl StopSignals {
         Signals::of(&kinds.map(|kind| kind.as_raw_value())).block_only();
     }
 
-    /// From here on somebody listens.
-    fn listen() -> io::Result<Self> {
+    /// From here on somebody listens, to SIGHUP too.
+    fn listen() -> io::Result<(Self, Signal)> {
         let signals = Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        // Ignored by a handler, which stays: no server inherits it.
-        let _stays = signal(SignalKind::hangup())?;
+        // Its handler stays, and no server inherits it.
+        let hangup = signal(SignalKind::hangup())?;
         Signals::none().block_only();
-        Ok(signals)
+        Ok((signals, hangup))
     }
 
     async fn next(&mut self) {

@@ -36,7 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, field};
 
-use crate::auth::{Authenticator, PeerAddr, check_origin};
+use crate::audit::{Audit, Event, EventKind, Outcome};
+use crate::auth::{AuthError, Authenticator, PeerAddr, check_origin};
 use crate::clock::Clock;
 use crate::config::{Config, Inputs, Launch, Server};
 use crate::keyring::Keyring;
@@ -98,6 +99,8 @@ pub struct Bridge {
     pub probes: Probes,
     /// Calls servers elsewhere.
     pub http: HttpServers,
+    /// Writes down who did what with users' tokens.
+    pub audit: Audit,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// What the log says of requests that are refused.
@@ -174,6 +177,7 @@ impl Bridge {
     ) -> Response<Body> {
         let status = error.verdict().0;
         self.metrics.refused(status);
+        self.write_down_refusal(error);
         if let Some(left_out) = self.refusals.next((connection.peer.source(), status)) {
             let left_out = Some(left_out).filter(|&lines| lines > 0);
             // Any other text of a path is its client's, perhaps a secret.
@@ -181,6 +185,13 @@ impl Bridge {
             tracing::info!(server, status = status.as_u16(), left_out, why = %reason(error), "request refused");
         }
         error.respond(id)
+    }
+
+    /// Writes down a credential that is none. There are not many from one source: after those it gets another error.
+    fn write_down_refusal(&self, error: &BridgeError) {
+        if let BridgeError::Auth(AuthError::Bearer(_) | AuthError::TrustedHeader(_)) = error {
+            self.audit.note(&Event { outcome: Outcome::Refused, ..Event::of(EventKind::Refused) });
+        }
     }
 
     /// Who is asking what of which server: a message, for which `begin` finds the token and starts the server.
@@ -231,9 +242,18 @@ impl Bridge {
         Ok((caller, server))
     }
 
-    /// A fresh server, filled with `inputs`, owned, killed if dropped.
+    /// A fresh server, filled with `inputs`, owned, killed if dropped: the only way by which a token goes into one.
     /// What it says and is told is a part of `share`.
     fn start_server(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
+        let upstream = self.launch(server, inputs, share)?;
+        if inputs.credential.is_some() {
+            let (user, server) = (Some(&inputs.user), Some(&server.name));
+            self.audit.note(&Event { user, server, ..Event::of(EventKind::TokenReleased) });
+        }
+        Ok(upstream)
+    }
+
+    fn launch(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
         let credential = inputs.credential.clone();
         match server.fill(inputs)? {
             Launch::Stdio(program) => {

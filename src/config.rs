@@ -9,6 +9,7 @@ mod written;
 
 // from what is written to what is meant
 mod access;
+mod audit;
 mod callers;
 mod environment;
 mod hosts;
@@ -55,6 +56,7 @@ use crate::secret::Secret;
 use crate::user::Caller;
 
 pub use access::{Access, Allow, Tools};
+pub use audit::{AuditConfig, AuditFile, AuditStream};
 pub use confinement::{Confinement, RunAs};
 pub use container::Engine;
 pub use environment::Environment;
@@ -72,7 +74,9 @@ pub use template::input::Inputs;
 pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
-pub use written::choices::{EngineKind, Listening, Protocol, Questions, SseServers, Transport, WithoutToken};
+pub use written::choices::{
+    AuditedUses, EngineKind, Listening, Protocol, Questions, SseServers, Transport, WithoutToken,
+};
 pub use written::file;
 pub use written::problem::{Problem, Problems};
 
@@ -97,6 +101,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// Where it is written down who did what with users' tokens, if anywhere.
+    pub audit: Option<AuditConfig>,
     /// The configured servers by name; disabled ones are left out.
     pub servers: BTreeMap<ServerName, Arc<Server>>,
     /// The names of the disabled ones.

@@ -34,6 +34,9 @@ pub mod relay;
 pub mod tokens;
 pub mod upstream;
 
+// layer: what it writes down
+pub mod audit;
+
 // layer: what that takes
 pub mod mcp;
 pub mod store;

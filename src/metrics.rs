@@ -58,6 +58,15 @@ pub struct ProcessCounts {
     pub overdue: Counter,
 }
 
+/// What is counted of what is written down. Cloning it shares it.
+#[derive(Debug, Clone, Default)]
+pub struct AuditCounts {
+    /// Lines for which there was no room.
+    pub lines_dropped: Counter,
+    /// Lines that could not be written.
+    pub failures: Counter,
+}
+
 /// Every metric there is. Counting is one atomic addition.
 #[derive(Debug)]
 pub struct Metrics {
@@ -69,6 +78,8 @@ pub struct Metrics {
     pub live_requests: Gauge,
     /// What is counted of processes.
     pub processes: ProcessCounts,
+    /// What is counted of what is written down.
+    pub audit: AuditCounts,
     /// Permits that are held.
     pub permits: Gauge,
     /// Requests that wait for a permit.
@@ -114,6 +125,10 @@ impl Metrics {
                 live: registered(r, "live_children", "Servers and clients of engines started and not yet reaped"),
                 orphans_killed: registered(r, "orphans_killed", "Processes killed because they outlived their request"),
                 overdue: registered(r, "servers_overdue", "Servers not wholly gone in time after they were killed"),
+            },
+            audit: AuditCounts {
+                lines_dropped: registered(r, "audit_lines_dropped", "Lines of the audit for which there was no room"),
+                failures: registered(r, "audit_failures", "Lines of the audit that could not be written"),
             },
             permits: registered(r, "permits", "Permits that are held"),
             waiting: registered(r, "waiting", "Requests that wait for a permit"),
@@ -214,6 +229,8 @@ mod tests {
             "tollbridge_orphans_killed_total",
             "tollbridge_log_lines_dropped_total",
             "tollbridge_servers_overdue_total",
+            "tollbridge_audit_lines_dropped_total",
+            "tollbridge_audit_failures_total",
         ] {
             assert_eq!(value(&metrics, series).as_deref(), Some("0"), "{series}");
         }

@@ -1,8 +1,10 @@
 //! The name of one request, which ties together every line of the log that is about it: the client's or a proxy's own,
-//! if that is plain, or a new one. It goes back in `X-Request-Id` and stands in the data of errors.
+//! if that is plain, or a new one. It goes back in `X-Request-Id` and stands in the data of errors. With it goes who sent
+//! the request, as far as whatever writes that down needs it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::rand;
 use futures_util::future::Either;
@@ -21,32 +23,60 @@ tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// The name of a request. Cloning it shares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+/// The name of a request, and who sent it. Cloning it shares it.
+#[derive(Debug, Clone)]
+pub struct RequestId(Arc<Known>);
+
+/// What is known of a request.
+#[derive(Debug)]
+struct Known {
+    name: Box<str>,
+    /// The address of the other end of its connection.
+    source: Option<IpAddr>,
+    /// What its client calls itself, once that has been read.
+    client: OnceLock<Box<str>>,
+}
 
 impl RequestId {
-    /// The one that a request brings, if it brings one and that is plain, or a new one.
+    /// The one that a request from `source` brings, if it brings one and that is plain, or a new one.
     ///
     /// # Panics
     /// If the system has no randomness.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap, source: Option<IpAddr>) -> Self {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
         let brought = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
-        brought.filter(|text| is_plain(text)).map_or_else(Self::random, |text| Self(text.into()))
-    }
-
-    fn random() -> Self {
-        let mut random = [0; RANDOM];
-        rand::fill(&mut random).expect("the system has randomness");
-        Self(format!("{:032x}", u128::from_be_bytes(random)).into())
+        let name = brought.filter(|text| is_plain(text)).map_or_else(random, Into::into);
+        Self(Arc::new(Known { name, source, client: OnceLock::new() }))
     }
 
     /// That of the request which the running task serves; `None` in a task that serves none.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_get().ok()
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The address that the request came from; `None` for one on a unix socket.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.0.source
+    }
+
+    /// What its client calls itself, if that is known by now.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.0.client.get().map(AsRef::as_ref)
+    }
+
+    /// The request's client calls itself so. The first name stays.
+    pub fn introduce(&self, client: &str) {
+        let _the_first_stays = self.0.client.set(client.into());
     }
 
     /// Serves this request, in the task that polls the future.
@@ -69,14 +99,20 @@ impl RequestId {
     /// Never: it is plain.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).expect("it is plain ASCII")
+        HeaderValue::from_str(self.as_str()).expect("it is plain ASCII")
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
+}
+
+fn random() -> Box<str> {
+    let mut random = [0; RANDOM];
+    rand::fill(&mut random).expect("the system has randomness");
+    format!("{:032x}", u128::from_be_bytes(random)).into()
 }
 
 /// Whether it may stand in a log line, a header and JSON as it is.
@@ -94,7 +130,7 @@ mod tests {
         for value in values {
             headers.append(X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
         }
-        RequestId::of(&headers).to_string()
+        RequestId::of(&headers, None).to_string()
     }
 
     #[test]

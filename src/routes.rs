@@ -65,7 +65,7 @@ impl Routes {
     /// Answers one request; it never fails, and says so in the response if something did. The answer, and every line of
     /// the log until then, names the request.
     pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
-        let id = RequestId::of(request.headers());
+        let id = RequestId::of(request.headers(), connection.peer.ip());
         let name = id.header();
         let span = tracing::info_span!("request", request = %id, peer = %connection.peer, user = field::Empty);
         // On the heap: a connection that waits for its next request need not keep the room of one.

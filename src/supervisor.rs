@@ -115,7 +115,10 @@ fn watch(worker: Pid, plan_file: &OwnedFd, signals: &Signals) -> ExitCode {
                 deadline = Some(at_once.unwrap_or_else(|| now + STOPPING + cleanup_plan::grace(plan_file)));
             }
         } else if number == Signal::HUP.as_raw() {
-            tracing::info!("SIGHUP changes nothing: the configuration is read at the start, so restart to change it");
+            // Before it has handed over its plan it might die of it, and there is nothing to be opened anew.
+            if cleanup_plan::read(plan_file).is_some() {
+                let _ = kill_process(worker, Signal::HUP);
+            }
         } else if let Some(status) = reap(Some(worker)) {
             let reap_all = || {
                 reap(None);

@@ -16,8 +16,8 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::ptr;
 use std::time::Instant;
+use std::{ptr, thread};
 
 use rustix::process::Pid;
 use rustix::time::Timespec;
@@ -169,6 +169,19 @@ impl Signals {
             }
         }
     }
+}
+
+/// Starts a thread that takes no signals: those are for the threads that wait for them.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // A new thread starts with the mask of its parent.
+    let before = Signals::blocked();
+    Signals::all().block_only();
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    before.block_only();
+    started.map(drop)
 }
 
 /// How many of the ticks that `/proc` counts time in are a second.

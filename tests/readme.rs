@@ -19,12 +19,13 @@ use serde_json::{Value, json};
 use tollbridge::config::file::schema;
 
 /// Every page, by its path.
-const PAGES: [(&str, &str); 14] = [
+const PAGES: [(&str, &str); 15] = [
     ("README.md", include_str!("../README.md")),
     ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
     ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
     ("docs/SECURITY.md", include_str!("../docs/SECURITY.md")),
     ("docs/accounts.md", include_str!("../docs/accounts.md")),
+    ("docs/audit.md", include_str!("../docs/audit.md")),
     ("docs/benchmark.md", include_str!("../docs/benchmark.md")),
     ("docs/clients.md", include_str!("../docs/clients.md")),
     ("docs/configuration.md", include_str!("../docs/configuration.md")),
@@ -70,6 +71,8 @@ fn fields(object: &Value) -> BTreeMap<String, String> {
 /// Parts of the schema whose fields have rows in the tables.
 const OBJECTS: &[&str] = &[
     "admin",
+    "audit",
+    "auditStream",
     "bearerToken",
     "identity",
     "limits",
@@ -85,6 +88,7 @@ const OBJECTS: &[&str] = &[
 
 /// The other parts.
 const OTHERS: &[&str] = &[
+    "auditedUses",
     "engine",
     "listening",
     "probe",
@@ -111,6 +115,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
         ("`tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
         ("`limits`", vec![("", definition("limits"))]),
         ("`admin`", vec![("", definition("admin"))]),
+        ("`audit`", vec![("", definition("audit")), ("redis.", definition("auditStream"))]),
         (
             "`mcpServers`",
             vec![

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use super::{Stop, token_store};
 use crate::config::{
-    self, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source, StdioPlan, Tasks, Template,
-    TokenSetup, TokenStoreConfig, TokenStoreKind, Tools,
+    self, AuditConfig, AuditFile, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source,
+    StdioPlan, Tasks, Template, TokenSetup, TokenStoreConfig, TokenStoreKind, Tools,
 };
 use crate::memory::{Memory, PARTS};
 use crate::metrics::Gauge;
@@ -124,6 +124,9 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     if let Some(address) = config.admin {
         writeln!(out, "admin        {address}")?;
     }
+    if let Some(audit) = &config.audit {
+        writeln!(out, "audit        {}", written_to(audit))?;
+    }
     for server in config.servers.values() {
         self::server(server, out)?;
     }
@@ -171,6 +174,17 @@ fn kept_in(store: &TokenStoreConfig) -> String {
         [] => format!("{place}; the variables of its sealing keys are not set here"),
         _ => format!("{place}; sealing keys {}", keys.join(", ")),
     }
+}
+
+fn written_to(audit: &AuditConfig) -> String {
+    let file = audit.file.as_ref().map(|file| match file {
+        AuditFile::Stderr => "stderr".to_owned(),
+        AuditFile::Path(path) => path.display().to_string(),
+    });
+    let stream = audit.stream.map(|stream| format!("redis, {} lines at most", stream.max_length));
+    let places: Vec<String> = file.into_iter().chain(stream).collect();
+    let required = if audit.required { "; a change that cannot be written there is refused" } else { "" };
+    format!("{}{required}", places.join(" and "))
 }
 
 fn server(server: &Server, out: &mut impl Write) -> io::Result<()> {

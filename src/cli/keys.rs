@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Stop;
-use super::token_store::{load, named, open};
+use super::token_store::{audit, load, named, open};
+use crate::audit::{Audit, Event, EventKind, Outcome, Pending};
 use crate::store::{KeyStatus, LeftAlone, Retired};
 
 /// The commands below `keys`.
@@ -99,19 +100,28 @@ fn describe(out: &mut impl Write, who: (&str, &str), key: &KeyStatus, lifetime: 
 }
 
 async fn rotate(config: &Path, rate: Option<NonZeroU32>) -> Result<(), Stop> {
-    let store = open(&load(config)?)?;
+    let config = load(config)?;
+    let store = open(&config)?;
+    let first = store.keys().next().unwrap_or_default();
+    let change = begin(&audit(&config)?, EventKind::KeyRotated, first).await?;
     let mut stdout = io::stdout().lock();
     let mut written = Ok(());
     let done = store.rotate(rate, |left| written = describe_left_alone(&mut stdout, &left)).await;
+    change.done(if done.is_ok() { Outcome::Done } else { Outcome::Failed }).await;
     store.close().await;
     let done = done?;
     written.map_err(Stop::output)?;
-    let first = store.keys().next().unwrap_or_default();
     writeln!(stdout, "{} tokens newly sealed with {first}", done.resealed).map_err(Stop::output)?;
     if done.left_alone > 0 {
         return Err(Stop::failed(format!("{} records cannot be read and were left as they are", done.left_alone)));
     }
     Ok(())
+}
+
+/// Writes down that something is about to be done with a key.
+async fn begin(audit: &Audit, kind: EventKind, key: &str) -> Result<Pending, Stop> {
+    let event = Event { key: Some(key), client: Some("tollbridge keys"), ..Event::of(kind) };
+    audit.before(&event).await.map_err(Stop::failed)
 }
 
 /// One line: whose, for which server, why, between tabs. Where nobody can tell whose it is, the name under which it lies.
@@ -123,7 +133,14 @@ fn describe_left_alone(out: &mut impl Write, left: &LeftAlone) -> io::Result<()>
 async fn retire(config: &Path, id: String) -> Result<(), Stop> {
     let config = load(config)?;
     let store = open(&config)?;
+    let change = begin(&audit(&config)?, EventKind::KeyRetired, &id).await?;
     let retired = store.retire(&id, config.session_lifetime).await;
+    let outcome = match &retired {
+        Ok(Retired::Done) => Outcome::Done,
+        Ok(_) => Outcome::Refused,
+        Err(_) => Outcome::Failed,
+    };
+    change.done(outcome).await;
     store.close().await;
     let why = match retired? {
         Retired::Done => {

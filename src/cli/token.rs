@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Stop;
-use super::token_store::{load, named, open};
+use super::token_store::{audit, load, named, open};
+use crate::audit::{Audit, Event, EventKind, Outcome};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
 use crate::store::{Entry, Over, Record, Removed, SavedBy, TokenStore, Written};
@@ -112,7 +113,7 @@ async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     let given: Vec<(&str, &[u8])> = given.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
     let now = Clock::System.now();
     let entered = Entered::parse(setup, &given, now).map_err(|faults| Stop::usage(said(&faults)))?;
-    save(&store, &user, server, &entered.into_record(now, SavedBy::Cli)).await?;
+    save(&store, &audit(&config)?, (&user, server), &entered.into_record(now, SavedBy::Cli)).await?;
     say(&format!("saved the token of {} for {server}", named(&user)))
 }
 
@@ -121,14 +122,36 @@ fn said(faults: &[FieldFault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-async fn save(store: &TokenStore, user: &UserId, server: &ServerName, record: &Record) -> Result<(), Stop> {
+async fn save(
+    store: &TokenStore,
+    audit: &Audit,
+    (user, server): (&UserId, &ServerName),
+    record: &Record,
+) -> Result<(), Stop> {
     store.check().await?;
-    let written = store.save(user, server, record, Over::Anything).await?;
+    let fingerprint = store.fingerprint(user, server, record);
+    let there = if audit.is_on() { store.read(user, server).await? } else { None };
+    let kind = if there.is_some() { EventKind::TokenReplaced } else { EventKind::TokenSet };
+    let (key, fingerprint) = (store.keys().next(), Some(fingerprint.as_str()));
+    let event = Event { key, fingerprint, ..event(kind, (user, server)) };
+    let change = audit.before(&event).await.map_err(Stop::failed)?;
+    let written = store.save(user, server, record, Over::Anything).await;
+    let (outcome, done) = match written {
+        Ok(Written::Done(_)) => (Outcome::Done, Ok(())),
+        Ok(Written::Changed) => {
+            (Outcome::Changed, Err(Stop::failed("others save it at this moment: nothing is saved")))
+        }
+        Err(error) => (Outcome::Failed, Err(error.into())),
+    };
+    change.done(outcome).await;
     store.close().await;
-    match written {
-        Written::Done(_) => Ok(()),
-        Written::Changed => Err(Stop::failed("others save it at this moment: nothing is saved")),
-    }
+    done
+}
+
+/// What a command does with a user's token, for the audit.
+fn event<'a>(kind: EventKind, (user, server): (&'a UserId, &'a ServerName)) -> Event<'a> {
+    let (user, server) = (Some(user), Some(server));
+    Event { user, server, client: Some("tollbridge token"), ..Event::of(kind) }
 }
 
 async fn list(config: &Path, subject: Option<&str>, issuer: Option<&str>) -> Result<(), Stop> {
@@ -153,8 +176,12 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
     // A server or a user that is no longer configured may have left tokens behind.
     let store = open(&config)?;
-    let removed = store.remove(&user, &server, Over::Anything).await?;
+    let event = event(EventKind::TokenRemoved, (&user, &server));
+    let change = audit(&config)?.before(&event).await.map_err(Stop::failed)?;
+    let removed = store.remove(&user, &server, Over::Anything).await;
+    change.done(if removed.is_ok() { Outcome::Done } else { Outcome::Failed }).await;
     store.close().await;
+    let removed = removed?;
     if removed == Removed::Gone {
         return say(&format!("deleted the token of {} for {server}", named(&user)));
     }

@@ -1,4 +1,4 @@
-//! The token store as commands reach it.
+//! The token store as commands reach it, and what is written down of what they do.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Stop;
+use crate::audit::Audit;
+use crate::clock::Clock;
 use crate::config::{self, KeySource, LoadOptions, TokenAdmin, TokenStoreConfig, TokenStoreKind};
+use crate::metrics::AuditCounts;
 use crate::store::{Look, Notice, SetupError, StoreError, TokenStore, Unusable};
 use crate::sys;
 use crate::user::{LOCAL_ISSUER, UserId};
@@ -26,6 +29,12 @@ pub(super) fn open(config: &TokenAdmin) -> Result<TokenStore, Stop> {
     };
     act_as_owner(settings)?;
     TokenStore::from_config(settings).map_err(Stop::from)
+}
+
+/// What writes down who changes tokens, within a Tokio runtime and once the store has been opened.
+pub(super) fn audit(config: &TokenAdmin) -> Result<Audit, Stop> {
+    let store = config.token_store.as_ref().map(|store| &store.kind);
+    Audit::open(config.audit.as_ref(), store, AuditCounts::default(), Clock::System).map_err(Stop::failed)
 }
 
 /// A user as the arguments name them.

@@ -121,6 +121,7 @@ impl<'a> Loader<'a> {
         let had_store = file.token_store.is_some();
         let token_store = file.token_store.and_then(|json| self.token_store(json));
         let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
+        let audit = file.audit.and_then(|Object(audit)| self.audit(audit, token_store.as_ref()));
         let limits = self.limits(&limits);
         let servers = self.servers(file.mcp_servers, &defaults);
         self.refuse_ambiguous_users(&servers.served);
@@ -137,6 +138,7 @@ impl<'a> Loader<'a> {
             token_store,
             limits,
             admin,
+            audit,
             servers: servers.served,
             disabled: servers.disabled,
             incomplete: servers.incomplete,

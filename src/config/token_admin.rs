@@ -13,7 +13,7 @@ use super::load::{LoadOptions, Loader, text_of};
 use super::written::file::{self, Object};
 use super::written::path::Path;
 use super::written::problem::Problems;
-use super::{ServerName, TokenSetup, TokenStoreConfig};
+use super::{AuditConfig, ServerName, TokenSetup, TokenStoreConfig};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The part of a configuration that is about users' tokens.
@@ -21,6 +21,8 @@ use crate::user::{LOCAL_ISSUER, UserId};
 pub struct TokenAdmin {
     /// Where they are kept, if anywhere.
     pub token_store: Option<TokenStoreConfig>,
+    /// Where it is written down who changes them, if anywhere.
+    pub audit: Option<AuditConfig>,
     /// All servers, disabled ones too, with how a person gets a token; `None` for a server that takes none.
     pub servers: BTreeMap<ServerName, Option<TokenSetup>>,
     /// The users whom the file names.
@@ -56,6 +58,7 @@ fn parse(text: &str, file: &FilePath, options: &LoadOptions) -> Result<TokenAdmi
 impl Loader<'_> {
     fn token_admin(&mut self, file: file::File) -> TokenAdmin {
         let token_store = file.token_store.and_then(|json| self.token_store(json));
+        let audit = file.audit.and_then(|Object(audit)| self.audit(audit, token_store.as_ref()));
         let (mut users, mut issuers) = (BTreeSet::new(), BTreeSet::new());
         for (index, entry) in file.identity.into_iter().flatten().enumerate() {
             self.users(&Path::root().key("identity").index(index), entry, &mut users, &mut issuers);
@@ -68,7 +71,7 @@ impl Loader<'_> {
         let servers = servers.collect();
         let session_lifetime =
             self.limits(&file.limits.map(|Object(limits)| limits).unwrap_or_default()).session_lifetime;
-        TokenAdmin { token_store, servers, users, issuers, session_lifetime }
+        TokenAdmin { token_store, audit, servers, users, issuers, session_lifetime }
     }
 
     /// Adds the users whom a way to recognise callers names, or who names them.

@@ -195,16 +195,21 @@ impl Loader<'_> {
                 None
             }
             Setting::Unknown => None,
-            Setting::Known(text) if text.trim().is_empty() || text.contains('\0') => {
-                self.report(at, "this is not a path", help);
-                None
-            }
-            Setting::Known(text) if text.starts_with("~/") => {
-                self.report(at, "no shell expands `~` here", "write the whole path, or one relative to this file");
-                None
-            }
-            Setting::Known(text) => Some(self.located(text)),
+            Setting::Known(text) => self.path_of(at, text, help),
         }
+    }
+
+    /// The path that `text` names, relative to the file.
+    pub(super) fn path_of(&mut self, at: &Path, text: &str, help: &str) -> Option<PathBuf> {
+        if text.trim().is_empty() || text.contains('\0') {
+            self.report(at, "this is not a path", help);
+            return None;
+        }
+        if text.starts_with("~/") {
+            self.report(at, "no shell expands `~` here", "write the whole path, or one relative to this file");
+            return None;
+        }
+        Some(self.located(text))
     }
 
     /// Without a store, no server may need a token.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::sys::Signals;
+use crate::sys;
 
 /// What may wait to be written, in bytes. A line that does not fit is dropped and counted.
 const ROOM: usize = 1 << 20;
@@ -50,12 +50,8 @@ impl LogWriter {
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let lines = Self::default();
         let writing = lines.clone();
-        // Signals are for the threads that wait for them; a new thread starts with the mask of its parent.
-        let before = Signals::blocked();
-        Signals::all().block_only();
-        let started = thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_all_to(out));
-        before.block_only();
-        started.map(|_runs_to_the_end| lines)
+        sys::start_thread("log", move || writing.write_all_to(out))?;
+        Ok(lines)
     }
 
     /// Counts the lines that were dropped.

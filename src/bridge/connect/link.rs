@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::audit::{Event, EventKind};
 use crate::bridge::Bridge;
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::{Call, Purpose, may_ask};
@@ -75,6 +76,7 @@ impl Bridge {
     /// What a call comes to that needs a token: an answer that leads its person to the page where they save one.
     pub(super) fn lead_to_page(&self, (user, server): (&UserId, &Server), call: &Call, lack: Lack) -> String {
         let link = self.config.connect_link(&server.name);
+        self.write_down_link(user, server);
         match &call.purpose {
             Purpose::Modern(modern)
                 if may_ask(call.message.method())
@@ -99,9 +101,15 @@ impl Bridge {
     }
 
     /// The same for a stream, which has no id to answer to.
-    pub(in crate::bridge) fn lead_stream_to_page(&self, server: &Server, lack: Lack) -> String {
+    pub(in crate::bridge) fn lead_stream_to_page(&self, (user, server): (&UserId, &Server), lack: Lack) -> String {
         let link = self.config.connect_link(&server.name);
+        self.write_down_link(user, server);
         refusal(None, &lack.with_link(server, &link), &link)
+    }
+
+    fn write_down_link(&self, user: &UserId, server: &Server) {
+        let (user, server) = (Some(user), Some(&server.name));
+        self.audit.note(&Event { user, server, ..Event::of(EventKind::LinkGiven) });
     }
 }
 

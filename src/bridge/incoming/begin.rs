@@ -34,6 +34,7 @@ impl Bridge {
             LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
             LocalAnswer::Call(call) => *call,
         };
+        self.learn_client(&call.introduction.client_info);
         let asks_to_connect = tool::is_called(&incoming.server, &call.message);
         if !asks_to_connect {
             tool_access::check(&incoming.server, &incoming.caller, &call.message)?;

@@ -12,11 +12,13 @@ use crate::clock::UnixTime;
 use crate::config::Server;
 use crate::mcp::era::{Era, Version};
 use crate::mcp::headers;
+use crate::mcp::json::Object;
 use crate::mcp::legacy::{self, Asked, Introduction};
 use crate::mcp::message::{Answer, FromServer, Kind, Message};
 use crate::mcp::modern::{self, Level};
 use crate::mcp::session::{self, Owner, Session};
 use crate::relay::NotDelivered;
+use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::secret::Credential;
 use crate::store::{MAX_URI, SessionKey, SessionStatus, SessionUpdate, StoreError};
@@ -75,6 +77,15 @@ impl Bridge {
         let Some(id) = id else { return Ok(None) };
         let owner = Owner { user, server: &server.name };
         Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
+    }
+
+    /// What the client of the request that this task serves calls itself, for what is written down of it.
+    pub(in crate::bridge) fn learn_client(&self, client_info: &str) {
+        let Some(request) = RequestId::current().filter(|_| self.audit.is_on()) else { return };
+        let info = Object::parse(client_info).unwrap_or_default();
+        if let Some(name) = info.get_string("name") {
+            request.introduce(&name);
+        }
     }
 
     /// How long a session still lasts.

@@ -87,6 +87,7 @@ impl Bridge {
             return Err(BridgeError::Method("POST"));
         }
         let session = self.session(head, &caller.user, &server)?.ok_or(BridgeError::Method("POST"))?;
+        self.learn_client(&session.client_info);
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }

@@ -109,3 +109,14 @@ pub enum Transport {
     /// HTTP+SSE of 2024-11-05.
     Sse,
 }
+
+/// Which uses of a token are written down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "auditedUses")]
+pub enum AuditedUses {
+    /// Each.
+    #[default]
+    Each,
+    /// The first of a day per user and server that a node sees.
+    Daily,
+}

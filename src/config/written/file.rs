@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::choices::AuditedUses;
+
 pub(in crate::config) use schema::field_names;
 pub use schema::schema;
 pub use server::{Probe, ProbeCall, Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
@@ -46,6 +48,8 @@ pub struct File {
     pub limits: Option<Object<Limits>>,
     /// Health and metrics.
     pub admin: Option<Object<Admin>>,
+    /// Who did what with users' tokens.
+    pub audit: Option<Object<Audit>>,
     /// The MCP servers by name, as in the configuration of any MCP client.
     #[schemars(with = "BTreeMap<String, Server>")]
     pub mcp_servers: Option<BTreeMap<String, Json>>,
@@ -58,6 +62,30 @@ pub struct Admin {
     /// Where they are served: `IP:PORT`.
     #[schemars(required)]
     pub listen: Option<Value>,
+}
+
+/// Who did what with users' tokens, and when: one line of JSON per event. It names a file, `redis`, or both.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "audit")]
+pub struct Audit {
+    /// The file that lines are added to, or `stderr`. Relative to this file.
+    pub file: Option<Value>,
+    /// The stream in the token store's Redis that lines are added to.
+    pub redis: Option<Object<AuditStream>>,
+    /// Whether each use of a token is a line, or the first of a day per user and server. Default: each.
+    pub uses: Option<AuditedUses>,
+    /// Whether a change of a token is refused when it cannot be written down. Default: false.
+    pub required: Option<bool>,
+}
+
+/// A stream in the token store's Redis: `PREFIX:audit`.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "auditStream")]
+pub struct AuditStream {
+    /// How many lines it keeps. Default: 100000.
+    pub max_length: Option<usize>,
+    /// How long it keeps a line. Default: 90d.
+    pub max_age: Option<Time>,
 }
 
 /// A way to recognise callers. Only the schema is made from this type: `kind` is read by hand, so that errors keep
