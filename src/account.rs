@@ -28,6 +28,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Span, field};
 
+use crate::audit::{Audit, Event, EventKind, Outcome};
 use crate::auth::{AuthError, Authenticator, PeerAddr, Visitor, check_host, only};
 use crate::clock::Clock;
 use crate::config::{Config, Server, ServerName};
@@ -57,6 +58,8 @@ pub struct Account {
     pub authenticator: Arc<Authenticator>,
     /// Changes what users have saved.
     pub tokens: TokenSource,
+    /// Writes down who signs in and out.
+    pub audit: Audit,
     /// Knows what they have saved, and who has signed out.
     pub store: Arc<TokenStore>,
     /// Says that it fails, if not at each request.
@@ -234,6 +237,9 @@ impl Account {
             return self.see_other(&sign_in::path(page.server().as_ref()));
         }
         let refusal = if is_nobody && head.method == Method::POST { &Refusal::Stale } else { refusal };
+        if let Refusal::Nobody(AuthError::Bearer(_) | AuthError::TrustedHeader(_)) = refusal {
+            self.write_down_refusal();
+        }
         let status = refusal.status();
         self.metrics.refused(status);
         if let Some(left_out) = self.refusals.next((peer.source(), status)) {
@@ -245,6 +251,11 @@ impl Account {
             (_, Some(server)) => change::path(&server),
         };
         refusal.respond(&self.frame(None), &back)
+    }
+
+    /// Writes down a credential that is none.
+    fn write_down_refusal(&self) {
+        self.audit.note(&Event { outcome: Outcome::Refused, ..Event::of(EventKind::Refused) });
     }
 
     fn store_failed(&self, error: &StoreError, refusal: Refusal) -> Refusal {

@@ -6,6 +6,7 @@ mod probed;
 
 use std::sync::Arc;
 
+use crate::audit::Audit;
 use crate::clock::{Clock, UnixTime};
 use crate::config::Server;
 use crate::secret::{Credential, Field};
@@ -24,6 +25,8 @@ pub const MAX_TOKEN: usize = 16 * 1024;
 pub struct TokenSource {
     store: Arc<TokenStore>,
     clock: Clock,
+    /// Writes down what is changed.
+    audit: Audit,
 }
 
 /// Why a request that needs a token goes no further.
@@ -52,10 +55,10 @@ pub enum Why {
 }
 
 impl TokenSource {
-    /// The tokens in `store`, as good as they are by `clock`.
+    /// The tokens in `store`, as good as they are by `clock`; `audit` writes down what is changed.
     #[must_use]
-    pub fn new(store: Arc<TokenStore>, clock: Clock) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<TokenStore>, clock: Clock, audit: Audit) -> Self {
+        Self { store, clock, audit }
     }
 
     /// The token of `user` for `server`; none if the server needs none, in which case the store is not asked.

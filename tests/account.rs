@@ -12,6 +12,8 @@ mod sessions;
 mod support;
 #[path = "account/visit.rs"]
 mod visit;
+#[path = "account/written_down.rs"]
+mod written_down;
 
 use serde_json::{Value, json};
 use support::{Bridge, Client, Home, bearer_identity, server, sha256_hex};

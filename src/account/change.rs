@@ -61,7 +61,7 @@ impl Account {
                 return self.refused_entry(&visit, &faults).await;
             }
         };
-        let saved = self.tokens.save(Self::by(&visit), (user, server), entered, Over::Anything).await;
+        let saved = self.tokens.save(Self::by(&visit), (user, &server.name), entered, Over::Anything).await;
         saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))?;
         tracing::info!(%user, server = %server.name, "a token was saved on the page");
         Ok(self.see_other(&format!("{path}?{SAVED}")))
@@ -72,7 +72,7 @@ impl Account {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
         let form = self.form(head, body, user).await?;
         self.check_form(&form, &visit.visitor, &remove_path(&server.name))?;
-        let removed = self.tokens.remove(Self::by(&visit), (user, server), Over::Anything).await;
+        let removed = self.tokens.remove(Self::by(&visit), (user, &server.name), Over::Anything).await;
         removed.map_err(|error| self.unchanged(error, Refusal::NotRemoved))?;
         tracing::info!(%user, server = %server.name, "a token was removed on the page");
         Ok(self.see_other(&format!("{}?{REMOVED}", path(&server.name))))
@@ -110,6 +110,10 @@ impl Account {
                 self.store_failed(&error, Refusal::Unreadable)
             }
             ChangeError::Store(error) => self.store_failed(&error, refusal),
+            ChangeError::Unaudited(error) => {
+                tracing::error!(%error, "a change was refused");
+                refusal
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::page::{self, SignInFault};
 use super::{Account, Refusal, form, with_cookie};
+use crate::audit::{Event, EventKind};
 use crate::auth::{AuthError, BrowserSession, PeerAddr, cookie, random_name, set_cookie};
 use crate::config::ServerName;
 use crate::respond::{self, Body};
@@ -73,10 +74,14 @@ impl Account {
         let over = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))?;
         let to = ServerName::parse(form.get(TO));
         match (self.authenticator.sign_in(&peer, form.get(TOKEN).trim(), now), over) {
-            (Ok(session), _) => Ok(with_cookie(self.see_other(&next(to.as_ref())), session.cookie(&self.keyring))),
+            (Ok(session), _) => {
+                self.write_down(EventKind::SignIn, &session);
+                Ok(with_cookie(self.see_other(&next(to.as_ref())), session.cookie(&self.keyring)))
+            }
             (Err(_), Some(wait)) => Err(Refusal::TooMany(wait)),
             (Err(AuthError::Bearer(fault)), None) => {
                 self.metrics.refused(StatusCode::UNAUTHORIZED);
+                self.write_down_refusal();
                 tracing::info!(why = %fault, "sign-in refused");
                 Ok(self.ask_for_token(head, to.as_ref(), StatusCode::UNAUTHORIZED, Some(SignInFault)))
             }
@@ -97,7 +102,13 @@ impl Account {
         let Some(session) = &visitor.session else { return Ok(self.see_other("/account")) };
         let ended = self.store.mark_ended(session.nonce(), session.expires()).await;
         ended.map_err(|error| self.store_failed(&error, Refusal::NotSignedOut))?;
+        self.write_down(EventKind::SignOut, session);
         Ok(with_cookie(self.see_other(SIGN_IN), BrowserSession::removed()))
+    }
+
+    fn write_down(&self, kind: EventKind, session: &BrowserSession) {
+        let user = session.user();
+        self.audit.note(&Event { user: user.as_ref(), ..Event::of(kind) });
     }
 
     fn ask_for_token(

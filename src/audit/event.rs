@@ -43,6 +43,10 @@ pub struct Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
+    /// A user has signed in with a browser.
+    SignIn,
+    /// A user has signed out.
+    SignOut,
     /// A credential was presented that is none.
     Refused,
     /// A user was led to the page where they save a token.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
 use crate::keyring::{Keyring, Place, Purpose};
+use crate::user::UserId;
 
 /// The cookie. Browsers take one of this name from us alone: over a safe connection, for this host and the whole of it.
 /// Source: RFC 6265bis section 4.1.3.2.
@@ -68,6 +69,12 @@ impl BrowserSession {
         let is_young = now.0.saturating_sub(session.issued) < LIFETIME.as_secs();
         let is_used = now.0.saturating_sub(session.seen) < IDLE.as_secs();
         (is_young && is_used).then_some(session)
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        UserId::new(&self.issuer, &self.subject).ok()
     }
 
     /// Tells it from every other session.

@@ -7,14 +7,14 @@ mod values;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::Stop;
 use super::token_store::{audit, load, named, open};
-use crate::audit::{Audit, Event, EventKind, Outcome};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
-use crate::store::{Entry, Over, Record, Removed, SavedBy, TokenStore, Written};
-use crate::tokens::{Entered, FieldFault};
+use crate::store::{Entry, Over, SavedBy};
+use crate::tokens::{By, Entered, FieldFault, TokenSource};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The commands below `token`.
@@ -111,47 +111,20 @@ async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     let store = open(&config)?;
     let given = values::read(setup, fields, &format!("of {} for {server}", named(&user)))?;
     let given: Vec<(&str, &[u8])> = given.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-    let now = Clock::System.now();
-    let entered = Entered::parse(setup, &given, now).map_err(|faults| Stop::usage(said(&faults)))?;
-    save(&store, &audit(&config)?, (&user, server), &entered.into_record(now, SavedBy::Cli)).await?;
+    let entered = Entered::parse(setup, &given, Clock::System.now()).map_err(|faults| Stop::usage(said(&faults)))?;
+    store.check().await?;
+    let store = Arc::new(store);
+    let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
+    let by = By { caller: &user, how: SavedBy::Cli };
+    let saved = tokens.save(by, (&user, server), entered, Over::Anything).await;
+    store.close().await;
+    saved.map_err(|error| Stop::failed(format!("{error}: nothing is saved")))?;
     say(&format!("saved the token of {} for {server}", named(&user)))
 }
 
 /// What is wrong with what was given, a line for each.
 fn said(faults: &[FieldFault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-async fn save(
-    store: &TokenStore,
-    audit: &Audit,
-    (user, server): (&UserId, &ServerName),
-    record: &Record,
-) -> Result<(), Stop> {
-    store.check().await?;
-    let fingerprint = store.fingerprint(user, server, record);
-    let there = if audit.is_on() { store.read(user, server).await? } else { None };
-    let kind = if there.is_some() { EventKind::TokenReplaced } else { EventKind::TokenSet };
-    let (key, fingerprint) = (store.keys().next(), Some(fingerprint.as_str()));
-    let event = Event { key, fingerprint, ..event(kind, (user, server)) };
-    let change = audit.before(&event).await.map_err(Stop::failed)?;
-    let written = store.save(user, server, record, Over::Anything).await;
-    let (outcome, done) = match written {
-        Ok(Written::Done(_)) => (Outcome::Done, Ok(())),
-        Ok(Written::Changed) => {
-            (Outcome::Changed, Err(Stop::failed("others save it at this moment: nothing is saved")))
-        }
-        Err(error) => (Outcome::Failed, Err(error.into())),
-    };
-    change.done(outcome).await;
-    store.close().await;
-    done
-}
-
-/// What a command does with a user's token, for the audit.
-fn event<'a>(kind: EventKind, (user, server): (&'a UserId, &'a ServerName)) -> Event<'a> {
-    let (user, server) = (Some(user), Some(server));
-    Event { user, server, client: Some("tollbridge token"), ..Event::of(kind) }
 }
 
 async fn list(config: &Path, subject: Option<&str>, issuer: Option<&str>) -> Result<(), Stop> {
@@ -176,13 +149,12 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
     // A server or a user that is no longer configured may have left tokens behind.
     let store = open(&config)?;
-    let event = event(EventKind::TokenRemoved, (&user, &server));
-    let change = audit(&config)?.before(&event).await.map_err(Stop::failed)?;
-    let removed = store.remove(&user, &server, Over::Anything).await;
-    change.done(if removed.is_ok() { Outcome::Done } else { Outcome::Failed }).await;
+    let store = Arc::new(store);
+    let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
+    let by = By { caller: &user, how: SavedBy::Cli };
+    let removed = tokens.remove(by, (&user, &server), Over::Anything).await;
     store.close().await;
-    let removed = removed?;
-    if removed == Removed::Gone {
+    if removed.map_err(Stop::failed)? {
         return say(&format!("deleted the token of {} for {server}", named(&user)));
     }
     if !config.servers.contains_key(&server) {

@@ -1,10 +1,12 @@
-//! The one way to change what users have saved, for pages, programs and operators alike.
+//! The one way to change what users have saved, for pages, programs and operators alike: written down before it is done
+//! and after.
 
 use std::time::Duration;
 
 use super::{Entered, TokenSource};
-use crate::config::Server;
-use crate::store::{Over, Quota, Removed, Revision, SavedBy, StoreError, Written};
+use crate::audit::{Event, EventKind, Outcome, Pending, Unwritten};
+use crate::config::ServerName;
+use crate::store::{Over, Quota, Record, Removed, Revision, SavedBy, StoreError, Written};
 use crate::user::UserId;
 
 /// Who changes what a user has saved.
@@ -28,6 +30,9 @@ pub enum ChangeError {
     /// The store failed, or holds what must not be written over.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It must be written down first, and could not be.
+    #[error(transparent)]
+    Unaudited(#[from] Unwritten),
 }
 
 impl TokenSource {
@@ -38,39 +43,98 @@ impl TokenSource {
     pub async fn save(
         &self,
         by: By<'_>,
-        (user, server): (&UserId, &Server),
+        (user, server): (&UserId, &ServerName),
         entered: Entered,
         over: Over<'_>,
     ) -> Result<Revision, ChangeError> {
-        self.count(by.caller).await?;
+        self.count(by).await?;
         let record = entered.into_record(self.clock.now(), by.how);
-        match self.store.save(user, &server.name, &record, over).await? {
-            Written::Done(revision) => Ok(revision),
-            Written::Changed => Err(ChangeError::Changed),
-        }
+        let replaces = self.audit.is_on() && self.is_there(user, server, over).await?;
+        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
+        let change = self.begin(by, kind, (user, server), Some(&record)).await?;
+        let saved = match self.store.save(user, server, &record, over).await {
+            Ok(Written::Done(revision)) => Ok(revision),
+            Ok(Written::Changed) => Err(ChangeError::Changed),
+            Err(error) => Err(error.into()),
+        };
+        change.done(outcome(&saved)).await;
+        saved
     }
 
-    /// Removes what this user has saved for this server, if there is something.
+    /// Removes what this user has saved for this server; whether there was something.
     ///
     /// # Errors
     /// Says why it is still there.
     pub async fn remove(
         &self,
         by: By<'_>,
-        (user, server): (&UserId, &Server),
+        (user, server): (&UserId, &ServerName),
         over: Over<'_>,
-    ) -> Result<(), ChangeError> {
-        self.count(by.caller).await?;
-        match self.store.remove(user, &server.name, over).await? {
-            Removed::Gone | Removed::Absent => Ok(()),
-            Removed::Changed => Err(ChangeError::Changed),
-        }
+    ) -> Result<bool, ChangeError> {
+        self.count(by).await?;
+        let change = self.begin(by, EventKind::TokenRemoved, (user, server), None).await?;
+        let removed = match self.store.remove(user, server, over).await {
+            Ok(Removed::Gone) => Ok(true),
+            Ok(Removed::Absent) => Ok(false),
+            Ok(Removed::Changed) => Err(ChangeError::Changed),
+            Err(error) => Err(error.into()),
+        };
+        change.done(outcome(&removed)).await;
+        removed
     }
 
-    async fn count(&self, caller: &UserId) -> Result<(), ChangeError> {
-        match self.store.count(Quota::Change, &[caller.issuer(), caller.subject()]).await? {
+    /// Counts a change of whoever is not an operator at a terminal, before anything is written down of it: nobody fills a
+    /// disk with what they are refused.
+    async fn count(&self, by: By<'_>) -> Result<(), ChangeError> {
+        if by.how == SavedBy::Cli {
+            return Ok(());
+        }
+        match self.store.count(Quota::Change, &[by.caller.issuer(), by.caller.subject()]).await? {
             Some(wait) => Err(ChangeError::TooMany(wait)),
             None => Ok(()),
         }
+    }
+
+    /// Whether something is there that would be saved over.
+    async fn is_there(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> Result<bool, StoreError> {
+        match over {
+            Over::Anything => Ok(self.store.read(user, server).await?.is_some()),
+            Over::Nothing => Ok(false),
+            Over::This(_) => Ok(true),
+        }
+    }
+
+    /// Writes down what is about to be done.
+    async fn begin(
+        &self,
+        by: By<'_>,
+        kind: EventKind,
+        (user, server): (&UserId, &ServerName),
+        record: Option<&Record>,
+    ) -> Result<Pending, Unwritten> {
+        let record = record.filter(|_| self.audit.is_on());
+        let fingerprint = record.map(|record| self.store.fingerprint(user, server, record));
+        let event = Event {
+            user: Some(user),
+            server: Some(server),
+            client: match by.how {
+                SavedBy::Cli => Some("tollbridge token"),
+                SavedBy::Page => Some("account page"),
+                SavedBy::Api | SavedBy::SignIn | SavedBy::Import => None,
+            },
+            key: record.and(self.store.keys().next()),
+            fingerprint: fingerprint.as_deref(),
+            ..Event::of(kind)
+        };
+        self.audit.before(&event).await
+    }
+}
+
+fn outcome<T>(done: &Result<T, ChangeError>) -> Outcome {
+    match done {
+        Ok(_) => Outcome::Done,
+        Err(ChangeError::Changed) => Outcome::Changed,
+        Err(ChangeError::Store(_)) => Outcome::Failed,
+        Err(ChangeError::TooMany(_) | ChangeError::Unaudited(_)) => Outcome::Refused,
     }
 }

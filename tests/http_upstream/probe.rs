@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tollbridge::audit::Audit;
 use tollbridge::auth::Authenticator;
 use tollbridge::bridge::{Bridge, Probes, ServerFacts};
 use tollbridge::clock::{Clock, UnixTime};
@@ -54,7 +55,7 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
         authenticator: Arc::new(Authenticator::new(&config)),
         limits: Limits::new(&config.limits, &metrics),
         memory: Memory::new(config.limits.memory, 1 << 26, metrics.memory.clone()),
-        tokens: TokenSource::new(Arc::clone(&store), Clock::System),
+        tokens: TokenSource::new(Arc::clone(&store), Clock::System, Audit::none()),
         store,
         store_failure_log: LogThrottle::default(),
         relay: Relay::start(None, Arc::clone(&keyring), &lifecycle, 1 << 26).unwrap(),
@@ -64,6 +65,7 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),
         http: HttpServers::new(http_client::build().unwrap()),
+        audit: Audit::none(),
         metrics,
         refusals: LogRateLimit::default(),
         lifecycle,
