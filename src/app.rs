@@ -20,7 +20,7 @@ use crate::account::Account;
 use crate::admin::Admin;
 use crate::audit::{Audit, AuditError};
 use crate::auth::Authenticator;
-use crate::bridge::{Bridge, Probes, ServerFacts};
+use crate::bridge::{Bridge, ConnectionChanges, Probes, ServerFacts};
 use crate::clock::Clock;
 use crate::config::{Config, IdentityMethod, Listen};
 use crate::heap;
@@ -120,7 +120,8 @@ pub async fn run(
         authenticator: Arc::new(Authenticator::new(&config)),
         limits: limits(&config, &metrics, &lifecycle),
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
-        tokens: TokenSource::new(Arc::clone(&store), Clock::System, audit.clone()),
+        tokens: TokenSource::new(Arc::clone(&store), Clock::System, audit.clone())
+            .heard_by(Arc::new(ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() })),
         store: Arc::clone(&store),
         store_failure_log: LogThrottle::default(),
         relay,

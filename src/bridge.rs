@@ -62,6 +62,7 @@ use crate::upstream::stdio::StdioServer;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::user::{Caller, UserId};
 
+pub use connect::told::ConnectionChanges;
 use exchange::conversation::until_forced;
 use incoming::read;
 pub use probe::Probes;
@@ -305,15 +306,16 @@ impl Bridge {
         });
     }
 
-    /// Lets something be told elsewhere while nobody waits for it.
-    fn tell_in_background(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
+    /// Lets what ends something elsewhere be told while nobody waits for it: whoever does not hear it runs on for
+    /// nobody.
+    fn notify_of_end(&self, telling: impl Future<Output = Result<(), NotDelivered>> + Send + 'static) {
         let hard = self.lifecycle.hard.clone();
         self.lifecycle.spawn(async move {
             tokio::select! {
                 told = telling => match told {
                     // Nobody there is nobody to tell.
                     Ok(()) | Err(NotDelivered::Gone) => {}
-                    Err(error) => tracing::warn!(%error, "another node, or the other side of a call or a session, could not be told something"),
+                    Err(error) => tracing::warn!(%error, "the other side could not be told that a call or a session has ended"),
                 },
                 () = until_forced(&hard) => {}
             }

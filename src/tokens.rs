@@ -13,7 +13,7 @@ use crate::secret::{Credential, Field};
 use crate::store::{Lookup, Record, SessionKey, SessionStatus, StoreError, TokenStore};
 use crate::user::UserId;
 
-pub use changes::{By, ChangeError};
+pub use changes::{By, ChangeError, ChangeListener};
 pub use entered::{Entered, Fault, FieldFault};
 pub use probed::Probed;
 
@@ -27,6 +27,8 @@ pub struct TokenSource {
     clock: Clock,
     /// Writes down what is changed.
     audit: Audit,
+    /// Who hears of changes.
+    listener: Option<Arc<dyn ChangeListener>>,
 }
 
 /// Why a request that needs a token goes no further.
@@ -58,7 +60,13 @@ impl TokenSource {
     /// The tokens in `store`, as good as they are by `clock`; `audit` writes down what is changed.
     #[must_use]
     pub fn new(store: Arc<TokenStore>, clock: Clock, audit: Audit) -> Self {
-        Self { store, clock, audit }
+        Self { store, clock, audit, listener: None }
+    }
+
+    /// The same, with somebody who hears of changes.
+    #[must_use]
+    pub fn heard_by(self, listener: Arc<dyn ChangeListener>) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// The token of `user` for `server`; none if the server needs none, in which case the store is not asked.

@@ -11,8 +11,13 @@ mod forms;
 mod listeners;
 #[path = "connect/official.rs"]
 mod official;
+#[path = "connect/saves.rs"]
+mod saves;
 #[path = "connect/versions.rs"]
 mod versions;
+#[expect(dead_code, reason = "people do more in tests/account.rs")]
+#[path = "account/visit.rs"]
+mod visit;
 #[path = "connect/wait.rs"]
 mod wait;
 
@@ -23,9 +28,13 @@ use serde_json::{Value, json};
 use support::http::{Connection, Reply};
 use support::mcp::LEGACY;
 use support::{Bridge, Client, Home, Redis, procs, server, sha256_hex};
+use visit::Person;
 
 /// How long something that is on its way may take.
 const SOON: Duration = Duration::from_secs(30);
+
+/// What the proxy says to prove itself.
+const PROOF: &str = "a-secret-that-only-the-proxy-knows";
 
 /// The page where the token is saved.
 const LINK: &str = "http://localhost/one/connect";
@@ -75,6 +84,12 @@ async fn legacy(bridge: &Bridge, version: &str, capabilities: Value) -> (Client,
 /// Calls the server's own tool, which knows the token that is saved.
 async fn is_served(client: &mut Client) {
     assert_eq!(client.call("whoami", json!({})).await.expect("an answer").text(), sha256_hex(TOKEN.as_bytes()));
+}
+
+/// Saves the token on the page of a node.
+async fn save_on(bridge: &Bridge) {
+    let seen = Person::at(bridge.address()).paste("one", TOKEN).await;
+    assert_eq!(seen.status, 303, "{seen:?}");
 }
 
 async fn open(bridge: &Bridge) -> Connection {

@@ -1,6 +1,7 @@
 //! The one way to change what users have saved, for pages, programs and operators alike: written down before it is done
 //! and after.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Entered, TokenSource};
@@ -16,6 +17,12 @@ pub struct By<'a> {
     pub caller: &'a UserId,
     /// By what they do it.
     pub how: SavedBy,
+}
+
+/// Who hears that what a user has saved has changed. Called once it is durable; must not wait.
+pub trait ChangeListener: fmt::Debug + Send + Sync {
+    /// What `user` has saved for `server` is new, or gone.
+    fn changed(&self, user: &UserId, server: &ServerName);
 }
 
 /// Why nothing was changed.
@@ -57,6 +64,9 @@ impl TokenSource {
             Ok(Written::Changed) => Err(ChangeError::Changed),
             Err(error) => Err(error.into()),
         };
+        if saved.is_ok() {
+            self.tell(user, server);
+        }
         change.done(outcome(&saved)).await;
         saved
     }
@@ -79,8 +89,17 @@ impl TokenSource {
             Ok(Removed::Changed) => Err(ChangeError::Changed),
             Err(error) => Err(error.into()),
         };
+        if removed == Ok(true) {
+            self.tell(user, server);
+        }
         change.done(outcome(&removed)).await;
         removed
+    }
+
+    fn tell(&self, user: &UserId, server: &ServerName) {
+        if let Some(listener) = &self.listener {
+            listener.changed(user, server);
+        }
     }
 
     /// Counts a change of whoever is not an operator at a terminal, before anything is written down of it: nobody fills a

@@ -46,3 +46,43 @@ async fn what_was_saved_before_a_session_listens_is_heard_of_at_once() {
     let mut stream = listen(&client, &mut connection).await;
     assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
 }
+
+/// Less than it takes a stream to look by itself.
+const TOLD: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn saving_on_one_node_tells_listeners_on_the_other_within_a_second() {
+    let (home, redis) = (Home::new(), Redis::start());
+    let [here, there] = two_nodes(&home, &redis);
+    let (client, _) = legacy(&here, LEGACY, json!({})).await;
+    let [mut one, mut two, mut three] = [open(&there).await, open(&there).await, open(&there).await];
+    let mut session = listen(&client, &mut one).await;
+    let mut modern = Client::modern(&there, "one", None);
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let mut subscription = modern.start(&mut two, "subscriptions/listen", wanted).await.unwrap();
+    next(&mut subscription).await;
+    let accept = [("Accept".to_owned(), "text/event-stream".to_owned())];
+    let mut sse = three.send("GET", "/one/sse", &accept, b"").await.unwrap();
+    let endpoint = String::from_utf8(sse.event().await.unwrap().unwrap().data).unwrap();
+    let hello = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    let json = [("Content-Type".to_owned(), "application/json".to_owned())];
+    for message in [hello, initialized, json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })] {
+        let mut poster = open(&here).await;
+        assert_eq!(poster.send("POST", &endpoint, &json, message.to_string().as_bytes()).await.unwrap().status, 202);
+        if !message["id"].is_null() {
+            assert_eq!(next(&mut sse).await["id"], message["id"]);
+        }
+    }
+    let mut person = Person::at(here.address());
+    for connects in [true, false, true] {
+        let began = tokio::time::Instant::now();
+        let seen = if connects { person.paste("one", TOKEN).await } else { person.remove("one").await };
+        assert_eq!(seen.status, 303, "{seen:?}");
+        for stream in [&mut session, &mut subscription, &mut sse] {
+            assert_eq!(next(stream).await["method"], "notifications/tools/list_changed");
+        }
+        assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+    }
+}

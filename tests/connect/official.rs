@@ -16,7 +16,7 @@ struct Official {
     client: Child,
     steps: Lines<BufReader<ChildStdout>>,
     bridge: Bridge,
-    home: Home,
+    _home: Home,
 }
 
 impl Official {
@@ -34,7 +34,7 @@ impl Official {
         command.arg(installed(script)).arg(task.to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut client = command.spawn().expect("the client starts");
         let steps = BufReader::new(client.stdout.take().expect("piped")).lines();
-        Self { client, steps, bridge, home }
+        Self { client, steps, bridge, _home: home }
     }
 
     /// What it says next.
@@ -48,7 +48,7 @@ impl Official {
     }
 
     fn save(&self) {
-        self.home.set_token("alice", "one", TOKEN);
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(save_on(&self.bridge));
     }
 
     /// It hears that there are other tools, lists and calls them.

@@ -41,16 +41,17 @@ async fn a_server_that_turns_out_older_serves_an_unmet_session_and_a_newer_one_e
     assert_eq!(hello["result"]["protocolVersion"], "2025-03-26");
 }
 
+/// One that wants no handshake may end upon it.
 #[tokio::test]
 async fn a_session_that_began_without_its_server_is_served_by_one_without_sessions() {
     let home = Home::new();
-    let script = home.path().join("modern");
-    let hello = r#"{"jsonrpc":"2.0","id":@id@,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
+    let hello = r#"{"jsonrpc":"2.0","id":"tollbridge:discover","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
     let said =
-        r#"{"jsonrpc":"2.0","id":@id@,"result":{"resultType":"complete","content":[{"type":"text","text":"modern"}]}}"#;
-    std::fs::write(&script, json!({ "server/discover": hello, "tools/call": said }).to_string()).unwrap();
-    let marker = format!("marker={}", home.marker());
-    let modern = json!({ "command": server("scripted"), "args": [script, marker], "env": { "TOKEN": { "$userToken": "<<token>>" } } });
+        r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"modern"}]}}"#;
+    let script = format!(
+        "while read -r line; do case \"$line\" in *initialize*) exit 1;; *server/discover*) echo '{hello}';; *) echo '{said}';; esac; done"
+    );
+    let modern = json!({ "command": "sh", "args": ["-c", script, home.marker()], "env": { "TOKEN": { "$userToken": "<<token>>" } } });
     let bridge = home.serve(config(&home, &json!({ "one": modern })));
     let (mut client, _) = legacy(&bridge, LEGACY, json!({})).await;
     home.set_token("alice", "one", TOKEN);

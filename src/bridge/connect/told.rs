@@ -8,9 +8,11 @@ use super::link::{elicitation_id, takes_url_elicitations};
 use crate::bridge::Bridge;
 use crate::bridge::exchange::notes::Note;
 use crate::config::{Server, ServerName};
+use crate::lifecycle::Lifecycle;
 use crate::mcp::json;
 use crate::mcp::session::Session;
-use crate::relay::Mailbox;
+use crate::relay::{Mailbox, Relay};
+use crate::tokens::ChangeListener;
 use crate::user::UserId;
 
 /// How often a stream that was opened without a token looks whether there is one: what is saved by the command line is
@@ -55,13 +57,30 @@ impl ConnectionWatch {
     }
 }
 
-impl Bridge {
-    /// Lets every stream of the user hear that their token for the server has changed. Waits for nobody.
-    pub fn connection_changed(&self, user: &UserId, server: &ServerName) {
-        let (relay, topic) = (self.relay.clone(), topic(user, server));
-        self.tell_in_background(async move { relay.tell_topic(&topic, Note::Connection.write()).await });
-    }
+/// Tells every stream of a user, on every node, that what they have saved for its server has changed.
+#[derive(Debug)]
+pub struct ConnectionChanges {
+    /// Leads to the streams.
+    pub relay: Relay,
+    /// Says when to end.
+    pub lifecycle: Lifecycle,
+}
 
+impl ChangeListener for ConnectionChanges {
+    fn changed(&self, user: &UserId, server: &ServerName) {
+        let (relay, topic, hard) = (self.relay.clone(), topic(user, server), self.lifecycle.hard.clone());
+        self.lifecycle.spawn(async move {
+            tokio::select! {
+                told = relay.tell_topic(&topic, Note::Connection.write()) => if let Err(error) = told {
+                    tracing::warn!(%error, "the other nodes could not be told of a change of a token; their streams look for it later");
+                },
+                () = hard.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Bridge {
     /// Whether the user has a token for the server, as far as the store can tell.
     pub(in crate::bridge) async fn is_connected(&self, user: &UserId, server: &Server) -> bool {
         self.tokens.access_token(user, server).await.is_ok()

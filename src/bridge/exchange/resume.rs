@@ -166,7 +166,7 @@ impl Forwarding {
 
     fn leave(&self) {
         let (relay, address) = (self.bridge.relay.clone(), self.address);
-        self.bridge.tell_in_background(async move { relay.insist(&address, Note::Left.write()).await });
+        self.bridge.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
     }
 
     async fn fail(&self, error: &BridgeError) {

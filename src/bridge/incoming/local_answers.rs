@@ -102,7 +102,7 @@ impl Bridge {
                 if let Some(id) = message.param("requestId").filter(|id| id.len() <= MAX_CANCELLATION) {
                     let note = Note::Cancelled(cancellation(message, id)).write();
                     let (relay, key) = (self.relay.clone(), call_key(&session.nonce, id));
-                    self.tell_in_background(async move { relay.insist_by_key(&key, note).await });
+                    self.notify_of_end(async move { relay.insist_by_key(&key, note).await });
                 }
             }
             "notifications/progress" => {

@@ -137,7 +137,7 @@ impl Bridge {
         let listener = claimed.or(status.listener.map(|listener| listener.address));
         if let Some(address) = listener.and_then(|address| address.parse().ok()) {
             let relay = self.relay.clone();
-            self.tell_in_background(async move { relay.insist(&address, Note::Left.write()).await });
+            self.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
         }
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
