@@ -37,7 +37,8 @@ const READ: &str = "for _, key in ipairs(KEYS) do local record = redis.call('HGE
 
 /// Saves the record of `ARGV[1]` under the first of the users' keys, clears it under the others, says by which keys of
 /// the ring that was done, and notes what there is to note; 0 if what is there is not `ARGV[5]`, empty for nothing. What
-/// is there already is saved: the answer that said so was lost.
+/// is there already is saved: the answer that said so was lost. An hour of use that is noted already stays: it may have
+/// been noted since the others were made.
 const PUT: &str = "local half, there = (#KEYS - 1) / 2, false \
     for i = 2, half + 1 do there = there or redis.call('HGET', KEYS[i], ARGV[1]) end \
     if there == ARGV[4] then return 1 end \
@@ -45,8 +46,10 @@ const PUT: &str = "local half, there = (#KEYS - 1) / 2, false \
     for i = 10, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end \
     redis.call('HSET', KEYS[2], ARGV[2], ARGV[3], ARGV[1], ARGV[4]) \
     for i = 3, half + 1 do remove(KEYS[i]) end \
-    for i = half + 2, #KEYS do redis.call('HDEL', KEYS[i], ARGV[6], ARGV[8]) end \
-    for i = 6, 8, 2 do if ARGV[i + 1] ~= '' then redis.call('HSET', KEYS[half + 2], ARGV[i], ARGV[i + 1]) end end \
+    redis.call('HDEL', KEYS[half + 2], ARGV[6]) \
+    for i = half + 3, #KEYS do redis.call('HDEL', KEYS[i], ARGV[6], ARGV[8]) end \
+    if ARGV[7] ~= '' then redis.call('HSET', KEYS[half + 2], ARGV[6], ARGV[7]) end \
+    if ARGV[9] ~= '' then redis.call('HSETNX', KEYS[half + 2], ARGV[8], ARGV[9]) end \
     return 1";
 
 /// Removes the record of `ARGV[1]` under every key, with its notes; -1 if it is not `ARGV[3]`, and that is not

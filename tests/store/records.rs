@@ -253,6 +253,24 @@ pub(crate) async fn the_hour_of_use_is_written_once(home: Home) {
     assert_eq!(one.overview(&alice).await.unwrap()[0].last_used, Some(UnixTime(8 * HOUR)));
 }
 
+pub(crate) async fn a_use_while_a_record_is_replaced_is_noted(home: Home) {
+    const TRIES: usize = 40;
+    let store = home.open(&[key("k1")]);
+    for number in 0..TRIES {
+        let user = user(&format!("alice{number}"));
+        saved(&store, &user, "ntn_1").await;
+        let use_it = async || {
+            // A save makes its notes first, and then writes.
+            for _ in 0..number % 8 {
+                tokio::task::yield_now().await;
+            }
+            store.used(&user, &server("notion")).await;
+        };
+        tokio::join!(saved(&store, &user, "ntn_2"), use_it());
+        assert!(store.overview(&user).await.unwrap()[0].last_used.is_some(), "try {number}");
+    }
+}
+
 pub(crate) async fn a_mark_ends_with_its_time(home: Home) {
     let keys = [key("k1")];
     let (clock, time) = fixed(1_000);

@@ -1,6 +1,6 @@
 //! What is noted beside records in the database: a row per note.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{Embedded, record};
 use crate::config::ServerName;
@@ -44,15 +44,21 @@ impl Embedded {
     }
 }
 
-/// Writes `notes` of the record for `server` under the active name, and clears whatever else was noted of it.
+/// Writes `notes` of the record for `server` under the active name, and clears whatever else was noted of it. An hour of
+/// use that is there already stays: it may have been noted since `notes` were made.
 pub(super) fn replace(
     connection: &Connection,
     names: &Names,
     server: &ServerName,
     notes: &Notes,
 ) -> rusqlite::Result<()> {
+    let [(saved, how), (used, hour)] = notes;
+    let there: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM notes WHERE name = ?1 AND field = ?2")?
+        .query_row(params![names.active(), used], |row| row.get(0))
+        .optional()?;
     clear(connection, names, server)?;
-    for (field, sealed) in notes {
+    for (field, sealed) in [(saved, how), (used, &there.or_else(|| hour.clone()))] {
         if let Some(sealed) = sealed {
             write(connection, names.active(), field, sealed)?;
         }
