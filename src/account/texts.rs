@@ -32,8 +32,9 @@ pub(super) const ALL_ACCOUNTS: &str = "All accounts";
 pub(super) const TOKEN_LABEL: &str = "Token";
 pub(super) const TOKEN_HINT: &str = "Paste it as the service shows it. It is not shown again, not even to you.";
 pub(super) const EXPIRES_LABEL: &str = "Last day (optional)";
-pub(super) const EXPIRES_HINT: &str = "If the service says until when it is good, this page reminds you a week before.";
-pub(super) const EXPIRES_FAULT: &str = "Enter a day to come, or leave it empty.";
+pub(super) const EXPIRES_HINT: &str =
+    "If the service gives an end date, enter it: this page reminds you a week before.";
+pub(super) const EXPIRES_FAULT: &str = "Enter a date in the future, or leave this empty.";
 pub(super) const HELP: &str = "Where to find it";
 pub(super) const REPLACE: &str = "Replace";
 pub(super) const REPLACE_TITLE: &str = "Replace the token";
@@ -70,7 +71,8 @@ pub(super) const SIGN_IN: &str = "Sign in";
 pub(super) const SIGN_IN_LEAD: &str = "Enter the bridge token that you were given by whoever runs this bridge: the one \
                                        that your applications use.";
 pub(super) const SIGN_IN_LABEL: &str = "Your bridge token";
-pub(super) const SIGN_IN_HINT: &str = "This browser stays signed in for 12 hours, or until you do not use it for one.";
+pub(super) const SIGN_IN_HINT: &str =
+    "You stay signed in for 12 hours, or until you have not used these pages for one hour.";
 pub(super) const SIGN_IN_FAULT: &str = "This is not a token that this bridge knows. Copy all of it, and only it.";
 
 // applications
@@ -80,8 +82,9 @@ pub(super) const OPEN_VSCODE: &str = "Add to VS Code";
 pub(super) const OPEN_CURSOR: &str = "Add to Cursor";
 pub(super) const CLAUDE_CODE: &str = "Claude Code, in a terminal";
 pub(super) const CLAUDE_DESKTOP: &str = "Claude Desktop, and any application that starts programs: its configuration";
-pub(super) const PUT_TOKEN: &str = "Where it says YOUR_TOKEN, or an application asks, goes your bridge token: not the \
-                                    one of the service.";
+pub(super) const PUT_TOKEN: &str = "Where it says YOUR_TOKEN, or where an application asks for a token, use your \
+                                    bridge token, not the one of the service. Cursor reads it from the variable \
+                                    TOLLBRIDGE_TOKEN.";
 
 // what goes no further
 pub(super) const BACK: &str = "Go back";
@@ -90,17 +93,19 @@ pub(super) const WRONG_HOST: Message = Message {
     sentence: "Open the page under the address that you were given for it.",
 };
 pub(super) const NOBODY: Message = Message {
-    title: "Nobody knows who you are",
-    sentence: "This page is for people whom the bridge recognises. Open it the way you open your other applications \
-               at work, or ask whoever runs the bridge.",
+    title: "The bridge does not know who you are",
+    sentence: "Open this page the way you open your other applications at work, or ask whoever runs the bridge.",
 };
 pub(super) const NOT_FOUND: Message =
     Message { title: "There is nothing here", sentence: "No server has this name, or it is not for you." };
-pub(super) const NO_PAGE: Message = Message { title: "This is not a page", sentence: "Nothing was changed." };
+pub(super) const NO_PAGE: Message = Message {
+    title: "This address does not open by itself",
+    sentence: "Nothing was changed. Go back, and use the button there.",
+};
 pub(super) const SENDER: Message = Message {
     title: "Nothing was changed",
-    sentence: "The browser did not say that the form came from this page. Open the page itself, over https, and fill it \
-               in there.",
+    sentence: "Your browser did not confirm that this form came from our page. Open the page again at its https \
+               address, and fill in the form there.",
 };
 pub(super) const STALE: Message = Message {
     title: "Nothing was changed",
@@ -113,14 +118,14 @@ pub(super) const TOO_LONG: Message =
 pub(super) const LOST: Message =
     Message { title: "Nothing was changed", sentence: "The form did not arrive. Send it again." };
 pub(super) const TOO_MANY: Message =
-    Message { title: "Too often in a short time", sentence: "Nothing was changed. Wait a minute, then try again." };
+    Message { title: "Too many tries", sentence: "Nothing was changed. Wait a minute, then try again." };
 pub(super) const UNREADABLE: Message = Message {
     title: "Not saved",
-    sentence: "Something is saved here already that this bridge cannot read, and it is not written over. Ask whoever \
-               runs the bridge, or remove it first.",
+    sentence: "What you saved before cannot be read, so nothing new was saved over it. Ask whoever runs the bridge. If \
+               they agree, remove it and save again.",
 };
 pub(super) const NOT_NOW: Message = Message {
-    title: "Not now",
+    title: "Not available at the moment",
     sentence: "The bridge cannot look up what you have saved. Nothing was changed. Try again in a moment.",
 };
 pub(super) const NOT_SAVED: Message =

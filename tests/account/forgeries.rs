@@ -211,7 +211,12 @@ async fn somebody_whom_nobody_vouches_for_is_told_so() {
     let mut nobody = Person::at(bridge.address());
     for path in ["/account", PATH, "/account/sign-in"] {
         let page = nobody.get(path).await;
-        assert_eq!((page.status, page.text.contains("Nobody knows who you are")), (401, true), "{path}: {}", page.text);
+        assert_eq!(
+            (page.status, page.text.contains("The bridge does not know who you are")),
+            (401, true),
+            "{path}: {}",
+            page.text
+        );
     }
     nobody.headers = vec![("X-User".to_owned(), "alice".to_owned()), ("X-Proof".to_owned(), PROOF.replace('a', "b"))];
     assert_eq!(nobody.get("/account").await.status, 401);
