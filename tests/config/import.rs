@@ -87,6 +87,19 @@ fn no_value_of_a_secret_is_printed() {
 }
 
 #[test]
+fn what_begins_like_a_path_may_be_a_secret_and_a_name_cannot_move_the_cursor() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("claude.json");
+    let env =
+        r#"{ "AWS_SECRET_ACCESS_KEY": "/hidden+base64", "FILE": "~/notes", "\u001b[2J\u000aforged_TOKEN": "hidden" }"#;
+    fs::write(&file, format!(r#"{{ "mcpServers": {{ "cloud": {{ "command": "/usr/bin/true", "env": {env} }} }} }}"#))
+        .unwrap();
+    let (out, err, _) = said(tollbridge().arg("import").arg(&file).output().unwrap());
+    assert!(!format!("{out}{err}").contains("hidden") && out.contains("~/notes"), "{out}{err}");
+    assert!(!err.contains('\u{1b}') && !err.lines().any(|line| line.starts_with("forged")), "{err}");
+}
+
+#[test]
 fn a_secret_becomes_a_reference_wherever_it_stands() {
     let claude = import_file("claude.json", &[]);
     let issues = claude.server("issues");

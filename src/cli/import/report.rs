@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use super::tree::Node;
+use crate::telemetry::encode_for_log;
 
 /// Where something stands in the file that is imported.
 #[derive(Clone)]
@@ -39,14 +40,17 @@ pub(super) struct Report {
 impl Report {
     /// Something is to be said of what stands at `place`.
     pub(super) fn say(&mut self, place: &Place, what: impl Display) {
-        self.said.push((place.line, format!("line {}: {}: {what}", place.line, place.path)));
+        let said = format!("line {}: {}: {what}", place.line, place.path);
+        self.said.push((place.line, encode_for_log(&said).into_owned()));
     }
 
     /// The name of the variable that stands for `text`: the wanted one, unless that stands for something else already.
     pub(super) fn variable(&mut self, wanted: &str, server: &str, text: &str) -> String {
-        let longer = variable_name(&[server, wanted]);
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let wanted = if is_name(wanted) { wanted.to_owned() } else { variable_name(&[wanted]) };
+        let longer = variable_name(&[server, &wanted]);
         let numbered = (2..).map(|number| format!("{longer}_{number}"));
-        let mut names = [wanted.to_owned(), longer.clone()].into_iter().chain(numbered);
+        let mut names = [wanted, longer.clone()].into_iter().chain(numbered);
         let free = |name: &String| self.variables.get(name).is_none_or(|other| other == text);
         let name = names.find(free).expect("there are more numbers than variables");
         self.variables.insert(name.clone(), text.to_owned());

@@ -101,7 +101,7 @@ fn reference(report: &mut Report, place: &Place, fields: &[(String, Node)]) -> O
 pub(super) fn is_secret(name: Option<&str>, value: &str, text: &str) -> bool {
     let by_name = |name: &str, value: &str| {
         let is_switch = matches!(value, "" | "true" | "false" | "none" | "null");
-        names_secret(name) && !is_switch && !value.starts_with(['/', '.', '~', '-']) && !value.contains("://")
+        names_secret(name) && !is_switch && !value.starts_with('-') && !value.contains("://")
     };
     let in_query = || {
         let url = Url::parse(value).or_else(|_| Url::parse(text)).ok();
