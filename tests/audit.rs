@@ -108,7 +108,7 @@ async fn each_line_says_who_did_what_by_which_request_and_none_holds_a_token() {
 }
 
 #[test]
-fn what_becomes_of_sealing_keys_is_written_down() {
+fn what_becomes_of_sealing_keys_and_backups_is_written_down() {
     let home = Home::new();
     let path = home.path().join("audit.jsonl");
     let file = home.write(config(&home, &json!({ "file": path })));
@@ -116,9 +116,15 @@ fn what_becomes_of_sealing_keys_is_written_down() {
     home.set_token("alice", "whoami", TOKEN);
     home.run(&["keys", "rotate", "--config", &file], b"");
     assert_eq!(home.output(&["keys", "retire", "--config", &file, "k1"], b"").status.code(), Some(1));
+    home.run(
+        &["token", "restore", "--config", &file],
+        home.run(&["token", "export", "--config", &file], b"").as_bytes(),
+    );
     let lines = lines(&path);
+    assert_eq!(events(&lines)[6..], [("tokens-restored", "begun"), ("tokens-restored", "done")]);
+    let lines = &lines[..6];
     let rotated = [("key-rotated", "begun"), ("key-rotated", "done")];
-    assert_eq!(events(&lines)[2..], [rotated, [("key-retired", "begun"), ("key-retired", "refused")]].concat());
+    assert_eq!(events(lines)[2..], [rotated, [("key-retired", "begun"), ("key-retired", "refused")]].concat());
     assert!(lines[2..].iter().all(|line| line["key"] == "k1"), "{lines:?}");
 }
 

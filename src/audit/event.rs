@@ -59,6 +59,8 @@ pub enum EventKind {
     TokenReplaced,
     /// A token is removed.
     TokenRemoved,
+    /// The tokens of a backup are saved.
+    TokensRestored,
     /// All tokens are sealed with this key.
     KeyRotated,
     /// A key that seals nothing any more is let go.

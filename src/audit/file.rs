@@ -30,10 +30,9 @@ impl FileLog {
         Ok(Self { named, open, is_torn: false })
     }
 
-    /// Opens it anew. If that fails, lines are added to what is open.
+    /// Opens it anew. If that fails, lines are added to what is open. It may be the same file, whose last line is torn.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         self.open = open(&self.named)?;
-        self.is_torn = false;
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl TokenSource {
     ) -> Result<Revision, ChangeError> {
         self.count(by).await?;
         let record = entered.into_record(self.clock.now(), by.how);
-        let replaces = self.audit.is_on() && self.is_there(user, server, over).await?;
+        let replaces = self.audit.is_on() && self.is_there(user, server, over).await;
         let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
         let change = self.begin(by, kind, (user, server), Some(&record)).await?;
         let saved = match self.store.save(user, server, &record, over).await {
@@ -115,11 +115,12 @@ impl TokenSource {
     }
 
     /// Whether something is there that would be saved over.
-    async fn is_there(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> Result<bool, StoreError> {
+    async fn is_there(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> bool {
         match over {
-            Over::Anything => Ok(self.store.read(user, server).await?.is_some()),
-            Over::Nothing => Ok(false),
-            Over::This(_) => Ok(true),
+            // What cannot be read is there, and the change itself says why it is not written over.
+            Over::Anything => !matches!(self.store.read(user, server).await, Ok(None)),
+            Over::Nothing => false,
+            Over::This(_) => true,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{load, open};
+use super::{audit, load, open};
+use crate::audit::{Event, EventKind, Outcome};
 use crate::cli::Stop;
 use crate::store::BackupError;
 
@@ -21,8 +22,12 @@ pub(super) async fn export(config: &Path) -> Result<(), Stop> {
 
 /// Saves the tokens of a backup that is read from stdin, except where the store has newer ones.
 pub(super) async fn restore(config: &Path) -> Result<(), Stop> {
-    let store = open(&load(config)?)?;
+    let config = load(config)?;
+    let store = open(&config)?;
+    let event = Event { client: Some("tollbridge token restore"), ..Event::of(EventKind::TokensRestored) };
+    let change = audit(&config)?.before(&event).await.map_err(Stop::failed)?;
     let outcome = store.restore(io::stdin().lock()).await;
+    change.done(if outcome.is_ok() { Outcome::Done } else { Outcome::Failed }).await;
     store.close().await;
     let done = outcome?;
     say(&format!(
