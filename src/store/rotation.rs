@@ -115,7 +115,8 @@ impl TokenStore {
     ) -> Result<Rotated, StoreError> {
         let before = self.proofs(Ok).await?;
         record::verify(&self.keyring, &before)?;
-        let mut pace = rate.map(|rate| interval(Duration::from_secs(1) / rate.get()));
+        let period = |rate: NonZeroU32| (Duration::from_secs(1) / rate.get()).max(Duration::from_nanos(1));
+        let mut pace = rate.map(|rate| interval(period(rate)));
         if let Some(pace) = &mut pace {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
