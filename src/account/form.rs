@@ -19,6 +19,9 @@ pub(super) const TOKEN: &str = "form";
 /// How long a form's token is made under the same name. It is good for that and as long again.
 const HOUR: Duration = Duration::from_hours(1);
 
+/// The most fields of a form: more than any server may ask for, and ours.
+const MAX_FIELDS: usize = 32;
+
 /// Where browsers say whether a page of ours sent the request. Source: Fetch Metadata, section 2.2.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -26,14 +29,15 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) struct Form(Vec<(String, Secret)>);
 
 impl Form {
-    /// The fields of an `application/x-www-form-urlencoded` body, if it is one: text, and no field twice.
+    /// The fields of an `application/x-www-form-urlencoded` body, if it is one: text, not too many, and none twice.
     /// Source: URL, section 5.1.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let mut fields: Vec<(String, Secret)> = Vec::new();
         for (name, value) in form_urlencoded::parse(body) {
             // What is no UTF-8 is read as this, and would be saved as something else than was sent.
             let is_text = !value.contains(char::REPLACEMENT_CHARACTER);
-            if !is_text || fields.iter().any(|(other, _)| *other == name) {
+            let is_full = fields.len() == MAX_FIELDS;
+            if !is_text || is_full || fields.iter().any(|(other, _)| *other == name) {
                 return None;
             }
             fields.push((name.into_owned(), Secret::new(value.into_owned())));
@@ -136,5 +140,9 @@ mod tests {
         for bad in [&b"token=a&token=b"[..], b"token=%ff", b"token=\xff", b"%74oken=a&token=b"] {
             assert!(Form::parse(bad).is_none(), "{bad:?}");
         }
+        let of = |fields: usize| (0..fields).map(|number| format!("f{number}=&")).collect::<String>();
+        assert!(
+            Form::parse(of(MAX_FIELDS).as_bytes()).is_some() && Form::parse(of(MAX_FIELDS + 1).as_bytes()).is_none()
+        );
     }
 }

@@ -55,7 +55,8 @@ impl Account {
         }
     }
 
-    /// `POST /account/sign-in`. A good token is taken whatever else came from its source.
+    /// `POST /account/sign-in`. A good token is taken whatever else came from its source. A bad one is counted for all nodes,
+    /// unless this node has refused too many from there already: then nothing is written.
     pub(super) async fn sign_in(
         &self,
         head: &Parts,
@@ -68,25 +69,24 @@ impl Account {
         if !form::is_good(&self.keyring, &[&bound, SIGN_IN], now, form.get(form::TOKEN)) {
             return Err(Refusal::Stale);
         }
-        let source = peer.source().map_or_else(|| "unix".to_owned(), |source| source.to_string());
-        // Counted before it is looked at, so that the answer takes as long for one token as for another.
-        let counted = self.store.count(Quota::SignIn, &[&source]).await;
-        let over = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))?;
         let to = ServerName::parse(form.get(TO));
-        match (self.authenticator.sign_in(&peer, form.get(TOKEN).trim(), now), over) {
-            (Ok(session), _) => {
+        let fault = match self.authenticator.sign_in(&peer, form.get(TOKEN).trim(), now) {
+            Ok(session) => {
                 self.write_down(EventKind::SignIn, &session);
-                Ok(with_cookie(self.see_other(&next(to.as_ref())), session.cookie(&self.keyring)))
+                return Ok(with_cookie(self.see_other(&next(to.as_ref())), session.cookie(&self.keyring)));
             }
-            (Err(_), Some(wait)) => Err(Refusal::TooMany(wait)),
-            (Err(AuthError::Bearer(fault)), None) => {
-                self.metrics.refused(StatusCode::UNAUTHORIZED);
-                self.write_down_refusal();
-                tracing::info!(why = %fault, "sign-in refused");
-                Ok(self.ask_for_token(head, to.as_ref(), StatusCode::UNAUTHORIZED, Some(SignInFault)))
-            }
-            (Err(error), None) => Err(error.into()),
+            Err(AuthError::Bearer(fault)) => fault,
+            Err(error) => return Err(error.into()),
+        };
+        let source = peer.source().map_or_else(|| "unix".to_owned(), |source| source.to_string());
+        let counted = self.store.count(Quota::SignIn, &[&source]).await;
+        if let Some(wait) = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {
+            return Err(Refusal::TooMany(wait));
         }
+        self.metrics.refused(StatusCode::UNAUTHORIZED);
+        self.write_down_refusal();
+        tracing::info!(why = %fault, "sign-in refused");
+        Ok(self.ask_for_token(head, to.as_ref(), StatusCode::UNAUTHORIZED, Some(SignInFault)))
     }
 
     /// `POST /account/sign-out`
