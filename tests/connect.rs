@@ -11,6 +11,8 @@ mod forms;
 mod listeners;
 #[path = "connect/official.rs"]
 mod official;
+#[path = "connect/revoked.rs"]
+mod revoked;
 #[path = "connect/saves.rs"]
 mod saves;
 #[path = "connect/versions.rs"]
@@ -20,6 +22,9 @@ mod versions;
 mod visit;
 #[path = "connect/wait.rs"]
 mod wait;
+#[expect(dead_code, reason = "more is watched in tests/streams.rs")]
+#[path = "streams/watched.rs"]
+mod watched;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +34,7 @@ use support::http::{Connection, Reply};
 use support::mcp::LEGACY;
 use support::{Bridge, Client, Home, Redis, procs, server, sha256_hex};
 use visit::Person;
+use watched::Watched;
 
 /// How long something that is on its way may take.
 const SOON: Duration = Duration::from_secs(30);

@@ -27,10 +27,8 @@ pub(in crate::bridge) struct ConnectionWatch {
 
 impl ConnectionWatch {
     /// Lets `mailbox` hear of changes.
-    pub(in crate::bridge) fn new(mailbox: &mut Mailbox, (user, server): (&UserId, &Server)) -> Self {
-        if server.leads_to_connecting() {
-            mailbox.join(topic(user, &server.name));
-        }
+    pub(in crate::bridge) fn new(mailbox: &mut Mailbox, of: (&UserId, &Server)) -> Self {
+        hear_of_changes(mailbox, of);
         Self { look: None }
     }
 
@@ -55,6 +53,18 @@ impl ConnectionWatch {
     pub(in crate::bridge) fn seen(&mut self) {
         self.look = None;
     }
+}
+
+/// Lets `mailbox` hear of changes of the user's token for the server. None is missed if that is done before it is read.
+pub(in crate::bridge) fn hear_of_changes(mailbox: &mut Mailbox, (user, server): (&UserId, &Server)) {
+    if server.requires_user_token {
+        mailbox.join(topic(user, &server.name));
+    }
+}
+
+/// Until `mailbox` hears of a change; whatever else it hears is for nobody. Cancel safe.
+pub(in crate::bridge) async fn changed(mailbox: &mut Mailbox) {
+    while !matches!(Note::read(&mailbox.receive().await), Some(Note::Connection)) {}
 }
 
 /// Tells every stream of a user, on every node, that what they have saved for its server has changed.

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{Stream, Work};
+use crate::bridge::connect::told::hear_of_changes;
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::exchange::questions::Owner;
@@ -81,9 +82,12 @@ impl Bridge {
             return Err(BridgeError::Method("GET"));
         }
         let permit = Arc::new(self.limits.admit_stream(user).await?);
+        let mut mailbox = self.mailbox(user, &server);
         let mut child = None;
         if server.sse == SseServers::Session {
             let values = server.request_values(&head.headers)?;
+            // Before the token is read, so that no change of it is missed.
+            hear_of_changes(&mut mailbox, (user, &server));
             child = match self.start_stream_server(&caller, &server, values).await? {
                 Ok(child) => Some(child),
                 // Served as a session like any other, in which the bridge answers.
@@ -94,7 +98,7 @@ impl Bridge {
                 }
             };
         }
-        let (mailbox, lifetime) = (self.mailbox(user, &server), self.config.limits.session_lifetime);
+        let lifetime = self.config.limits.session_lifetime;
         let expires = self.clock.now().0 + lifetime.as_secs();
         let owner = Owner { user, server: &server.name };
         let id = seal(&self.keyring, owner, &StreamId { address: mailbox.address().to_string(), expires });

@@ -199,7 +199,12 @@ impl Listener {
                 Event::Server(ServerEvent::Line(line)) => self.line(&line).await?,
                 Event::Server(ServerEvent::Lost) => self.open.clear(),
                 Event::Note(Note::Left) => return Ok(()),
-                Event::Note(Note::Connection) => self.connection_changed(true).await?,
+                Event::Note(Note::Connection) => {
+                    // It has the token of before. The next turn starts another, if there is to be one.
+                    self.server.replace();
+                    self.open.clear();
+                    self.connection_changed(true).await?;
+                }
                 Event::Look => self.connection_changed(false).await?,
                 Event::Note(note) => self.note(note),
                 Event::Changed(list) => self.stream.event(list.notification().into()).await?,

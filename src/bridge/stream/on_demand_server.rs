@@ -123,6 +123,13 @@ impl OnDemandServer {
         }
     }
 
+    /// Ends the server, so that another takes its place once it is said that one is needed.
+    pub(super) fn replace(&mut self) {
+        let lost = self.lost || self.running().is_some();
+        self.end();
+        self.lost = lost;
+    }
+
     /// The server, to be ended.
     pub(super) fn into_child(self) -> Option<Child> {
         match self.state {

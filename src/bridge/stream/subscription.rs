@@ -10,12 +10,11 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Stream, Work};
-use crate::bridge::connect::told::ConnectionWatch;
+use crate::bridge::connect::told::{ConnectionWatch, changed};
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::handshake::{ClientKind, Handshake};
-use crate::bridge::exchange::notes::Note;
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::response_channel;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
@@ -153,7 +152,12 @@ impl Subscription {
             self.line(&line).await?;
         }
         while !self.answered {
-            let line = self.child().line().await?;
+            let child = self.child.as_mut().expect("it has been there all the time");
+            let line = tokio::select! {
+                line = child.line() => line?,
+                // The server has the token of before. A client that subscribes anew gets another.
+                () = changed(&mut self.stream.mailbox) => return self.tools_changed().await,
+            };
             self.line(&line).await?;
         }
         Ok(())
@@ -161,22 +165,28 @@ impl Subscription {
 
     /// Says that there are other tools whenever its user's token has changed.
     async fn hear_of_connection(&mut self) -> Result<(), BridgeError> {
-        let Some(watch) = self.watch.as_mut().filter(|_| self.filter.hears_of_tools()) else {
-            return std::future::pending().await;
-        };
         loop {
+            let Some(watch) = self.watch.as_mut().filter(|_| self.filter.hears_of_tools()) else {
+                return std::future::pending().await;
+            };
             let Stream { bridge, caller, server, mailbox, .. } = &mut self.stream;
             tokio::select! {
-                note = mailbox.receive() => if !matches!(Note::read(&note), Some(Note::Connection)) {
-                    continue;
-                },
+                () = changed(mailbox) => {}
                 () = watch.due() => if !bridge.is_connected(&caller.user, server).await {
                     continue;
                 },
             }
             watch.seen();
-            self.stream.event(tagged(&List::Tools.notification().into(), self.call.id())).await?;
+            self.tools_changed().await?;
         }
+    }
+
+    /// Says that there are other tools, if its client has asked for that.
+    async fn tools_changed(&mut self) -> Result<(), BridgeError> {
+        if !self.filter.hears_of_tools() {
+            return Ok(());
+        }
+        self.stream.event(tagged(&List::Tools.notification().into(), self.call.id())).await
     }
 
     fn child(&mut self) -> &mut Child {

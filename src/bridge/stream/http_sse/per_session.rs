@@ -37,8 +37,11 @@ impl PerSession {
             tokio::select! {
                 // First, so that what was accepted before the stop is asked.
                 biased;
-                note = self.stream.mailbox.receive() => if let Some(Note::Tell(text)) = Note::read(&note) {
-                    self.tell(text).await?;
+                note = self.stream.mailbox.receive() => match Note::read(&note) {
+                    Some(Note::Tell(text)) => self.tell(text).await?,
+                    // The server has the token of before. A client that opens another stream gets another server.
+                    Some(Note::Connection) => return Ok(()),
+                    _ => {}
                 },
                 line = self.child.line() => self.line(&line?).await?,
                 () = soft.cancelled(), if self.pending.is_empty() => return Err(BridgeError::Stopped),
