@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Stop;
-use super::token_store::{audit, load, named, open};
+use super::token_store::{audit, load, named, open, run};
 use crate::audit::{Audit, Event, EventKind, Outcome, Pending};
 use crate::store::{KeyStatus, LeftAlone, Retired};
 
@@ -44,11 +44,7 @@ impl Keys {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return Stop::exit(Err(Stop::failed(error))),
-        };
-        Stop::exit(runtime.block_on(async {
+        Stop::exit(run(async {
             match self {
                 Self::Status { config } => status(&config).await,
                 Self::Rotate { config, rate } => rotate(&config, rate).await,

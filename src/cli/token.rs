@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::Stop;
-use super::token_store::{audit, load, named, open};
+use super::token_store::{audit, load, named, open, run};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
 use crate::store::{Entry, Over, SavedBy};
@@ -79,12 +79,7 @@ impl Token {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        // One thread is enough: the command asks one question, perhaps two.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return Stop::exit(Err(Stop::failed(error))),
-        };
-        Stop::exit(runtime.block_on(async {
+        Stop::exit(run(async {
             match self {
                 Self::Set { whose, fields } => set(&whose, &fields).await,
                 Self::List { config, user, issuer } => list(&config, user.as_deref(), issuer.as_deref()).await,

@@ -17,6 +17,11 @@ use crate::user::{LOCAL_ISSUER, UserId};
 /// How long a store may take to be looked at.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Runs what asks the store. One thread is enough: a command asks for one thing after the other.
+pub(super) fn run<T>(command: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::failed)?.block_on(command)
+}
+
 /// What the configuration says of tokens.
 pub(super) fn load(file: &Path) -> Result<TokenAdmin, Stop> {
     config::load_token_admin(file, &LoadOptions::default()).map_err(Stop::usage)
@@ -48,13 +53,14 @@ pub(super) fn named(user: &UserId) -> String {
 /// How well a bridge could use the store now, and what its operator should know. Nothing is made or changed.
 pub(super) fn look(settings: &TokenStoreConfig) -> Result<(&'static str, Vec<Notice>), Stop> {
     act_as_owner(settings)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::failed)?;
-    match runtime.block_on(TokenStore::look(settings, PATIENCE)) {
-        Ok(Look { is_made: true, notices }) => Ok(("it answers, and takes the sealing keys", notices)),
-        Ok(Look { is_made: false, notices }) => Ok(("it is not there yet, and can be made", notices)),
-        Err(Unusable::Setup(error)) => Err(error.into()),
-        Err(Unusable::Store(error)) => Err(error.into()),
-    }
+    run(async {
+        match TokenStore::look(settings, PATIENCE).await {
+            Ok(Look { is_made: true, notices }) => Ok(("it answers, and takes the sealing keys", notices)),
+            Ok(Look { is_made: false, notices }) => Ok(("it is not there yet, and can be made", notices)),
+            Err(Unusable::Setup(error)) => Err(error.into()),
+            Err(Unusable::Store(error)) => Err(error.into()),
+        }
+    })
 }
 
 /// Root becomes whoever owns the store, for good: what a service keeps private is its user's, who must be able to use

@@ -131,18 +131,23 @@ async fn a_node_killed_with_a_parked_process_is_a_clear_error_and_no_second_run(
     nodes.until_processes(0).await;
 }
 
-#[tokio::test]
-async fn a_node_killed_while_it_works_for_a_client_of_another_is_a_clear_error_and_no_second_run() {
-    let nodes = Cluster::mortal(2, &json!({}));
+/// What a client is answered if something happens to the node whose server works for it.
+async fn answer_if(nodes: &Cluster, happens: impl FnOnce(&Bridge)) -> Answer {
     let arguments = json!({ "name": "h", "times": 1, "then": "hang" });
     let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
     let mut client = nodes.modern(1, "park", ALICE);
     let answer = tokio::time::timeout(SOON, client.request("tools/call", asked.answered(&arguments, "x")));
     let (answer, ()) = tokio::join!(answer, async {
         nodes.until_lines("hangs", 1).await;
-        crash(&nodes.bridges[0]);
+        happens(&nodes.bridges[0]);
     });
-    let answer = answer.expect("an answer in time").expect("an answer, and not a connection that breaks");
+    answer.expect("an answer in time").expect("an answer, and not a connection that breaks")
+}
+
+#[tokio::test]
+async fn a_node_killed_while_it_works_for_a_client_of_another_is_a_clear_error_and_no_second_run() {
+    let nodes = Cluster::mortal(2, &json!({}));
+    let answer = answer_if(&nodes, crash).await;
     assert_eq!(answer.error_code(), Some(-32603), "{answer:?}");
     assert_eq!(answer.response()["id"], json!(1));
     assert_eq!(nodes.lines("effects").len(), 1, "no second run");
@@ -167,16 +172,8 @@ async fn a_client_that_leaves_a_resumed_call_ends_its_process_on_the_other_node(
 #[tokio::test]
 async fn a_node_that_hangs_while_it_works_for_a_client_of_another_is_not_waited_for_without_end() {
     let nodes = Cluster::mortal(2, &json!({ "requestTimeout": "2s" }));
-    let arguments = json!({ "name": "h", "times": 1, "then": "hang" });
-    let asked = ask(&mut nodes.modern(0, "park", ALICE), call(&arguments)).await;
-    let mut client = nodes.modern(1, "park", ALICE);
-    let answer = tokio::time::timeout(SOON, client.request("tools/call", asked.answered(&arguments, "x")));
-    let (answer, ()) = tokio::join!(answer, async {
-        nodes.until_lines("hangs", 1).await;
-        procs::kill(nodes.bridges[0].worker(), Signal::STOP);
-    });
+    let answer = answer_if(&nodes, |node| procs::kill(node.worker(), Signal::STOP)).await;
     procs::kill(nodes.bridges[0].worker(), Signal::CONT);
-    let answer = answer.expect("an answer in time").expect("an answer, and not a connection that breaks");
     let response = answer.response();
     assert_eq!((answer.error_code(), &response["id"]), (Some(-32603), &json!(1)), "{response}");
     assert!(response["error"]["message"].as_str().is_some_and(|why| why.contains("may have been")), "{response}");
