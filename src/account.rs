@@ -14,6 +14,7 @@ mod texts;
 // what they send
 mod change;
 mod form;
+mod seen;
 mod sign_in;
 
 // what becomes of a request that goes no further
@@ -37,10 +38,11 @@ use crate::limits::body::read_body;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::rate_limit::LogRateLimit;
+use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::store::{Overview, StoreError, TokenStore};
 use crate::telemetry::LogThrottle;
-use crate::tokens::TokenSource;
+use crate::tokens::{Prober, TokenSource};
 use crate::user::UserId;
 
 use form::Form;
@@ -58,6 +60,8 @@ pub struct Account {
     pub authenticator: Arc<Authenticator>,
     /// Changes what users have saved.
     pub tokens: TokenSource,
+    /// Tries what they enter.
+    pub prober: Arc<dyn Prober>,
     /// Writes down who signs in and out.
     pub audit: Audit,
     /// Knows what they have saved, and who has signed out.
@@ -121,6 +125,9 @@ struct Visit {
 impl Account {
     /// Answers a request to a page; it never fails, and says so in the answer if something did.
     pub async fn answer(&self, page: Page<'_>, request: Request<Incoming>, peer: PeerAddr) -> Response<Body> {
+        if let Some(request) = RequestId::current() {
+            request.introduce("account page");
+        }
         let (head, body) = request.into_parts();
         let mut response = match self.handle(page, &head, body, peer).await {
             Ok(response) => response,
@@ -272,8 +279,8 @@ fn asks(head: &Parts, query: &str) -> bool {
     head.uri.query() == Some(query)
 }
 
-/// The answer that also sets this cookie, and no other.
+/// The answer that also sets this cookie.
 fn with_cookie(mut response: Response<Body>, cookie: HeaderValue) -> Response<Body> {
-    response.headers_mut().insert(SET_COOKIE, cookie);
+    response.headers_mut().append(SET_COOKIE, cookie);
     response
 }

@@ -37,7 +37,7 @@ use crate::server::{ConnectionLimits, DisconnectWatcher, Listener, Server, Times
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::sys::Signals;
 use crate::telemetry::LogThrottle;
-use crate::tokens::TokenSource;
+use crate::tokens::{Prober, TokenSource};
 use crate::upstream::container::Containers;
 use crate::upstream::http::HttpServers;
 use crate::upstream::process::confinement::Confiner;
@@ -192,12 +192,13 @@ fn server(bridge: Arc<Bridge>) -> io::Result<Arc<Server>> {
     }))
 }
 
-/// The pages of a bridge, which share with it whom it knows and what is saved.
-fn account(bridge: &Bridge) -> Account {
+/// The pages of a bridge, which share with it whom it knows and what is saved. It tries what is entered on them.
+fn account(bridge: &Arc<Bridge>) -> Account {
     Account {
         config: Arc::clone(&bridge.config),
         authenticator: Arc::clone(&bridge.authenticator),
         tokens: bridge.tokens.clone(),
+        prober: Arc::clone(bridge) as Arc<dyn Prober>,
         audit: bridge.audit.clone(),
         store: Arc::clone(&bridge.store),
         store_failure_log: LogThrottle::default(),

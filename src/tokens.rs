@@ -2,7 +2,7 @@
 
 mod changes;
 mod entered;
-mod probed;
+mod trial;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::user::UserId;
 
 pub use changes::{By, ChangeError, ChangeListener};
 pub use entered::{Entered, Fault, FieldFault};
-pub use probed::Probed;
+pub use trial::{Probed, Prober, TRIAL_DEADLINE};
 
 /// The longest value, bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;

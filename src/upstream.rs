@@ -65,9 +65,9 @@ pub enum UpstreamError {
     /// No connection to it.
     #[error("the server cannot be reached: {0}")]
     Unreachable(Unreachable),
-    /// It refused the credential it was called with: 401 or 403.
+    /// It refused the credential it was called with, by this HTTP status: 401 or 403.
     #[error("the server refused the credential that it was called with")]
-    TokenRefused,
+    TokenRefused(u16),
     /// It has too much to do: 429 or 503.
     #[error("the server is busy; try again later")]
     Busy {

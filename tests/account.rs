@@ -7,6 +7,10 @@ mod changes;
 mod forgeries;
 #[path = "account/pages.rs"]
 mod pages;
+#[path = "account/probe.rs"]
+mod probe;
+#[path = "account/service.rs"]
+mod service;
 #[path = "account/sessions.rs"]
 mod sessions;
 mod support;

@@ -1,16 +1,17 @@
 //! The page of one server, and the two forms on it: one saves what its user pasted, the other removes what is saved.
 
+use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::days;
 use super::page::{self, Faults, Notice};
-use super::{Account, Refusal, Visit, asks};
+use super::{Account, Refusal, Visit, asks, with_cookie};
 use crate::config::ServerName;
 use crate::respond::Body;
 use crate::store::{Over, SavedBy, StoreError};
-use crate::tokens::{By, ChangeError, Entered};
+use crate::tokens::{By, ChangeError, Entered, Probed, TRIAL_DEADLINE};
 
 /// The query of the page after something was saved.
 const SAVED: &str = "saved";
@@ -24,6 +25,9 @@ const FIELD: &str = "field-";
 /// The field in which a person may say until when what they paste is good.
 const EXPIRES: &str = "expires";
 
+/// The field of the button that saves without a trial. Whoever presses it has pasted again: nothing is kept of what did not do.
+const ANYWAY: &str = "anyway";
+
 /// Where the page of a server is, and where its form leads.
 pub(super) fn path(server: &ServerName) -> String {
     format!("/{server}/connect")
@@ -36,9 +40,14 @@ fn remove_path(server: &ServerName) -> String {
 impl Account {
     /// `GET /{server}/connect`
     pub(super) async fn connect_page(&self, visit: &Visit, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let notice = [(SAVED, Notice::Saved), (REMOVED, Notice::Removed)];
-        let notice = notice.into_iter().find(|(query, _)| asks(head, query)).map(|(_, notice)| notice);
-        self.show(visit, StatusCode::OK, notice).await
+        if asks(head, SAVED) {
+            let Some((saw, forgotten)) = self.seen(visit, head) else {
+                return self.show(visit, StatusCode::OK, Some(Notice::Saved(None))).await;
+            };
+            let page = self.show(visit, StatusCode::OK, Some(Notice::Saved(Some(&saw)))).await?;
+            return Ok(with_cookie(page, forgotten));
+        }
+        self.show(visit, StatusCode::OK, Some(Notice::Removed).filter(|_| asks(head, REMOVED))).await
     }
 
     /// `POST /{server}/connect`
@@ -55,16 +64,37 @@ impl Account {
         let end = days::end_of(last_day, now);
         let is_no_day = end.is_none() && !last_day.is_empty();
         let entered = match Entered::parse(&server.token_setup, &given, now) {
-            Ok(entered) if !is_no_day => Entered { expires_at: end.or(entered.expires_at), ..entered },
+            Ok(entered) if !is_no_day => {
+                let untried = server.probe.is_some() && !form.get(ANYWAY).is_empty();
+                Entered { expires_at: end.or(entered.expires_at), untried, ..entered }
+            }
             parsed => {
                 let faults = Faults { fields: parsed.err().unwrap_or_default(), is_no_day };
                 return self.refused_entry(&visit, &faults).await;
             }
         };
-        let saved = self.tokens.save(Self::by(&visit), (user, &server.name), entered, Over::Anything).await;
-        saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))?;
+        let probed = self.save_entered(&visit, entered).await?;
+        if !probed.may_be_saved() {
+            return self.not_good(&visit, &probed).await;
+        }
         tracing::info!(%user, server = %server.name, "a token was saved on the page");
-        Ok(self.see_other(&format!("{path}?{SAVED}")))
+        let response = self.see_other(&format!("{path}?{SAVED}"));
+        match probed {
+            Probed::Good { shown } => Ok(with_cookie(response, self.keep_seen(&visit, &shown))),
+            _ => Ok(response),
+        }
+    }
+
+    /// Saves it, if the server's probe finds nothing against it, or need not.
+    async fn save_entered(&self, visit: &Visit, entered: Entered) -> Result<Probed, Refusal> {
+        let (caller, server, by) = (&visit.visitor.caller, &visit.server, Self::by(visit));
+        let saved = if entered.untried {
+            let saved = self.tokens.save(by, (&caller.user, &server.name), entered, Over::Anything).await;
+            saved.map(|_| Probed::NoProbe)
+        } else {
+            self.tokens.save_if_good(&self.prober, by, (caller, server), entered).await
+        };
+        saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))
     }
 
     /// `POST /{server}/connect/remove`
@@ -82,6 +112,18 @@ impl Account {
     async fn refused_entry(&self, visit: &Visit, faults: &Faults) -> Result<Response<Body>, Refusal> {
         self.metrics.refused(StatusCode::UNPROCESSABLE_ENTITY);
         self.show(visit, StatusCode::UNPROCESSABLE_ENTITY, Some(Notice::Faults(faults))).await
+    }
+
+    /// The page again, with what the trial has shown; all fields are empty.
+    async fn not_good(&self, visit: &Visit, probed: &Probed) -> Result<Response<Body>, Refusal> {
+        let is_busy = *probed == Probed::Busy;
+        let status = if is_busy { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNPROCESSABLE_ENTITY };
+        self.metrics.refused(status);
+        let mut response = self.show(visit, status, Some(Notice::NotGood(probed))).await?;
+        if is_busy {
+            response.headers_mut().insert(RETRY_AFTER, TRIAL_DEADLINE.as_secs().into());
+        }
+        Ok(response)
     }
 
     async fn show(

@@ -12,7 +12,7 @@ use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
 use crate::secret::Credential;
 use crate::store::Overview;
-use crate::tokens::FieldFault;
+use crate::tokens::{FieldFault, Probed};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The style sheet of all pages.
@@ -49,12 +49,14 @@ impl Who<'_> {
 /// What a page of one server begins with.
 #[derive(Clone, Copy)]
 pub(super) enum Notice<'a> {
-    /// Something has just been saved.
-    Saved,
+    /// Something has just been saved, and this is what its trial saw, if there was one.
+    Saved(Option<&'a str>),
     /// It has just been removed.
     Removed,
     /// What was pasted is not saved.
     Faults(&'a Faults),
+    /// What was pasted is not saved, for this came of its trial.
+    NotGood(&'a Probed),
 }
 
 /// What is wrong with what was pasted.
@@ -64,6 +66,32 @@ pub(super) struct Faults {
     pub fields: Vec<FieldFault>,
     /// Whether the end is no day, or none to come.
     pub is_no_day: bool,
+}
+
+/// What came of a trial of what was pasted.
+struct Trial<'a> {
+    /// What the service or the server did, or the bridge.
+    sentence: &'a str,
+    /// What to do about it.
+    advice: &'static str,
+    /// Whether it is the fault of what was pasted.
+    is_refused: bool,
+    /// Whether it may be saved all the same.
+    may_be_saved_anyway: bool,
+}
+
+impl<'a> Trial<'a> {
+    /// Nothing of one that says nothing against saving.
+    fn of(probed: &'a Probed) -> Option<Self> {
+        let (sentence, advice): (&str, _) = match probed {
+            Probed::Refused { sentence } => (sentence, texts::REFUSED_ADVICE),
+            Probed::Unknown { sentence } => (sentence, texts::UNKNOWN_ADVICE),
+            Probed::Busy => (texts::BUSY, texts::BUSY_ADVICE),
+            Probed::Good { .. } | Probed::NoProbe => return None,
+        };
+        let is_refused = matches!(probed, Probed::Refused { .. });
+        Some(Self { sentence, advice, is_refused, may_be_saved_anyway: *probed != Probed::Busy })
+    }
 }
 
 /// That a token was not good.
@@ -150,8 +178,10 @@ fn facts(saved: &Overview) -> Vec<(&'static str, String)> {
 struct FormField<'a> {
     field: &'a TokenField,
     fault: Option<&'static str>,
-    /// Whether it is the first with a fault.
-    is_first: bool,
+    /// Whether what was pasted into it does not do.
+    is_invalid: bool,
+    /// Whether it is where to go on.
+    has_focus: bool,
 }
 
 impl FormField<'_> {
@@ -164,13 +194,14 @@ impl FormField<'_> {
     }
 }
 
-fn form_fields<'a>(server: &'a Server, faults: &[FieldFault]) -> Vec<FormField<'a>> {
+fn form_fields<'a>(server: &'a Server, faults: &[FieldFault], trial: Option<&Trial<'_>>) -> Vec<FormField<'a>> {
     let fault_of = |field: &TokenField| faults.iter().find(|fault| fault.field == field.name);
     let fields = &server.token_setup.fields;
-    let first = fields.iter().position(|field| fault_of(field).is_some());
+    let first = fields.iter().position(|field| trial.is_some() || fault_of(field).is_some());
     let form_field = |(at, field)| {
         let fault = fault_of(field).map(|fault| texts::fault(fault.fault));
-        FormField { field, fault, is_first: first == Some(at) }
+        let is_invalid = fault.is_some() || trial.is_some_and(|trial| trial.is_refused);
+        FormField { field, fault, is_invalid, has_focus: first == Some(at) }
     };
     fields.iter().enumerate().map(form_field).collect()
 }
@@ -190,7 +221,10 @@ struct ConnectPage<'a> {
     save_token: String,
     remove_token: String,
     news: Option<&'static str>,
+    /// What the trial of what was saved saw.
+    saw: Option<&'a str>,
     has_faults: bool,
+    trial: Option<Trial<'a>>,
     expires_fault: Option<&'static str>,
     fields: Vec<FormField<'a>>,
     clients: Clients,
@@ -230,21 +264,35 @@ pub(super) fn connect<'a>(
     (config, server): (&Config, &'a Server),
     saved: Option<(&Overview, UnixTime)>,
     [save_token, remove_token]: [String; 2],
-    notice: Option<Notice<'_>>,
+    notice: Option<Notice<'a>>,
 ) -> String {
     let entry = Entry::of(server, saved);
-    let (news, faults) = match notice {
+    let (mut news, mut saw, mut faults, mut trial) = (None, None, None, None);
+    match notice {
         // Anybody can make a link that ends so: it must be true.
-        Some(Notice::Saved) => (Some(texts::SAVED).filter(|_| entry.standing.may_be_replaced()), None),
-        Some(Notice::Removed) => (Some(texts::REMOVED).filter(|_| entry.standing == Standing::NotConnected), None),
-        Some(Notice::Faults(faults)) => (None, Some(faults)),
-        None => (None, None),
-    };
-    let has_faults = faults.is_some();
-    let fields = form_fields(server, faults.map_or(&[], |faults| &faults.fields));
+        Some(Notice::Saved(seen)) if entry.standing.may_be_replaced() => (news, saw) = (Some(texts::SAVED), seen),
+        Some(Notice::Removed) if entry.standing == Standing::NotConnected => news = Some(texts::REMOVED),
+        Some(Notice::Faults(found)) => faults = Some(found),
+        Some(Notice::NotGood(probed)) => trial = Trial::of(probed),
+        Some(Notice::Saved(_) | Notice::Removed) | None => {}
+    }
+    let has_faults = faults.is_some() || trial.is_some();
+    let fields = form_fields(server, faults.map_or(&[], |faults| &faults.fields), trial.as_ref());
     let expires_fault = faults.is_some_and(|faults| faults.is_no_day).then_some(texts::EXPIRES_FAULT);
     let clients = Clients::of(config, server);
-    rendered(&ConnectPage { frame, entry, save_token, remove_token, news, has_faults, expires_fault, fields, clients })
+    rendered(&ConnectPage {
+        frame,
+        entry,
+        save_token,
+        remove_token,
+        news,
+        saw,
+        has_faults,
+        trial,
+        expires_fault,
+        fields,
+        clients,
+    })
 }
 
 /// Where people sign in who want to see the page of the server `to`.

@@ -46,6 +46,18 @@ pub(super) const NEEDS_NONE: &str = "It needs no token of yours: there is nothin
 pub(super) const UNREADABLE_LEAD: &str = "Something is saved here that this bridge cannot read. Ask whoever runs it \
                                           before you remove it: it may be readable again.";
 
+// trying what was pasted
+pub(super) const TRIED: &str = "It is tried before it is saved. That may take up to 20 seconds.";
+pub(super) const REFUSED_ADVICE: &str = "Nothing was saved. Look whether it is the right one, complete and still valid, \
+                                         and paste it again.";
+pub(super) const UNKNOWN_ADVICE: &str = "Nothing was saved. This does not mean that the token is wrong: wait a moment, \
+                                         and paste it again.";
+pub(super) const BUSY: &str = "You are already trying two tokens";
+pub(super) const BUSY_ADVICE: &str = "Nothing was saved. Wait until one of them is done, and paste it again.";
+pub(super) const ANYWAY: &str = "Save anyway";
+pub(super) const ANYWAY_HINT: &str = "What you pasted was not kept: paste it again, then choose whether it is tried once \
+                                      more or saved without that.";
+
 // its standing
 pub(super) const CONNECTED: &str = "Connected";
 pub(super) const NOT_CONNECTED: &str = "Not connected";
@@ -64,6 +76,7 @@ pub(super) const NEVER: &str = "Not yet";
 
 // after a change
 pub(super) const SAVED: &str = "is connected. You can go back to your application.";
+pub(super) const SAW: &str = "It was tried, and this came back:";
 pub(super) const REMOVED: &str = "is no longer connected. The token has been removed.";
 
 // signing in

@@ -57,6 +57,10 @@ pub enum EventKind {
     TokenSet,
     /// A token is saved in place of another.
     TokenReplaced,
+    /// A token is saved although nobody knows that it is good, be it in place of another or not.
+    TokenSavedAnyway,
+    /// A token that a user entered is tried.
+    TokenProbed,
     /// A token is removed.
     TokenRemoved,
     /// The tokens of a backup are saved.
@@ -81,7 +85,7 @@ pub enum Outcome {
     Changed,
     /// It was not done, because something failed.
     Failed,
-    /// Nobody knows.
+    /// Nobody knows, nor whether a token that was tried is good.
     Unknown,
 }
 

@@ -106,9 +106,7 @@ impl BrowserSession {
     /// `Set-Cookie` that takes the cookie out of the browser.
     #[must_use]
     pub fn removed() -> HeaderValue {
-        let mut cookie = host_cookie(NAME, String::new());
-        cookie.make_removal();
-        header(&cookie)
+        removed_cookie(NAME)
     }
 }
 
@@ -128,6 +126,14 @@ pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 #[must_use]
 pub fn set_cookie(name: &'static str, value: String) -> HeaderValue {
     header(&host_cookie(name, value))
+}
+
+/// `Set-Cookie` that takes a cookie of [`set_cookie`] out of the browser.
+#[must_use]
+pub fn removed_cookie(name: &'static str) -> HeaderValue {
+    let mut cookie = host_cookie(name, String::new());
+    cookie.make_removal();
+    header(&cookie)
 }
 
 /// A name that nobody can guess, as base64url.

@@ -2,31 +2,33 @@
 //! Nothing of it is kept, and nothing is left of the server.
 
 use std::collections::HashMap;
+use std::future::ready;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
+use tracing::{Instrument as _, field};
 
 use super::Bridge;
 use super::error::BridgeError;
 use super::exchange::child::Child;
 use super::exchange::conversation::until_forced;
 use super::exchange::handshake::{ClientKind, Handshake};
+use crate::audit::{Event, EventKind, Outcome};
 use crate::config::{HttpPlan, Inputs, Probe, Server};
+use crate::limits::Permit;
 use crate::mcp::era::Version;
 use crate::mcp::json;
 use crate::mcp::legacy::{self, Introduction};
 use crate::mcp::message::{Answer, FromServer, Message, from_server};
 use crate::mcp::translate;
-use crate::secret::Redactor;
-use crate::tokens::{Entered, Probed};
+use crate::request_id::RequestId;
+use crate::secret::{Credential, Redactor};
+use crate::tokens::{Entered, Probed, Prober, TRIAL_DEADLINE};
 use crate::upstream::UpstreamError;
 use crate::user::{Caller, UserId};
-
-/// How long a trial may take in all.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How many trials of one user there may be at a time.
 const AT_ONCE: u8 = 2;
@@ -86,8 +88,11 @@ enum Failure {
     #[error("it answered with an error: {0}")]
     Told(String),
     /// It took too long.
-    #[error("it did not answer within {} s", DEADLINE.as_secs())]
+    #[error("it did not answer within {} s", TRIAL_DEADLINE.as_secs())]
     Late,
+    /// Whoever asked has left.
+    #[error("nobody waits for the answer")]
+    Left,
     /// Nobody is there to ask.
     #[error("the bridge is stopping")]
     Stopped,
@@ -99,74 +104,150 @@ impl From<UpstreamError> for Failure {
     }
 }
 
-impl Bridge {
-    /// Tries what `caller` entered for `server`, as the server's entry says. Whoever asks may leave: what was started is
-    /// ended all the same.
-    pub async fn probe(self: &Arc<Self>, caller: &Caller, server: &Arc<Server>, entered: &Entered) -> Probed {
+/// What is tried, and with what.
+struct Trial {
+    bridge: Arc<Bridge>,
+    server: Arc<Server>,
+    caller: Caller,
+    credential: Credential,
+    redactor: Redactor,
+    /// What tells it from what else is tried, where that is written down.
+    fingerprint: Option<String>,
+}
+
+/// A server that was started for a trial, and the right to run it.
+struct Started {
+    child: Child,
+    _permit: Permit,
+}
+
+impl Prober for Bridge {
+    fn probe(
+        self: Arc<Self>,
+        caller: &Caller,
+        server: &Arc<Server>,
+        entered: &Entered,
+    ) -> Pin<Box<dyn Future<Output = Probed> + Send>> {
         if server.probe.is_none() {
-            return Probed::NoProbe;
+            return Box::pin(ready(Probed::NoProbe));
         }
-        let Some(turn) = self.probes.begin(&caller.user) else { return Probed::Busy };
-        let credential = entered.credential(&server.token_setup);
-        let (bridge, caller, server) = (Arc::clone(self), caller.clone(), Arc::clone(server));
+        let Some(turn) = self.probes.begin(&caller.user) else { return Box::pin(ready(Probed::Busy)) };
         let (tell, told) = oneshot::channel();
-        self.lifecycle.spawn(async move {
-            let redactor = Redactor::new(credential.secrets());
-            let tried = async {
-                let values = server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
-                bridge.try_out(&server, Inputs::of(&caller, Some(credential), values), &redactor).await
-            };
-            // Whoever asked may have left.
-            let _ = tell.send(probed(&server, tried.await, &redactor));
-            drop(turn);
-        });
+        let lifecycle = self.lifecycle.clone();
+        let trial = Trial::new(self, caller, server, entered);
+        let span = tracing::info_span!(
+            parent: None,
+            "trial",
+            request = RequestId::current().map(field::display),
+            user = %caller.user,
+            server = %server.name,
+        );
+        lifecycle.spawn(RequestId::handed_on(trial.run(turn, tell)).instrument(span));
         let stopped = |_| Probed::Unknown { sentence: "This could not be tried: the bridge is stopping".to_owned() };
-        told.await.unwrap_or_else(stopped)
+        Box::pin(async move { told.await.unwrap_or_else(stopped) })
+    }
+}
+
+impl Trial {
+    fn new(bridge: Arc<Bridge>, caller: &Caller, server: &Arc<Server>, entered: &Entered) -> Self {
+        let credential = entered.credential(&server.token_setup);
+        let fingerprint = || bridge.store.fingerprint(&caller.user, &server.name, &entered.fields);
+        Self {
+            redactor: Redactor::new(credential.secrets()),
+            fingerprint: bridge.audit.is_on().then(fingerprint),
+            credential,
+            server: Arc::clone(server),
+            caller: caller.clone(),
+            bridge,
+        }
     }
 
-    /// The answer to the server's probe.
-    async fn try_out(
-        self: &Arc<Self>,
-        server: &Arc<Server>,
-        inputs: Inputs,
-        redactor: &Redactor,
-    ) -> Result<String, Failure> {
-        let deadline = Instant::now() + DEADLINE;
-        let admitted = timeout_at(deadline, self.limits.admit(&inputs.user, &server.name, false)).await;
-        let _permit = admitted.map_err(|_| Failure::Late)?.map_err(BridgeError::from)?;
-        let request = match &server.probe {
-            Some(Probe::Get(plan)) => {
-                let got = timeout_at(deadline, self.get(plan, &inputs, redactor)).await;
-                return got.map_err(|_| Failure::Late)?;
+    /// Tells what came of it, and returns when nothing of its server is left.
+    async fn run(self, turn: Turn, mut tell: oneshot::Sender<Probed>) {
+        let hard = self.bridge.lifecycle.hard.clone();
+        let mut started = None;
+        let tried = tokio::select! {
+            tried = timeout(TRIAL_DEADLINE, self.ask(&mut started)) => tried.unwrap_or(Err(Failure::Late)),
+            () = hard.cancelled() => Err(Failure::Stopped),
+            () = tell.closed() => Err(Failure::Left),
+        };
+        let probed = self.probed(tried);
+        self.write_down(&probed);
+        // Whoever is told may try something else at once, and does not wait for a server that is slow to end.
+        drop(turn);
+        let _ = tell.send(probed);
+        if let Some(Started { child, _permit }) = started {
+            tokio::select! {
+                () = child.close() => {}
+                // Dropping a server is killing it.
+                () = until_forced(&hard) => {}
             }
+        }
+    }
+
+    /// The answer to the server's probe; `started` is the server that it took, whatever becomes of the answer.
+    async fn ask(&self, started: &mut Option<Started>) -> Result<String, Failure> {
+        let values = self.server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
+        let inputs = Inputs::of(&self.caller, Some(self.credential.clone()), values);
+        let admitted = self.bridge.limits.admit(&self.caller.user, &self.server.name, false).await;
+        let permit = admitted.map_err(BridgeError::from)?;
+        let request = match &self.server.probe {
+            Some(Probe::Get(plan)) => return self.get(plan, &inputs).await,
             Some(Probe::Tool { name, arguments }) => {
                 ("tools/call", format!(r#"{{"name":{},"arguments":{arguments}}}"#, json::quote(name)))
             }
             Some(Probe::Tools) | None => ("tools/list", "{}".to_owned()),
         };
-        let mut child = Child::open(self, server, inputs)?;
-        let hard = self.lifecycle.hard.clone();
-        let answer = tokio::select! {
-            answer = timeout_at(deadline, child.try_request(&request)) => answer.unwrap_or(Err(Failure::Late)),
-            () = hard.cancelled() => Err(Failure::Stopped),
-        };
-        tokio::select! {
-            () = child.close() => {}
-            // Dropping a server is killing it.
-            () = until_forced(&hard) => {}
-        }
-        answer
+        let child = Child::open(&self.bridge, &self.server, inputs)?;
+        started.insert(Started { child, _permit: permit }).child.try_request(&request).await
     }
 
-    async fn get(&self, plan: &HttpPlan, inputs: &Inputs, redactor: &Redactor) -> Result<String, Failure> {
+    async fn get(&self, plan: &HttpPlan, inputs: &Inputs) -> Result<String, Failure> {
         let request = plan.fill_request(inputs).map_err(BridgeError::from)?;
-        let (status, body) = self.http.get(&request, READ).await?;
+        let (status, body) = self.bridge.http.get(&request, READ).await?;
         if !status.is_success() {
             return Err(Failure::Status(status));
         }
         // Where it is cut, a secret could be cut, too.
-        let whole = if body.len() < READ { &body } else { redactor.whole(&body) };
+        let whole = if body.len() < READ { &body } else { self.redactor.whole(&body) };
         Ok(String::from_utf8_lossy(whole).into_owned())
+    }
+
+    /// What came of it, for the person who entered it.
+    fn probed(&self, tried: Result<String, Failure>) -> Probed {
+        let name = self.server.display_name();
+        let refused = |status| Probed::Refused { sentence: format!("{name} refused this token ({status})") };
+        match tried {
+            Ok(answer) => Probed::Good { shown: self.shown(&answer) },
+            Err(Failure::Bridge(BridgeError::Upstream(UpstreamError::TokenRefused(status)))) => refused(status),
+            Err(Failure::Status(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))) => {
+                refused(status.as_u16())
+            }
+            Err(failure) => {
+                let why = self.shown(&failure.to_string());
+                Probed::Unknown { sentence: format!("This could not be tried with {name}: {why}") }
+            }
+        }
+    }
+
+    /// The beginning of an answer, without secrets and without control characters. None is part of a secret, so what
+    /// stands between the parts of one must not become what makes it whole once it has been looked for.
+    fn shown(&self, answer: &str) -> String {
+        let plain: String = answer.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.redactor.redact(&plain).chars().take(SHOWN).collect()
+    }
+
+    /// Writes down that the token went out, and what came of it.
+    fn write_down(&self, probed: &Probed) {
+        let outcome = match probed {
+            Probed::Good { .. } => Outcome::Done,
+            Probed::Refused { .. } => Outcome::Refused,
+            Probed::Unknown { .. } | Probed::Busy | Probed::NoProbe => Outcome::Unknown,
+        };
+        tracing::info!(?outcome, "a token was tried");
+        let (user, server) = (Some(&self.caller.user), Some(&self.server.name));
+        let fingerprint = self.fingerprint.as_deref();
+        self.bridge.audit.note(&Event { user, server, outcome, fingerprint, ..Event::of(EventKind::TokenProbed) });
     }
 }
 
@@ -213,27 +294,4 @@ fn said(result: &str) -> Result<String, Failure> {
     }
     let text = texts("content", "text", "\n");
     if result["isError"] == true { Err(Failure::Told(text)) } else { Ok(text) }
-}
-
-/// What came of it, for the person who entered it.
-fn probed(server: &Server, tried: Result<String, Failure>, redactor: &Redactor) -> Probed {
-    let name = server.display_name();
-    match tried {
-        Ok(answer) => Probed::Good { shown: shown(redactor, &answer) },
-        Err(Failure::Bridge(BridgeError::Upstream(UpstreamError::TokenRefused))) => {
-            Probed::Refused { sentence: format!("{name} refused this token") }
-        }
-        Err(Failure::Status(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))) => {
-            Probed::Refused { sentence: format!("{name} refused this token ({})", status.as_u16()) }
-        }
-        Err(failure) => {
-            let why = shown(redactor, &failure.to_string());
-            Probed::Unknown { sentence: format!("This could not be tried with {name}: {why}") }
-        }
-    }
-}
-
-/// The beginning of an answer, without secrets and without control characters.
-fn shown(redactor: &Redactor, answer: &str) -> String {
-    redactor.redact(answer).chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect()
 }

@@ -78,7 +78,7 @@ impl TokenStore {
                     saved_at: record.saved_at,
                     saved_by: record.saved_by.or(noted.saved_by(record.saved_at)),
                     expires_at: record.expires_at,
-                    fingerprint: self.fingerprint(user, &server, &record),
+                    fingerprint: self.fingerprint(user, &server, &record.fields),
                 });
                 let (revision, last_used) = (Revision::of(sealed), noted.last_used);
                 all.push(Overview { server, revision, last_used, about });

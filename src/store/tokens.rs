@@ -8,6 +8,7 @@ use super::record::{self, Names, Record, Revision};
 use super::session::{Fields, SessionKey, SessionNames, SessionStatus, session_status};
 use super::{Backend, Found, StoreError, TokenStore, Write};
 use crate::config::ServerName;
+use crate::secret::Secret;
 use crate::user::UserId;
 
 /// How often a record is written over whatever is there. After as many others were faster, somebody else's is kept.
@@ -208,11 +209,11 @@ impl TokenStore {
         Ok(removed)
     }
 
-    /// Six characters by which two records of `user` for `server` are told apart where neither may be seen.
+    /// Six characters by which the values of two records of `user` for `server` are told apart where neither may be seen.
     #[must_use]
-    pub fn fingerprint(&self, user: &UserId, server: &ServerName, record: &Record) -> String {
+    pub fn fingerprint(&self, user: &UserId, server: &ServerName, fields: &[(Box<str>, Secret)]) -> String {
         let mut parts = vec![user.issuer(), user.subject(), server.as_str()];
-        for (name, value) in &record.fields {
+        for (name, value) in fields {
             parts.extend([&**name, value.expose()]);
         }
         self.keyring.fingerprint(&parts)

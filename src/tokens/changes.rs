@@ -55,9 +55,25 @@ impl TokenSource {
         over: Over<'_>,
     ) -> Result<Revision, ChangeError> {
         self.count(by).await?;
+        self.write(by, (user, server), entered, over).await
+    }
+
+    /// Saves what was `entered`, which has been counted.
+    pub(super) async fn write(
+        &self,
+        by: By<'_>,
+        (user, server): (&UserId, &ServerName),
+        entered: Entered,
+        over: Over<'_>,
+    ) -> Result<Revision, ChangeError> {
+        let kind = if entered.untried {
+            EventKind::TokenSavedAnyway
+        } else if self.audit.is_on() && self.is_there(user, server, over).await {
+            EventKind::TokenReplaced
+        } else {
+            EventKind::TokenSet
+        };
         let record = entered.into_record(self.clock.now(), by.how);
-        let replaces = self.audit.is_on() && self.is_there(user, server, over).await;
-        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
         let change = self.begin(by, kind, (user, server), Some(&record)).await?;
         let saved = match self.store.save(user, server, &record, over).await {
             Ok(Written::Done(revision)) => Ok(revision),
@@ -104,7 +120,7 @@ impl TokenSource {
 
     /// Counts a change of whoever is not an operator at a terminal, before anything is written down of it: nobody fills a
     /// disk with what they are refused.
-    async fn count(&self, by: By<'_>) -> Result<(), ChangeError> {
+    pub(super) async fn count(&self, by: By<'_>) -> Result<(), ChangeError> {
         if by.how == SavedBy::Cli {
             return Ok(());
         }
@@ -133,15 +149,11 @@ impl TokenSource {
         record: Option<&Record>,
     ) -> Result<Pending, Unwritten> {
         let record = record.filter(|_| self.audit.is_on());
-        let fingerprint = record.map(|record| self.store.fingerprint(user, server, record));
+        let fingerprint = record.map(|record| self.store.fingerprint(user, server, &record.fields));
         let event = Event {
             user: Some(user),
             server: Some(server),
-            client: match by.how {
-                SavedBy::Cli => Some("tollbridge token"),
-                SavedBy::Page => Some("account page"),
-                SavedBy::Api | SavedBy::SignIn | SavedBy::Import => None,
-            },
+            client: (by.how == SavedBy::Cli).then_some("tollbridge token"),
             key: record.and(self.store.keys().next()),
             fingerprint: fingerprint.as_deref(),
             ..Event::of(kind)

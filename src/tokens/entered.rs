@@ -18,7 +18,7 @@ pub struct Entered {
     pub fields: Vec<(Box<str>, Secret)>,
     /// When the service stops taking them, if that is known.
     pub expires_at: Option<UnixTime>,
-    /// Whether the person wants them saved although they were tried and did not do.
+    /// Whether they are to be saved although nobody knows that they are good: the server could have been tried with them.
     pub untried: bool,
 }
 

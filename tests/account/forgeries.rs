@@ -101,7 +101,7 @@ async fn nobody_is_signed_in_as_somebody_else_by_a_form_from_elsewhere() {
 }
 
 /// What would be markup or a way out of an attribute, a URL or a style.
-const MARKUP: [&str; 8] = [
+pub(crate) const MARKUP: [&str; 8] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
     "' onmouseover='alert(1)",
@@ -121,7 +121,7 @@ const ATTRIBUTES: &str = "html lang charset name content rel href class width he
                           aria-labelledby role tabindex open";
 
 /// What a browser would read as markup that is not ours.
-fn harmful(page: &str) -> Option<String> {
+pub(crate) fn harmful(page: &str) -> Option<String> {
     let is_one_of = |list: &str, name: &str| list.split_whitespace().any(|known| known == name);
     page.split('<').skip(1).find_map(|piece| {
         let tag = piece.split('>').next()?;

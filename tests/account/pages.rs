@@ -30,6 +30,7 @@ async fn every_page(alice: &mut Person) -> Vec<(&'static str, Seen)> {
     pages.push(("all servers", alice.get("/account").await));
     pages.push(("not connected", alice.get("/notes/connect").await));
     pages.push(("refused entry", alice.paste("notes", "").await));
+    pages.push(("not good", alice.paste("tried", "ntn_1").await));
     pages.push(("saved", alice.paste("notes", "ntn_1").await));
     pages.push(("connected", alice.get("/notes/connect?saved").await));
     pages.push(("needs none", alice.get("/open/connect").await));
@@ -46,6 +47,8 @@ async fn every_page(alice: &mut Person) -> Vec<(&'static str, Seen)> {
 async fn every_page_has_its_headers_is_short_and_loads_nothing_but_our_style() {
     let home = Home::new();
     let mut config = config(&home, &signed_in(), &home.embedded());
+    config["mcpServers"]["tried"] = config["mcpServers"]["notes"].clone();
+    config["mcpServers"]["tried"]["probe"] = json!({ "tool": "fail" });
     for number in 0..20 {
         let name = format!("a-server-with-a-name-{number}");
         config["mcpServers"][&name] = config["mcpServers"]["notes"].clone();

@@ -23,7 +23,7 @@ use tollbridge::rate_limit::LogRateLimit;
 use tollbridge::relay::Relay;
 use tollbridge::store::TokenStore;
 use tollbridge::telemetry::LogThrottle;
-use tollbridge::tokens::{Entered, Probed, TokenSource};
+use tollbridge::tokens::{Entered, Probed, Prober, TokenSource};
 use tollbridge::upstream::container::Containers;
 use tollbridge::upstream::http::HttpServers;
 use tollbridge::upstream::process::confinement::Confiner;
@@ -133,7 +133,7 @@ async fn a_token_that_the_service_refuses_is_told_from_a_service_that_is_down() 
         assert_eq!(refused, Probed::Refused { sentence: format!("Notion refused this token ({status})") });
         let fixture = Fixture::start(move |_| answer(status, &[], "")).await;
         let refused = probe(&elsewhere(&fixture.url("/mcp"), &json!("tools/list"))).await;
-        assert_eq!(refused, Probed::Refused { sentence: "Notion refused this token".to_owned() });
+        assert_eq!(refused, Probed::Refused { sentence: format!("Notion refused this token ({status})") });
     }
     for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND, StatusCode::NOT_FOUND] {
         let fixture = Fixture::start(move |request| echo(request, status.as_u16())).await;
@@ -162,13 +162,14 @@ fn is_running(seconds: &str) -> bool {
 async fn nothing_is_left_of_a_probe_that_hangs() {
     let unknown = probe(&hanging("98761.5", "1s")).await;
     assert!(matches!(&unknown, Probed::Unknown { sentence } if sentence.contains("did not start")), "{unknown:?}");
-    assert!(!is_running("98761.5"));
+    let ended = procs::eventually(Duration::from_secs(20), || (!is_running("98761.5")).then_some(()));
+    ended.await.expect("it is ended");
 
     // Whoever asked leaves.
     let (bridge, server) = bridge(&hanging("98762.5", "2s"));
     let entered = Entered::parse(&server.token_setup, &[("token", TOKEN.as_bytes())], UnixTime(0)).unwrap();
     let caller = alice();
-    let asked = bridge.probe(&caller, &server, &entered);
+    let asked = Arc::clone(&bridge).probe(&caller, &server, &entered);
     let started = procs::eventually(Duration::from_secs(20), || is_running("98762.5").then_some(()));
     tokio::select! {
         _ = asked => panic!("it never answers"),
@@ -191,7 +192,7 @@ async fn a_third_probe_of_a_user_is_busy() {
     let (bridge, server) = bridge(&elsewhere(&fixture.url("/mcp"), &me(&fixture)));
     let entered = Entered::parse(&server.token_setup, &[("token", TOKEN.as_bytes())], UnixTime(0)).unwrap();
     let (caller, other) = (alice(), UserId::local("bob").unwrap().into());
-    let run = |caller| bridge.probe(caller, &server, &entered);
+    let run = |caller| Arc::clone(&bridge).probe(caller, &server, &entered);
     let third = async {
         fixture.until_again("GET", 2).await;
         assert_eq!(run(&caller).await, Probed::Busy);

@@ -138,7 +138,7 @@ fn upstream_errors() -> Vec<UpstreamError> {
         E::Handshake,
         E::VersionChanged,
         E::StartTimeout,
-        E::TokenRefused,
+        E::TokenRefused(401),
         E::Busy { retry_after: None },
         E::Status(u16::try_from(NUMBER).unwrap()),
         E::Redirect,

@@ -176,14 +176,14 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
         saved_at: record.saved_at,
         saved_by: record.saved_by,
         expires_at: record.expires_at,
-        fingerprint: store.fingerprint(&alice, &server, record),
+        fingerprint: store.fingerprint(&alice, &server, &record.fields),
     };
     assert_eq!((linear.server.as_str(), notion.server.as_str()), ("linear", "notion"));
     assert_eq!(linear.about, Ok(about(&cli, server("linear"))));
     assert_eq!(notion.about, Ok(about(&page, server("notion"))));
     assert_eq!((linear.last_used, notion.last_used), (None, Some(UnixTime(5 * HOUR))));
     assert!(!format!("{overview:?}").contains("ntn_1"));
-    let fingerprint = |text| store.fingerprint(&alice, &server("notion"), &record(0, &[("token", text)]));
+    let fingerprint = |text| store.fingerprint(&alice, &server("notion"), &record(0, &[("token", text)]).fields);
     assert_eq!(fingerprint("ntn_1"), notion.about.as_ref().unwrap().fingerprint);
     assert_ne!(fingerprint("ntn_1"), fingerprint("ntn_2"));
     // How a record was saved is not said of another one, which an older node put in its place without a word.

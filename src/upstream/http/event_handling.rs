@@ -144,7 +144,9 @@ impl HttpServer {
             return Ok(None);
         }
         let error = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(UpstreamError::TokenRefused),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(UpstreamError::TokenRefused(status.as_u16()));
+            }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 return Err(UpstreamError::Busy { retry_after });
             }
