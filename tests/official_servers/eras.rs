@@ -36,7 +36,7 @@ asks_legacy_clients! {
 
 #[tokio::test]
 async fn servers_over_http_that_have_both_eras_ask_a_legacy_client_in_the_middle_of_a_call() {
-    for sdk in ["python", "fastmcp"] {
+    for sdk in ["python", "fastmcp", "go", "typescript 1"] {
         asks_a_legacy_client(over_http(&elsewhere(sdk)), sdk).await;
     }
 }
