@@ -1,8 +1,15 @@
 //! People connect their own accounts on the pages of the bridge: what they see, what is saved, and what is refused.
 //! The pages in a real browser are in `tests/account_walk.rs`.
+//!
+//! Attacks, and where each is tried; those with a star in a browser too:
+//! - forged forms*, frames*, markup in what is shown*, redirects elsewhere, signing somebody in as another: [`forgeries`]
+//! - a session or cookie that somebody else has set, a link that somebody else has sent, guessing: [`sessions`]
+//! - how long it takes to look a token up: `src/auth/bearer.rs`
 
 #[path = "account/changes.rs"]
 mod changes;
+#[path = "account/corpus.rs"]
+mod corpus;
 #[path = "account/forgeries.rs"]
 mod forgeries;
 #[path = "account/pages.rs"]

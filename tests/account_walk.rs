@@ -1,6 +1,18 @@
 //! A person with a real browser, at two nodes behind nginx: signs in, connects, replaces and removes, while a client uses
 //! what was saved at the node of its own. Pictures of each page are left in `target/test-output/account`.
+//!
+//! - [`keyboard`]: the same without a mouse
+//! - [`elsewhere`]: what pages of other sites do to theirs
+//! - [`markup`]: what operators and people write is never markup
 
+#[path = "account/corpus.rs"]
+mod corpus;
+#[path = "account_walk/elsewhere.rs"]
+mod elsewhere;
+#[path = "account_walk/keyboard.rs"]
+mod keyboard;
+#[path = "account_walk/markup.rs"]
+mod markup;
 mod support;
 
 use std::fs;
@@ -8,6 +20,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use support::{Bridge, Browser, Client, Home, Redis, ReverseProxy, bearer_identity, free_address, server, sha256_hex};
+use tokio::sync::{Mutex, MutexGuard};
+use tollbridge::clock::UnixTime;
+use tollbridge::config::{self, LoadOptions, ServerName};
+use tollbridge::secret::Secret;
+use tollbridge::store::{Over, Record, SavedBy, TokenStore};
+use tollbridge::user::UserId;
 
 /// The bearer token of alice.
 const ALICE: &str = "alices-key-0123456789abcdef";
@@ -18,6 +36,9 @@ const BUDGET: u64 = 30 << 10;
 /// Widths and colours in which each page is looked at.
 const LOOKS: [(u32, &str); 4] = [(1280, "light"), (1280, "dark"), (320, "light"), (320, "dark")];
 
+/// One browser at a time is enough for a small machine.
+static BROWSER: Mutex<()> = Mutex::const_new(());
+
 /// Two nodes behind one address, and a browser.
 struct Walk {
     nodes: [Bridge; 2],
@@ -25,41 +46,73 @@ struct Walk {
     browser: Browser,
     axe: String,
     pictures: PathBuf,
+    home: Home,
     _redis: Redis,
-    _home: Home,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Walk {
     async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same with another configuration.
+    async fn start_with(change: impl Fn(&mut Value)) -> Self {
+        let turn = BROWSER.lock().await;
         let (home, redis) = (Home::new(), Redis::start());
         let addresses = [free_address(), free_address()];
         let proxy = ReverseProxy::nginx(&addresses);
         let nodes = addresses.map(|address| {
-            home.serve(json!({
+            let whoami = |setup: Value| json!({
+                "command": server("whoami"), "args": [format!("marker={}", home.marker())],
+                "env": { "WHOAMI_TOKEN": { "$userToken": "<<token>>" } }, "tokenSetup": setup,
+            });
+            let mut config = json!({
                 "listen": address.to_string(),
                 "publicUrl": format!("http://{}", proxy.address()),
                 "identity": bearer_identity(&[("alice", ALICE)]),
                 "tokenStore": home.in_redis(&redis),
                 "mcpServers": {
-                    "notes": {
-                        "command": server("whoami"), "args": [format!("marker={}", home.marker())],
-                        "env": { "WHOAMI_TOKEN": { "$userToken": "<<token>>" } },
-                        "tokenSetup": { "displayName": "Notes <b>& more</b>", "instructions": "Settings, then tokens.",
-                            "helpUrl": "https://notes.example/help" },
-                    },
+                    "notes": whoami(json!({ "displayName": "Notes <b>& more</b>", "instructions": "Settings, then tokens.",
+                        "helpUrl": "https://notes.example/help" })),
+                    "dated": whoami(json!({ "displayName": "Dated", "expires": "3d" })),
                     "open": { "command": server("whoami"), "args": [format!("marker={}", home.marker())] },
                 },
-            }))
+            });
+            change(&mut config);
+            home.serve(config)
         });
         let axe = fs::read_to_string("tests/node/node_modules/axe-core/axe.min.js").expect("scripts/test installs it");
         let pictures = PathBuf::from("target/test-output/account");
         fs::create_dir_all(&pictures).expect("a writable directory");
         let browser = Browser::start().await;
-        Self { nodes, proxy, browser, axe, pictures, _redis: redis, _home: home }
+        Self { nodes, proxy, browser, axe, pictures, home, _redis: redis, _turn: turn }
+    }
+
+    /// The address of a page.
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.proxy.address())
     }
 
     async fn go(&self, path: &str) {
-        self.browser.go(&format!("http://{}{path}", self.proxy.address())).await;
+        self.browser.go(&self.url(path)).await;
+    }
+
+    /// Signs alice in; the page of `notes` comes next.
+    async fn sign_in(&self) {
+        self.go("/notes/connect").await;
+        self.send("main", ALICE).await;
+        self.browser.text(".standing").await;
+    }
+
+    /// Saves a token of hers that has expired since.
+    async fn save_expired(&self, server: &str) {
+        let config = config::load(&self.home.config(), &LoadOptions::default()).expect("it was served");
+        let store = TokenStore::from_config(config.token_store.as_ref().expect("a store")).expect("it opens");
+        let token = Record::token(UnixTime(1), SavedBy::Page, Secret::new("ntn_old".to_owned()));
+        let record = Record { expires_at: Some(UnixTime(2)), ..token };
+        let (alice, server) = (UserId::local("alice").expect("a name"), ServerName::parse(server).expect("a name"));
+        store.save(&alice, &server, &record, Over::Anything).await.expect("it is saved");
     }
 
     /// Fills in the one field of the page, and sends it.
@@ -73,6 +126,13 @@ impl Walk {
         let ask = async |node| Client::modern(node, "notes", Some(ALICE)).call("whoami", json!({})).await;
         let [first, second] = self.nodes.each_ref();
         [ask(first).await, ask(second).await].map(|answer| answer.expect("an answer").text())
+    }
+
+    /// No page has asked for what its own policy forbids.
+    async fn has_kept_to_the_policy(&self) {
+        let complaints = self.browser.complaints().await;
+        let of_policy: Vec<_> = complaints.iter().filter(|line| line.contains("Content Security Policy")).collect();
+        assert!(of_policy.is_empty(), "{of_policy:?}");
     }
 
     /// Looks at the page in every width and colour: it is small, it is accessible, and it shows no token.
@@ -133,9 +193,17 @@ async fn a_person_connects_replaces_and_removes_in_chromium_while_the_client_is_
     walk.look("refused").await;
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")), "nothing was saved");
 
+    let mut client = Client::legacy(&walk.nodes[1], "notes", Some(ALICE)).await;
+    let waiting = tokio::spawn(async move {
+        let connected = client.call("connect_account", json!({ "wait": true })).await.expect("an answer").text();
+        (connected, client.call("whoami", json!({})).await.expect("an answer").text())
+    });
     walk.send("main", TOKENS[0]).await;
     assert!(browser.text(".news").await.contains("is connected. You can go back to your application."));
     walk.look("connected").await;
+    let (connected, next) = waiting.await.expect("it is answered");
+    assert!(connected.starts_with("Notes <b>& more</b> is connected."), "{connected}");
+    assert_eq!(next, expected(TOKENS[0])[0], "the next message of the same session");
     assert_eq!(walk.used().await, expected(TOKENS[0]));
 
     walk.go("/notes/connect").await;
@@ -153,12 +221,36 @@ async fn a_person_connects_replaces_and_removes_in_chromium_while_the_client_is_
     walk.look("removed").await;
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")));
 
+    walk.save_expired("dated").await;
+    walk.go("/dated/connect").await;
+    assert_eq!(browser.text(".standing").await, "Needs another");
+    walk.look("expired").await;
+    walk.send("details", TOKENS[0]).await;
+    assert!(browser.text(".news").await.contains("is connected"));
+    assert_eq!(browser.text(".standing").await, "Expires soon");
+    walk.look("expires-soon").await;
+
     walk.go("/open/connect").await;
     walk.look("needs-none").await;
     walk.go("/nothing/connect").await;
     walk.look("not-there").await;
 
-    let complaints = browser.complaints().await;
-    let of_policy: Vec<_> = complaints.iter().filter(|line| line.contains("Content Security Policy")).collect();
-    assert!(of_policy.is_empty(), "{of_policy:?}");
+    // A tab that is open while the session ends in another.
+    walk.go("/notes/connect").await;
+    let before = browser.open_tab().await;
+    walk.go("/account").await;
+    browser.click("header button").await;
+    assert_eq!(browser.text("h1").await, "Sign in");
+    walk.look("signed-out").await;
+    walk.go("/account").await;
+    assert_eq!(browser.text("h1").await, "Sign in", "there is no way back");
+    browser.turn_to(&before).await;
+    walk.send("main", TOKENS[0]).await;
+    assert_eq!(browser.text("h1").await, "Nothing was changed");
+    walk.look("session-ended").await;
+    browser.click("main .button").await;
+    assert_eq!(browser.text("h1").await, "Sign in");
+    walk.send("main", ALICE).await;
+    assert_eq!(browser.text(".standing").await, "Not connected", "and back at the page");
+    walk.has_kept_to_the_policy().await;
 }

@@ -73,6 +73,8 @@ fn token(value: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use http::HeaderValue;
 
     use super::*;
@@ -162,5 +164,31 @@ mod tests {
         let headers =
             [(AUTHORIZATION, HeaderValue::from_static("Bearer aaaaaaaaaaaaaaaaaaaaaa"))].into_iter().collect();
         assert_eq!(known(&[]).identify(&headers), Err(BearerFault::Unknown));
+    }
+
+    /// How long a look-up takes, the middle one of many.
+    fn middle(mut took: Vec<Duration>) -> Duration {
+        took.sort_unstable();
+        took[took.len() / 2]
+    }
+
+    #[test]
+    fn it_takes_as_long_for_the_first_the_last_and_nobody() {
+        let hash = |number: u32| sha256(&number.to_be_bytes());
+        let token = |number| BearerToken { caller: UserId::local("alice").unwrap().into(), sha256: hash(number) };
+        let bearer = Bearer::new(&(0..1000).map(token).collect::<Vec<_>>());
+        let presented = [hash(0), hash(999), hash(1000)];
+        // Whoever stops at the first that fits is a thousand times as quick there; a machine that stands still is so to all.
+        let mut took = [const { Vec::new() }; 3];
+        for _ in 0..101 {
+            for (presented, took) in presented.iter().zip(&mut took) {
+                let begun = Instant::now();
+                std::hint::black_box(bearer.user_of(std::hint::black_box(presented)));
+                took.push(begun.elapsed());
+            }
+        }
+        let middle = took.map(middle);
+        let (shortest, longest) = (middle.iter().min().unwrap(), middle.iter().max().unwrap());
+        assert!(*longest < *shortest * 3, "{middle:?}");
     }
 }

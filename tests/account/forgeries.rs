@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::corpus::MARKUP;
 use crate::support::http::Connection;
 use crate::support::{Home, bearer_identity};
 use crate::visit::{OURS, Person, encoded};
@@ -100,18 +101,6 @@ async fn nobody_is_signed_in_as_somebody_else_by_a_form_from_elsewhere() {
     assert_eq!(mallory.post("/account/sign-in", &[("form", &form), ("token", BOB)]).await.status, 303);
 }
 
-/// What would be markup or a way out of an attribute, a URL or a style.
-pub(crate) const MARKUP: [&str; 8] = [
-    "<script>alert(1)</script>",
-    "\"><img src=x onerror=alert(1)>",
-    "' onmouseover='alert(1)",
-    "</title><svg onload=alert(1)>",
-    "javascript:alert(1)",
-    "{{ 7*7 }}{% raw %}",
-    "<!--",
-    "&lt;b&gt;&#60;",
-];
-
 /// Tags and attributes of our pages.
 const TAGS: &str = "html head meta title link body a header div span svg rect path p strong form input button main h1 h2 h3 \
                     ul li dl dt dd section label details summary pre code footer !doctype";
@@ -137,40 +126,64 @@ pub(crate) fn harmful(page: &str) -> Option<String> {
     })
 }
 
+/// What is shown as it is written, wherever it comes from: of the operator, of the proxy, of whoever issued the name.
+const SHOWN: [&str; 7] = ["bridge", "issuer", "user", "service", "instructions", "label", "help"];
+
 #[tokio::test]
 async fn what_operators_servers_and_people_say_is_text_in_nine_places() {
     for markup in MARKUP {
         let home = Home::new();
+        let at = |place: &str| format!("{place} {markup}");
         let mut config = config(&home, &proxied(), &home.embedded());
-        config["name"] = markup.into();
-        config["identity"][0]["issuer"] = markup.into();
+        config["name"] = at("bridge").into();
+        config["identity"][0]["issuer"] = at("issuer").into();
+        config["mcpServers"]["notes"]["env"] = json!({ "WHOAMI_TOKEN": { "$userToken": "<<one>>" } });
         config["mcpServers"]["notes"]["tokenSetup"] = json!({
-            "displayName": markup, "instructions": markup,
+            "displayName": at("service"), "instructions": at("instructions"),
             "helpUrl": format!("https://notes.example/{markup}?{markup}#{markup}"),
+            "fields": { "one": { "label": at("label"), "help": at("help") } },
         });
         let bridge = home.serve(config);
-        let mut person = Person::at(bridge.address()).named(&markup.replace(',', " "));
+        let user = at("user").replace(|c: char| c == ',' || !c.is_ascii(), " ");
+        let mut person = Person::at(bridge.address()).named(&user);
+        let page = person.get(PATH).await;
+        let form = page.form(PATH);
+        for place in SHOWN {
+            let written = if place == "user" { user.trim().to_owned() } else { at(place) };
+            assert!(page.text.contains(&as_text(&written)), "{written}: {}", page.text);
+        }
         let escaped = encoded(&[("", markup)]).replace('=', "");
-        let mut pages = vec![
-            person.get("/account").await,
-            person.get(PATH).await,
-            person.get(&format!("{PATH}?{escaped}")).await,
-            person.get(&format!("/{escaped}/connect")).await,
-            person.get(&format!("/account/sign-in?to={escaped}")).await,
-            person.paste("notes", &format!("Bearer {markup}")).await,
-        ];
+        let entered = |value: String| [("form", form.clone()), ("field-one", value)];
+        let mut pages = vec![page, person.get("/account").await];
+        for path in [
+            format!("{PATH}?{escaped}"),
+            format!("/{escaped}/connect"),
+            format!("/account/sign-in?to={escaped}"),
+            format!("/account/{escaped}"),
+        ] {
+            pages.push(person.get(&path).await);
+        }
+        for value in [format!("Bearer {markup}"), format!("{markup}\n"), markup.to_owned()] {
+            let fields = entered(value);
+            let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+            pages.push(person.post(PATH, &fields).await);
+        }
+        pages.push(person.get(&format!("{PATH}?saved")).await);
+        pages.push(person.post(PATH, &[("form", markup), ("field-one", markup)]).await);
+        pages.push(person.post(PATH, &[(markup, markup)]).await);
         person.cookies.insert("__Host-tollbridge".to_owned(), markup.replace(';', ""));
         pages.push(person.get("/account").await);
-        pages.push(person.post(PATH, &[("form", markup), ("field-token", markup)]).await);
-        pages.push(person.post(PATH, &[(markup, markup)]).await);
         for page in &pages {
             assert_eq!(harmful(&page.text), None, "{markup}: {}", page.text);
-            assert!(!page.text.contains(">49"), "{markup}");
+            assert!(!page.text.contains(">49") && !page.text.contains(" 49{"), "{markup}");
         }
-        let shown = markup.replace('&', "&#38;").replace('<', "&#60;").replace('>', "&#62;");
-        let shown = shown.replace('"', "&#34;").replace('\'', "&#39;");
-        assert!(pages[1].text.matches(&shown).count() >= 4, "it is shown as it is written: {}", pages[1].text);
     }
+}
+
+/// Text as a page of ours writes it.
+fn as_text(text: &str) -> String {
+    let text = text.replace('&', "&#38;").replace('<', "&#60;").replace('>', "&#62;");
+    text.replace('"', "&#34;").replace('\'', "&#39;")
 }
 
 #[tokio::test]
@@ -180,9 +193,25 @@ async fn a_redirect_never_leaves() {
     config["publicUrl"] = "https://mcp.example.com//evil.example/".into();
     config["allowedHosts"] = json!(["127.0.0.1"]);
     let bridge = home.serve(config);
-    for to in
-        ["https://evil.example", "//evil.example", "/\\evil.example", "..%2f..", "a%0d%0aLocation:x", "notes&to=b"]
-    {
+    for elsewhere in ["X-Forwarded-Host", "X-Forwarded-Server", "X-Original-URL", "X-Rewrite-URL", "Forwarded"] {
+        let lie = [(elsewhere, "https://evil.example/host=evil.example")];
+        let answer = Person::at(bridge.address()).ask("GET", PATH, &lie, b"").await;
+        assert_eq!(answer.header("location"), "/evil.example/account/sign-in?to=notes", "{elsewhere}");
+    }
+    for to in [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "javascript:x",
+        "..%2f..",
+        "notes%2f..%2f..",
+        "%09//evil.example",
+        "a%0d%0aLocation:x",
+        "notes&to=b",
+        "notes@evil.example",
+        "account",
+    ] {
         let mut alice = Person::at(bridge.address());
         let page = alice.get(&format!("/account/sign-in?to={to}")).await;
         assert_eq!(page.status, 200);

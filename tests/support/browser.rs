@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -15,6 +15,10 @@ use super::{free_address, procs};
 
 /// How long the browser may take to start, and to show what it is asked for.
 const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Keys that are no text. Source: `WebDriver`, section 17.4.2.
+pub const TAB: char = '\u{e004}';
+pub const ENTER: char = '\u{e007}';
 
 /// By this name `WebDriver` hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -43,7 +47,14 @@ impl Browser {
         let listens = procs::wait_for(DEADLINE, || TcpStream::connect(address).ok());
         assert!(listens.is_some(), "chromedriver does not start");
         let profile = format!("--user-data-dir={}", browser.directory.path().join("profile").display());
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", &profile];
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            &profile,
+        ];
         let wanted = json!({ "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "args": arguments },
@@ -70,6 +81,45 @@ impl Browser {
         self.element(selector, "/click", json!({})).await;
     }
 
+    /// Presses keys one after the other, wherever the focus is.
+    pub async fn press(&self, keys: &str) {
+        let strokes =
+            keys.chars().flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })));
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes.collect::<Vec<_>>() });
+        self.post("/actions", json!({ "actions": [keyboard] })).await;
+    }
+
+    /// Opens another tab and goes on there; answers how to turn back to the one before.
+    pub async fn open_tab(&self) -> String {
+        let before = self.read("/window").await;
+        let tab = self.post("/window/new", json!({ "type": "tab" })).await;
+        self.turn_to(tab["handle"].as_str().expect("a tab")).await;
+        before
+    }
+
+    /// Goes on in a tab.
+    pub async fn turn_to(&self, tab: &str) {
+        self.post("/window", json!({ "handle": tab })).await;
+    }
+
+    /// What a script returns in the frame that this selector names.
+    pub async fn run_in_frame(&self, selector: &str, script: &str) -> Value {
+        let frame = json!({ ELEMENT: self.find(selector).await });
+        self.post("/frame", json!({ "id": frame })).await;
+        let returned = self.run(script).await;
+        self.post("/frame", json!({ "id": null })).await;
+        returned
+    }
+
+    /// Waits until this is true of the page, which may be one that is on its way.
+    pub async fn until(&self, condition: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let script = json!({ "script": format!("return {condition}"), "args": [] });
+        while self.ask("/execute/sync", script.clone()).await != true {
+            assert!(Instant::now() < deadline, "{condition} does not become true");
+        }
+    }
+
     /// What a script returns. It runs beside the page's own policy.
     pub async fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", json!({ "script": script, "args": [] })).await
@@ -84,9 +134,7 @@ impl Browser {
     /// The text of what this selector names, once it is there.
     pub async fn text(&self, selector: &str) -> String {
         let id = self.find(selector).await;
-        let answer = self.client.get(format!("{}/element/{id}/text", self.session)).send().await.expect("an answer");
-        let answer: Value = answer.json().await.expect("JSON");
-        answer["value"].as_str().expect("text").to_owned()
+        self.read(&format!("/element/{id}/text")).await
     }
 
     /// Makes the page so wide, for people who like it `light` or `dark`.
@@ -129,6 +177,12 @@ impl Browser {
     /// A command of the browser's own tools (<https://chromedevtools.github.io/devtools-protocol/>).
     async fn tools(&self, command: &str, parameters: Value) -> Value {
         self.post("/goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await
+    }
+
+    async fn read(&self, path: &str) -> String {
+        let answer = self.client.get(format!("{}{path}", self.session)).send().await.expect("an answer");
+        let answer: Value = answer.json().await.expect("JSON");
+        answer["value"].as_str().expect("text").to_owned()
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
