@@ -1,6 +1,11 @@
 //! A server sees the token of the user whose request it serves, and nobody else sees any token anywhere.
 
+#[path = "tokens_never_cross/pages.rs"]
+mod pages;
 mod support;
+#[expect(dead_code, reason = "people do more in tests/account.rs")]
+#[path = "account/visit.rs"]
+mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +16,8 @@ use serde_json::{Value, json};
 use support::{Bridge, Client, Home, Redis, bearer_identity, procs, random_hex, server, sha256_hex};
 use tokio::task::JoinSet;
 
+/// What a proxy would say to prove itself.
+const PROOF: &str = "a-secret-that-only-the-proxy-knows";
 /// Requests in all, of two users in both eras.
 const REQUESTS: usize = 2000;
 /// Clients at once, half of each user, half of each era.
