@@ -2,6 +2,7 @@
 //! The pages in a real browser are in `tests/account_walk.rs`.
 //!
 //! Attacks, and where each is tried; those with a star in a browser too:
+//! - what a service answers, as markup: [`probe`]
 //! - forged forms*, frames*, markup in what is shown*, redirects elsewhere, signing somebody in as another: [`forgeries`]
 //! - a session or cookie that somebody else has set, a link that somebody else has sent, guessing: [`sessions`]
 //! - how long it takes to look a token up: `src/auth/bearer.rs`

@@ -2,6 +2,9 @@
 //! what was saved at the node of its own. Pictures of each page are left in `target/test-output/account`.
 //!
 //! - [`keyboard`]: the same without a mouse
+//! - [`ends`]: a token that ends, and a session that does
+//! - [`trial`]: a token that is tried before it is saved
+//! - [`picture`]: the one of the README
 //! - [`elsewhere`]: what pages of other sites do to theirs
 //! - [`markup`]: what operators and people write is never markup
 
@@ -9,23 +12,28 @@
 mod corpus;
 #[path = "account_walk/elsewhere.rs"]
 mod elsewhere;
+#[path = "account_walk/ends.rs"]
+mod ends;
 #[path = "account_walk/keyboard.rs"]
 mod keyboard;
 #[path = "account_walk/markup.rs"]
 mod markup;
+#[path = "account_walk/picture.rs"]
+mod picture;
+#[expect(dead_code, reason = "tests/account.rs asks what it was asked")]
+#[path = "account/service.rs"]
+mod service;
 mod support;
+#[path = "account_walk/trial.rs"]
+mod trial;
 
 use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use support::mcp::Answer;
 use support::{Bridge, Browser, Client, Home, Redis, ReverseProxy, bearer_identity, free_address, server, sha256_hex};
 use tokio::sync::{Mutex, MutexGuard};
-use tollbridge::clock::UnixTime;
-use tollbridge::config::{self, LoadOptions, ServerName};
-use tollbridge::secret::Secret;
-use tollbridge::store::{Over, Record, SavedBy, TokenStore};
-use tollbridge::user::UserId;
 
 /// The bearer token of alice.
 const ALICE: &str = "alices-key-0123456789abcdef";
@@ -103,16 +111,6 @@ impl Walk {
         self.go("/notes/connect").await;
         self.send("main", ALICE).await;
         self.browser.text(".standing").await;
-    }
-
-    /// Saves a token of hers that has expired since.
-    async fn save_expired(&self, server: &str) {
-        let config = config::load(&self.home.config(), &LoadOptions::default()).expect("it was served");
-        let store = TokenStore::from_config(config.token_store.as_ref().expect("a store")).expect("it opens");
-        let token = Record::token(UnixTime(1), SavedBy::Page, Secret::new("ntn_old".to_owned()));
-        let record = Record { expires_at: Some(UnixTime(2)), ..token };
-        let (alice, server) = (UserId::local("alice").expect("a name"), ServerName::parse(server).expect("a name"));
-        store.save(&alice, &server, &record, Over::Anything).await.expect("it is saved");
     }
 
     /// Fills in the one field of the page, and sends it.
@@ -194,14 +192,14 @@ async fn a_person_connects_replaces_and_removes_in_chromium_while_the_client_is_
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")), "nothing was saved");
 
     let mut client = Client::legacy(&walk.nodes[1], "notes", Some(ALICE)).await;
-    let waiting = tokio::spawn(async move {
-        let connected = client.call("connect_account", json!({ "wait": true })).await.expect("an answer").text();
-        (connected, client.call("whoami", json!({})).await.expect("an answer").text())
-    });
-    walk.send("main", TOKENS[0]).await;
+    let said = |answer: std::io::Result<Answer>| answer.expect("an answer").text();
+    let waits = async {
+        let connected = said(client.call("connect_account", json!({ "wait": true })).await);
+        (connected, said(client.call("whoami", json!({})).await))
+    };
+    let ((connected, next), ()) = tokio::join!(waits, walk.send("main", TOKENS[0]));
     assert!(browser.text(".news").await.contains("is connected. You can go back to your application."));
     walk.look("connected").await;
-    let (connected, next) = waiting.await.expect("it is answered");
     assert!(connected.starts_with("Notes <b>& more</b> is connected."), "{connected}");
     assert_eq!(next, expected(TOKENS[0])[0], "the next message of the same session");
     assert_eq!(walk.used().await, expected(TOKENS[0]));
@@ -221,36 +219,9 @@ async fn a_person_connects_replaces_and_removes_in_chromium_while_the_client_is_
     walk.look("removed").await;
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")));
 
-    walk.save_expired("dated").await;
-    walk.go("/dated/connect").await;
-    assert_eq!(browser.text(".standing").await, "Needs another");
-    walk.look("expired").await;
-    walk.send("details", TOKENS[0]).await;
-    assert!(browser.text(".news").await.contains("is connected"));
-    assert_eq!(browser.text(".standing").await, "Expires soon");
-    walk.look("expires-soon").await;
-
     walk.go("/open/connect").await;
     walk.look("needs-none").await;
     walk.go("/nothing/connect").await;
     walk.look("not-there").await;
-
-    // A tab that is open while the session ends in another.
-    walk.go("/notes/connect").await;
-    let before = browser.open_tab().await;
-    walk.go("/account").await;
-    browser.click("header button").await;
-    assert_eq!(browser.text("h1").await, "Sign in");
-    walk.look("signed-out").await;
-    walk.go("/account").await;
-    assert_eq!(browser.text("h1").await, "Sign in", "there is no way back");
-    browser.turn_to(&before).await;
-    walk.send("main", TOKENS[0]).await;
-    assert_eq!(browser.text("h1").await, "Nothing was changed");
-    walk.look("session-ended").await;
-    browser.click("main .button").await;
-    assert_eq!(browser.text("h1").await, "Sign in");
-    walk.send("main", ALICE).await;
-    assert_eq!(browser.text(".standing").await, "Not connected", "and back at the page");
     walk.has_kept_to_the_policy().await;
 }

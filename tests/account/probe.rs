@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::forgeries::{MARKUP, harmful};
+use crate::corpus::MARKUP;
+use crate::forgeries::harmful;
 use crate::service::Service;
 use crate::support::http::Connection;
 use crate::support::{Bridge, Home, free_address, procs, server};

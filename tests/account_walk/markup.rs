@@ -36,7 +36,7 @@ async fn what_operators_and_people_write_is_no_markup_to_a_browser() {
         assert!(found[3].as_u64().is_some_and(|origins| origins <= 1), "{what}: a form leads elsewhere");
     };
     let all = MARKUP.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-    let escaped: String = MARKUP.join(" ").bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped: String = url::form_urlencoded::byte_serialize(MARKUP.join(" ").as_bytes()).collect();
     for path in [format!("/account/sign-in?to={escaped}"), format!("/{escaped}/connect")] {
         walk.go(&path).await;
         is_ours(&path).await;
