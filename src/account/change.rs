@@ -80,7 +80,7 @@ impl Account {
         tracing::info!(%user, server = %server.name, "a token was saved on the page");
         let response = self.see_other(&format!("{path}?{SAVED}"));
         match probed {
-            Probed::Good { shown } => Ok(with_cookie(response, self.keep_seen(&visit, &shown))),
+            Probed::Good { shown } if !shown.is_empty() => Ok(with_cookie(response, self.keep_seen(&visit, &shown))),
             _ => Ok(response),
         }
     }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, StatusCode};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{Instrument as _, field};
@@ -17,7 +18,7 @@ use super::exchange::child::Child;
 use super::exchange::conversation::until_forced;
 use super::exchange::handshake::{ClientKind, Handshake};
 use crate::audit::{Event, EventKind, Outcome};
-use crate::config::{HttpPlan, Inputs, Probe, Server};
+use crate::config::{FillError, HttpPlan, Inputs, Probe, RequestValues, Server};
 use crate::limits::Permit;
 use crate::mcp::era::Version;
 use crate::mcp::json;
@@ -84,8 +85,8 @@ enum Failure {
     /// The service answered with this status.
     #[error("it answered with HTTP status {0}")]
     Status(StatusCode),
-    /// It answered with an error, which says so.
-    #[error("it answered with an error: {0}")]
+    /// It answered with an error, which says this, or nothing.
+    #[error("it answered with an error{}{}", if .0.is_empty() { "" } else { ": " }, .0)]
     Told(String),
     /// It took too long.
     #[error("it did not answer within {} s", TRIAL_DEADLINE.as_secs())]
@@ -187,18 +188,18 @@ impl Trial {
 
     /// The answer to the server's probe; `started` is the server that it took, whatever becomes of the answer.
     async fn ask(&self, started: &mut Option<Started>) -> Result<String, Failure> {
-        let values = self.server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
-        let inputs = Inputs::of(&self.caller, Some(self.credential.clone()), values);
+        let inputs = |values| Inputs::of(&self.caller, Some(self.credential.clone()), values);
         let admitted = self.bridge.limits.admit(&self.caller.user, &self.server.name, false).await;
         let permit = admitted.map_err(BridgeError::from)?;
         let request = match &self.server.probe {
-            Some(Probe::Get(plan)) => return self.get(plan, &inputs).await,
+            Some(Probe::Get(plan)) => return self.get(plan, &inputs(RequestValues::default())).await,
             Some(Probe::Tool { name, arguments }) => {
                 ("tools/call", format!(r#"{{"name":{},"arguments":{arguments}}}"#, json::quote(name)))
             }
             Some(Probe::Tools) | None => ("tools/list", "{}".to_owned()),
         };
-        let child = Child::open(&self.bridge, &self.server, inputs)?;
+        let values = self.server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
+        let child = Child::open(&self.bridge, &self.server, inputs(values))?;
         started.insert(Started { child, _permit: permit }).child.try_request(&request).await
     }
 
@@ -223,8 +224,11 @@ impl Trial {
             Err(Failure::Status(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))) => {
                 refused(status.as_u16())
             }
+            Err(Failure::Bridge(BridgeError::Fill(unfit))) if unfit != FillError::NoEmail => {
+                Probed::Refused { sentence: format!("This cannot be used with {name}: {unfit}") }
+            }
             Err(failure) => {
-                let why = self.shown(&failure.to_string());
+                let why = self.shown(failure.to_string().trim_end_matches(['.', '\n']));
                 Probed::Unknown { sentence: format!("This could not be tried with {name}: {why}") }
             }
         }
@@ -244,7 +248,7 @@ impl Trial {
             Probed::Refused { .. } => Outcome::Refused,
             Probed::Unknown { .. } | Probed::Busy | Probed::NoProbe => Outcome::Unknown,
         };
-        tracing::info!(?outcome, "a token was tried");
+        tracing::info!(?outcome, "what a user entered was tried");
         let (user, server) = (Some(&self.caller.user), Some(&self.server.name));
         let fingerprint = self.fingerprint.as_deref();
         self.bridge.audit.note(&Event { user, server, outcome, fingerprint, ..Event::of(EventKind::TokenProbed) });
@@ -268,9 +272,9 @@ impl Child {
         }
         let line = self.answer_to(legacy::PROBE_ID).await?;
         match from_server(&line) {
-            Some(FromServer::Response { answer: Answer::Result(result), .. }) => said(result),
+            Some(FromServer::Response { answer: Answer::Result(result), .. }) => said(method, result),
             Some(FromServer::Response { answer: Answer::Error(error), .. }) => {
-                let error: Option<serde_json::Value> = serde_json::from_str(error).ok();
+                let error: Option<Value> = serde_json::from_str(error).ok();
                 let message = error.as_ref().and_then(|error| error["message"].as_str());
                 Err(Failure::Told(message.unwrap_or_default().to_owned()))
             }
@@ -279,19 +283,30 @@ impl Child {
     }
 }
 
-/// What a result says in words: the text of a tool, or the names of tools.
-fn said(result: &str) -> Result<String, Failure> {
+/// What the result of a method says in words: the names of tools, or what a tool says.
+fn said(method: &str, result: &str) -> Result<String, Failure> {
     if result.len() > LARGEST {
         return Ok(format!("{} bytes", result.len()));
     }
-    let result: serde_json::Value = serde_json::from_str(result).map_err(|_| UpstreamError::InvalidOutput)?;
+    let result: Value = serde_json::from_str(result).map_err(|_| UpstreamError::InvalidOutput)?;
     let texts = |list: &str, member: &str, between: &str| {
         let members = result[list].as_array().into_iter().flatten();
         members.filter_map(|each| each[member].as_str()).collect::<Vec<_>>().join(between)
     };
-    if !result["content"].is_array() {
-        return Ok(format!("Its tools: {}", texts("tools", "name", ", ")));
+    if method == "tools/list" {
+        result["tools"].as_array().ok_or(UpstreamError::InvalidOutput)?;
+        let names = texts("tools", "name", ", ");
+        return Ok(if names.is_empty() { "It has no tools".to_owned() } else { format!("Its tools: {names}") });
     }
-    let text = texts("content", "text", "\n");
-    if result["isError"] == true { Err(Failure::Told(text)) } else { Ok(text) }
+    let text = match &result["structuredContent"] {
+        structured @ Value::Object(_) if texts("content", "text", "").is_empty() => structured.to_string(),
+        _ => texts("content", "text", "\n"),
+    };
+    if result["resultType"] == "input_required" {
+        Err(BridgeError::CannotAsk.into())
+    } else if result["isError"] == true {
+        Err(Failure::Told(text))
+    } else {
+        Ok(text)
+    }
 }

@@ -16,6 +16,13 @@ impl Loader<'_> {
         let filled = self.placeholders.pause();
         let probe = self.read_probe(at, written);
         self.placeholders.resume(filled);
+        // A server that is tried is started for a form, or for a program that asks for no more.
+        if let Some(Probe::Tools | Probe::Tool { .. }) = &probe
+            && let Some(header) = self.placeholders.required_header()
+        {
+            let message = format!("the server needs the {} header of a client, and a probe has none", header.name);
+            self.report_key(at, &message, "give that `$header` a `default`, or probe { \"url\": … }");
+        }
         probe
     }
 

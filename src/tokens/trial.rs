@@ -20,9 +20,9 @@ pub enum Probed {
         /// The beginning of what was answered.
         shown: String,
     },
-    /// The service refused it.
+    /// The service refused it, or it does not fit where it goes.
     Refused {
-        /// Who refused it.
+        /// Who refused it, or why it does not fit.
         sentence: String,
     },
     /// Nobody knows: it could not be tried, or the answer says nothing of it.

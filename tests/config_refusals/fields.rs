@@ -197,6 +197,15 @@ fn what_is_tried_is_a_tool_or_an_encrypted_request() {
     let host = server(r#"{ "url": { "$userToken": "https://<<token>>.example" } }"#);
     server_refused(&host, "probe.url.$userToken", "a placeholder cannot choose where the request goes");
     server_refused(r#"{ "command": "sh", "probe": "tools/list" }"#, "probe", "this server takes no user token");
+    let needs = |probe: &str| {
+        let project = r#"{ "$header": { "name": "X-Project", "format": "^[a-z]+$" } }"#;
+        format!(
+            r#"{{ "command": "sh", "env": {{ "K": {{ "$userToken": "<<token>>" }}, "P": {project} }}, "probe": {probe} }}"#
+        )
+    };
+    for probe in [r#""tools/list""#, r#"{ "tool": "x" }"#] {
+        server_refused(&needs(probe), "probe", "the server needs the x-project header of a client");
+    }
     let only = r#"{ "command": "sh", "env": { "K": { "$userToken": "<<a>>" } }, "tokenSetup": { "fields": { "a": {}, "b": {} } },
         "probe": { "url": { "$userToken": "https://a.example/<<b>>" } } }"#;
     server_refused(only, "tokenSetup.fields.b", "this field goes nowhere");

@@ -115,8 +115,13 @@ async fn a_probe_shows_what_the_service_says_with_the_token_masked() {
     assert!(shown.starts_with("you sent Bearer [token] xxx"), "{shown}");
     assert_eq!(shown.chars().count(), 300);
 
+    // What the server needs of a client's request is not needed to ask the service itself.
+    let mut needing = elsewhere(&fixture.url("/mcp"), &me(&fixture));
+    needing["headers"]["X-Project"] = json!({ "$header": { "name": "X-Project", "format": "^[a-z]+$" } });
+    assert!(matches!(probe(&needing).await, Probed::Good { .. }));
+
     let listed = probe(&elsewhere(&fixture.url("/mcp"), &json!("tools/list"))).await;
-    assert!(matches!(listed, Probed::Good { .. }), "{listed:?}");
+    assert_eq!(listed, Probed::Good { shown: "It has no tools".to_owned() });
     let tool = json!({ "tool": "x", "arguments": { "a": 1 } });
     let called = probe(&elsewhere(&fixture.url("/mcp"), &tool)).await;
     assert_eq!(called, Probed::Good { shown: "done".to_owned() });
@@ -146,6 +151,41 @@ async fn a_token_that_the_service_refuses_is_told_from_a_service_that_is_down() 
         matches!(&unknown, Probed::Unknown { sentence } if sentence.contains("refused the connection")),
         "{unknown:?}"
     );
+}
+
+/// What the tool of a server answers, tried.
+async fn called(result: Value) -> Probed {
+    let fixture = Fixture::start(move |request| match request.asks() {
+        "tools/call" => {
+            let answered = json!({ "jsonrpc": "2.0", "id": request.message["id"], "result": result });
+            answer(200, &[("Content-Type", "application/json")], answered.to_string())
+        }
+        _ => polite(request),
+    });
+    probe(&elsewhere(&fixture.await.url("/mcp"), &json!({ "tool": "x" }))).await
+}
+
+#[tokio::test]
+async fn a_tool_has_done_only_if_it_says_so() {
+    let text = |text: &str| json!([{ "type": "text", "text": text }]);
+    let structured = json!({ "content": [], "structuredContent": { "user": TOKEN, "n": 1 } });
+    assert_eq!(called(structured).await, Probed::Good { shown: r#"{"n":1,"user":"[token]"}"#.to_owned() });
+    let unknown = |why: &str| Probed::Unknown { sentence: format!("This could not be tried with Notion: it {why}") };
+    let failed = called(json!({ "content": text(&format!("{TOKEN} is no token.")), "isError": true })).await;
+    assert_eq!(failed, unknown("answered with an error: [token] is no token"));
+    let failed = called(json!({ "content": [], "isError": true })).await;
+    assert_eq!(failed, unknown("answered with an error"));
+    let asks = called(json!({ "resultType": "input_required", "inputRequests": {}, "requestState": "s" })).await;
+    assert!(matches!(&asks, Probed::Unknown { sentence } if sentence.contains("has a question")), "{asks:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_fit_where_it_goes_is_not_good() {
+    let (bridge, server) = bridge(&elsewhere("http://127.0.0.1:1/mcp", &json!("tools/list")));
+    let entered = Entered::parse(&server.token_setup, &[("token", "caf\u{e9}".as_bytes())], UnixTime(0)).unwrap();
+    let refused = bridge.probe(&alice(), &server, &entered).await;
+    let Probed::Refused { sentence } = &refused else { panic!("{refused:?}") };
+    assert!(sentence.starts_with("This cannot be used with Notion: ") && !sentence.contains("caf"), "{sentence}");
 }
 
 /// A program that never answers, and can be found by this number of seconds.

@@ -115,6 +115,11 @@ impl Placeholders {
         Input::Header(self.headers.len() - 1)
     }
 
+    /// A header that each request must have.
+    pub(in crate::config) fn required_header(&self) -> Option<&RequestHeader> {
+        self.headers.iter().find(|header| header.default.is_none())
+    }
+
     /// Those headers.
     pub(in crate::config) fn take_headers(&mut self) -> Vec<RequestHeader> {
         std::mem::take(&mut self.headers)
