@@ -1,4 +1,5 @@
-//! The pages where people connect their own accounts: what they have saved for which server, and the forms that change it.
+//! The pages where people connect their own accounts: what they have saved for which server, and the forms that change it;
+//! and the same for programs.
 //!
 //! Invariants: GET changes nothing; nothing is changed for anybody but the person whom the page named; no page, header
 //! or cookie holds what was sent; whatever an operator, a server or a user is called is text, which the templates
@@ -9,6 +10,7 @@ mod clients;
 mod days;
 mod page;
 mod security_headers;
+mod standing;
 mod texts;
 
 // what they send
@@ -20,6 +22,10 @@ mod sign_in;
 // what becomes of a request that goes no further
 mod refusal;
 
+// programs
+mod api;
+
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,6 +50,8 @@ use crate::store::{Overview, StoreError, TokenStore};
 use crate::telemetry::LogThrottle;
 use crate::tokens::{Prober, TokenSource};
 use crate::user::UserId;
+
+pub use api::{Operation, Operators};
 
 use form::Form;
 use page::{Frame, Who};
@@ -155,9 +163,9 @@ impl Account {
             Page::SignIn => self.sign_in_page(head, peer).await,
             Page::SignOut => self.sign_out(head, body, peer).await,
             Page::Overview => self.overview(&self.visitor(head, peer).await?).await,
-            Page::Connect(_) if posts => self.save(self.visit(page, head, peer).await?, head, body).await,
-            Page::Connect(_) => self.connect_page(&self.visit(page, head, peer).await?, head).await,
-            Page::Remove(_) => self.remove(self.visit(page, head, peer).await?, head, body).await,
+            Page::Connect(_) if posts => self.save(self.visit(page.server(), head, peer).await?, head, body).await,
+            Page::Connect(_) => self.connect_page(&self.visit(page.server(), head, peer).await?, head).await,
+            Page::Remove(_) => self.remove(self.visit(page.server(), head, peer).await?, head, body).await,
         }
     }
 
@@ -175,9 +183,9 @@ impl Account {
     }
 
     /// Who is there, for which server. What one may not use does not exist.
-    async fn visit(&self, page: Page<'_>, head: &Parts, peer: PeerAddr) -> Result<Visit, Refusal> {
+    async fn visit(&self, server: Option<ServerName>, head: &Parts, peer: PeerAddr) -> Result<Visit, Refusal> {
         let visitor = self.visitor(head, peer).await?;
-        let server = page.server().and_then(|name| self.config.servers.get(&name));
+        let server = server.and_then(|name| self.config.servers.get(&name));
         let server = server.filter(|server| server.allows(&visitor.caller)).ok_or(Refusal::NotFound)?;
         Ok(Visit { visitor, server: Arc::clone(server) })
     }
@@ -244,20 +252,24 @@ impl Account {
             return self.see_other(&sign_in::path(page.server().as_ref()));
         }
         let refusal = if is_nobody && head.method == Method::POST { &Refusal::Stale } else { refusal };
-        if let Refusal::Nobody(AuthError::Bearer(_) | AuthError::TrustedHeader(_)) = refusal {
-            self.write_down_refusal();
-        }
-        let status = refusal.status();
-        self.metrics.refused(status);
-        if let Some(left_out) = self.refusals.next((peer.source(), status)) {
-            let left_out = Some(left_out).filter(|&lines| lines > 0);
-            tracing::info!(status = status.as_u16(), left_out, why = %refusal, "page refused");
-        }
+        self.note_refusal((refusal.status(), refusal.is_bad_credential()), peer, refusal);
         let back = match (refusal, page.server()) {
             (Refusal::NotFound, _) | (_, None) => "/account".to_owned(),
             (_, Some(server)) => change::path(&server),
         };
         refusal.respond(&self.frame(None), &back)
+    }
+
+    /// Counts a request that goes no further, says why in the log, and writes down a credential that is none.
+    fn note_refusal(&self, (status, is_bad_credential): (StatusCode, bool), peer: PeerAddr, why: &dyn fmt::Display) {
+        if is_bad_credential {
+            self.write_down_refusal();
+        }
+        self.metrics.refused(status);
+        if let Some(left_out) = self.refusals.next((peer.source(), status)) {
+            let left_out = Some(left_out).filter(|&lines| lines > 0);
+            tracing::info!(status = status.as_u16(), left_out, why = %why, "account request refused");
+        }
     }
 
     /// Writes down a credential that is none.

@@ -31,20 +31,23 @@ impl<Check: AsyncFn() -> bool> Admin<Check> {
     /// The answer to one request. It tells a probe pass or fail, never why: the reason is in the log.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
         let (head, _) = request.into_parts();
+        let path = head.uri.path();
+        if !["/livez", "/readyz", "/metrics"].contains(&path) {
+            return respond::text(StatusCode::NOT_FOUND, "not found\n");
+        }
         if head.method != Method::GET && head.method != Method::HEAD {
             let mut response = respond::text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        match head.uri.path() {
+        match path {
             "/livez" => respond::text(StatusCode::OK, "ok\n"),
             "/readyz" if self.is_ready().await => respond::text(StatusCode::OK, "ready\n"),
             "/readyz" => respond::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            "/metrics" => {
+            _ => {
                 let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
                 respond::with_type(StatusCode::OK, content_type, self.metrics.render())
             }
-            _ => respond::text(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 

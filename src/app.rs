@@ -1,23 +1,16 @@
 //! Wiring: the only place that builds what lives as long as the process, and the only one that ends it.
 
-use std::convert::Infallible;
+mod admin_listener;
+
 use std::io;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::account::Account;
-use crate::admin::Admin;
 use crate::audit::{Audit, AuditError};
 use crate::auth::Authenticator;
 use crate::bridge::{Bridge, ConnectionChanges, Probes, ServerFacts};
@@ -45,6 +38,8 @@ use crate::upstream::process::group::Spawner;
 use crate::upstream::process::host_checks::{self, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
 use crate::upstream::process::orphans::UntaggedChildren;
+
+use admin_listener::AdminListener;
 
 /// How long everything may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);
@@ -138,11 +133,12 @@ pub async fn run(
         clock: Clock::System,
         config: Arc::clone(&config),
     });
-    let server = server(bridge)?;
+    let account = Arc::new(account(&bridge));
+    let server = server(bridge, Arc::clone(&account))?;
     let listener = Listener::bind(&config.listen, config.limits.write_stall)
         .await
         .map_err(|error| cannot_listen(&config.listen, error))?;
-    let admin = AdminListener::bind(config.admin).await?;
+    let admin = AdminListener::bind(config.admin.as_ref(), account).await?;
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
     tokio::select! {
@@ -178,9 +174,8 @@ async fn reopen_on(mut hangup: Signal, audit: Audit) {
 }
 
 /// The connections to a bridge, of which there are none yet.
-fn server(bridge: Arc<Bridge>) -> io::Result<Arc<Server>> {
+fn server(bridge: Arc<Bridge>, account: Arc<Account>) -> io::Result<Arc<Server>> {
     let (config, metrics) = (Arc::clone(&bridge.config), Arc::clone(&bridge.metrics));
-    let account = account(&bridge);
     Ok(Arc::new(Server {
         connections: Arc::new(ConnectionLimits::new(&config, &metrics)),
         disconnects: Arc::new(DisconnectWatcher::new()?),
@@ -262,60 +257,6 @@ fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
     writeln!(stdout, "listening on {address}")?;
     stdout.flush()
 }
-
-/// Where health and metrics are served, if anywhere; until the very end, so that probes see the stop.
-struct AdminListener(Option<TcpListener>);
-
-impl AdminListener {
-    async fn bind(address: Option<SocketAddr>) -> Result<Self, StartError> {
-        let Some(address) = address else { return Ok(Self(None)) };
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
-        tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
-        Ok(Self(Some(listener)))
-    }
-
-    async fn serve(self, needed: (Arc<TokenStore>, Arc<Containers>), metrics: Arc<Metrics>, lifecycle: &Lifecycle) {
-        let Some(listener) = self.0 else { return std::future::pending().await };
-        let (store, containers) = needed;
-        let check = async move || {
-            if !containers.are_cleared() {
-                tracing::warn!("not ready: containers of requests that have ended are still there");
-                return false;
-            }
-            let checked = async { store.check().await.and(store.check_writes().await) };
-            checked.await.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
-        };
-        let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
-            };
-            let (admin, hard) = (Arc::clone(&admin), lifecycle.hard.clone());
-            let service = service_fn(move |request: Request<Incoming>| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(request).await) }
-            });
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).keep_alive(false);
-            let served = http.serve_connection(TokioIo::new(stream), service);
-            lifecycle.spawn(async move {
-                tokio::select! {
-                    _ = timeout(ADMIN_CONNECTION, served) => {}
-                    () = hard.cancelled() => {}
-                }
-            });
-        }
-    }
-}
-
-/// How long the admin listener rests after an error.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long one connection to the admin listener may last.
-const ADMIN_CONNECTION: Duration = Duration::from_secs(10);
 
 /// Waits for the first signal, then until every task has ended, a second signal comes, or the grace is over; whatever
 /// is left then is ended.

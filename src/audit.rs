@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use crate::clock::{Clock, UnixTime, within};
 use crate::config::{AuditConfig, AuditedUses, TokenStoreKind};
 use crate::metrics::AuditCounts;
-use crate::store::SetupError;
+use crate::store::{SetupError, StoreError};
 
 use event::Written;
 use file::FileLog;
@@ -29,6 +29,7 @@ use stream::StreamLog;
 use writer::Writer;
 
 pub use event::{Event, EventKind, Outcome};
+pub use stream::{StreamId, StreamLine};
 
 /// How long a change waits for its line.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +47,8 @@ pub struct Audit(Option<Arc<Enabled>>);
 #[derive(Debug)]
 struct Enabled {
     writer: Writer,
+    /// The stream that it writes to, if there is one.
+    stream: Option<Arc<StreamLog>>,
     required: bool,
     /// The uses of the day, where only the first of each is a line.
     first_uses: Option<FirstUses>,
@@ -105,14 +108,15 @@ impl Audit {
         let file = config.file.clone().map(FileLog::open).transpose().map_err(AuditError::File)?;
         let stream = match (config.stream, store) {
             (Some(bounds), Some(TokenStoreKind::Redis { url, prefix, timeout })) => {
-                Some(StreamLog::open(url, prefix, *timeout, bounds)?)
+                Some(Arc::new(StreamLog::open(url, prefix, *timeout, bounds)?))
             }
             _ => None,
         };
-        let writer = Writer::start((file, stream), config.required, (Handle::current(), counts), clock.clone());
+        let sinks = (file, stream.clone());
+        let writer = Writer::start(sinks, config.required, (Handle::current(), counts), clock.clone());
         let first_uses = (config.uses == AuditedUses::Daily).then(FirstUses::default);
         let writer = writer.map_err(AuditError::Thread)?;
-        Ok(Self(Some(Arc::new(Enabled { writer, required: config.required, first_uses, clock }))))
+        Ok(Self(Some(Arc::new(Enabled { writer, stream, required: config.required, first_uses, clock }))))
     }
 
     /// Whether anything is written down.
@@ -143,6 +147,15 @@ impl Audit {
         // Perhaps it was written down after all.
         audit.writer.push(&change.line(audit.clock.now(), Outcome::Refused), None);
         Err(Unwritten)
+    }
+
+    /// Some of the lines in the stream that come after this place, the oldest first; `None` if there is no stream.
+    ///
+    /// # Errors
+    /// Redis failed.
+    pub async fn read(&self, after: Option<StreamId>) -> Option<Result<Vec<StreamLine>, StoreError>> {
+        let stream = self.0.as_ref()?.stream.as_ref()?;
+        Some(stream.read(after).await)
     }
 
     /// Opens the file anew: whoever rotates it has moved it away.

@@ -9,6 +9,7 @@ mod written;
 
 // from what is written to what is meant
 mod access;
+mod admin;
 mod audit;
 mod callers;
 mod environment;
@@ -56,6 +57,7 @@ use crate::secret::Secret;
 use crate::user::Caller;
 
 pub use access::{Access, Allow, Tools};
+pub use admin::AdminConfig;
 pub use audit::{AuditConfig, AuditFile, AuditStream};
 pub use confinement::{Confinement, RunAs};
 pub use container::Engine;
@@ -99,8 +101,8 @@ pub struct Config {
     pub token_store: Option<TokenStoreConfig>,
     /// Sizes, times and counts that hold for every request.
     pub limits: Limits,
-    /// Where health and metrics are served, if anywhere.
-    pub admin: Option<SocketAddr>,
+    /// Where operators are served, if anywhere.
+    pub admin: Option<AdminConfig>,
     /// Where it is written down who did what with users' tokens, if anywhere.
     pub audit: Option<AuditConfig>,
     /// The configured servers by name; disabled ones are left out.

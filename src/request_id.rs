@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::rand;
 use futures_util::future::Either;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use tracing::{Instrument as _, field};
 
 /// The header that carries it in both directions.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -77,6 +78,16 @@ impl RequestId {
     /// The request's client calls itself so. The first name stays.
     pub fn introduce(&self, client: &str) {
         let _the_first_stays = self.0.client.set(client.into());
+    }
+
+    /// Answers this request, which came from `peer`: everything until then, and every line of the log about it, goes by its
+    /// name, and so does the answer.
+    pub async fn answer<B>(self, peer: impl fmt::Display, answering: impl Future<Output = Response<B>>) -> Response<B> {
+        let name = self.header();
+        let span = tracing::info_span!("request", request = %self, %peer, user = field::Empty);
+        let mut response = self.scope(answering).instrument(span).await;
+        response.headers_mut().insert(X_REQUEST_ID, name);
+        response
     }
 
     /// Serves this request, in the task that polls the future.

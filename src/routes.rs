@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tracing::{Instrument as _, field};
 
-use crate::account::{Account, Page};
+use crate::account::{Account, Operation, Page};
 use crate::bridge::{Bridge, Connection};
-use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::request_id::RequestId;
 use crate::respond::Body;
 
 /// What a path leads to.
@@ -32,19 +31,29 @@ enum Route {
     SignOut,
     /// `/account/style.css`
     Style,
+    /// `/api/v1/servers`
+    ApiServers,
+    /// `/api/v1/servers/{server}/token`
+    ApiToken,
+    /// `/api/v1/servers/{server}/probe`
+    ApiProbe,
+    /// `/api/v1/openapi.json`
+    ApiDescription,
+    /// Any other path below `/api/`
+    ApiNowhere,
 }
 
 /// Leads requests to what answers them.
 pub struct Routes {
     table: matchit::Router<Route>,
     bridge: Arc<Bridge>,
-    account: Account,
+    account: Arc<Account>,
 }
 
 impl Routes {
     /// The paths of a bridge and of its pages.
     #[must_use]
-    pub fn new(bridge: Arc<Bridge>, account: Account) -> Self {
+    pub fn new(bridge: Arc<Bridge>, account: Arc<Account>) -> Self {
         let mut table = matchit::Router::new();
         for (path, route) in [
             ("/{server}/mcp", Route::Mcp),
@@ -56,6 +65,11 @@ impl Routes {
             ("/account/sign-in", Route::SignIn),
             ("/account/sign-out", Route::SignOut),
             ("/account/style.css", Route::Style),
+            ("/api/v1/servers", Route::ApiServers),
+            ("/api/v1/servers/{server}/token", Route::ApiToken),
+            ("/api/v1/servers/{server}/probe", Route::ApiProbe),
+            ("/api/v1/openapi.json", Route::ApiDescription),
+            ("/api/{*nowhere}", Route::ApiNowhere),
         ] {
             table.insert(path, route).expect("the path is well formed");
         }
@@ -66,13 +80,8 @@ impl Routes {
     /// the log until then, names the request.
     pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         let id = RequestId::of(request.headers(), connection.peer.ip());
-        let name = id.header();
-        let span = tracing::info_span!("request", request = %id, peer = %connection.peer, user = field::Empty);
         // On the heap: a connection that waits for its next request need not keep the room of one.
-        let answering = Box::pin(self.lead(request, connection));
-        let mut response = id.scope(answering).instrument(span).await;
-        response.headers_mut().insert(X_REQUEST_ID, name);
-        response
+        id.answer(connection.peer, Box::pin(self.lead(request, connection))).await
     }
 
     async fn lead(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
@@ -80,17 +89,22 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let Ok(found) = self.table.at(&path) else { return self.bridge.not_found(connection) };
         let server = found.params.get("server").unwrap_or_default();
-        let page = match found.value {
-            Route::Mcp => return self.bridge.answer(server, request, connection).await,
-            Route::Sse => return self.bridge.answer_sse(server, request, connection).await,
-            Route::Message => return self.bridge.answer_message(server, request, connection).await,
-            Route::Connect => Page::Connect(server),
-            Route::Remove => Page::Remove(server),
-            Route::Account => Page::Overview,
-            Route::SignIn => Page::SignIn,
-            Route::SignOut => Page::SignOut,
-            Route::Style => Page::Style,
-        };
-        self.account.answer(page, request, connection.peer).await
+        let (account, peer) = (&self.account, connection.peer);
+        match found.value {
+            Route::Mcp => self.bridge.answer(server, request, connection).await,
+            Route::Sse => self.bridge.answer_sse(server, request, connection).await,
+            Route::Message => self.bridge.answer_message(server, request, connection).await,
+            Route::Connect => account.answer(Page::Connect(server), request, peer).await,
+            Route::Remove => account.answer(Page::Remove(server), request, peer).await,
+            Route::Account => account.answer(Page::Overview, request, peer).await,
+            Route::SignIn => account.answer(Page::SignIn, request, peer).await,
+            Route::SignOut => account.answer(Page::SignOut, request, peer).await,
+            Route::Style => account.answer(Page::Style, request, peer).await,
+            Route::ApiServers => account.perform(Operation::Servers, request, peer).await,
+            Route::ApiToken => account.perform(Operation::Token(server), request, peer).await,
+            Route::ApiProbe => account.perform(Operation::Probe(server), request, peer).await,
+            Route::ApiDescription => account.perform(Operation::Description, request, peer).await,
+            Route::ApiNowhere => account.perform(Operation::Nowhere, request, peer).await,
+        }
     }
 }

@@ -34,7 +34,7 @@ use session::Fields;
 pub(crate) use self::redis::{CommandBatch, Message, RECONNECT, RedisClient};
 pub use backup::{BackupError, Restored};
 pub use error::{Notice, SetupError, StoreError, Unusable};
-pub use listing::{About, Entry, Listing, Overview};
+pub use listing::{About, Entry, ListPlace, Listing, Overview};
 pub use marks::Quota;
 pub use record::{Record, RecordKind, Revision, SavedBy};
 pub use rotation::{KeyStatus, KeysStatus, LeftAlone, Retired, Rotated};

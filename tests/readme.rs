@@ -19,12 +19,13 @@ use serde_json::{Value, json};
 use tollbridge::config::file::schema;
 
 /// Every page, by its path.
-const PAGES: [(&str, &str); 15] = [
+const PAGES: [(&str, &str); 16] = [
     ("README.md", include_str!("../README.md")),
     ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
     ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
     ("docs/SECURITY.md", include_str!("../docs/SECURITY.md")),
     ("docs/accounts.md", include_str!("../docs/accounts.md")),
+    ("docs/api.md", include_str!("../docs/api.md")),
     ("docs/audit.md", include_str!("../docs/audit.md")),
     ("docs/benchmark.md", include_str!("../docs/benchmark.md")),
     ("docs/clients.md", include_str!("../docs/clients.md")),

@@ -141,10 +141,10 @@ impl Account {
     }
 
     fn by(visit: &Visit) -> By<'_> {
-        By { caller: &visit.visitor.caller.user, how: SavedBy::Page }
+        By { caller: Some(&visit.visitor.caller.user), how: SavedBy::Page }
     }
 
-    fn unchanged(&self, error: ChangeError, refusal: Refusal) -> Refusal {
+    pub(super) fn unchanged(&self, error: ChangeError, refusal: Refusal) -> Refusal {
         match error {
             ChangeError::TooMany(wait) => Refusal::TooMany(wait),
             ChangeError::Changed => refusal,

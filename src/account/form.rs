@@ -99,7 +99,12 @@ impl Account {
 
     /// Refuses a form that was not made for this visitor and `path`.
     pub(super) fn check_form(&self, form: &Form, visitor: &Visitor, path: &str) -> Result<(), Refusal> {
-        let is_good = is_good(&self.keyring, &bound(visitor, path), self.clock.now(), form.get(TOKEN));
+        self.check_token(form.get(TOKEN), visitor, path)
+    }
+
+    /// Refuses a token that [`Account::form_token`] did not make for this visitor and `path`.
+    pub(super) fn check_token(&self, token: &str, visitor: &Visitor, path: &str) -> Result<(), Refusal> {
+        let is_good = is_good(&self.keyring, &bound(visitor, path), self.clock.now(), token);
         if is_good { Ok(()) } else { Err(Refusal::Stale) }
     }
 }

@@ -1,12 +1,12 @@
 //! What stands on each page, as the templates in `pages` take it. They escape whatever is put into them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 
 use super::clients::Clients;
 use super::days::{date, hour};
+use super::standing::Standing;
 use super::texts::{self, Message};
 use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
@@ -17,9 +17,6 @@ use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The style sheet of all pages.
 pub(super) const STYLE: &str = include_str!("pages/style.css");
-
-/// How long before its end a person is told that what they saved will not do for much longer.
-const SOON: Duration = Duration::from_hours(7 * 24);
 
 /// What every page shows.
 pub(super) struct Frame<'a> {
@@ -97,30 +94,7 @@ impl<'a> Trial<'a> {
 /// That a token was not good.
 pub(super) struct SignInFault;
 
-/// How a server stands with its user.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    NeedsNone,
-    NotConnected,
-    Connected,
-    EndsSoon,
-    Ended,
-    Unreadable,
-}
-
 impl Standing {
-    fn of(server: &Server, saved: Option<(&Overview, UnixTime)>) -> Self {
-        let Some((saved, now)) = saved.filter(|_| server.requires_user_token) else {
-            return if server.requires_user_token { Self::NotConnected } else { Self::NeedsNone };
-        };
-        match saved.about.as_ref().map(|about| about.expires_at) {
-            Ok(Some(end)) if end <= now => Self::Ended,
-            Ok(Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
-            Ok(_) => Self::Connected,
-            Err(_) => Self::Unreadable,
-        }
-    }
-
     fn label(self) -> &'static str {
         match self {
             Self::NeedsNone => texts::NOTHING_NEEDED,

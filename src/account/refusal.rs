@@ -1,10 +1,10 @@
 //! Everything that can go wrong with a visit, and the one match that says what the person is told: a status and a page in
-//! words, with a button that leads back.
+//! words, with a button that leads back. Programs are told in `api/problem`.
 
 use std::time::Duration;
 
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::page::{self, Frame};
 use super::texts::{self, Message};
@@ -104,6 +104,11 @@ impl Refusal {
         }
     }
 
+    /// Whether a credential was presented that is none.
+    pub(super) fn is_bad_credential(&self) -> bool {
+        matches!(self, Self::Nobody(AuthError::Bearer(_) | AuthError::TrustedHeader(_)))
+    }
+
     /// After how many seconds to try again, where that may help.
     fn retry_after(&self) -> Option<u64> {
         match self {
@@ -121,7 +126,12 @@ impl Refusal {
     pub(super) fn respond(&self, frame: &Frame<'_>, back: &str) -> Response<Body> {
         let (status, message) = self.verdict();
         let mut response = respond::html(status, page::message(frame, message, back));
-        let headers = response.headers_mut();
+        self.add_headers(response.headers_mut());
+        response
+    }
+
+    /// What the headers of an answer say of it.
+    pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -134,6 +144,5 @@ impl Refusal {
             let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
             headers.insert(ALLOW, HeaderValue::try_from(methods.join(", ")).expect("names of methods are ASCII"));
         }
-        response
     }
 }

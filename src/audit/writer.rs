@@ -50,7 +50,7 @@ struct Queue {
 /// What the thread writes to.
 struct Sinks {
     file: Option<FileLog>,
-    stream: Option<StreamLog>,
+    stream: Option<Arc<StreamLog>>,
     /// Whether a line that somebody waits for must outlive a crash of the machine.
     durable: bool,
     runtime: Handle,
@@ -62,7 +62,7 @@ struct Sinks {
 impl Writer {
     /// Starts the thread; `runtime` is where Redis is asked.
     pub(super) fn start(
-        (file, stream): (Option<FileLog>, Option<StreamLog>),
+        (file, stream): (Option<FileLog>, Option<Arc<StreamLog>>),
         durable: bool,
         (runtime, counts): (Handle, AuditCounts),
         clock: Clock,

@@ -121,8 +121,9 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         Some(store) => writeln!(out, "token store  {}", kept_in(store))?,
         None => writeln!(out, "token store  none: no server needs users' tokens")?,
     }
-    if let Some(address) = config.admin {
-        writeln!(out, "admin        {address}")?;
+    if let Some(admin) = &config.admin {
+        let api = if admin.token.is_some() { ", with the API for operators" } else { "" };
+        writeln!(out, "admin        {}{api}", admin.listen)?;
     }
     if let Some(audit) = &config.audit {
         writeln!(out, "audit        {}", written_to(audit))?;

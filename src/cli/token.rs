@@ -110,7 +110,7 @@ async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     store.check().await?;
     let store = Arc::new(store);
     let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
-    let by = By { caller: &user, how: SavedBy::Cli };
+    let by = By { caller: None, how: SavedBy::Cli };
     let saved = tokens.save(by, (&user, server), entered, Over::Anything).await;
     store.close().await;
     saved.map_err(|error| Stop::failed(format!("{error}: nothing is saved")))?;
@@ -146,7 +146,7 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let store = open(&config)?;
     let store = Arc::new(store);
     let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
-    let by = By { caller: &user, how: SavedBy::Cli };
+    let by = By { caller: None, how: SavedBy::Cli };
     let removed = tokens.remove(by, (&user, &server), Over::Anything).await;
     store.close().await;
     if removed.map_err(Stop::failed)? {

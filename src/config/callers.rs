@@ -4,9 +4,23 @@ use std::collections::BTreeSet;
 
 use http::HeaderName;
 
-use super::IdentityMethod;
 use super::template::input::Input;
-use crate::user::Caller;
+use super::{Config, IdentityMethod};
+use crate::user::{Caller, UserId};
+
+impl Config {
+    /// Whether a caller may be recognised as this user.
+    #[must_use]
+    pub fn may_call(&self, user: &UserId) -> bool {
+        self.identity.iter().any(|method| match method {
+            IdentityMethod::Bearer { tokens, incomplete } => {
+                tokens.iter().map(|token| &token.caller).chain(incomplete).any(|caller| caller.user == *user)
+            }
+            IdentityMethod::TrustedHeader(proxy) => proxy.issuer == user.issuer(),
+            IdentityMethod::Local(caller) => caller.user == *user,
+        })
+    }
+}
 
 /// What may be known of callers.
 #[derive(Default)]

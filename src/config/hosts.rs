@@ -6,7 +6,7 @@ use url::Url;
 
 use super::load::Loader;
 use super::value::Setting;
-use super::written::file::{Admin, Value};
+use super::written::file::Value;
 use super::written::path::Path;
 use super::{IdentityMethod, Listen};
 
@@ -50,7 +50,7 @@ impl Loader<'_> {
         Some(Listen::Tcp(address))
     }
 
-    fn address(&mut self, at: &Path, text: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, at: &Path, text: &str) -> Option<SocketAddr> {
         let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         let address = named.as_deref().unwrap_or(text).parse().ok();
         if address.is_none() {
@@ -61,19 +61,6 @@ impl Loader<'_> {
             );
         }
         address
-    }
-
-    pub(super) fn admin(&mut self, admin: Admin, listen: Option<&Listen>) -> Option<SocketAddr> {
-        let at = Path::root().key("admin").key("listen");
-        let setting = self.setting(&at, admin.listen);
-        if matches!(setting, Setting::Absent) {
-            self.required(&at, None, "write IP:PORT, for example \"listen\": \"127.0.0.1:9090\"");
-        }
-        let address = self.address(&at, setting.known()?)?;
-        if address.port() != 0 && listen == Some(&Listen::Tcp(address)) {
-            self.report(&at, "`listen` has this address already", "choose another port for health and metrics");
-        }
-        Some(address)
     }
 
     pub(super) fn public_url(&mut self, value: Option<Value>, listen: Option<&Listen>) -> Option<Url> {

@@ -1,5 +1,11 @@
 //! Whose tokens there are, for which servers since when: never the tokens.
 
+use std::fmt;
+
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
 use super::notes::Noted;
 use super::record::Names;
 use super::{Backend, Revision, Row, SavedBy, StoreError, TokenStore, record};
@@ -26,6 +32,17 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Records whose owner or server cannot be told: sealed by a key that is not in the ring, or not ours.
     pub unreadable: usize,
+}
+
+/// Where a page of what a store holds ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPlace(String);
+
+/// As one word of letters, digits, `-` and `_`.
+impl fmt::Display for ListPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// What may be shown of a user's record for a server to its user.
@@ -97,14 +114,38 @@ impl TokenStore {
         let rows = self.rows(names.as_ref()).await?;
         let mut listing = Listing::default();
         for row in rows {
-            match user.cloned().map_or_else(|| self.owner(&row), Ok) {
-                Ok(owner) => self.enlist(&owner, row, &mut listing),
-                Err(_) => listing.unreadable += row.records.len(),
-            }
+            let owner = user.cloned().or_else(|| self.owner(&row).ok());
+            self.enlist_row(owner.as_ref(), row, &mut listing);
         }
         listing.entries.sort_by(|a, b| (&a.user, &a.server).cmp(&(&b.user, &b.server)));
         listing.entries.dedup_by(|a, b| (&a.user, &a.server) == (&b.user, &b.server));
         Ok(listing)
+    }
+
+    /// Some of what is stored, by users, and after which place more of it comes, if there is more. Who follows to the end
+    /// has seen everything that was there all the while; something may come twice.
+    ///
+    /// # Errors
+    /// The store failed. Records that cannot be read are listed or counted as such.
+    pub async fn list_page(&self, after: Option<ListPlace>) -> Result<(Listing, Option<ListPlace>), StoreError> {
+        let (rows, next) = self.page(after.map(|ListPlace(after)| after)).await?;
+        let mut listing = Listing::default();
+        for row in rows {
+            self.enlist_row(self.owner(&row).ok().as_ref(), row, &mut listing);
+        }
+        Ok((listing, next.map(ListPlace)))
+    }
+
+    /// The place that `text` names, as [`ListPlace`] is shown, if it may be one of this store.
+    #[must_use]
+    pub fn place(&self, text: &str) -> Option<ListPlace> {
+        let is_one = match &self.backend {
+            Backend::Redis(_) => text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok(),
+            Backend::Embedded(_) => {
+                BASE64_URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == SHA256_OUTPUT_LEN)
+            }
+        };
+        is_one.then(|| ListPlace(text.to_owned()))
     }
 
     /// The records under `names`, or all of them.
@@ -127,7 +168,12 @@ impl TokenStore {
         }
     }
 
-    fn enlist(&self, user: &UserId, row: Row, listing: &mut Listing) {
+    /// Adds the records of `user`, or of somebody who cannot be told.
+    fn enlist_row(&self, user: Option<&UserId>, row: Row, listing: &mut Listing) {
+        let Some(user) = user else {
+            listing.unreadable += row.records.len();
+            return;
+        };
         for (server, sealed) in row.records {
             let Some(server) = ServerName::parse(&server) else {
                 listing.unreadable += 1;

@@ -310,7 +310,7 @@ impl TokenStore {
     }
 
     /// Some of all rows, and after which the next come, if there are more. What is stored all the while is seen.
-    async fn page(&self, after: Option<String>) -> Result<(Vec<Row>, Option<String>), StoreError> {
+    pub(super) async fn page(&self, after: Option<String>) -> Result<(Vec<Row>, Option<String>), StoreError> {
         match &self.backend {
             Backend::Redis(redis) => redis.page(after).await,
             Backend::Embedded(embedded) => embedded.page(after).await,

@@ -13,8 +13,8 @@ use crate::user::UserId;
 /// Who changes what a user has saved.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
-    /// Who it is: the user themself, or an operator.
-    pub caller: &'a UserId,
+    /// The user themself; `None` for an operator, whose changes are not counted.
+    pub caller: Option<&'a UserId>,
     /// By what they do it.
     pub how: SavedBy,
 }
@@ -118,13 +118,11 @@ impl TokenSource {
         }
     }
 
-    /// Counts a change of whoever is not an operator at a terminal, before anything is written down of it: nobody fills a
-    /// disk with what they are refused.
+    /// Counts a change of whoever is not an operator, before anything is written down of it: nobody fills a disk with what
+    /// they are refused.
     pub(super) async fn count(&self, by: By<'_>) -> Result<(), ChangeError> {
-        if by.how == SavedBy::Cli {
-            return Ok(());
-        }
-        match self.store.count(Quota::Change, &[by.caller.issuer(), by.caller.subject()]).await? {
+        let Some(caller) = by.caller else { return Ok(()) };
+        match self.store.count(Quota::Change, &[caller.issuer(), caller.subject()]).await? {
             Some(wait) => Err(ChangeError::TooMany(wait)),
             None => Ok(()),
         }

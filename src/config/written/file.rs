@@ -46,7 +46,7 @@ pub struct File {
     pub token_store: Option<Json>,
     /// Sizes, times and counts.
     pub limits: Option<Object<Limits>>,
-    /// Health and metrics.
+    /// Health and metrics, and the API of operators.
     pub admin: Option<Object<Admin>>,
     /// Who did what with users' tokens.
     pub audit: Option<Object<Audit>>,
@@ -55,13 +55,16 @@ pub struct File {
     pub mcp_servers: Option<BTreeMap<String, Json>>,
 }
 
-/// Health and metrics.
+/// Health and metrics, and the API of operators.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename = "admin")]
 pub struct Admin {
     /// Where they are served: `IP:PORT`.
     #[schemars(required)]
     pub listen: Option<Value>,
+    /// What operators present to use the API there: at least 22 characters, only as `{ "$env": "NAME" }`. Without it there
+    /// is no such API.
+    pub token: Option<Value>,
 }
 
 /// Who did what with users' tokens, and when: one line of JSON per event. It names a file, `redis`, or both.
