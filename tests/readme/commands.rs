@@ -109,10 +109,30 @@ impl Host {
         said
     }
 
+    /// Commands by which somebody signs in and saves a token on the page of a server, as a browser does.
+    fn connects(bearer: &str, server: &str, token: &str) -> String {
+        let visit = "curl -sSf -b cookies -c cookies -H 'Sec-Fetch-Site: same-origin' http://127.0.0.1:8080";
+        let form = r#"sed -n 's/.*name="form" value="\([^"]*\)".*/\1/p' | tail -n 1"#;
+        format!(
+            "form=$({visit}/account/sign-in?to={server} | {form})
+            {visit}/account/sign-in -d to={server} --data-urlencode form=$form -d token=$(sed -n 's/^token //p' {bearer})
+            form=$({visit}/{server}/connect | {form})
+            {visit}/{server}/connect --data-urlencode form=$form -d field-token={token}
+            {visit}/{server}/connect | grep -o '>Connected<'"
+        )
+    }
+
     /// A command that writes the page's configuration, with this host's address.
     fn configure(&self, sample: &str) -> String {
         let listen = format!("{{\n  \"listen\": \"127.0.0.1:{}\",", self.port);
         format!("cat >tollbridge.json <<'FILE'\n{}FILE", sample.replacen('{', &listen, 1))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Nothing is left of a demo whose walk ended early.
+        let _ = Command::new("bash").arg(self.path("clone/scripts/demo")).arg("stop").status();
     }
 }
 
@@ -131,13 +151,20 @@ fn the_walk_of_getting_started_goes_as_it_is_shown_from_the_demo_to_the_end() {
     let start = commands.iter().position(|command| command.starts_with("tollbridge serve")).expect("it serves");
     // A person reads the address before they go on.
     commands.insert(start + 1, format!("until (: </dev/tcp/127.0.0.1/{}) 2>/dev/null; do sleep 0.05; done", host.port));
+    before(&mut commands, "tollbridge token list", Host::connects("bob.bearer", "whoami", "token-of-bob"));
+    // Whoever runs the demo opens the page that it names last.
+    "./scripts/demo | tee said && curl -sSfL $(sed -n '$s/^open //p' said) | grep -o 'Your bridge token'"
+        .clone_into(&mut commands[0]);
     let said = host.run(&commands);
-    assert!(said.contains("is installed") && said.contains("2 passed, 0 failed"), "the demo: {said}");
+    assert!(said.contains("is installed") && said.contains("2 passed, 0 failed\nopen http"), "the demo: {said}");
+    assert!(said.contains("Your bridge token\n"), "the page of the demo: {said}");
     for expected in [
         "token store: it is not there yet, and can be made",
         "ok: 1 server",
         "saved the token of alice for whoami",
+        ">Connected<",
         "alice\twhoami\t",
+        "bob\twhoami\t",
         "}}\ndeleted the token of bob for whoami\n",
         "mcp-session-id: ",
         "there is no such session; initialize again",
@@ -210,8 +237,11 @@ fn the_commands_of_the_readme_go_as_they_are_shown() {
             command.push_str(" >said & \nuntil grep -q listening said; do kill -0 %1; sleep 0.05; done; cat said");
         }
     }
+    commands.push(Host::connects("bob.bearer", "notion", "ntn_2"));
     let said = host.run(&commands);
-    for expected in ["ok: 2 servers", "saved the token of alice for notion", "listening on http://127.0.0.1:"] {
+    for expected in
+        ["ok: 2 servers", "saved the token of alice for notion", "listening on http://127.0.0.1:", ">Connected<"]
+    {
         assert!(said.contains(expected), "{expected:?} is not in\n{said}");
     }
 }
@@ -231,7 +261,7 @@ fn the_programs_that_are_shown_to_users_of_the_sdks_run_as_they_are_shown() {
     let mut commands: Vec<String> = commands(walk);
     let end = commands.iter().position(|command| command.starts_with("call()")).expect("the first call");
     commands.truncate(end);
-    commands.remove(0); // the demo
+    commands.drain(..2); // the demo, and its end
     before(&mut commands, "tollbridge check", host.configure(sample(walk)));
     commands.push(format!("until (: </dev/tcp/127.0.0.1/{}) 2>/dev/null; do sleep 0.05; done", host.port));
     let clients = page("docs/clients.md");
