@@ -251,6 +251,28 @@ async fn no_container_outlives_a_bridge_that_is_stopped_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_everything_in_an_image_gets_the_fields_of_its_user() {
+    let (engine, home) = (Engine::docker().await, Home::new());
+    let mut everything = image(&engine, "everything", &[]);
+    everything["env"] = json!({ "MAIL": { "$userToken": "<<email>>" },
+        "OPTIONS": { "$userToken": "{\"mail\": \"<<email>>\", \"key\": \"<<apiKey>>\"}" } });
+    everything["tokenSetup"] = json!({ "fields": { "email": { "secret": false }, "apiKey": {} } });
+    let (bridge, _) = bridge(&engine, &home, &[("everything", everything)]);
+    let mut client = Client::modern(&bridge, "everything", None);
+    let before = client.call("get-env", json!({})).await.expect("it is answered");
+    assert!(before.text().contains("/everything/connect"), "{before:?}");
+    let config = home.config();
+    let set = ["token", "set", "--user", "alice", "--server", "everything", "--field", "email=a@b.example", "--config"];
+    home.run(&[&set[..], &[config.to_str().expect("text")]].concat(), b"k\"ey-2f9c51ab\n");
+    let env = client.call("get-env", json!({})).await.expect("it is answered").text();
+    let env: Value = serde_json::from_str(&env).expect("JSON");
+    assert_eq!(env["MAIL"], "a@b.example");
+    let options: Value = serde_json::from_str(env["OPTIONS"].as_str().expect("text")).expect("JSON");
+    assert_eq!(options, json!({ "mail": "a@b.example", "key": "k\"ey-2f9c51ab" }));
+    assert!(!bridge.log().contains("ey-2f9c51ab"), "{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_the_engine_or_the_machine() {
     const TOKEN: &str = "tok-2f9c51ab";
     let (engine, home) = (Engine::docker().await, Home::new());

@@ -233,7 +233,11 @@ fn every_link_leads_to_a_page_that_is_there_and_to_a_heading_of_it() {
             };
             let there = fs::read(&file).unwrap_or_else(|error| panic!("{path}: {target}: {error}"));
             if let Some(anchor) = found.get(2) {
-                assert!(headings(str::from_utf8(&there).unwrap()).contains(anchor.as_str()), "{path}: {target}#{}", anchor.as_str());
+                assert!(
+                    headings(str::from_utf8(&there).unwrap()).contains(anchor.as_str()),
+                    "{path}: {target}#{}",
+                    anchor.as_str()
+                );
             }
             links += 1;
         }

@@ -15,6 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// How often a port that somebody else took first is replaced by another.
 const ATTEMPTS: usize = 5;
 
+/// Lets it say which path and headers each request has, without a change to it.
+const TELLS: &str = "data:text/javascript,import { subscribe } from 'node:diagnostics_channel'; \
+                     subscribe('http.server.request.start', \
+                     ({ request }) => console.error('asked', request.url, JSON.stringify(request.headers)));";
+
 /// A running server; stopped when dropped.
 pub(super) struct Everything {
     process: Child,
@@ -32,6 +37,7 @@ impl Everything {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools");
         let address = free_address();
         let mut process = Command::new(tools.join("node22"))
+            .args(["--import", TELLS])
             .arg(tools.join("node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"))
             .arg(mode)
             .env("PORT", address.port().to_string())

@@ -7,6 +7,7 @@ use tollbridge::secret::Secret;
 use tollbridge::store::{Over, Record, SavedBy, TokenStore};
 use tollbridge::user::UserId;
 
+use super::everything::Everything;
 use super::fixture::{Fixture, polite};
 use super::support::http::Connection;
 use super::support::{Bridge, Client, Home};
@@ -63,6 +64,34 @@ async fn two_fields_reach_env_headers_and_url_in_one_launch() {
     let options: Value = serde_json::from_str(env["OPTIONS"].as_str().unwrap()).unwrap();
     assert_eq!(options, json!({ "mail": "a@b.example", "key": KEY }));
     assert!(!bridge.log().contains("ey-of-alice"), "{}", bridge.log());
+}
+
+#[tokio::test]
+async fn server_everything_over_http_gets_the_fields_of_its_user() {
+    let (home, everything) = (Home::new(), Everything::start("streamableHttp"));
+    let bridge = home.serve(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "tokenStore": home.embedded(),
+        "mcpServers": { "elsewhere": {
+            "url": { "$userToken": everything.url("/mcp?who=<<email>>") },
+            "headers": { "X-Key": { "$userToken": "<<email>> <<apiKey>>" } },
+            "tokenSetup": { "fields": { "email": { "secret": false }, "apiKey": {} } },
+        } },
+    }));
+    let mut client = Client::modern(&bridge, "elsewhere", None);
+    let before = client.call("get-sum", json!({ "a": 2, "b": 3 })).await.unwrap().text();
+    assert!(before.contains("/elsewhere/connect") && !everything.said().contains("asked"), "{before}");
+    assert!(set(&home, "elsewhere", &["email=a@b.example"], KEY).status.success());
+    let sum = client.call("get-sum", json!({ "a": 2, "b": 3 })).await.unwrap().text();
+    assert!(sum.contains('5'), "{sum}");
+    let said = everything.said();
+    let asked: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("asked ")).collect();
+    assert!(!asked.is_empty(), "{said}");
+    for request in asked {
+        let (path, headers) = request.split_once(' ').expect("a path and headers");
+        let headers: Value = serde_json::from_str(headers).unwrap();
+        assert_eq!((path, &headers["x-key"]), ("/mcp?who=a%40b.example", &json!(format!("a@b.example {KEY}"))));
+    }
 }
 
 #[tokio::test]

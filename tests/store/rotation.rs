@@ -28,7 +28,7 @@ const CALLERS: usize = 60;
 /// How often a command is killed.
 const KILLS: usize = 5;
 /// How long all of it may take on a busy machine.
-const DEADLINE: Duration = Duration::from_mins(5);
+const DEADLINE: Duration = Duration::from_mins(30);
 
 /// The store that every bridge and command of a test shares, and the keys that it is sealed with.
 pub(crate) struct Shared {
