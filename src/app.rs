@@ -38,6 +38,7 @@ use crate::upstream::process::group::Spawner;
 use crate::upstream::process::host_checks::{self, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
 use crate::upstream::process::orphans::UntaggedChildren;
+use crate::upstream::spares::{Spares, Starter};
 
 use admin_listener::AdminListener;
 
@@ -104,16 +105,19 @@ pub async fn run(
         () = signals.next() => return Ok(()),
     };
     let shared = config.token_store.as_ref().map(|store| &store.kind);
-    let audit = Audit::open(config.audit.as_ref(), shared, metrics.audit.clone(), Clock::System)?;
-    lifecycle.accompany(reopen_on(hangup, audit.clone()));
+    let audit = open_audit(&config, &metrics, hangup, &lifecycle)?;
     let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
     let confiner = Confiner::new(&resources, &lifecycle);
     let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
     promise(&config, &resources)?;
+    let starter = Starter { spawner: spawner.clone(), containers: Arc::clone(&containers) };
+    let limits = limits(&config, &metrics, &lifecycle);
     let bridge = Arc::new(Bridge {
         authenticator: Arc::new(Authenticator::new(&config)),
-        limits: limits(&config, &metrics, &lifecycle),
+        spares: Spares::new(&config, &starter, &metrics.spares, &lifecycle, limits.crowding()),
+        starter,
+        limits,
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store), Clock::System, audit.clone())
             .heard_by(Arc::new(ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() })),
@@ -121,8 +125,6 @@ pub async fn run(
         store_failure_log: LogThrottle::default(),
         relay,
         keyring,
-        spawner: spawner.clone(),
-        containers: Arc::clone(&containers),
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),
         http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
@@ -135,9 +137,7 @@ pub async fn run(
     });
     let account = Arc::new(account(&bridge));
     let server = server(bridge, Arc::clone(&account))?;
-    let listener = Listener::bind(&config.listen, config.limits.write_stall)
-        .await
-        .map_err(|error| cannot_listen(&config.listen, error))?;
+    let listener = listen(&config).await?;
     let admin = AdminListener::bind(config.admin.as_ref(), account).await?;
     announce(&config, &listener)?;
     lifecycle.spawn(server.run(listener));
@@ -161,6 +161,14 @@ fn limits(config: &Config, metrics: &Metrics, lifecycle: &Lifecycle) -> Limits {
     lifecycle.accompany(limits.pressure().watch());
     lifecycle.accompany(heap::give_back());
     limits
+}
+
+/// What happens is written down from now on; upon each SIGHUP the file is opened anew.
+fn open_audit(config: &Config, metrics: &Metrics, hangup: Signal, lifecycle: &Lifecycle) -> Result<Audit, AuditError> {
+    let shared = config.token_store.as_ref().map(|store| &store.kind);
+    let audit = Audit::open(config.audit.as_ref(), shared, metrics.audit.clone(), Clock::System)?;
+    lifecycle.accompany(reopen_on(hangup, audit.clone()));
+    Ok(audit)
 }
 
 /// Opens the file of the audit anew upon each SIGHUP.
@@ -224,12 +232,16 @@ async fn store(config: &Config, metrics: &Metrics) -> Result<(Arc<TokenStore>, A
     Ok((Arc::new(store), keyring))
 }
 
-fn cannot_listen(listen: &Listen, error: io::Error) -> StartError {
-    let address = match listen {
-        Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => path.display().to_string(),
-    };
-    StartError::Listen { address, error }
+/// Where clients are served.
+async fn listen(config: &Config) -> Result<Listener, StartError> {
+    let bound = Listener::bind(&config.listen, config.limits.write_stall).await;
+    bound.map_err(|error| {
+        let address = match &config.listen {
+            Listen::Tcp(address) => address.to_string(),
+            Listen::Unix(path) => path.display().to_string(),
+        };
+        StartError::Listen { address, error }
+    })
 }
 
 /// Says what holds for the servers' processes on this host, and refuses to start without what must.

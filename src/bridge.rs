@@ -2,7 +2,8 @@
 //! MCP server, and streams it back.
 //!
 //! Invariants: nothing here is kept between requests; nothing is started for a request that will be refused; a server
-//! that has been started belongs to exactly one task, which returns only when nothing of it is left.
+//! that has been started belongs to exactly one task, which returns only when nothing of it is left, or waits, with nothing
+//! of anybody in it, for its only request.
 
 // what comes in: checks and reading, what is answered without a server, and how a call begins
 mod incoming;
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use rustix::io::Errno;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,7 +39,7 @@ use tracing::{Span, field};
 use crate::audit::{Audit, Event, EventKind, Outcome};
 use crate::auth::{AuthError, Authenticator, PeerAddr, check_origin};
 use crate::clock::Clock;
-use crate::config::{Config, Inputs, Launch, Server};
+use crate::config::{Config, Server};
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
@@ -55,11 +55,10 @@ use crate::respond::Body;
 use crate::store::TokenStore;
 use crate::telemetry::{LogThrottle, encode_for_log};
 use crate::tokens::TokenSource;
-use crate::upstream::container::Containers;
+use crate::upstream::Upstream;
 use crate::upstream::http::HttpServers;
-use crate::upstream::process::group::{Graces, Spawner};
-use crate::upstream::stdio::StdioServer;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::process::group::Graces;
+use crate::upstream::spares::{Spares, Starter};
 use crate::user::{Caller, UserId};
 
 pub use connect::told::ConnectionChanges;
@@ -88,10 +87,10 @@ pub struct Bridge {
     pub store_failure_log: LogThrottle,
     /// Seals sessions.
     pub keyring: Arc<Keyring>,
-    /// Starts programs.
-    pub spawner: Spawner,
-    /// Starts containers, and clears away after them.
-    pub containers: Arc<Containers>,
+    /// Starts servers here.
+    pub starter: Starter,
+    /// Servers that were started before the request that they are for.
+    pub spares: Spares,
     /// Finds the exchange that something is for, on whichever node it is.
     pub relay: Relay,
     /// What has been learned of servers.
@@ -243,35 +242,6 @@ impl Bridge {
         Ok((caller, server))
     }
 
-    /// A fresh server, filled with `inputs`, owned, killed if dropped: the only way by which a token goes into one.
-    /// What it says and is told is a part of `share`.
-    fn start_server(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
-        let upstream = self.launch(server, inputs, share)?;
-        if inputs.credential.is_some() {
-            let (user, server) = (Some(&inputs.user), Some(&server.name));
-            self.audit.note(&Event { user, server, ..Event::of(EventKind::TokenReleased) });
-        }
-        Ok(upstream)
-    }
-
-    fn launch(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
-        let credential = inputs.credential.clone();
-        match server.fill(inputs)? {
-            Launch::Stdio(program) => {
-                let started = StdioServer::start(&self.spawner, program, &server.process, credential, share);
-                Ok(Upstream::Stdio(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
-            }
-            Launch::Container(container) => {
-                let started = self.containers.start(container, &server.process, credential, share);
-                Ok(Upstream::Container(Box::new(started.inspect_err(|error| self.spawn_failed(server, error))?)))
-            }
-            Launch::Http(call) => {
-                let opened = self.http.open(&server.name, &call, server.process.line, share)?;
-                Ok(Upstream::Http(Box::new(opened)))
-            }
-        }
-    }
-
     /// What one conversation with a server may hold: a long message in either direction, and what is queued.
     fn share(&self, user: &UserId, server: &Server) -> Share {
         self.memory.share(user, longest_message(server.process.line.max(self.config.limits.body)))
@@ -280,17 +250,6 @@ impl Bridge {
     /// Where notes arrive for an exchange of `user` with a server.
     fn mailbox(&self, user: &UserId, server: &Server) -> Mailbox {
         self.relay.open(self.share(user, server))
-    }
-
-    /// Counts a server that could not be started, and says which and why.
-    fn spawn_failed(&self, server: &Server, error: &UpstreamError) {
-        self.metrics.spawn_failures.inc();
-        let errno = match error {
-            UpstreamError::Spawn(error) => error.errno().map(Errno::raw_os_error),
-            _ => None,
-        };
-        let program = server.plan.program().unwrap_or_default();
-        tracing::warn!(server = %server.name, program = %encode_for_log(&program), errno, "{error}");
     }
 
     /// Ends a server that its call no longer needs; `closing` knows when that is done.

@@ -23,6 +23,7 @@ mod probe;
 mod request_header;
 mod servers;
 mod slow_start;
+mod spares;
 mod tasks;
 mod token_admin;
 mod token_fields;
@@ -70,6 +71,7 @@ pub use plan::{
     TokenFilePlan,
 };
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
+pub use spares::Spares;
 pub use tasks::Tasks;
 pub use template::fill::{FillError, MAX_LAUNCH};
 pub use template::input::Inputs;
@@ -77,7 +79,7 @@ pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
 pub use written::choices::{
-    AuditedUses, EngineKind, Listening, Protocol, Questions, SseServers, Transport, WithoutToken,
+    AuditedUses, EngineKind, Hold, Listening, Protocol, Questions, SseServers, Transport, WithoutToken,
 };
 pub use written::file;
 pub use written::problem::{Problem, Problems};
@@ -299,6 +301,8 @@ pub struct Server {
     pub tasks: Tasks,
     /// Who may use it, and which of its tools.
     pub access: Access,
+    /// Those of it that wait for a request, if any do.
+    pub spares: Option<Spares>,
 }
 
 impl Server {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::str::SplitAsciiWhitespace;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -28,10 +29,7 @@ impl Process {
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
         let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-        // The name in parentheses may hold anything, even parentheses; what follows its last one is plain.
-        let after_name = memchr::memrchr(b')', &stat)? + 1;
-        let fields = std::str::from_utf8(&stat[after_name..]).ok()?;
-        let mut fields = fields.split_ascii_whitespace();
+        let mut fields = after_name(&stat)?;
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
@@ -50,6 +48,13 @@ impl Process {
             let _ = pidfd_send_signal(&pinned, signal);
         }
     }
+}
+
+/// The fields of `/proc/PID/stat` from the state on. The name in parentheses may hold anything, even parentheses; what
+/// follows its last one is plain.
+fn after_name(stat: &[u8]) -> Option<SplitAsciiWhitespace<'_>> {
+    let after_name = memchr::memrchr(b')', stat)? + 1;
+    Some(std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace())
 }
 
 /// The direct children of this process, whichever of its threads they belong to. A child may be missed if another
@@ -85,6 +90,24 @@ fn children_of(process: &str) -> io::Result<Vec<Pid>> {
 fn scan_for_children() -> io::Result<Vec<Pid>> {
     let me = getpid().as_raw_pid();
     Ok(everything()?.filter(|process| process.parent == me).map(|process| process.pid).collect())
+}
+
+/// The processor time that a process and those below it have used, as far as they have not ended, in clock ticks.
+#[must_use]
+pub fn processor_time(of: Pid) -> u64 {
+    let (mut used, mut next) = (0, vec![of]);
+    while let Some(pid) = next.pop() {
+        used += used_by(pid).unwrap_or(0);
+        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
+    }
+    used
+}
+
+fn used_by(pid: Pid) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    let mut fields = after_name(&stat)?;
+    let (user, system): (u64, u64) = (fields.nth(11)?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(user + system)
 }
 
 /// Every process that can be seen.

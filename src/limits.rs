@@ -146,6 +146,13 @@ impl Limits {
         self.pressure.clone()
     }
 
+    /// Says whether somebody waits for a permit because `total` are running, or the host is short of something: not the time
+    /// for what nobody waits for.
+    pub fn crowding(&self) -> impl Fn() -> bool + Clone + Send + use<> {
+        let (all, pressure) = (Arc::clone(&self.all), self.pressure.clone());
+        move || pressure.short().is_some() || all.is_waited_at(&())
+    }
+
     /// Lets one message of `user`, of so many bytes, pass that needs no process, after a moment if many have passed just
     /// now.
     ///
@@ -266,6 +273,11 @@ impl<K: Eq + Hash + Clone> Gates<K> {
         let _waiting = Counted::new(waiting);
         let slot = timeout_at(until, room.acquire_owned()).await.ok()?.ok()?;
         Some(Pass { _slot: slot, _place: place })
+    }
+
+    /// Whether somebody waits at the gate of `key`.
+    fn is_waited_at(&self, key: &K) -> bool {
+        self.lock().get(key).is_some_and(|gate| gate.inside > self.size)
     }
 
     fn take_place(self: &Arc<Self>, key: K) -> Option<(Place<K>, Arc<Semaphore>)> {

@@ -58,6 +58,72 @@ pub struct ProcessCounts {
     pub overdue: Counter,
 }
 
+/// Why a spare was ended without having served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    /// It ended by itself, or wrote too much.
+    Ended,
+    /// It was as old as one may get.
+    Aged,
+    /// The bridge stops.
+    Stopped,
+    /// A request needed its room.
+    Room,
+}
+
+impl Discarded {
+    const ALL: [Self; 4] = [Self::Ended, Self::Aged, Self::Stopped, Self::Room];
+
+    /// The reason as a label and as a log field.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Aged => "aged",
+            Self::Stopped => "stopped",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// What is counted of spares. Cloning it shares it.
+#[derive(Debug, Clone, Default)]
+pub struct SpareCounts {
+    /// Those that wait.
+    pub waiting: Gauge,
+    /// Those that have not come to rest since they were started.
+    pub starting: Gauge,
+    /// Those that requests have got.
+    pub taken: Counter,
+    /// Requests for which there was none.
+    pub missed: Counter,
+    /// Lines from servers that were no messages, which the lines of spares are counted with.
+    pub junk_lines: Counter,
+    discarded: [Counter; Discarded::ALL.len()],
+}
+
+impl SpareCounts {
+    fn registered(registry: &mut Registry, junk_lines: Counter) -> Self {
+        let states = Family::<[(&str, &str); 1], Gauge>::default();
+        let discarded = Family::<[(&str, &str); 1], Counter>::default();
+        registry.register("spares", "Servers started before the request that they are for", states.clone());
+        registry.register("spares_discarded", "Spares that ended without having served", discarded.clone());
+        Self {
+            waiting: states.get_or_create_owned(&[("state", "waiting")]),
+            starting: states.get_or_create_owned(&[("state", "starting")]),
+            taken: registered(registry, "spares_taken", "Spares that requests have got"),
+            missed: registered(registry, "spares_missed", "Requests that found no spare of a server that has them"),
+            junk_lines,
+            discarded: Discarded::ALL.map(|why| discarded.get_or_create_owned(&[("why", why.as_str())])),
+        }
+    }
+
+    /// Counts a spare that ended without having served.
+    pub fn discard(&self, why: Discarded) {
+        self.discarded[why as usize].inc();
+    }
+}
+
 /// What is counted of what is written down. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
 pub struct AuditCounts {
@@ -80,6 +146,8 @@ pub struct Metrics {
     pub processes: ProcessCounts,
     /// What is counted of what is written down.
     pub audit: AuditCounts,
+    /// What is counted of spares.
+    pub spares: SpareCounts,
     /// Permits that are held.
     pub permits: Gauge,
     /// Requests that wait for a permit.
@@ -117,7 +185,9 @@ impl Metrics {
         r.register("requests", "Requests that were let in, by how they ended", ends.clone());
         r.register("requests_refused", "Requests that were refused, by status", refused.clone());
         r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
+        let junk_lines = registered(r, "junk_lines", "Lines from servers that were no messages");
         Self {
+            spares: SpareCounts::registered(r, Counter::clone(&junk_lines)),
             open_connections: registered(r, "open_connections", "Connections to clients that are open"),
             connections_refused: registered(r, "connections_refused", "Connections for which there was no room"),
             live_requests: registered(r, "live_requests", "Requests that were let in and have not ended"),
@@ -134,7 +204,7 @@ impl Metrics {
             waiting: registered(r, "waiting", "Requests that wait for a permit"),
             memory: registered(r, "memory_held_bytes", "Bytes that requests hold of the budget of memory"),
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
-            junk_lines: registered(r, "junk_lines", "Lines from servers that were no messages"),
+            junk_lines,
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
             store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no command"),
             store_unopened: registered(r, "store_unopened", "Answers of the token store that no sealing key opened"),
@@ -231,6 +301,14 @@ mod tests {
             "tollbridge_servers_overdue_total",
             "tollbridge_audit_lines_dropped_total",
             "tollbridge_audit_failures_total",
+            "tollbridge_spares{state=\"waiting\"}",
+            "tollbridge_spares{state=\"starting\"}",
+            "tollbridge_spares_taken_total",
+            "tollbridge_spares_missed_total",
+            "tollbridge_spares_discarded_total{why=\"ended\"}",
+            "tollbridge_spares_discarded_total{why=\"aged\"}",
+            "tollbridge_spares_discarded_total{why=\"stopped\"}",
+            "tollbridge_spares_discarded_total{why=\"room\"}",
         ] {
             assert_eq!(value(&metrics, series).as_deref(), Some("0"), "{series}");
         }

@@ -6,6 +6,10 @@ pub mod container;
 pub mod http;
 pub mod stdio;
 
+// servers that are started before they are talked to, perhaps before the request
+pub mod spares;
+pub mod started;
+
 // what programs and containers have in common
 pub mod process;
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tollbridge::config::file::schema;
 
 /// Every page, by its path.
-const PAGES: [(&str, &str); 16] = [
+const PAGES: [(&str, &str); 17] = [
     ("README.md", include_str!("../README.md")),
     ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
     ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
@@ -36,6 +36,7 @@ const PAGES: [(&str, &str); 16] = [
     ("docs/how-the-code-reads.md", include_str!("../docs/how-the-code-reads.md")),
     ("docs/operate.md", include_str!("../docs/operate.md")),
     ("docs/protocol.md", include_str!("../docs/protocol.md")),
+    ("docs/spares.md", include_str!("../docs/spares.md")),
 ];
 
 /// The longest README, in lines: what is longer belongs into a page.
@@ -81,6 +82,7 @@ const OBJECTS: &[&str] = &[
     "requestHeader",
     "sealingKey",
     "server",
+    "spares",
     "tokenField",
     "tokenSetup",
     "tokenStore",
@@ -91,6 +93,7 @@ const OBJECTS: &[&str] = &[
 const OTHERS: &[&str] = &[
     "auditedUses",
     "engine",
+    "hold",
     "listening",
     "probe",
     "protocol",
@@ -126,6 +129,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
                 ("probe.", definition("probeCall")),
                 ("$header.", definition("requestHeader")),
                 ("tools.", definition("tools")),
+                ("spares.", definition("spares")),
             ],
         ),
     ];

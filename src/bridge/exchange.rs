@@ -18,6 +18,7 @@ pub(in crate::bridge) mod relayed_reply;
 pub(in crate::bridge) mod request_state;
 mod resume;
 mod run;
+mod start;
 mod tasks;
 pub(in crate::bridge) mod visit;
 

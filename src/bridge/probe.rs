@@ -199,7 +199,7 @@ impl Trial {
             Some(Probe::Tools) | None => ("tools/list", "{}".to_owned()),
         };
         let values = self.server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
-        let child = Child::open(&self.bridge, &self.server, inputs(values))?;
+        let child = Child::open(&self.bridge, &self.server, inputs(values)).await?;
         started.insert(Started { child, _permit: permit }).child.try_request(&request).await
     }
 

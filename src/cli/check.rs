@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{Stop, token_store};
 use crate::config::{
-    self, AuditConfig, AuditFile, Config, Confinement, IdentityMethod, Listen, LoadOptions, Plan, Server, Source,
+    self, AuditConfig, AuditFile, Config, Confinement, Hold, IdentityMethod, Listen, LoadOptions, Plan, Server, Source,
     StdioPlan, Tasks, Template, TokenSetup, TokenStoreConfig, TokenStoreKind, Tools,
 };
 use crate::memory::{Memory, PARTS};
@@ -130,6 +130,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     for server in config.servers.values() {
         self::server(server, out)?;
+        spares(config, server, out)?;
     }
     for name in &config.disabled {
         writeln!(out, "\nserver {name} (disabled)")?;
@@ -233,6 +234,17 @@ fn tasks(server: &Server, out: &mut impl Write) -> io::Result<()> {
         (Tasks::Off, Plan::Http(_)) => writeln!(out, "  tasks      none are offered"),
         (Tasks::Off | Tasks::Durable, _) => Ok(()),
     }
+}
+
+/// How many servers wait for a request, and where.
+fn spares(config: &Config, server: &Server, out: &mut impl Write) -> io::Result<()> {
+    let Some(spares) = &server.spares else { return Ok(()) };
+    let count = config.spares().get(&server.name).copied().unwrap_or_default();
+    let short = if count < spares.count { format!(" of {}, by `limits.spares`", spares.count) } else { String::new() };
+    let place = match spares.hold {
+        Hold::Ready => "each waits for its client's first message",
+    };
+    writeln!(out, "  spares     {count}{short}: {place}, for {:?} at most", spares.max_age)
 }
 
 /// What the processes of a request are held to, as far as the file says so.

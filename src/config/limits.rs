@@ -49,6 +49,8 @@ pub struct Limits {
     pub total: usize,
     /// How long a request may wait for its turn.
     pub queue: Duration,
+    /// Spares of all servers together.
+    pub spares: usize,
 }
 
 /// Times and sizes of one server's processes.
@@ -111,6 +113,7 @@ impl Loader<'_> {
             per_server: self.count(&at.key("perServer"), file.per_server, 256),
             total: self.count(&at.key("total"), file.total, 512),
             queue: self.time(&at.key("queue"), file.queue.as_ref(), secs(2), Allowed),
+            spares: file.spares.unwrap_or(16),
         }
     }
 

@@ -30,6 +30,16 @@ impl Plan {
         };
         path.file_name().map(OsStr::to_string_lossy)
     }
+
+    /// What is started here; nothing for a server elsewhere.
+    #[must_use]
+    pub fn process(&self) -> Option<&StdioPlan> {
+        match self {
+            Self::Stdio(plan) => Some(plan),
+            Self::Container(plan) => Some(&plan.client),
+            Self::Http(_) => None,
+        }
+    }
 }
 
 /// A program to start.
@@ -47,6 +57,15 @@ pub struct StdioPlan {
     pub cwd: Option<PathBuf>,
     /// What it may use.
     pub confinement: Confinement,
+}
+
+impl StdioPlan {
+    /// Whether it is the same for all users and requests.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        let mut values = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
+        self.token_files.is_empty() && !values.any(Template::has_holes)
+    }
 }
 
 /// A variable that holds the path of a file with the user's token.
@@ -166,11 +185,7 @@ impl Config {
     /// Every directory in which files with tokens are made, once.
     #[must_use]
     pub fn token_directories(&self) -> Vec<PathBuf> {
-        let plans = self.servers.values().filter_map(|server| match &server.plan {
-            Plan::Stdio(plan) => Some(plan),
-            Plan::Container(plan) => Some(&plan.client),
-            Plan::Http(_) => None,
-        });
+        let plans = self.servers.values().filter_map(|server| server.plan.process());
         let mut directories: Vec<_> =
             plans.flat_map(|plan| &plan.token_files).map(|file| file.directory.clone()).collect();
         directories.sort();

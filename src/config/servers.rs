@@ -33,6 +33,7 @@ const OF_PROGRAMS: &[&str] = &[
     "privateDirectory",
     "durableTasks",
     "taskLease",
+    "spares",
 ];
 
 /// Fields that may hold a `$userToken`, and those in which it is refused as what it is.
@@ -117,7 +118,7 @@ impl Loader<'_> {
         let (required, protocol) = (file.requires_user_token, file.protocol.unwrap_or_default());
         let without_token = file.without_token;
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
-        let (tasks, probe) = (self.tasks(at, &file), file.probe.take());
+        let (tasks, probe, spares) = (self.tasks(at, &file), file.probe.take(), file.spares.take());
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
         let may_hold = self.takes_credential(at);
         let plan = self.plan(at, file);
@@ -148,6 +149,7 @@ impl Loader<'_> {
             );
         }
         let probe = probe.and_then(|probe| self.probe(&at.key("probe"), probe));
+        let spares = spares.and_then(|written| self.spares(&at.key("spares"), written, plan.as_ref()));
         Some(Server {
             name,
             plan: plan?,
@@ -164,6 +166,7 @@ impl Loader<'_> {
             sse,
             tasks,
             access,
+            spares,
         })
     }
 

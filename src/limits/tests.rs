@@ -32,6 +32,7 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
         per_server,
         total,
         queue: QUEUE,
+        spares: 0,
     }
 }
 
@@ -232,6 +233,31 @@ async fn a_client_that_leaves_the_queue_leaves_no_trace() {
     assert_eq!((limits.permits.get(), limits.waiting.get()), (1, 0));
     drop(held);
     assert!(is_empty(&limits));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_crowded_while_somebody_waits_because_as_many_run_as_may() {
+    let limits = Arc::new(limits(2, 1, 2));
+    let is_crowded = limits.crowding();
+    let first = limits.admit(&user("alice"), &server("a"), false).await.unwrap();
+    let _second = limits.admit(&user("bob"), &server("b"), false).await.unwrap();
+    let mut asking = JoinSet::new();
+    let ask = |name: &'static str| {
+        let limits = Arc::clone(&limits);
+        async move { limits.admit(&user(name), &server(name), false).await.unwrap() }
+    };
+    let (alice, busy) = (user("alice"), server("a"));
+    let waits = tokio::time::timeout(Duration::from_millis(1), limits.admit(&alice, &busy, false));
+    assert!(waits.await.is_err());
+    assert!(!is_crowded(), "who waits for one server does not wait for room");
+    asking.spawn(ask("c"));
+    while !is_crowded() {
+        yield_now().await;
+    }
+    drop(first);
+    let third = asking.join_next().await.unwrap().unwrap();
+    assert!(!is_crowded(), "all run, and nobody waits");
+    drop(third);
 }
 
 /// Counts one more until dropped, and fails when there are more than `most`.

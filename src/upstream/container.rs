@@ -26,6 +26,7 @@ use super::process::group::{Exit, Graces, Spawner};
 use super::process::instance::Instance;
 use super::process::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
 use super::stdio::StdioServer;
+use super::stdio::started::StartedProgram;
 use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
 use crate::lifecycle::Lifecycle;
 use crate::memory::Share;
@@ -74,25 +75,18 @@ impl Containers {
         Arc::new(Self { spawner, trackers, word, started: AtomicU64::new(0) })
     }
 
-    /// Starts a container. What is secret of `credential` must not be seen in its log lines; what is read and queued is a part of `share`.
+    /// Starts a container.
     ///
     /// # Errors
     /// If the system does not start the engine's client. What the engine says comes later, as the end of the server.
-    pub fn start(
-        &self,
-        launch: ContainerLaunch,
-        limits: &ProcessLimits,
-        credential: Option<Credential>,
-        share: &Share,
-    ) -> Result<ContainerServer, UpstreamError> {
+    pub fn start(&self, launch: ContainerLaunch) -> Result<StartedContainer, UpstreamError> {
         let ContainerLaunch { engine, mut client, options_at } = launch;
         let request = format!("{}-{}", self.word, self.started.fetch_add(1, Relaxed));
         let files = self.spawner.token_files().write(&mut client, Reader::Container).map_err(SpawnError::from)?;
         client.args.splice(options_at..options_at, options(&request, &files));
         let mut name = Name::new(self.tracker(&engine), &request);
-        let client =
-            StdioServer::start(&self.spawner, client, limits, credential, share).inspect_err(|_| name.forget())?;
-        Ok(ContainerServer { client, name, files })
+        let client = StartedProgram::start(&self.spawner, client).inspect_err(|_| name.forget())?;
+        Ok(StartedContainer { client, name, files })
     }
 
     fn tracker(&self, engine: &Arc<Engine>) -> &Arc<ContainerTracker> {
@@ -142,7 +136,32 @@ fn remove_dead_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
     });
 }
 
-/// A container in conversation. Dropping it leaves the client to end by itself and the container to the tracker.
+/// A container that has been started and is in no conversation yet. Dropping it leaves the client to end by itself and the
+/// container to the tracker.
+pub struct StartedContainer {
+    /// The engine's client, through which it is talked to.
+    pub(super) client: StartedProgram,
+    name: Name,
+    files: TokenFiles,
+}
+
+impl StartedContainer {
+    /// Talks to it, as [`StdioServer::of`] does.
+    pub(super) fn bind(self, limits: &ProcessLimits, credential: Option<Credential>, share: &Share) -> ContainerServer {
+        let Self { client, name, files } = self;
+        ContainerServer { client: StdioServer::of(client, limits, credential, share), name, files }
+    }
+
+    /// Ends it, as [`ContainerServer::close`] does.
+    pub async fn close(self, graces: Graces) {
+        let Self { client, mut name, files } = self;
+        let until = patience(graces);
+        let exit = client.close_client(graces, name.removed_by_force(until)).await;
+        name.gone(exit, until, files).await;
+    }
+}
+
+/// A container in conversation. Dropping it is as dropping a [`StartedContainer`].
 pub struct ContainerServer {
     /// The engine's client, through which it speaks.
     pub(super) client: StdioServer,
@@ -155,23 +174,15 @@ impl ContainerServer {
     /// engine that stays silent the tracker goes on asking for it when this has ended.
     pub async fn close(self, graces: Graces) {
         let Self { client, mut name, files } = self;
-        let until = Instant::now() + graces.eof + graces.term + PATIENCE;
-        let remove = async {
-            name.evict();
-            sleep_until(until).await;
-        };
-        let exit = client.close_client(graces, remove).await;
-        let mut end = pin!(name.end(exit));
-        if timeout_at(until, &mut end).await.is_err() {
-            // The engine may never answer again; a token does not wait for that.
-            drop(files);
-            if timeout(SILENCE, end).await.is_err() {
-                tracing::warn!(
-                    "a container has not ended: it no longer counts against the limits, and its engine is asked again and again to remove it"
-                );
-            }
-        }
+        let until = patience(graces);
+        let exit = client.close_client(graces, name.removed_by_force(until)).await;
+        name.gone(exit, until, files).await;
     }
+}
+
+/// Until when a container that is being ended is waited for.
+fn patience(graces: Graces) -> Instant {
+    Instant::now() + graces.eof + graces.term + PATIENCE
 }
 
 /// The name of a container that may exist. Dropping it says that it must not any longer.
@@ -198,6 +209,26 @@ impl Name {
     fn evict(&self) {
         if let Some(name) = &self.name {
             self.tracker.evict(name);
+        }
+    }
+
+    /// What is left to do where the client does not end: it ends with its container.
+    async fn removed_by_force(&self, until: Instant) {
+        self.evict();
+        sleep_until(until).await;
+    }
+
+    /// The client has ended; resolves when the container is gone, or is not waited for any longer.
+    async fn gone(&mut self, exit: Exit, until: Instant, files: TokenFiles) {
+        let mut end = pin!(self.end(exit));
+        if timeout_at(until, &mut end).await.is_err() {
+            // The engine may never answer again; a token does not wait for that.
+            drop(files);
+            if timeout(SILENCE, end).await.is_err() {
+                tracing::warn!(
+                    "a container has not ended: it no longer counts against the limits, and its engine is asked again and again to remove it"
+                );
+            }
         }
     }
 

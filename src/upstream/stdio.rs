@@ -2,6 +2,8 @@
 //! of stdout, stderr is always drained, and an exit is noticed even while a grandchild holds stdout open.
 //! Source: MCP 2025-11-25, basic/transports, "stdio".
 
+pub mod started;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -11,16 +13,16 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
-use super::process::SpawnError;
-use super::process::group::{Exit, Graces, Group, Pipes, Spawner};
+use super::process::group::{Exit, Graces, Group, Pipes};
 use super::process::invalid_output::InvalidOutput;
 use super::process::lines::{LineTooLong, Lines};
 use super::process::stderr::ErrorLog;
-use super::process::token_files::{Reader, TokenFiles};
-use crate::config::{ProcessLimits, StdioLaunch};
+use super::process::token_files::TokenFiles;
+use crate::config::ProcessLimits;
 use crate::mcp::message;
 use crate::memory::{Full, Share};
 use crate::secret::Credential;
+use started::StartedProgram;
 
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -63,20 +65,16 @@ enum Event {
 }
 
 impl StdioServer {
-    /// Starts the program. What is secret of `credential` must not be seen in its log lines; what is read and queued is a part of `share`.
-    ///
-    /// # Errors
-    /// If the system does not start it.
-    pub fn start(
-        spawner: &Spawner,
-        mut launch: StdioLaunch,
+    /// Talks to a program that has been started. What is secret of `credential` must not be seen in its log lines; what is
+    /// read and queued is a part of `share`.
+    pub(super) fn of(
+        started: StartedProgram,
         limits: &ProcessLimits,
         credential: Option<Credential>,
         share: &Share,
-    ) -> Result<Self, UpstreamError> {
-        let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
-        let (group, Pipes { stdin, stdout, stderr }) = spawner.spawn(&launch)?;
-        Ok(Self {
+    ) -> Self {
+        let StartedProgram { group, pipes: Pipes { stdin, stdout, stderr }, files } = started;
+        Self {
             group,
             stdin: Some(stdin),
             stdout,
@@ -91,7 +89,7 @@ impl StdioServer {
             spoke: false,
             drained: None,
             files,
-        })
+        }
     }
 
     /// Queues one message as a line.

@@ -30,6 +30,7 @@ use tollbridge::upstream::process::confinement::Confiner;
 use tollbridge::upstream::process::group::Spawner;
 use tollbridge::upstream::process::instance::resources::InstanceResources;
 use tollbridge::upstream::process::orphans::UntaggedChildren;
+use tollbridge::upstream::spares::{Spares, Starter};
 use tollbridge::user::{Caller, UserId};
 
 use super::fixture::{Act, Fixture, Request, answer, polite};
@@ -50,6 +51,7 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
     let none = || Err("not here".to_owned());
     let confiner = Confiner::new(&InstanceResources { directory: none(), cgroup: none() }, &lifecycle);
     let spawner = Spawner::new(&lifecycle, UntaggedChildren::Spare, confiner, metrics.processes.clone()).unwrap();
+    let starter = Starter { containers: Containers::new(&config, &spawner, &lifecycle), spawner };
     let server = Arc::clone(&config.servers["s"]);
     let bridge = Bridge {
         authenticator: Arc::new(Authenticator::new(&config)),
@@ -60,8 +62,8 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
         store_failure_log: LogThrottle::default(),
         relay: Relay::start(None, Arc::clone(&keyring), &lifecycle, 1 << 26).unwrap(),
         keyring,
-        containers: Containers::new(&config, &spawner, &lifecycle),
-        spawner,
+        spares: Spares::new(&config, &starter, &metrics.spares, &lifecycle, || false),
+        starter,
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),
         http: HttpServers::new(http_client::build().unwrap()),

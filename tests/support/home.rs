@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::{Bridge, Redis};
+use super::{Bridge, Redis, number};
 
 /// The program under test.
 pub const TOLLBRIDGE: &str = env!("CARGO_BIN_EXE_tollbridge");
@@ -78,10 +78,15 @@ impl Home {
         json!([{ "id": "k1", "file": self.key() }])
     }
 
-    /// Writes the configuration; one without `listen` gets an ephemeral port on loopback.
+    /// Writes the configuration; one without `listen` gets an ephemeral port on loopback. With `TOLLBRIDGE_TEST_SPARES`
+    /// every server that may have spares has as many.
     pub fn write(&self, mut config: Value) -> PathBuf {
         let fields = config.as_object_mut().expect("a configuration is an object");
         fields.entry("listen").or_insert_with(|| json!("127.0.0.1:0"));
+        let spares = number("TOLLBRIDGE_TEST_SPARES", 0);
+        if spares > 0 {
+            add_spares(fields, spares);
+        }
         let path = self.config();
         std::fs::write(&path, serde_json::to_vec_pretty(&config).expect("JSON")).expect("a writable directory");
         path
@@ -145,6 +150,24 @@ impl Home {
         let _ = child.stdin.take().expect("piped").write_all(input);
         child.wait_with_output().expect("tollbridge ends")
     }
+}
+
+/// Gives spares to the servers of a configuration into which nothing goes of a user or a request.
+fn add_spares(config: &mut Map<String, Value>, count: usize) {
+    let servers = config.get_mut("mcpServers").and_then(Value::as_object_mut);
+    let may = |server: &&mut Value| {
+        let written = server.to_string();
+        server.get("url").is_none() && !["$userToken", "$header"].iter().any(|part| written.contains(part))
+    };
+    let mut all = 0;
+    for server in servers.into_iter().flat_map(|servers| servers.values_mut()).filter(may) {
+        if let Some(server) = server.as_object_mut() {
+            server.entry("spares").or_insert_with(|| json!(count));
+            all += count;
+        }
+    }
+    let limits = config.entry("limits").or_insert_with(|| json!({}));
+    limits.as_object_mut().expect("an object").entry("spares").or_insert_with(|| json!(all));
 }
 
 /// The path of a test server, which cargo builds as an example beside the tests.

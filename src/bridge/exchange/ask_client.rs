@@ -143,7 +143,7 @@ impl Exchange {
     async fn call_again_with(&mut self, answers: &[(String, String)]) -> Result<(), BridgeError> {
         let (required, _held) = self.required.take().ok_or(BridgeError::Lost)?;
         self.waits.store(false, Ordering::Relaxed);
-        self.child.renew_if_ended()?;
+        self.child.renew_if_ended().await?;
         self.mirror().await?;
         let message = self.call.message.under(&(self.round + 1).to_string());
         self.call.message = message.counted(&self.child.share);

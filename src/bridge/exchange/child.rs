@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
+use super::start::Spare;
 use crate::bridge::Bridge;
 use crate::bridge::error::BridgeError;
 use crate::bridge::server_facts::FactKey;
@@ -17,6 +18,7 @@ use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer, from_server};
 use crate::memory::Share;
 use crate::upstream::process::group::Graces;
+use crate::upstream::spares::Turn;
 use crate::upstream::{Upstream, UpstreamError};
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
@@ -38,6 +40,10 @@ pub(in crate::bridge) struct Child {
     pub(in crate::bridge) fact_key: FactKey,
     /// The right to stay for as long as a stream does, if it does.
     stays: Option<Permit>,
+    /// What its request holds of the pool of spares, if the server has one.
+    turn: Option<Turn>,
+    /// Whether it has said anything.
+    has_spoken: bool,
     /// Whether it ended while it was asked.
     pub(super) has_ended: bool,
     /// Notifications that came meanwhile.
@@ -47,14 +53,14 @@ pub(in crate::bridge) struct Child {
 }
 
 impl Child {
-    /// A fresh server, filled with `inputs`.
-    pub(in crate::bridge) fn open(
+    /// A server of this request alone, filled with `inputs`.
+    pub(in crate::bridge) async fn open(
         bridge: &Arc<Bridge>,
         server: &Arc<Server>,
         inputs: Inputs,
     ) -> Result<Self, BridgeError> {
         let share = bridge.share(&inputs.user, server);
-        let upstream = bridge.start_server(server, &inputs, &share)?;
+        let (upstream, turn) = bridge.start_server(server, &inputs, &share, Spare::Welcome).await?;
         let fact_key = bridge.server_facts.key_of(server, &inputs);
         let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
         let closing = TaskTracker::new();
@@ -66,6 +72,8 @@ impl Child {
             inputs,
             fact_key,
             stays: None,
+            turn,
+            has_spoken: false,
             has_ended: false,
             waiting: Vec::new(),
             closing,
@@ -79,7 +87,7 @@ impl Child {
         inputs: Inputs,
     ) -> Result<Self, BridgeError> {
         let permit = bridge.limits.admit_stream_server(&inputs.user).await?;
-        let mut child = Self::open(bridge, server, inputs)?;
+        let mut child = Self::open(bridge, server, inputs).await?;
         child.stays = Some(permit);
         if server.requires_user_token {
             let (store, user, name) = (Arc::clone(&bridge.store), child.inputs.user.clone(), server.name.clone());
@@ -90,10 +98,10 @@ impl Child {
     }
 
     /// Another process in place of this one, which is ended while nobody waits for it.
-    fn renew(&mut self) -> Result<(), BridgeError> {
-        let fresh = self.bridge.start_server(&self.server, &self.inputs, &self.share)?;
+    async fn renew(&mut self, spare: Spare) -> Result<(), BridgeError> {
+        let (fresh, turn) = self.bridge.start_server(&self.server, &self.inputs, &self.share, spare).await?;
         let before = std::mem::replace(&mut self.upstream, fresh);
-        self.has_ended = false;
+        (self.turn, self.has_spoken, self.has_ended) = (turn, false, false);
         if self.stays.is_some() {
             self.upstream.allow_silence();
         }
@@ -102,12 +110,44 @@ impl Child {
     }
 
     /// There is something more to be asked, and perhaps nobody who could be.
-    pub(super) fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
-        if self.has_ended { self.renew() } else { Ok(()) }
+    pub(super) async fn renew_if_ended(&mut self) -> Result<(), BridgeError> {
+        if self.has_ended { self.renew(Spare::Welcome).await } else { Ok(()) }
+    }
+
+    /// Whether it was started before the request, and has not yet shown that it lives.
+    pub(super) fn is_silent_spare(&self) -> bool {
+        !self.has_spoken && self.turn.as_ref().is_some_and(Turn::is_spare)
+    }
+
+    /// Tells it the first that it is told, which it may be told twice, and waits for the answer. A spare that turns out to
+    /// be dead is replaced by a fresh server.
+    pub(super) async fn greet(
+        &mut self,
+        greeting: &str,
+        is_waited_for: impl Fn(&str, Answer<'_>) -> bool,
+    ) -> Result<Result<Bytes, UpstreamError>, BridgeError> {
+        self.upstream.send(greeting);
+        let answer = self.answer_that(&is_waited_for).await;
+        let is_gone = |error: &UpstreamError| {
+            matches!(error, UpstreamError::Ended | UpstreamError::Spawn(_) | UpstreamError::DirectoryOverfilled(_))
+        };
+        if !self.is_silent_spare() || !answer.as_ref().is_err_and(is_gone) {
+            return Ok(answer);
+        }
+        self.renew(Spare::Unwanted).await?;
+        self.upstream.send(greeting);
+        Ok(self.answer_that(is_waited_for).await)
+    }
+
+    /// The request has its answer.
+    pub(super) fn answered(&self) {
+        self.turn.iter().for_each(Turn::answered);
     }
 
     /// Ends the server, and returns when nothing is left of it and of those before it.
     pub(in crate::bridge) async fn close(self) {
+        // From here on it does not matter when it is replaced.
+        drop(self.turn);
         self.closing.close();
         tokio::join!(self.upstream.close(Graces::from(&self.server.process)), self.closing.wait());
     }
@@ -131,6 +171,7 @@ impl Child {
     pub(in crate::bridge) async fn line(&mut self) -> Result<Bytes, UpstreamError> {
         loop {
             let line = self.upstream.receive().await.inspect_err(|error| self.count(error))?;
+            self.has_spoken = true;
             if !line.trim_ascii().is_empty() && std::str::from_utf8(&line).is_ok() {
                 return Ok(line);
             }

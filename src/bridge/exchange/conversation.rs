@@ -94,6 +94,9 @@ impl Conversation {
         };
         self.exchange.end_changes();
         self.exchange.bridge.metrics.ended(end);
+        if end == End::Answered {
+            self.exchange.child.answered();
+        }
         drop(live);
         let took = began.elapsed();
         // The answer goes out first: what is done from here on, nobody waits for.

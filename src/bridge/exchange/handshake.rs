@@ -133,6 +133,8 @@ impl Child {
         let within = self.server.process.start_timeout;
         let handshake = async {
             match first_message {
+                // What it is asked first must not be asked of another if it is dead.
+                FirstMessage::Nothing if self.is_silent_spare() => self.wake(client).await,
                 FirstMessage::Nothing => Ok(Ok(Handshake::Modern(None))),
                 FirstMessage::Initialize { known } => self.initialize_first(client, known).await,
                 FirstMessage::Discover => self.discover_first(client).await,
@@ -158,6 +160,22 @@ impl Child {
             self.upstream.listen();
         }
         Ok(handshake)
+    }
+
+    /// Has a spare, which is known to be modern, show that it lives.
+    async fn wake(&mut self, client: &Introduction) -> Result<HandshakeResult, BridgeError> {
+        let (discover, patience) = (translate::discover(client), self.patience());
+        let woken = self.greet(&discover, |id, _| json::same_scalar(id, legacy::DISCOVER_ID));
+        // One that is silent is told the request all the same, as a fresh one would be.
+        if let Ok(answer) = tokio::time::timeout(patience, woken).await {
+            answer?.map(drop)?;
+        }
+        Ok(Ok(Handshake::Modern(None)))
+    }
+
+    /// How long it may be silent when it is asked whether it is modern.
+    fn patience(&self) -> Duration {
+        PROBE.min(self.server.process.start_timeout / 2)
     }
 
     async fn initialize_first(&mut self, client: &Introduction, known: bool) -> Result<HandshakeResult, BridgeError> {
@@ -199,26 +217,26 @@ impl Child {
 
     /// Asks the server whether it is modern.
     async fn discover(&mut self, client: &Introduction) -> Result<DiscoverResult, BridgeError> {
-        self.renew_if_ended()?;
-        self.upstream.send(&translate::discover(client));
-        let patience = PROBE.min(self.server.process.start_timeout / 2);
-        let Ok(line) = tokio::time::timeout(patience, self.answer_to(legacy::DISCOVER_ID)).await else {
+        self.renew_if_ended().await?;
+        let (discover, patience) = (translate::discover(client), self.patience());
+        let asked = self.greet(&discover, |id, _| json::same_scalar(id, legacy::DISCOVER_ID));
+        let Ok(line) = tokio::time::timeout(patience, asked).await else {
             return Ok(DiscoverResult::Silent);
         };
-        let Ok(line) = self.unless_refused(line)? else { return Ok(DiscoverResult::NotModern) };
+        let Ok(line) = self.unless_refused(line?)? else { return Ok(DiscoverResult::NotModern) };
         Ok(discovered(&line).map_or(DiscoverResult::NotModern, DiscoverResult::Modern))
     }
 
     /// Introduces the client. A good answer to an earlier question whether the server is modern counts as well: it was
     /// only slow to start, and will refuse the handshake.
     async fn initialize(&mut self, client: &Introduction) -> Result<HandshakeResult, BridgeError> {
-        self.renew_if_ended()?;
-        self.upstream.send(&client.initialize());
-        let line = self.answer_that(|id, answer| {
+        self.renew_if_ended().await?;
+        let initialize = client.initialize();
+        let line = self.greet(&initialize, |id, answer| {
             json::same_scalar(id, legacy::INITIALIZE_ID)
                 || (json::same_scalar(id, legacy::DISCOVER_ID) && translate::is_modern(answer))
         });
-        let line = line.await;
+        let line = line.await?;
         let line = match self.unless_refused(line)? {
             Ok(line) => line,
             Err(shown) => return Ok(Err(Refusal::Failure(shown))),

@@ -58,7 +58,7 @@ impl Bridge {
             }
         };
         let inputs = Inputs::of(&incoming.caller, credential, values);
-        let child = Child::open(self, &incoming.server, inputs)?;
+        let child = Child::open(self, &incoming.server, inputs).await?;
 
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());

@@ -98,9 +98,38 @@ impl Server {
             Plan::Http(plan) => plan.fill(inputs, is_there).map(Launch::Http),
         }
     }
+
+    /// What can be started before anybody asks: the same bytes for everybody. It is given nothing of a user, so nothing
+    /// of one can be in it. `None` if that would not be the whole plan, or nothing is started here.
+    #[must_use]
+    pub fn early(&self) -> Option<Launch> {
+        match &self.plan {
+            Plan::Stdio(plan) => plan.early().map(Launch::Stdio),
+            Plan::Container(plan) => plan.client.early().map(|client| {
+                let (engine, options_at) = (Arc::clone(&plan.engine), plan.options_at);
+                Launch::Container(ContainerLaunch { engine, client, options_at })
+            }),
+            Plan::Http(_) => None,
+        }
+    }
 }
 
 impl StdioPlan {
+    fn early(&self) -> Option<StdioLaunch> {
+        if !self.is_for_all() {
+            return None;
+        }
+        let named = |(name, value): &(String, Template)| Some((name.clone(), Secret::new(value.fixed_text()?)));
+        Some(StdioLaunch {
+            program: self.program.clone(),
+            args: self.args.iter().map(|arg| arg.fixed_text().map(OsString::from)).collect::<Option<_>>()?,
+            env: self.env.iter().map(named).collect::<Option<_>>()?,
+            token_files: Vec::new(),
+            cwd: self.cwd.clone(),
+            confinement: self.confinement,
+        })
+    }
+
     /// `is_there` says which variables and files there are.
     fn fill(&self, inputs: &Inputs, is_there: impl Fn(&Template) -> bool) -> Result<StdioLaunch, FillError> {
         let mut launch = StdioLaunch {

@@ -33,6 +33,15 @@ pub enum SseServers {
     Session,
 }
 
+/// Where spares wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "hold")]
+pub enum Hold {
+    /// For their client's first message: only where nothing of the server is the user's.
+    #[default]
+    Ready,
+}
+
 /// When a stream on which a client listens has a server of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", rename = "listening")]

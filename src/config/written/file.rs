@@ -4,6 +4,7 @@
 
 mod schema;
 mod server;
+mod spares;
 mod text;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use super::choices::AuditedUses;
 pub(in crate::config) use schema::field_names;
 pub use schema::schema;
 pub use server::{Probe, ProbeCall, Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
+pub use spares::{SpareSettings, Spares};
 pub use text::{Object, PrivateDirectory, RequestHeader, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
@@ -287,6 +289,8 @@ pub struct Limits {
     pub total: Option<usize>,
     /// How long a request may wait for its turn. Default: 2s.
     pub queue: Option<Time>,
+    /// Spares of all servers together. Default: 16.
+    pub spares: Option<usize>,
     /// Default of every server's `startTimeout`: 30s.
     pub start_timeout: Option<Time>,
     /// Default of every server's `requestTimeout`: 5m.

@@ -13,8 +13,10 @@ mod exit;
 mod limits;
 mod spawner;
 
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitIdOptions, kill_process_group, pidfd_send_signal};
@@ -25,6 +27,7 @@ use super::SpawnError;
 use super::confinement::ActiveConfinement;
 use super::exec_as::ExecErrorPipe;
 use super::orphans::{GroupId, ProcessKind, ProcessTracker};
+use crate::descendants::processor_time;
 
 use exit::exit_status;
 
@@ -90,20 +93,39 @@ impl Group {
         self.exit
     }
 
+    /// Whether the server itself has ended, by a look at this moment.
+    pub fn is_over(&mut self) -> bool {
+        if self.exit.is_none() {
+            self.exit = exit_status(self.pidfd.get_ref(), WaitIdOptions::NOWAIT).ok().flatten();
+        }
+        self.exit.is_some()
+    }
+
     /// Waits until the server itself has ended; others of its group may go on. The future may be dropped, and the
     /// question asked again.
     pub async fn exited(&mut self) -> Exit {
+        poll_fn(|task| self.poll_exited(task)).await
+    }
+
+    /// The same, for whoever waits for more than this. One task is woken: the one that asked last.
+    pub fn poll_exited(&mut self, task: &mut Context<'_>) -> Poll<Exit> {
         if let Some(exit) = self.exit {
-            return exit;
+            return Poll::Ready(exit);
         }
         loop {
-            let Ok(mut ready) = self.pidfd.readable().await else { return Exit::Unseen };
+            let Ok(mut ready) = ready!(self.pidfd.poll_read_ready(task)) else { return Poll::Ready(Exit::Unseen) };
             match exit_status(self.pidfd.get_ref(), WaitIdOptions::NOWAIT) {
-                Ok(Some(exit)) => return *self.exit.insert(exit),
+                Ok(Some(exit)) => return Poll::Ready(*self.exit.insert(exit)),
                 Ok(None) => ready.clear_ready(),
-                Err(_) => return Exit::Unseen,
+                Err(_) => return Poll::Ready(Exit::Unseen),
             }
         }
+    }
+
+    /// The processor time that the server and what is below it have used, in clock ticks.
+    #[must_use]
+    pub fn processor_time(&self) -> u64 {
+        processor_time(self.leader)
     }
 
     /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its

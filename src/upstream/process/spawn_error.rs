@@ -61,6 +61,12 @@ impl SpawnError {
         }
     }
 
+    /// Whether it is for want of something that another process of ours has, and gives back when it ends.
+    #[must_use]
+    pub fn is_want_of_room(&self) -> bool {
+        self.may_pass() && *self != Self::Stopping
+    }
+
     /// What the system said, for the log.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::spares::Spares;
 use super::text::{Object, PrivateDirectory, Size, Time, Value};
 use crate::config::written::choices::{
     EngineKind, Listening, Protocol, Questions, SseServers, TaskKeeping, Transport, WithoutToken,
@@ -110,6 +111,8 @@ pub struct Server {
     /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,
     /// removed afterwards, and what it may hold (true: 256MiB). Default: true unless there is a `cwd`.
     pub private_directory: Option<PrivateDirectory>,
+    /// How many of it wait, started, for a request: a number, or an object. Without it none.
+    pub spares: Option<Spares>,
     /// Checked, but neither looked up nor served. Default: false.
     pub disabled: Option<bool>,
 }

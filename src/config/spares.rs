@@ -1,0 +1,174 @@
+//! Spares: servers that are started before the request that they are for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::load::{Loader, Zero};
+use super::written::choices::Hold;
+use super::written::file;
+use super::written::path::Path;
+use super::{Config, Limits, Plan, RunAs, Server, ServerName};
+
+/// How old one gets, unless something else is written.
+const MAX_AGE: Duration = Duration::from_mins(10);
+
+/// The spares of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spares {
+    /// How many wait at most; never zero.
+    pub count: usize,
+    /// Where they wait.
+    pub hold: Hold,
+    /// After that one is replaced.
+    pub max_age: Duration,
+}
+
+impl Config {
+    /// How many spares each server gets of `limits.spares`: all that it asks for, or one each in turn, in the order of
+    /// names, until there are no more. Servers that get none are left out.
+    #[must_use]
+    pub fn spares(&self) -> BTreeMap<&ServerName, usize> {
+        let wanted = self.servers.values().filter_map(|server| Some((&server.name, server.spares?.count)));
+        share_out(self.limits.spares, wanted.collect())
+    }
+}
+
+fn share_out(mut left: usize, mut wanted: Vec<(&ServerName, usize)>) -> BTreeMap<&ServerName, usize> {
+    let mut shares = BTreeMap::new();
+    while left > 0 && !wanted.is_empty() {
+        let turn = left.min(wanted.len());
+        for (name, wanted) in &mut wanted[..turn] {
+            *shares.entry(*name).or_default() += 1;
+            *wanted -= 1;
+        }
+        left -= turn;
+        wanted.retain(|(_, wanted)| *wanted > 0);
+    }
+    shares
+}
+
+impl Loader<'_> {
+    /// The spares that `written` asks for, of a server that is started from `plan`.
+    pub(super) fn spares(&mut self, at: &Path, written: file::Spares, plan: Option<&Plan>) -> Option<Spares> {
+        let settings = match written {
+            file::Spares::Count(count) => file::SpareSettings { count: Some(count), ..Default::default() },
+            file::Spares::Settings(settings) => settings,
+        };
+        if settings.count.is_none() && self.document.kind(&at.key("count")) == "nothing" {
+            self.report(at, "this does not say how many", "add \"count\": 2");
+        }
+        let max_age = self.time(&at.key("maxAge"), settings.max_age.as_ref(), MAX_AGE, Zero::Refused);
+        if plan.and_then(Plan::process).is_some_and(|process| !process.is_for_all()) {
+            let message =
+                "something of its user or of the request goes into this server: it cannot be started before one";
+            self.report(
+                at,
+                message,
+                "take `spares` out: only servers without `$userToken` and `$header` can have them",
+            );
+        }
+        let count = settings.count.filter(|&count| count > 0)?;
+        Some(Spares { count, hold: settings.hold.unwrap_or_default(), max_age })
+    }
+
+    /// Warns where there will be fewer spares than are asked for.
+    pub(super) fn warn_of_spares(&mut self, servers: &BTreeMap<ServerName, Arc<Server>>, limits: &Limits) {
+        let table = Path::root().key("mcpServers");
+        let counted = servers.values().filter_map(|server| Some((server, server.spares?.count)));
+        let all: usize = counted.clone().map(|(_, count)| count).fold(0, usize::saturating_add);
+        if all > limits.spares {
+            let message = format!("the servers ask for {all} spares, and {} is the most", limits.spares);
+            self.warn(&Path::root().key("limits").key("spares"), message, format!("write {all}, or fewer there"));
+        }
+        for (server, _) in counted.clone() {
+            let Some(range) = user_range(server) else { continue };
+            let users = u64::from(range.last - range.first) + 1;
+            let waiting = counted.clone().filter(|(other, _)| user_range(other) == Some(range));
+            let wanted = waiting.map(|(_, count)| count).fold(limits.per_server, usize::saturating_add);
+            if users < wanted as u64 {
+                let message = format!(
+                    "{users} users are fewer than the requests that may run at once (`limits.perServer`) and the spares that \
+                     wait beside them, {wanted} in all: a request may have to end a spare first"
+                );
+                let help = "name more users, or fewer requests or spares";
+                self.warn(&table.key(server.name.as_str()).key("runAs"), message, help);
+            }
+        }
+    }
+}
+
+/// The users of whom each process gets one of its own.
+fn user_range(server: &Server) -> Option<RunAs> {
+    server.plan.process()?.confinement.run_as.filter(|range| range.first != range.last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, server, try_server};
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_number_is_a_count_and_an_object_says_more() {
+        let spares = |written: serde_json::Value| server(&json!({ "command": "/bin/cat", "spares": written })).spares;
+        let two = Spares { count: 2, hold: Hold::Ready, max_age: Duration::from_mins(10) };
+        assert_eq!(spares(json!(2)), Some(two));
+        assert_eq!(spares(json!({ "count": 2, "hold": "ready" })), Some(two));
+        let young = Some(Spares { max_age: Duration::from_secs(30), ..two });
+        assert_eq!(spares(json!({ "count": 2, "maxAge": "30s" })), young);
+        assert_eq!(spares(json!(0)), None);
+        assert_eq!(server(&json!({ "command": "/bin/cat" })).spares, None, "off by default");
+    }
+
+    #[test]
+    fn what_cannot_be_started_before_a_request_has_no_spares() {
+        for fields in [
+            r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<user.id>>" } }"#,
+            r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userTokenFile": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$header": { "name": "X-A", "format": "a" } } }"#,
+            r#""command": "/bin/cat", "spares": 1, "allowTokenInArgs": true, "args": [{ "$userToken": "--t=<<token>>" }]"#,
+            r#""url": "https://x.example/", "spares": 1"#,
+            r#""command": "/bin/cat", "spares": -1"#,
+            r#""command": "/bin/cat", "spares": 1.5"#,
+            r#""command": "/bin/cat", "spares": "2""#,
+            r#""command": "/bin/cat", "spares": true"#,
+            r#""command": "/bin/cat", "spares": {}"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "soon" }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "maxAge": "0s" }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "other": 1 }"#,
+        ] {
+            assert!(try_server(&format!("{{ {fields} }}")).is_err(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_room_for_is_shared_out_in_turn_and_said() {
+        let servers = r#"{ "a": { "command": "/bin/cat", "spares": 5 }, "b": { "command": "/bin/cat", "spares": 1 },
+            "c": { "command": "/bin/cat", "spares": 2 }, "d": { "command": "/bin/cat" } }"#;
+        let config = |limit: usize| {
+            load(&format!(r#"{{ "limits": {{ "spares": {limit} }}, "mcpServers": {servers} }}"#), &[]).unwrap()
+        };
+        let shares = |limit| {
+            config(limit).spares().into_iter().map(|(name, count)| format!("{name}{count}")).collect::<Vec<_>>()
+        };
+        assert_eq!(shares(8), ["a5", "b1", "c2"]);
+        assert_eq!(shares(5), ["a2", "b1", "c2"]);
+        assert_eq!(shares(2), ["a1", "b1"]);
+        assert_eq!(shares(0), [""; 0]);
+        assert!(config(8).warnings.is_empty());
+        assert!(config(7).warnings[0].to_string().contains("the servers ask for 8 spares, and 7 is the most"));
+    }
+
+    #[test]
+    fn users_that_do_not_suffice_for_requests_and_spares_are_warned_of() {
+        let warnings = |range: &str| {
+            let text = format!(
+                r#"{{ "limits": {{ "perServer": 10 }}, "mcpServers": {{ "a": {{ "command": "/bin/cat", "runAs": "{range}", "spares": 2 }} }} }}"#
+            );
+            load(&text, &[]).unwrap().warnings.len()
+        };
+        assert_eq!((warnings("2000-2010"), warnings("2000-2011"), warnings("2000")), (1, 0, 0));
+    }
+}

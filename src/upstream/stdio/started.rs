@@ -1,0 +1,117 @@
+//! A program that has been started and is in no conversation yet: nobody has told it anything.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::config::StdioLaunch;
+use crate::upstream::UpstreamError;
+use crate::upstream::process::SpawnError;
+use crate::upstream::process::group::{Exit, Graces, Group, Pipes, Spawner};
+use crate::upstream::process::stderr::ErrorLog;
+use crate::upstream::process::token_files::{Reader, TokenFiles};
+
+/// The most that a program may write before anybody asks it anything, bytes of stdout and stderr together.
+const MOST_UNASKED: usize = 64 * 1024;
+
+/// How much is read at once.
+const CHUNK: usize = 4 * 1024;
+
+/// A program that has been started. Dropping it kills it.
+pub struct StartedProgram {
+    pub(super) group: Group,
+    pub(super) pipes: Pipes,
+    /// Last, so that they are there as long as the program is.
+    pub(super) files: TokenFiles,
+}
+
+/// What a program writes before anybody asks it anything. It belongs to nobody.
+pub struct UnaskedOutput {
+    /// Its stderr, which is logged as any server's, without a user.
+    pub errors: ErrorLog,
+    /// How many lines it has written to stdout, where nobody waits for them.
+    pub lines: u64,
+    bytes: usize,
+}
+
+impl Default for UnaskedOutput {
+    fn default() -> Self {
+        Self { errors: ErrorLog::new(None), lines: 0, bytes: 0 }
+    }
+}
+
+impl UnaskedOutput {
+    fn is_too_much(&self) -> bool {
+        self.bytes > MOST_UNASKED
+    }
+}
+
+impl StartedProgram {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// If the system does not start it.
+    pub fn start(spawner: &Spawner, mut launch: StdioLaunch) -> Result<Self, UpstreamError> {
+        let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
+        let (group, pipes) = spawner.spawn(&launch)?;
+        Ok(Self { group, pipes, files })
+    }
+
+    /// Whether it has ended, by a look at this moment.
+    pub fn is_over(&mut self) -> bool {
+        self.group.is_over()
+    }
+
+    /// The processor time that it and what is below it have used, in clock ticks.
+    #[must_use]
+    pub fn processor_time(&self) -> u64 {
+        self.group.processor_time()
+    }
+
+    /// Takes in what it writes. Ready when it cannot be of use any more: it has ended, has closed its stdout or writes too
+    /// much. One task is woken: the one that asked last.
+    pub fn poll_useless(&mut self, task: &mut Context<'_>, output: &mut UnaskedOutput) -> Poll<()> {
+        let mut chunk = [0; CHUNK];
+        // Before its stdout, whose end may say that all is over: by then its last words have been read.
+        while let Poll::Ready(read) = poll_read(&mut self.pipes.stderr, task, &mut chunk) {
+            if read.is_empty() || output.is_too_much() {
+                break;
+            }
+            output.bytes += read.len();
+            output.errors.space().extend_from_slice(read);
+            output.errors.note();
+        }
+        while let Poll::Ready(read) = poll_read(&mut self.pipes.stdout, task, &mut chunk) {
+            if read.is_empty() || output.is_too_much() {
+                return Poll::Ready(());
+            }
+            output.bytes += read.len();
+            output.lines += memchr::memchr_iter(b'\n', read).count() as u64;
+        }
+        if output.is_too_much() { Poll::Ready(()) } else { self.group.poll_exited(task).map(|_| ()) }
+    }
+
+    /// Closes its stdin, then ends its group.
+    pub async fn close(self, graces: Graces) -> Exit {
+        let Self { group, pipes, files: _files } = self;
+        drop(pipes.stdin);
+        group.close(graces).await
+    }
+
+    /// The same for the client of a container engine, whose container `last` removes: it may still be making it.
+    pub async fn close_client(self, graces: Graces, last: impl Future<Output = ()>) -> Exit {
+        let Self { group, pipes, files: _files } = self;
+        drop(pipes.stdin);
+        group.close_client(graces, false, last).await
+    }
+}
+
+/// What has been written to a pipe; nothing if it has ended.
+fn poll_read<'a>(pipe: &mut (impl AsyncRead + Unpin), task: &mut Context<'_>, chunk: &'a mut [u8]) -> Poll<&'a [u8]> {
+    let mut read = ReadBuf::new(chunk);
+    // An error is an end, too.
+    let polled = Pin::new(pipe).poll_read(task, &mut read).map(|_| ());
+    let length = read.filled().len();
+    polled.map(|()| &chunk[..length])
+}
