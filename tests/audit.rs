@@ -128,6 +128,25 @@ fn what_becomes_of_sealing_keys_and_backups_is_written_down() {
     assert!(lines[2..].iter().all(|line| line["key"] == "k1"), "{lines:?}");
 }
 
+#[test]
+fn an_import_is_written_down_where_the_configuration_that_it_is_for_says() {
+    let home = Home::new();
+    let path = home.path().join("audit.jsonl");
+    let file = home.write(config(&home, &json!({ "file": path, "required": true })));
+    let file = file.to_string_lossy();
+    let theirs = home.path().join("theirs.json");
+    fs::write(&theirs, json!({ "mcpServers": { "one": { "url": "https://one.example/mcp" } } }).to_string()).unwrap();
+    let theirs = theirs.to_string_lossy();
+    let printed = home.run(&["import", &theirs], b"");
+    assert_eq!(home.run(&["import", &theirs, "--config", &file], b""), printed);
+    let lines = lines(&path);
+    assert_eq!(events(&lines), [("import", "begun"), ("import", "done")]);
+    assert!(lines.iter().all(|line| line["client"] == "tollbridge import"), "{lines:?}");
+    home.write(config(&home, &json!({ "file": "/dev/full", "required": true })));
+    let output = home.output(&["import", &theirs, "--config", &file], b"");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+}
+
 #[tokio::test]
 async fn the_first_use_of_a_day_is_the_only_line_of_it() {
     let home = Home::new();

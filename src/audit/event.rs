@@ -65,6 +65,8 @@ pub enum EventKind {
     TokenRemoved,
     /// The tokens of a backup are saved.
     TokensRestored,
+    /// A configuration is made of another program's.
+    Import,
     /// All tokens are sealed with this key.
     KeyRotated,
     /// A key that seals nothing any more is let go.

@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
-use super::Stop;
+use super::{Stop, token_store};
+use crate::audit::{Event, EventKind, Outcome};
 use crate::config::ServerName;
 use report::{Place, Report};
 use tree::Node;
@@ -50,6 +51,9 @@ pub struct Import {
     /// What it was written for; told from its shape if this is not given.
     #[arg(long = "as", value_name = "FORMAT")]
     format: Option<Format>,
+    /// The configuration that what is imported is for: its `audit` says that it was.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Import {
@@ -81,11 +85,25 @@ impl Import {
         }
         let kept = converted(&mut report, format, table, servers);
         let document = fit::document(kept.iter().map(|(name, server)| (name.as_str(), server)));
-        writeln!(io::stdout().lock(), "{document}").map_err(Stop::output)?;
+        let print = || writeln!(io::stdout().lock(), "{document}").map_err(Stop::output);
+        match &self.config {
+            None => print()?,
+            Some(config) => token_store::run(written_down(config, print))?,
+        }
         // Whoever closed stderr does not want to know.
         let _closed = summary(&report, &kept, servers.table().len(), &mut io::stderr().lock());
         Ok(())
     }
+}
+
+/// Prints what was imported, and writes down before and after that it was, where this configuration says.
+async fn written_down(config: &Path, print: impl FnOnce() -> Result<(), Stop>) -> Result<(), Stop> {
+    let audit = token_store::audit_alone(&token_store::load(config)?)?;
+    let event = Event { client: Some("tollbridge import"), ..Event::of(EventKind::Import) };
+    let change = audit.before(&event).await.map_err(Stop::failed)?;
+    let printed = print();
+    change.done(if printed.is_ok() { Outcome::Done } else { Outcome::Failed }).await;
+    printed
 }
 
 /// The text of `file`.

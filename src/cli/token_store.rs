@@ -42,6 +42,14 @@ pub(super) fn audit(config: &TokenAdmin) -> Result<Audit, Stop> {
     Audit::open(config.audit.as_ref(), store, AuditCounts::default(), Clock::System).map_err(Stop::failed)
 }
 
+/// The same where the store is not opened.
+pub(super) fn audit_alone(config: &TokenAdmin) -> Result<Audit, Stop> {
+    if let Some(settings) = &config.token_store {
+        act_as_owner(settings)?;
+    }
+    audit(config)
+}
+
 /// A user as the arguments name them.
 pub(super) fn named(user: &UserId) -> String {
     match user.issuer() {
