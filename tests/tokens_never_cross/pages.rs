@@ -1,12 +1,16 @@
-//! What a person sends to the pages, good or not, is seen nowhere afterwards: in no answer, no line of the audit or the
+//! What a person sends to the pages and the API, good or not, is seen nowhere afterwards: in no answer, no line of the audit or the
 //! log, not in the store, and not in what the kernel shows of the bridge.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use super::visit::{Person, Seen};
 use super::*;
 
 const PATH: &str = "/whoami/connect";
+
+/// The bearer token of operators.
+const OPERATOR: &str = "the-operators-key-0123456789";
 
 /// All that came back, and a name for it.
 struct Answers(Vec<(&'static str, Vec<u8>)>);
@@ -59,24 +63,57 @@ async fn saves_and_uses(alice: &mut Person, user: &User, bridge: &Bridge, answer
     }
 }
 
+/// Does the same by the API, and asks operators' for all that it knows.
+async fn asks_the_api(alice: &mut Person, user: &User, admin: SocketAddr, answers: &mut Answers) {
+    const TOKEN: &str = "/api/v1/servers/whoami/token";
+    let (caller, operator) = (format!("Bearer {}", user.bearer), format!("Bearer {OPERATOR}"));
+    let good = json!({ "token": user.token }).to_string();
+    let refused = json!({ "token": format!("Bearer {}", user.token), "expiresAt": user.token }).to_string();
+    let any = ("If-Match", "*");
+    for (method, path, over, body, status) in [
+        ("PUT", TOKEN, any, refused.as_str(), 422),
+        ("PUT", TOKEN, ("If-Match", &*user.canary), &good, 400),
+        ("PUT", TOKEN, any, &good[..good.len() - 1], 400),
+        ("PUT", TOKEN, any, &good, 204),
+        ("GET", TOKEN, any, "", 200),
+        ("GET", "/api/v1/servers", any, "", 200),
+        ("POST", "/api/v1/servers/whoami/probe", any, &refused, 422),
+        ("POST", "/api/v1/servers/whoami/probe", any, &good, 200),
+    ] {
+        let headers = [("Authorization", caller.as_str()), ("Content-Type", "application/json"), over];
+        let answer = Person::at(alice.address).ask(method, path, &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        answers.add("the API", &answer);
+    }
+    let mut operators = Person::at(admin);
+    for path in ["connections", "audit", "users/alice/servers/whoami/token"] {
+        let headers = [("Authorization", operator.as_str())];
+        let answer = operators.ask("GET", &format!("/api/v1/admin/{path}"), &headers, b"").await;
+        assert!(answer.status == 200 || path.starts_with("users"), "{path}: {}", answer.text);
+        answers.add("the API of operators", &answer);
+    }
+}
+
 #[tokio::test]
-async fn what_a_person_sends_to_the_pages_is_seen_nowhere_afterwards() {
+async fn what_a_person_sends_to_the_pages_and_the_api_is_seen_nowhere_afterwards() {
     let (home, redis, admin) = (Home::new(), Redis::start(), support::free_address());
     let user = User::new("alice");
     // Her bearer token is no less a secret; she types it into the page, too.
     let canaries = [user.clone(), User { canary: user.bearer.clone(), ..user.clone() }];
     let audit = home.path().join("audit.jsonl");
-    let config = json!({
-        "identity": bearer_identity(&[(user.name, &user.bearer)]), "admin": { "listen": admin },
+    let mut config = json!({
+        "identity": bearer_identity(&[(user.name, &user.bearer)]), "admin": { "listen": admin, "token": { "$env": "OPERATOR" } },
         "tokenStore": home.in_redis(&redis), "audit": { "file": audit, "redis": {}, "required": true },
         "mcpServers": servers(&home),
     });
-    let mut bridge = home.serve_with(config, &[("TOLLBRIDGE_LOG", "trace")]);
+    config["mcpServers"]["whoami"]["probe"] = json!({ "tool": "whoami" });
+    let mut bridge = home.serve_with(config, &[("TOLLBRIDGE_LOG", "trace"), ("OPERATOR", OPERATOR)]);
     let looker = Looker::start(&canaries);
     let mut alice = Person::at(bridge.address());
     let mut answers = Answers(Vec::new());
     sends_all_sorts(&mut alice, &user, &mut answers).await;
     saves_and_uses(&mut alice, &user, &bridge, &mut answers).await;
+    asks_the_api(&mut alice, &user, admin, &mut answers).await;
     answers.add("metrics", &Person::at(admin).get("/metrics").await);
     answers.add("removed", &alice.remove("whoami").await);
     let form = alice.get("/account").await.form("/account/sign-out");
