@@ -5,6 +5,7 @@
 
 mod allocator;
 mod clone;
+mod program;
 mod run;
 mod spawn;
 #[cfg(test)]
@@ -26,9 +27,10 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
 pub use allocator::{give_free_memory_back, give_large_blocks_back};
-pub use clone::{can_spawn_into, spawn_into};
+pub use clone::can_clone;
+pub use program::Program;
 pub use run::{duplicate, run};
-pub use spawn::{Program, spawn};
+pub use spawn::spawn;
 pub use user::{FileUser, become_user};
 
 /// A list of C strings in one block of memory that is zeroed on drop, so that a token in it leaves no trace.

@@ -1,10 +1,11 @@
-//! Starting a program within a control group: `posix_spawn` by hand, because glibc offers it only since 2.39.
+//! `posix_spawn` by hand: that of glibc asks in the child what becomes of each signal, which takes a tenth of a short
+//! server's start, and starts programs within a control group only since 2.39.
 //!
 //! As there, the child shares our memory and the calling thread waits until the program runs. The child has a stack of
 //! its own, allocates nothing, and gives errors back through memory. It is in its group before its first instruction,
-//! so nothing that it starts can be outside.
+//! so nothing that it starts can be outside of it.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
@@ -23,9 +24,9 @@ const CLEAR_HANDLERS: u64 = 1 << 32;
 /// `CLONE_INTO_CGROUP`.
 const INTO_CGROUP: u64 = 1 << 33;
 
-/// Whether [`spawn_into`] is there for this machine.
+/// Whether this is there for this machine.
 #[must_use]
-pub fn can_spawn_into() -> bool {
+pub fn can_clone() -> bool {
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
 }
 
@@ -38,21 +39,41 @@ struct Child<'a> {
     error: c_int,
 }
 
-/// As [`super::spawn`], within the control group whose directory `cgroup` is.
-///
-/// # Errors
-/// As there, and `EBUSY`, `EAGAIN` or `ENOENT` if the group takes no process.
-pub fn spawn_into(program: &Program<'_>, cgroup: BorrowedFd<'_>) -> Result<Pid, Errno> {
+/// Memory of its own, so that there being none is an error and not the end of the process.
+struct Stack(*mut c_void);
+
+impl Stack {
+    fn new() -> Result<Self, Errno> {
+        let (access, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
+        // SAFETY: a new mapping, wherever there is room, is nobody else's.
+        let start = unsafe { libc::mmap(ptr::null_mut(), STACK, access, kind, -1, 0) };
+        if start == libc::MAP_FAILED { Err(Errno::NOMEM) } else { Ok(Self(start)) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: it is mapped, of this size, and whoever had it as a stack has a program of its own by now or has ended.
+        unsafe { libc::munmap(self.0, STACK) };
+    }
+}
+
+/// As [`super::spawn`]. `ENOSYS`, `EINVAL` and `EPERM` may also say that the kernel does not know how, or was told not to.
+pub(super) fn spawn(program: &Program<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Errno> {
     let (args, env) = (program.args.pointers(), program.env.pointers());
     let mut child = Child { program, args: args.as_ptr(), env: env.as_ptr(), no_signal: Signals::none(), error: 0 };
-    let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
+    let stack = Stack::new()?;
     // SAFETY: every field of the arguments is a number, for which zero means nothing.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
-    how.flags = flags();
+    how.flags = number(libc::CLONE_VM) | number(libc::CLONE_VFORK) | CLEAR_HANDLERS;
     how.exit_signal = number(libc::SIGCHLD);
-    how.stack = stack.as_mut_ptr() as u64;
+    how.stack = stack.0 as u64;
     how.stack_size = STACK as u64;
-    how.cgroup = number(cgroup.as_raw_fd());
+    if let Some(cgroup) = cgroup {
+        how.flags |= INTO_CGROUP;
+        how.cgroup = number(cgroup.as_raw_fd());
+    }
     let mut ours = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: no signal reaches this thread while the child uses its memory; the old mask is filled in before it is
     // set again. The child's function, stack and data outlive the child's use of them, since this thread does not go
@@ -78,10 +99,6 @@ pub fn spawn_into(program: &Program<'_>, cgroup: BorrowedFd<'_>) -> Result<Pid, 
     Ok(pid)
 }
 
-fn flags() -> u64 {
-    number(libc::CLONE_VM) | number(libc::CLONE_VFORK) | CLEAR_HANDLERS | INTO_CGROUP
-}
-
 fn number(value: c_int) -> u64 {
     u64::from(value.unsigned_abs())
 }
@@ -98,7 +115,7 @@ unsafe extern "C" fn run(child: *mut Child<'_>) -> ! {
 /// Returns the error of the first step that fails; the last one does not return otherwise.
 fn prepare_and_run(child: &Child<'_>) -> c_int {
     let program = child.program;
-    // SAFETY: each call is safe between `vfork` and `exec`; every pointer is valid as `spawn_into` made it.
+    // SAFETY: each call is safe between `vfork` and `exec`; every pointer is valid as `spawn` made it.
     unsafe {
         for signal in 1..=libc::SIGRTMAX() {
             if libc::sigismember(&raw const program.defaults.0, signal) == 1 {
@@ -184,7 +201,7 @@ unsafe fn clone3(how: *mut libc::clone_args, child: *mut Child<'_>) -> i64 {
     result
 }
 
-/// Not there: [`can_spawn_into`] says so.
+/// Not there: [`can_clone`] says so.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone3(_how: *mut libc::clone_args, _child: *mut Child<'_>) -> i64 {
     -i64::from(libc::ENOSYS)

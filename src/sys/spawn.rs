@@ -1,4 +1,4 @@
-//! Starting a program with `posix_spawn`.
+//! Starting a program.
 
 use std::ffi::{CStr, c_int};
 use std::mem::MaybeUninit;
@@ -7,35 +7,29 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{CStrings, Signals};
+use super::{Program, Signals, clone};
 
-/// A program to start.
-pub struct Program<'a> {
-    /// Its absolute path.
-    pub path: &'a CStr,
-    /// Its arguments, the first being its name.
-    pub args: &'a CStrings,
-    /// Its whole environment, as `NAME=value`.
-    pub env: &'a CStrings,
-    /// Its working directory; ours if none.
-    pub cwd: Option<&'a CStr>,
-    /// What it gets as stdin, stdout, stderr and so on; none of them may itself be one of 0, 1, 2.
-    pub files: &'a [BorrowedFd<'a>],
-    /// The signals to set to their default.
-    pub defaults: &'a Signals,
-}
-
-/// Starts a program as the leader of a new process group, with an empty signal mask.
+/// Starts a program as the leader of a new process group, with an empty signal mask, within the control group whose
+/// directory `cgroup` is, if that is given.
 ///
 /// Not of a new session: for each of those the kernel makes a scheduling group (`sched(7)`, "The autogroup feature"), in
 /// which the child waits for a turn of its own, and we for the child. On a busy machine that takes milliseconds.
 ///
-/// This is `posix_spawn` in libc, which shares our memory with the child until the program runs: its cost does not
-/// grow with ours, as it would after `fork`.
+/// The child shares our memory until the program runs: the cost does not grow with ours, as it would after `fork`.
 ///
 /// # Errors
-/// What the system says: of the program, of the directory or of our own limits.
-pub fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
+/// What the system says: of the program, of the directory or of our own limits; `EBUSY`, `EAGAIN` or `ENOENT` if the
+/// control group takes no process.
+pub fn spawn(program: &Program<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Errno> {
+    match clone::spawn(program, cgroup) {
+        // A kernel that does not know how, or that is told to let nobody do so (`seccomp(2)`).
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if cgroup.is_none() => posix_spawn(program),
+        started => started,
+    }
+}
+
+/// The same by libc.
+fn posix_spawn(program: &Program<'_>) -> Result<Pid, Errno> {
     let attributes = Attributes::new(program.defaults)?;
     let actions = Actions::new(program.files, program.cwd)?;
     let (args, env) = (program.args.pointers(), program.env.pointers());
@@ -111,5 +105,47 @@ impl Drop for Actions {
     fn drop(&mut self) {
         // SAFETY: initialised by `new`, and destroyed once.
         unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{WaitOptions, getpgid, waitpid};
+
+    use super::*;
+    use crate::sys::CStrings;
+
+    fn strings(all: &[&str]) -> CStrings {
+        let mut strings = CStrings::with_capacity(all.len(), all.iter().map(|text| text.len()).sum());
+        for text in all {
+            strings.push(&[text.as_bytes()]).unwrap();
+        }
+        strings
+    }
+
+    #[test]
+    fn a_program_is_started_in_the_same_way_with_and_without_libc() {
+        let (args, env, defaults) =
+            (strings(&["sh", "-c", "read line; exit $line$A"]), strings(&["A=3"]), Signals::all());
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let files = [std::os::fd::AsFd::as_fd(&read)];
+        let program =
+            |path, cwd| Program { path, args: &args, env: &env, cwd: Some(cwd), files: &files, defaults: &defaults };
+        for by_clone in [false, true] {
+            if by_clone && !clone::can_clone() {
+                return;
+            }
+            let start = |program: Program<'_>| {
+                if by_clone { clone::spawn(&program, None) } else { posix_spawn(&program) }
+            };
+            let child = start(program(c"/bin/sh", c"/")).unwrap();
+            assert_eq!(getpgid(Some(child)), Ok(child));
+            rustix::io::write(&write, b"4\n").unwrap();
+            let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
+            assert_eq!(status.exit_status(), Some(43));
+            assert_eq!(start(program(c"/bin/there is none", c"/")), Err(Errno::NOENT));
+            assert_eq!(start(program(c"/bin/sh", c"/there is none")), Err(Errno::NOENT));
+            assert_eq!(start(program(c"/etc", c"/")), Err(Errno::ACCESS));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
-use super::{CStrings, Program, Signals, can_spawn_into, spawn, spawn_into};
+use super::{CStrings, Program, Signals, can_clone, spawn};
 
 /// Acts in a thread whose children would be of a pid namespace that has lost its first process, which the kernel answers
 /// with `ENOMEM`. The thread's descriptors are its own, so that they can be counted. Does nothing unless we are root.
@@ -37,10 +37,7 @@ fn start(cgroup: Option<&std::fs::File>) -> Result<rustix::process::Pid, Errno> 
     let path: &CStr = c"/bin/true";
     let (args, env, defaults) = (strings(b"true"), strings(b"A=b"), Signals::none());
     let program = Program { path, args: &args, env: &env, cwd: None, files: &[], defaults: &defaults };
-    match cgroup {
-        None => spawn(&program),
-        Some(directory) => spawn_into(&program, std::os::fd::AsFd::as_fd(directory)),
-    }
+    spawn(&program, cgroup.map(std::os::fd::AsFd::as_fd))
 }
 
 #[test]
@@ -48,7 +45,7 @@ fn what_the_kernel_says_is_what_is_answered() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("this is Linux");
     let of_groups = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
     where_nothing_can_be_started(|| {
-        let group = of_groups.filter(|_| can_spawn_into()).map(|path| std::fs::File::open(path).expect("root may"));
+        let group = of_groups.filter(|_| can_clone()).map(|path| std::fs::File::open(path).expect("root may"));
         let before = descriptors();
         for _ in 0..3 {
             assert_eq!(start(None), Err(Errno::NOMEM));

@@ -85,7 +85,7 @@ pub fn create(choice: &CgroupParent) -> Result<InstanceDirectory, Unavailable> {
     if !fs::exists(parent.join("cgroup.procs")).unwrap_or(false) {
         return Err(Unavailable(format!("{} is no control group of version 2", parent.display())));
     }
-    if !sys::can_spawn_into() {
+    if !sys::can_clone() {
         return Err(Unavailable("the bridge cannot start programs in a control group on this processor".into()));
     }
     directory::remove_dead(&parent, remove);

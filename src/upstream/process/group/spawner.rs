@@ -163,10 +163,7 @@ impl Spawner {
     ) -> Result<Pid, Errno> {
         let (path, cwd) = (line.path.as_c_str(), line.cwd.as_deref());
         let program = Program { path, args: &line.args, env: &line.env, cwd, files, defaults: &self.ignored };
-        match &confined.cgroup {
-            Some(cgroup) => sys::spawn_into(&program, cgroup.directory()),
-            None => sys::spawn(&program),
-        }
+        sys::spawn(&program, confined.cgroup.as_ref().map(|cgroup| cgroup.directory()))
     }
 
     /// Ends every process below this one, whoever started it, but those of container engines, and returns whether no other
