@@ -28,7 +28,7 @@ use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
 use crate::server::{ConnectionLimits, DisconnectWatcher, Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use crate::telemetry::LogThrottle;
 use crate::tokens::{Prober, TokenSource};
 use crate::upstream::container::Containers;
@@ -256,8 +256,9 @@ fn promise(config: &Config, resources: &InstanceResources) -> Result<(), StartEr
     Ok(())
 }
 
-/// Says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.
+/// Ends the start: gives back what only that needed, and says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.
 fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
+    sys::give_start_back();
     let address = listener.describe();
     tracing::info!(%address, servers = config.servers.len(), "serving");
     for method in &config.identity {

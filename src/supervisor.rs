@@ -61,7 +61,10 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
-        Ok((worker, plan_file)) => watch(worker, &plan_file, &waited_for),
+        Ok((worker, plan_file)) => {
+            sys::give_start_back();
+            watch(worker, &plan_file, &waited_for)
+        }
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
             ExitCode::FAILURE

@@ -3,8 +3,8 @@
 //! Everything here is small enough to be read against its manual page; nothing here knows what it is used for.
 #![expect(unsafe_code, reason = "calls into libc; each has a SAFETY line, and no other module has any")]
 
-mod allocator;
 mod clone;
+mod memory;
 mod program;
 mod run;
 mod spawn;
@@ -26,8 +26,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
-pub use allocator::{give_free_memory_back, give_large_blocks_back};
 pub use clone::can_clone;
+pub use memory::{give_free_memory_back, give_large_blocks_back, give_start_back};
 pub use program::Program;
 pub use run::{duplicate, run};
 pub use spawn::spawn;

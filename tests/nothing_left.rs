@@ -85,6 +85,24 @@ fn bridge(home: &Home, admin: Option<SocketAddr>, patience: &str) -> Bridge {
     home.serve(config)
 }
 
+#[test]
+fn a_bridge_that_has_started_keeps_little_of_its_program_in_memory() {
+    let bridge = Bridge::start(json!({
+        "identity": [{ "kind": "local", "user": "alice" }],
+        "mcpServers": { "tiny": { "command": server("tiny") } },
+    }));
+    // A supervisor that keeps what its start needed has nearly as much as the worker.
+    let deadline = Instant::now() + SETTLED;
+    loop {
+        let [supervisor, worker] = [bridge.supervisor(), bridge.worker()].map(procs::resident_of_files);
+        if supervisor * 2 < worker {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{supervisor} KiB of {worker} KiB of files");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_requests_with_leaving_clients_and_hostile_servers_leave_nothing() {
     let (home, admin) = (Home::without_key(), support::free_address());

@@ -108,6 +108,11 @@ pub fn resident(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
+/// How much of files a process has mapped and in memory, its program first of all, in KiB.
+pub fn resident_of_files(pid: u32) -> u64 {
+    status(pid, "RssFile:")
+}
+
 /// How much a process has mapped, in KiB.
 pub fn virtual_size(pid: u32) -> u64 {
     status(pid, "VmSize:")
