@@ -8,7 +8,7 @@ use crate::memory::{Full, Held, Share};
 /// How much is read at once, at least.
 const CHUNK: usize = 8 * 1024;
 
-/// How much is read at once into a line that is already long.
+/// How much is read at once at most: as much as there is of the line, so that a long one takes few reads.
 const LARGE_CHUNK: usize = 256 * 1024;
 
 /// Bytes that have been read and not yet handed on.
@@ -48,7 +48,7 @@ impl Lines {
     /// # Errors
     /// Says where there is none.
     pub fn make_room(&mut self) -> Result<(), Full> {
-        let chunk = if self.buffer.len() < LARGE_CHUNK { CHUNK } else { LARGE_CHUNK };
+        let chunk = self.buffer.len().clamp(CHUNK, LARGE_CHUNK);
         let wanted = self.buffer.len() + chunk;
         if self.held.bytes() > wanted + LARGE_CHUNK {
             self.held.shrink_to(wanted);
@@ -128,6 +128,18 @@ mod tests {
         assert!(lines.held.bytes() >= read);
         lines.make_room().unwrap();
         assert_eq!(lines.held.bytes(), CHUNK);
+    }
+
+    #[test]
+    fn a_line_is_read_in_the_fewer_steps_the_longer_it_is() {
+        let (mut lines, mut reads) = (lines(1 << 20), 0);
+        while lines.buffer.len() < 100 << 10 {
+            lines.make_room().unwrap();
+            let space = lines.space().remaining_mut();
+            lines.space().put_bytes(b'x', space);
+            reads += 1;
+        }
+        assert!(reads <= 5, "{reads} reads of 100 KiB");
     }
 
     #[test]
