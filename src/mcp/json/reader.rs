@@ -41,24 +41,32 @@ impl<'a> Reader<'a> {
     /// It is none.
     pub fn value(&mut self) -> Result<&'a str, Invalid> {
         let (text, start, outside) = (self.bytes(), self.at, self.around.len());
-        // Not `self.at`: to write each step to memory and read it again takes most of the time.
-        let mut at = start;
+        // Not `self.at` and `self.around`: to write each step to memory and read it again takes most of the time.
+        let (mut at, mut within) = (start, None);
         loop {
             let mut goes_on = false;
-            match text.get(at) {
-                Some(b'[') => (at, goes_on) = self.enter(at, Kind::Array)?,
-                Some(b'{') => (at, goes_on) = self.enter(at, Kind::Object)?,
+            match byte(text, at) {
+                b'[' => (at, goes_on) = self.enter(at, Kind::Array)?,
+                b'{' => (at, goes_on) = self.enter(at, Kind::Object)?,
                 _ => at = scalar(text, at)?,
             }
-            while !goes_on && self.around.len() > outside {
-                (at, goes_on) = self.go_on(at)?;
+            if goes_on {
+                within = self.around.last().copied();
             }
-            if !goes_on {
-                self.at = at;
-                return Ok(&self.text[start..at]);
+            while !goes_on && let Some(kind) = within {
+                (at, goes_on) = behind(text, at, kind)?;
+                if !goes_on {
+                    self.around.pop();
+                    within = self.around.get(outside..).and_then(|around| around.last().copied());
+                }
             }
-            if self.around.last() == Some(&Kind::Object) {
-                at = after_key(text, string(text, at)?)?;
+            match within {
+                None => {
+                    self.at = at;
+                    return Ok(&self.text[start..at]);
+                }
+                Some(Kind::Object) => at = after_key(text, string(text, at)?)?,
+                Some(Kind::Array) => {}
             }
         }
     }
@@ -135,15 +143,12 @@ impl<'a> Reader<'a> {
     /// Goes on behind a value in an array or object: to where the next value or key is, if another one follows, else to
     /// its end.
     fn go_on(&mut self, at: usize) -> Result<(usize, bool), Invalid> {
-        let at = after_space(self.bytes(), at);
-        match (self.bytes().get(at), self.around.last()) {
-            (Some(b','), Some(_)) => Ok((after_space(self.bytes(), at + 1), true)),
-            (Some(end), Some(kind)) if *end == kind.end() => {
-                self.around.pop();
-                Ok((at + 1, false))
-            }
-            _ => Err(Invalid::Syntax),
+        let kind = *self.around.last().ok_or(Invalid::Syntax)?;
+        let (at, goes_on) = behind(self.bytes(), at, kind)?;
+        if !goes_on {
+            self.around.pop();
         }
+        Ok((at, goes_on))
     }
 
     fn bytes(&self) -> &'a [u8] {
@@ -166,11 +171,31 @@ impl Kind {
 
 // Where what begins at a place ends.
 
+/// What stands there; behind the end, a byte that stands nowhere in JSON.
+fn byte(text: &[u8], at: usize) -> u8 {
+    text.get(at).copied().unwrap_or(0)
+}
+
+#[inline]
 fn after_space(text: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\n' | b'\t' | b'\r') = text.get(at) {
+    while byte(text, at) <= b' '
+        && let Some(b' ' | b'\n' | b'\t' | b'\r') = text.get(at)
+    {
         at += 1;
     }
     at
+}
+
+/// Behind a value in an array or object that ends at `at`: where the next value or key is, if another one follows, else
+/// its end.
+#[inline]
+fn behind(text: &[u8], at: usize, kind: Kind) -> Result<(usize, bool), Invalid> {
+    let at = after_space(text, at);
+    match byte(text, at) {
+        b',' => Ok((after_space(text, at + 1), true)),
+        end if end == kind.end() => Ok((at + 1, false)),
+        _ => Err(Invalid::Syntax),
+    }
 }
 
 /// The value of a key that ends at `at`.
@@ -211,8 +236,11 @@ fn string(text: &[u8], at: usize) -> Result<usize, Invalid> {
 
 fn number(text: &[u8], at: usize) -> Result<usize, Invalid> {
     let mut at = at + usize::from(text[at] == b'-');
-    at = if text.get(at) == Some(&b'0') { at + 1 } else { digits(text, at)? };
-    if text.get(at) == Some(&b'.') {
+    at = if byte(text, at) == b'0' { at + 1 } else { digits(text, at)? };
+    if !matches!(byte(text, at), b'.' | b'e' | b'E') {
+        return Ok(at);
+    }
+    if byte(text, at) == b'.' {
         at = digits(text, at + 1)?;
     }
     if let Some(b'e' | b'E') = text.get(at) {
