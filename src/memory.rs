@@ -5,7 +5,7 @@
 //!
 //! Counting is all that happens here: nothing waits for room, and who finds none is told whose it was that is used up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -200,17 +200,17 @@ impl Held {
     /// `bytes`, which are counted here until the last copy of them is dropped, and `with` them.
     #[must_use]
     pub fn keep(self, bytes: Bytes, with: impl Send + Sync + 'static) -> Bytes {
-        struct Kept<W> {
-            bytes: Bytes,
-            _held: Held,
-            _with: W,
+        kept(bytes, (self, with))
+    }
+
+    /// The same of pieces that are counted together, until the last of all is dropped.
+    #[must_use]
+    pub fn keep_all(self, mut pieces: VecDeque<Bytes>, with: impl Send + Sync + 'static) -> VecDeque<Bytes> {
+        let shared = Arc::new((self, with));
+        for piece in &mut pieces {
+            *piece = kept(std::mem::take(piece), Arc::clone(&shared));
         }
-        impl<W> AsRef<[u8]> for Kept<W> {
-            fn as_ref(&self) -> &[u8] {
-                &self.bytes
-            }
-        }
-        Bytes::from_owner(Kept { bytes, _held: self, _with: with })
+        pieces
     }
 }
 
@@ -230,6 +230,20 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.shrink_to(0);
     }
+}
+
+/// Bytes that keep something else as long as there is a copy of them.
+fn kept<W: Send + Sync + 'static>(bytes: Bytes, with: W) -> Bytes {
+    struct Kept<W> {
+        bytes: Bytes,
+        _with: W,
+    }
+    impl<W> AsRef<[u8]> for Kept<W> {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Kept { bytes, _with: with })
 }
 
 fn as_gauge(bytes: usize) -> i64 {

@@ -1,5 +1,6 @@
 //! Responses as all of ours look: never cached, never sniffed, and a body that is empty, whole or a stream of frames.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,8 +19,8 @@ pub enum Body {
     /// Nothing.
     #[default]
     Empty,
-    /// All of it, sent as one frame.
-    Full(Bytes),
+    /// All of it, in one piece or several.
+    Full(VecDeque<Bytes>),
     /// Frames as they come, each flushed by itself.
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Infallible> + Send>>),
 }
@@ -27,7 +28,7 @@ pub enum Body {
 impl Body {
     /// All of a body at once; empty bytes make an empty body.
     fn whole(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+        if bytes.is_empty() { Self::Empty } else { Self::Full(VecDeque::from([bytes])) }
     }
 }
 
@@ -41,11 +42,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *self = Self::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
+            Self::Full(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
             Self::Stream(frames) => frames.as_mut().poll_frame(cx),
         }
     }
@@ -53,7 +50,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(_) => false,
+            Self::Full(pieces) => pieces.is_empty(),
             Self::Stream(frames) => frames.is_end_stream(),
         }
     }
@@ -61,7 +58,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Full(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Self::Stream(frames) => frames.size_hint(),
         }
     }
@@ -77,6 +74,14 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 #[must_use]
 pub fn json(status: StatusCode, document: impl Into<Bytes>) -> Response<Body> {
     with_type(status, HeaderValue::from_static("application/json"), document)
+}
+
+/// A JSON document in pieces.
+#[must_use]
+pub fn json_in_pieces(status: StatusCode, pieces: VecDeque<Bytes>) -> Response<Body> {
+    let mut response = head(status, Body::Full(pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Plain text.
@@ -176,5 +181,13 @@ mod tests {
         assert!(!response.body().is_end_stream());
         assert_eq!(frames(response.into_body()).await, ["{\"a\":1}"]);
         assert!(text(StatusCode::OK, "").body().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_has_the_length_of_all() {
+        let pieces = ["{\"a\":", "1}"].map(|piece: &str| Bytes::from(piece));
+        let response = json_in_pieces(StatusCode::OK, pieces.into());
+        assert_eq!(response.body().size_hint().exact(), Some(7));
+        assert_eq!(frames(response.into_body()).await, ["{\"a\":", "1}"]);
     }
 }

@@ -119,7 +119,7 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn write(&self) -> String {
         let mut text = String::with_capacity(self.length());
-        self.write_into(&mut text);
+        self.write_by(|part| text.push_str(part));
         text
     }
 
@@ -129,18 +129,18 @@ impl<'a> Object<'a> {
         self.members.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>() + 2
     }
 
-    /// The object as text, after what is there already.
-    pub fn write_into(&self, text: &mut String) {
-        text.push('{');
+    /// The object as text, part by part.
+    pub fn write_by(&self, mut push: impl FnMut(&str)) {
+        push("{");
         for (index, (key, value)) in self.members.iter().enumerate() {
             if index > 0 {
-                text.push(',');
+                push(",");
             }
-            text.push_str(&quote(key));
-            text.push(':');
-            text.push_str(value);
+            push(&quote(key));
+            push(":");
+            push(value);
         }
-        text.push('}');
+        push("}");
     }
 }
 

@@ -53,10 +53,10 @@ pub fn discover_result(initialized: &Initialized) -> String {
 }
 
 /// Writes a legacy result as a modern client knows it: with `resultType`, the server's name, and, where the method's
-/// results may be cached, the word that they may not.
-pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&str>, text: &mut String) {
+/// results may be cached, the word that they may not. Each part of it goes to `push`.
+pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&str>, mut push: impl FnMut(&str)) {
     let tools;
-    let Ok(mut object) = Object::parse(result) else { return text.push_str(result) };
+    let Ok(mut object) = Object::parse(result) else { return push(result) };
     if method == "tools/list"
         && let Some(list) = object.get("tools").and_then(without_execution)
     {
@@ -71,8 +71,7 @@ pub fn write_result_for_modern(method: &str, result: &str, server_info: Option<&
     if is_cacheable(method) {
         mark_uncacheable(&mut object);
     }
-    text.reserve(object.length());
-    object.write_into(text);
+    object.write_by(push);
 }
 
 /// Says of a result that it may not be cached, where its server has not said otherwise.
@@ -106,7 +105,7 @@ fn without_execution(tools: &str) -> Option<String> {
         match Object::parse(tool) {
             Ok(mut object) => {
                 object.remove("execution");
-                object.write_into(&mut list);
+                object.write_by(|part| list.push_str(part));
             }
             Err(_) => list.push_str(tool),
         }
@@ -263,7 +262,7 @@ mod tests {
     fn a_result_gets_its_type_its_server_and_its_caching_word() {
         let result_for_modern = |method, result, info| {
             let mut text = String::new();
-            write_result_for_modern(method, result, info, &mut text);
+            write_result_for_modern(method, result, info, |part| text.push_str(part));
             text
         };
         assert_eq!(
@@ -322,7 +321,7 @@ mod tests {
     fn how_long_a_result_may_be_kept_is_said_where_its_server_has_not() {
         let written = |method, result| {
             let mut text = String::new();
-            write_result_for_modern(method, result, None, &mut text);
+            write_result_for_modern(method, result, None, |part| text.push_str(part));
             text
         };
         let own = r#"{"tools":[],"ttlMs":5,"cacheScope":"public","resultType":"complete"}"#;

@@ -45,7 +45,7 @@ impl Bridge {
             Purpose::Legacy(_) => list(server, method)?,
             Purpose::Modern(_) => {
                 let (list, info, mut result) = (list(server, method)?, server_info(server), String::new());
-                translate::write_result_for_modern(method, &list, Some(&info), &mut result);
+                translate::write_result_for_modern(method, &list, Some(&info), |part| result.push_str(part));
                 result
             }
         };

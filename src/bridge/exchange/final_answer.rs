@@ -17,7 +17,7 @@ use crate::mcp::lists;
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::Owner;
-use crate::mcp::splice::{respliced, with_part};
+use crate::mcp::splice::{Spliced, Splicer, respliced, with_part};
 use crate::mcp::tasks;
 use crate::mcp::translate;
 use crate::upstream::{Upstream, UpstreamError};
@@ -68,7 +68,7 @@ pub(super) fn by_server(exchange: &Exchange, line: &Bytes, id: &str, answer: Ans
         (Purpose::Modern(_) | Purpose::Discover, Handshake::Legacy(_)) => translated(exchange, line, id, answer),
         (Purpose::Discover, Handshake::Modern(_)) if matches!(answer, Answer::Result(_)) => {
             let Answer::Result(result) = answer else { unreachable!("just looked") };
-            let write = |text: &mut String| text.push_str(&exchange.promised(result.to_owned()));
+            let write = |said: &mut Splicer<'_>| said.push_str(&exchange.promised(result.to_owned()));
             (StatusCode::OK, respliced(line, (id, &exchange.reply_id), result, write))
         }
         (Purpose::Modern(_) | Purpose::Discover, Handshake::Modern(_)) => {
@@ -102,27 +102,27 @@ impl Exchange {
 }
 
 /// A legacy server's answer for a modern client: its line, with the id and the outcome said anew.
-fn translated(exchange: &Exchange, line: &Bytes, id: &str, answer: Answer<'_>) -> (StatusCode, Bytes) {
+fn translated(exchange: &Exchange, line: &Bytes, id: &str, answer: Answer<'_>) -> (StatusCode, Spliced) {
     match answer {
         Answer::Result(result) => {
             let info = exchange.handshaken().server_info();
             let method = exchange.call.message.method();
-            let write = |text: &mut String| {
-                translate::write_result_for_modern(method, result, info.as_deref(), text);
+            let write = |said: &mut Splicer<'_>| {
+                translate::write_result_for_modern(method, result, info.as_deref(), |part| said.push_str(part));
             };
             (StatusCode::OK, respliced(line, (id, &exchange.reply_id), result, write))
         }
         Answer::Error(error) => {
             let said = translate::error_for_modern(error);
             let status = status_of(&said, exchange);
-            (status, respliced(line, (id, &exchange.reply_id), error, |text| text.push_str(&said)))
+            (status, respliced(line, (id, &exchange.reply_id), error, |anew| anew.push_str(&said)))
         }
     }
 }
 
 /// The server's line with the id as the client wrote it; most servers write it so themselves.
-fn with_id(line: &Bytes, id: &str, wanted: &str) -> Bytes {
-    if id == wanted { line.clone() } else { with_part(line, id, wanted) }
+fn with_id(line: &Bytes, id: &str, wanted: &str) -> Spliced {
+    if id == wanted { line.clone().into() } else { with_part(line, id, wanted) }
 }
 
 /// The status of an error for a modern client. Source: MCP 2026-07-28, basic/transports/streamable-http: 404 is for a

@@ -19,7 +19,7 @@ impl Exchange {
                 let params = Object::parse(params?).ok()?;
                 let token = params.get("progressToken")?;
                 let wanted = self.reply_progress.as_deref()?;
-                json::same_scalar(token, self.call.id_at_server()).then(|| with_part(line, token, wanted))
+                json::same_scalar(token, self.call.id_at_server()).then(|| with_part(line, token, wanted).into_bytes())
             }
             "notifications/message" => {
                 let wanted = match &self.call.purpose {

@@ -145,6 +145,7 @@ impl Forwarding {
                         }
                     }
                     Some(RelayedReply::Final(status, retry_after, text)) => {
+                        let text = text.into();
                         return self.outbox.finish(FinalMessage { status, text, session: None, retry_after }).await;
                     }
                     None => {

@@ -26,7 +26,7 @@ use crate::bridge::response::sse::Outbox;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::mcp::json;
 use crate::mcp::message::{Answer, FromServer, MAX_ID, Message, from_server};
-use crate::mcp::splice::{respliced, with_part};
+use crate::mcp::splice::{Spliced, respliced, with_part};
 use crate::mcp::tasks::Told;
 use crate::metrics::End;
 use crate::respond::Body;
@@ -113,7 +113,7 @@ impl Exchange {
         task: &mut Task,
         line: &Bytes,
         (id, answer): (&str, Answer<'_>),
-    ) -> (StatusCode, Bytes) {
+    ) -> (StatusCode, Spliced) {
         let result = match answer {
             Answer::Error(error) => return (status_of(error, self), with_part(line, id, &open.client_id)),
             Answer::Result(result) => result,

@@ -151,6 +151,6 @@ async fn send(answers: impl Stream<Item = Option<Bytes>>, outbox: &Outbox) {
             return outbox.finish_silently();
         }
     }
-    let text = held.unwrap_or_default();
+    let text = held.unwrap_or_default().into();
     outbox.finish(FinalMessage { status: StatusCode::OK, text, session: None, retry_after: None }).await;
 }

@@ -195,8 +195,9 @@ impl Bridge {
         change: Subscription,
         response: Response<Body>,
     ) -> Result<Response<Body>, BridgeError> {
-        let Body::Full(text) = response.body() else { return Ok(response) };
-        let answer = str::from_utf8(text).ok().and_then(FromServer::parse);
+        let Body::Full(pieces) = response.body() else { return Ok(response) };
+        let text: Vec<u8> = pieces.iter().flatten().copied().collect();
+        let answer = str::from_utf8(&text).ok().and_then(FromServer::parse);
         match answer {
             Some(FromServer::Response { answer: Answer::Result(_), .. }) => {
                 self.change(&change).await?;

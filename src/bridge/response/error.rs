@@ -296,7 +296,7 @@ impl BridgeError {
     pub(in crate::bridge) fn last(&self, id: Option<&str>) -> FinalMessage {
         FinalMessage {
             status: self.verdict().0,
-            text: self.document(id),
+            text: self.document(id).into(),
             session: None,
             retry_after: self.retry_after(),
         }

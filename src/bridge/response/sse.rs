@@ -189,7 +189,7 @@ impl RemoteOutbox {
     }
 
     async fn finish(&self, message: FinalMessage) {
-        let reply = RelayedReply::Final(message.status, message.retry_after, message.text).write();
+        let reply = RelayedReply::Final(message.status, message.retry_after, message.text.into_bytes()).write();
         match self.relay.insist_within(self.stall, &self.to, reply).await {
             Ok(()) | Err(NotDelivered::Gone) => {}
             // Whoever has the client sees that this end is gone, and says that the call may have been carried out.
@@ -234,14 +234,15 @@ impl Inbox {
             Some(Item::Final(message, held)) if message.status != StatusCode::OK || is_long(&message) => {
                 whole(message, held, guard)
             }
-            Some(Item::Final(message, held)) => {
-                let event = held.keep(frame(&message.text, Framing::Events.around(true)), guard.permit);
+            Some(Item::Final(mut message, held)) => {
+                let text = std::mem::take(&mut message.text);
+                let event = held.keep(frame(text, Framing::Events.around(true)), guard.permit);
                 let mut response = respond::sse(OneEvent(Some(event)));
                 add_headers(&mut response, &message);
                 response
             }
             Some(Item::Event(text, held, _room)) => {
-                let first = pieces(&text, held, &guard, Framing::Events.around(false));
+                let first = pieces(text.into(), held, &guard, Framing::Events.around(false));
                 self.stream(first, form, guard)
             }
         }
@@ -264,12 +265,12 @@ impl Inbox {
         match self.items.recv().await {
             Some(Item::Event(text, held, _room)) => ResponsePart::Event(held.keep(text, ())),
             Some(Item::Final(mut message, held)) => {
-                message.text = held.keep(message.text, ());
+                message.text = message.text.kept(held);
                 ResponsePart::Final(message)
             }
             Some(Item::Silent) => ResponsePart::Nothing,
             None => {
-                let (status, text) = (StatusCode::INTERNAL_SERVER_ERROR, std::mem::take(&mut self.lost));
+                let (status, text) = (StatusCode::INTERNAL_SERVER_ERROR, std::mem::take(&mut self.lost).into());
                 ResponsePart::Final(FinalMessage { status, text, session: None, retry_after: None })
             }
         }
@@ -318,12 +319,12 @@ async fn silence(ready: &CancellationToken, delay: Duration, start: Duration) {
 }
 
 fn whole(mut message: FinalMessage, held: Held, guard: Guard) -> Response<Body> {
-    let mut text = std::mem::take(&mut message.text);
+    let mut pieces = std::mem::take(&mut message.text).into_pieces();
     if message.status != StatusCode::OK {
         // A person may read it at a terminal.
-        text = [&*text, b"\n"].concat().into();
+        pieces.push_back(Bytes::from_static(b"\n"));
     }
-    let mut response = respond::json(message.status, held.keep(text, guard.permit));
+    let mut response = respond::json_in_pieces(message.status, held.keep_all(pieces, guard.permit));
     add_headers(&mut response, &message);
     response
 }

@@ -24,7 +24,7 @@ use crate::mcp::legacy::{self, Initialized};
 use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, from_server};
 use crate::mcp::modern::{self, ModernFault};
-use crate::mcp::splice::{respliced, text, with_part};
+use crate::mcp::splice::{Spliced, Splicer, respliced, text, with_part};
 use crate::mcp::translate;
 use crate::metrics::End;
 use crate::respond::{self, Body};
@@ -91,7 +91,7 @@ impl Bridge {
                 Ok(started) => child = Some(started),
                 Err(lack) if !server.leads_to_connecting() => {
                     let answer = self.without_token((&caller.user, &server), &call, lack);
-                    return Ok(respond::json(answer.status, answer.text));
+                    return Ok(respond::json(answer.status, answer.text.into_bytes()));
                 }
                 Err(_) => {}
             }
@@ -244,7 +244,7 @@ impl Subscription {
                 let (error, text) = match answer {
                     Answer::Error(error) => (translate::error_code(error), with_part(line, id, wanted)),
                     Answer::Result(result) => {
-                        let result_for_client = |text: &mut String| text.push_str(&said_of(result, wanted));
+                        let result_for_client = |said: &mut Splicer<'_>| said.push_str(&said_of(result, wanted));
                         (None, respliced(line, (id, wanted), result, result_for_client))
                     }
                 };
@@ -257,7 +257,7 @@ impl Subscription {
         Ok(())
     }
 
-    async fn last(&mut self, status: StatusCode, text: Bytes) {
+    async fn last(&mut self, status: StatusCode, text: Spliced) {
         self.answered = true;
         self.stream.outbox.finish(FinalMessage { status, text, session: None, retry_after: None }).await;
     }

@@ -1,6 +1,5 @@
 //! The bodies of answers: one message, or many as they come, each an event or an element of an array.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::{Guard, Item};
+use crate::mcp::splice::Spliced;
 use crate::memory::Held;
 
 /// The longest event that is copied into one frame; a longer one goes out in pieces of this size.
@@ -56,35 +56,34 @@ impl Framing {
 }
 
 /// One message in one frame.
-pub(super) fn frame(text: &Bytes, [before, behind]: Around) -> Bytes {
-    let text = one_line(text);
+pub(super) fn frame(text: Spliced, [before, behind]: Around) -> Bytes {
     let mut frame = BytesMut::with_capacity(before.len() + text.len() + behind.len());
     frame.put_slice(before);
-    frame.put_slice(&text);
+    text.into_pieces().into_iter().map(one_line).for_each(|piece| frame.put_slice(&piece));
     frame.put_slice(behind);
     frame.freeze()
 }
 
-/// A message without line ends, so that it is one event for every reader: they can only stand between its tokens, where
-/// a space says the same.
-fn one_line(text: &Bytes) -> Cow<'_, Bytes> {
-    if memchr::memchr2(b'\n', b'\r', text).is_none() {
-        return Cow::Borrowed(text);
+/// A piece of a message without line ends, so that the message is one event for every reader: they can only stand between
+/// its tokens, where a space says the same.
+fn one_line(piece: Bytes) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', &piece).is_none() {
+        return piece;
     }
     let spaced = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
-    Cow::Owned(text.iter().map(spaced).collect())
+    piece.iter().map(spaced).collect()
 }
 
 /// One message in as many frames as it needs, `held` until the last of them is gone.
-pub(super) fn pieces(text: &Bytes, held: Held, guard: &Guard, around: Around) -> VecDeque<Bytes> {
+pub(super) fn pieces(text: Spliced, held: Held, guard: &Guard, around: Around) -> VecDeque<Bytes> {
     if text.len() <= PIECE {
         return VecDeque::from([held.keep(frame(text, around), guard.permit.clone())]);
     }
-    let text = held.keep(one_line(text).into_owned(), guard.permit.clone());
-    let middle = (0..text.len()).step_by(PIECE).map(|at| text.slice(at..text.len().min(at + PIECE)));
-    let mut all = VecDeque::with_capacity(text.len() / PIECE + 3);
-    all.push_back(Bytes::from_static(around[0]));
-    all.extend(middle);
+    let text = text.into_pieces().into_iter().map(one_line).collect();
+    let mut all = VecDeque::from([Bytes::from_static(around[0])]);
+    for long in held.keep_all(text, guard.permit.clone()) {
+        all.extend((0..long.len()).step_by(PIECE).map(|at| long.slice(at..long.len().min(at + PIECE))));
+    }
     all.extend((!around[1].is_empty()).then(|| Bytes::from_static(around[1])));
     all
 }
@@ -144,16 +143,16 @@ impl http_body::Body for Events {
             }
             match this.items.poll_recv(cx) {
                 Poll::Ready(Some(Item::Event(text, held, _room))) => {
-                    this.pieces = pieces(&text, held, &this.guard, this.framing.around(false));
+                    this.pieces = pieces(text.into(), held, &this.guard, this.framing.around(false));
                 }
                 Poll::Ready(Some(Item::Final(last, held))) => {
                     this.lost = None;
-                    this.pieces = pieces(&last.text, held, &this.guard, this.framing.around(true));
+                    this.pieces = pieces(last.text, held, &this.guard, this.framing.around(true));
                 }
                 Poll::Ready(Some(Item::Silent)) => this.lost = None,
                 Poll::Ready(None) => {
                     let around = this.framing.around(true);
-                    this.pieces.extend(this.lost.take().map(|lost| frame(&lost, around)));
+                    this.pieces.extend(this.lost.take().map(|lost| frame(lost.into(), around)));
                 }
                 Poll::Pending => {
                     ready!(this.quiet.as_mut().poll(cx));

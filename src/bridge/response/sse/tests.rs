@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{COMMENT, PIECE};
 use super::*;
+use crate::mcp::splice::Spliced;
 use crate::memory::Memory;
 use crate::metrics::Gauge;
 use crate::user::UserId;
@@ -26,7 +27,7 @@ fn pair() -> (Outbox, Inbox) {
     response_channel(Duration::from_mins(1), Bytes::from_static(b"lost"), share)
 }
 
-fn last(status: u16, text: impl Into<Bytes>) -> FinalMessage {
+fn last(status: u16, text: impl Into<Spliced>) -> FinalMessage {
     let status = StatusCode::from_u16(status).unwrap();
     FinalMessage { status, text: text.into(), session: None, retry_after: None }
 }

@@ -64,14 +64,14 @@ impl PendingRequests {
         match from_server(line)? {
             FromServer::Response { id: Some(id), .. } => {
                 let request = self.open.remove(&self.at(id)?)?;
-                let text = with_part(line, id, &request.id);
+                let text = with_part(line, id, &request.id).into_bytes();
                 Some(ForClient { kind: Kind::Response, text, answers: Some(request) })
             }
             FromServer::Response { id: None, .. } => said(Kind::Response, line.clone()),
             FromServer::Notification { method, params } if method == "notifications/progress" => {
                 let token = Object::parse(params?).ok()?.get("progressToken")?;
                 let progress = self.open.get(&self.at(token)?)?.progress.as_deref()?;
-                said(Kind::Notification, with_part(line, token, progress))
+                said(Kind::Notification, with_part(line, token, progress).into_bytes())
             }
             FromServer::Notification { .. } => said(Kind::Notification, line.clone()),
             FromServer::Request { .. } => said(Kind::Request, line.clone()),

@@ -207,7 +207,7 @@ impl StreamReplies {
                         // A client that initializes again stays in the session that it has.
                         let _ = self.session.set(session);
                     }
-                    return self.finish(message.text).await;
+                    return self.finish(message.text.into_bytes()).await;
                 }
                 ResponsePart::Nothing => return,
             }
