@@ -17,6 +17,7 @@ mod texts;
 mod change;
 mod form;
 mod seen;
+mod service;
 mod sign_in;
 
 // what becomes of a request that goes no further
@@ -43,6 +44,7 @@ use crate::keyring::Keyring;
 use crate::limits::body::read_body;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::oauth::Services;
 use crate::rate_limit::LogRateLimit;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
@@ -70,6 +72,8 @@ pub struct Account {
     pub tokens: TokenSource,
     /// Tries what they enter.
     pub prober: Arc<dyn Prober>,
+    /// Where people sign in so that they need not paste one.
+    pub services: Arc<Services>,
     /// Writes down who signs in and out.
     pub audit: Audit,
     /// Knows what they have saved, and who has signed out.
@@ -97,6 +101,12 @@ pub enum Page<'a> {
     Connect(&'a str),
     /// `/{server}/connect/remove`: where what was saved for it is removed.
     Remove(&'a str),
+    /// `/{server}/connect/start`: where a sign-in at its service begins.
+    Start(&'a str),
+    /// `/oauth/callback/{server}`: where the service's answer comes back.
+    Callback(&'a str),
+    /// `/oauth/client.json`: who this bridge is, for services that read it.
+    ClientDocument,
     /// `/account/sign-in`
     SignIn,
     /// `/account/sign-out`
@@ -109,17 +119,19 @@ impl Page<'_> {
     /// The methods that the path takes.
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Overview | Self::Style => &[Method::GET],
+            Self::Overview | Self::Style | Self::Callback(_) | Self::ClientDocument => &[Method::GET],
             Self::Connect(_) | Self::SignIn => &[Method::GET, Method::POST],
-            Self::Remove(_) | Self::SignOut => &[Method::POST],
+            Self::Remove(_) | Self::Start(_) | Self::SignOut => &[Method::POST],
         }
     }
 
     /// The server that the page is about.
     fn server(self) -> Option<ServerName> {
         match self {
-            Self::Connect(server) | Self::Remove(server) => ServerName::parse(server),
-            Self::Overview | Self::SignIn | Self::SignOut | Self::Style => None,
+            Self::Connect(server) | Self::Remove(server) | Self::Start(server) | Self::Callback(server) => {
+                ServerName::parse(server)
+            }
+            Self::Overview | Self::SignIn | Self::SignOut | Self::Style | Self::ClientDocument => None,
         }
     }
 }
@@ -166,7 +178,23 @@ impl Account {
             Page::Connect(_) if posts => self.save(self.visit(page.server(), head, peer).await?, head, body).await,
             Page::Connect(_) => self.connect_page(&self.visit(page.server(), head, peer).await?, head).await,
             Page::Remove(_) => self.remove(self.visit(page.server(), head, peer).await?, head, body).await,
+            Page::ClientDocument => Ok(self.client_document()),
+            Page::Start(_) => self.start(self.visit(page.server(), head, peer).await?, head, body).await,
+            Page::Callback(_) => {
+                let visit = self.visit(page.server(), head, peer).await.map_err(|refusal| match refusal {
+                    // Who signs in now would come back without the answer.
+                    Refusal::Nobody(AuthError::Missing) => Refusal::OtherBrowser,
+                    refusal => refusal,
+                })?;
+                self.callback(&visit, head).await
+            }
         }
+    }
+
+    /// Whether people sign in at the service of the server of this name.
+    #[must_use]
+    pub fn signs_in(&self, server: &str) -> bool {
+        self.config.servers.get(server).is_some_and(|server| server.oauth.is_some())
     }
 
     /// Who is there. The session of a browser must not have been ended, on any node.

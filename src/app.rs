@@ -23,6 +23,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::metrics::{Counter, Metrics};
+use crate::oauth::Services;
 use crate::rate_limit::LogRateLimit;
 use crate::relay::{Relay, longest_message};
 use crate::routes::Routes;
@@ -113,21 +114,22 @@ pub async fn run(
     promise(&config, &resources)?;
     let starter = Starter { spawner: spawner.clone(), containers: Arc::clone(&containers) };
     let limits = limits(&config, &metrics, &lifecycle);
+    let http = http_client::build().map_err(StartError::HttpClient)?;
+    let services = Services::of(&config, &store, &http, Clock::System).map_err(StartError::HttpClient)?;
     let bridge = Arc::new(Bridge {
         authenticator: Arc::new(Authenticator::new(&config)),
         spares: Spares::new(&config, &starter, &metrics.spares, &lifecycle, limits.crowding()),
         starter,
         limits,
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
-        tokens: TokenSource::new(Arc::clone(&store), Clock::System, audit.clone())
-            .heard_by(Arc::new(ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() })),
+        tokens: tokens(Arc::clone(&store), &audit, (&relay, &lifecycle), &services),
         store: Arc::clone(&store),
         store_failure_log: LogThrottle::default(),
         relay,
         keyring,
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),
-        http: HttpServers::new(http_client::build().map_err(StartError::HttpClient)?),
+        http: HttpServers::new(http),
         audit: audit.clone(),
         metrics: Arc::clone(&metrics),
         refusals: LogRateLimit::default(),
@@ -135,7 +137,7 @@ pub async fn run(
         clock: Clock::System,
         config: Arc::clone(&config),
     });
-    let account = Arc::new(account(&bridge));
+    let account = Arc::new(account(&bridge, services));
     let server = server(bridge, Arc::clone(&account))?;
     let listener = listen(&config).await?;
     let admin = AdminListener::bind(config.admin.as_ref(), account).await?;
@@ -153,6 +155,18 @@ pub async fn run(
     resources.remove();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What users have saved: written down by `audit` when it changes, told to streams on all nodes, and renewed.
+fn tokens(
+    store: Arc<TokenStore>,
+    audit: &Audit,
+    (relay, lifecycle): (&Relay, &Lifecycle),
+    services: &Arc<Services>,
+) -> TokenSource {
+    let changes = ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() };
+    let tokens = TokenSource::new(store, Clock::System, audit.clone()).heard_by(Arc::new(changes));
+    tokens.renewed_by(Arc::clone(services), lifecycle.clone())
 }
 
 /// Lets requests in, with what looks after the memory that they take.
@@ -196,12 +210,13 @@ fn server(bridge: Arc<Bridge>, account: Arc<Account>) -> io::Result<Arc<Server>>
 }
 
 /// The pages of a bridge, which share with it whom it knows and what is saved. It tries what is entered on them.
-fn account(bridge: &Arc<Bridge>) -> Account {
+fn account(bridge: &Arc<Bridge>, services: Arc<Services>) -> Account {
     Account {
         config: Arc::clone(&bridge.config),
         authenticator: Arc::clone(&bridge.authenticator),
         tokens: bridge.tokens.clone(),
         prober: Arc::clone(bridge) as Arc<dyn Prober>,
+        services,
         audit: bridge.audit.clone(),
         store: Arc::clone(&bridge.store),
         store_failure_log: LogThrottle::default(),

@@ -29,7 +29,7 @@ use bearer::Bearer;
 use trusted_header::TrustedHeader;
 
 pub use bearer::BearerFault;
-pub use browser::{BrowserSession, cookie, random_name, removed_cookie, set_cookie};
+pub use browser::{BrowserSession, cookie, removed_cookie, set_cookie};
 pub use host::{HostFault, check_host, check_origin, only};
 pub use trusted_header::TrustedHeaderFault;
 

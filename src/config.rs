@@ -19,6 +19,7 @@ mod limits;
 mod literal_secret;
 mod load;
 mod name;
+mod oauth;
 mod probe;
 mod request_header;
 mod servers;
@@ -66,6 +67,7 @@ pub use environment::Environment;
 pub use limits::{Limits, ProcessLimits};
 pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, parse};
+pub use oauth::{ConfiguredClient, NamedService, OAuth, ResourceIndicator};
 pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
     TokenFilePlan,
@@ -79,7 +81,8 @@ pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
 pub use written::choices::{
-    AuditedUses, EngineKind, Hold, Listening, Protocol, Questions, SseServers, Transport, WithoutToken,
+    AuditedUses, ClientAuthentication, EngineKind, Hold, Listening, Protocol, Questions, Registration, SseServers,
+    Transport, WithoutToken,
 };
 pub use written::file;
 pub use written::problem::{Problem, Problems};
@@ -128,6 +131,24 @@ impl Config {
     #[must_use]
     pub fn connect_link(&self, server: &ServerName) -> String {
         format!("{}/{server}/connect", self.public_url.as_str().trim_end_matches('/'))
+    }
+
+    /// Where a service sends people back to who have signed in there for a server. It is registered there exactly so.
+    #[must_use]
+    pub fn redirect_uri(&self, server: &ServerName) -> String {
+        format!("{}/oauth/callback/{server}", self.public_url.as_str().trim_end_matches('/'))
+    }
+
+    /// Where a service that reads them finds the document that says who this bridge is.
+    #[must_use]
+    pub fn client_document_url(&self) -> String {
+        format!("{}/oauth/client.json", self.public_url.as_str().trim_end_matches('/'))
+    }
+
+    /// Whether users sign in at the service of any server.
+    #[must_use]
+    pub fn has_oauth(&self) -> bool {
+        self.servers.values().any(|server| server.oauth.is_some())
     }
 
     /// What every path of a link on this host begins with: the path of `publicUrl`, without a slash at its end. It is
@@ -281,6 +302,8 @@ pub struct Server {
     pub without_token: WithoutToken,
     /// How a person gets a token.
     pub token_setup: TokenSetup,
+    /// How users sign in at its service, if they do.
+    pub oauth: Option<OAuth>,
     /// Whether whoever is calling is named to it.
     pub names_user: bool,
     /// How what a person gives is tried before it is saved, if it is.
@@ -310,6 +333,12 @@ impl Server {
     #[must_use]
     pub fn display_name(&self) -> &str {
         self.token_setup.display_name.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    /// Whether a person may paste a token for it.
+    #[must_use]
+    pub fn takes_pasted_token(&self) -> bool {
+        self.requires_user_token && self.oauth.as_ref().is_none_or(|oauth| oauth.also_token)
     }
 
     /// Whether calls of a user without a token lead to the page where one is saved, rather than to an error.

@@ -1,6 +1,8 @@
 //! The one HTTP client, shared by everything that calls a server elsewhere. What it keeps between calls is connections,
 //! and those know no user: no cookies, no credentials, no redirects of its own, no proxy from the environment.
 
+pub mod guard;
+
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, ClientBuilder, Error, redirect};
@@ -28,6 +30,10 @@ const PROBES: u32 = 3;
 /// # Errors
 /// If TLS cannot be set up.
 pub fn build() -> Result<Client, Error> {
+    finish(builder)
+}
+
+fn finish(builder: impl Fn() -> ClientBuilder) -> Result<Client, Error> {
     let with_system_roots = builder().build();
     // An image without certificates has no system roots; Mozilla's are compiled in.
     with_system_roots.or_else(|_| builder().tls_certs_only(mozilla_roots()?).build())

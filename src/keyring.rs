@@ -66,11 +66,16 @@ pub enum Purpose {
     Browser,
     /// That a form was made by a bridge, and for whom.
     Form,
+    /// A sign-in at a service that has begun.
+    Flow,
+    /// What a service knows this bridge as.
+    Client,
 }
 
 impl Purpose {
     /// Every purpose, in the order of their keys.
-    const ALL: [Self; 5] = [Self::Token, Self::Session, Self::Route, Self::Browser, Self::Form];
+    const ALL: [Self; 7] =
+        [Self::Token, Self::Session, Self::Route, Self::Browser, Self::Form, Self::Flow, Self::Client];
 
     fn label(self) -> &'static str {
         match self {
@@ -79,6 +84,8 @@ impl Purpose {
             Self::Route => "seal/route",
             Self::Browser => "seal/browser",
             Self::Form => "seal/form",
+            Self::Flow => "seal/flow",
+            Self::Client => "seal/client",
         }
     }
 }
@@ -234,6 +241,17 @@ impl Keyring {
             tag.as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
         })
     }
+}
+
+/// A name that nobody can guess: 128 random bits as base64url.
+///
+/// # Panics
+/// If the system has no randomness.
+#[must_use]
+pub fn random_name() -> String {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).expect("the system has randomness");
+    BASE64_URL_SAFE_NO_PAD.encode(random)
 }
 
 /// The id of the key that `sealed` says it was sealed with, if it is an envelope of the format that this version knows.

@@ -34,6 +34,9 @@ pub mod relay;
 pub mod tokens;
 pub mod upstream;
 
+// layer: the bridge as a client of services
+pub mod oauth;
+
 // layer: what it writes down
 pub mod audit;
 

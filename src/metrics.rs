@@ -164,6 +164,8 @@ pub struct Metrics {
     pub store_desyncs: Counter,
     /// Answers of the token store that no sealing key opened: a key is missing or wrong, or a record is damaged.
     pub store_unopened: Counter,
+    /// Services that did not take the configured client for what it says it is.
+    pub oauth_client_refused: Counter,
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,
     ends: [Counter; End::ALL.len()],
@@ -207,6 +209,11 @@ impl Metrics {
             junk_lines,
             store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
             store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no command"),
+            oauth_client_refused: registered(
+                r,
+                "oauth_client_refused",
+                "Answers of services that do not know the configured client",
+            ),
             store_unopened: registered(r, "store_unopened", "Answers of the token store that no sealing key opened"),
             store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),

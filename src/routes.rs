@@ -23,6 +23,12 @@ enum Route {
     Connect,
     /// `/{server}/connect/remove`
     Remove,
+    /// `/{server}/connect/start`
+    Start,
+    /// `/oauth/callback/{server}`
+    Callback,
+    /// `/oauth/client.json`
+    ClientDocument,
     /// `/account`
     Account,
     /// `/account/sign-in`
@@ -61,6 +67,9 @@ impl Routes {
             ("/{server}/message", Route::Message),
             ("/{server}/connect", Route::Connect),
             ("/{server}/connect/remove", Route::Remove),
+            ("/{server}/connect/start", Route::Start),
+            ("/oauth/callback/{server}", Route::Callback),
+            ("/oauth/client.json", Route::ClientDocument),
             ("/account", Route::Account),
             ("/account/sign-in", Route::SignIn),
             ("/account/sign-out", Route::SignOut),
@@ -96,6 +105,12 @@ impl Routes {
             Route::Message => self.bridge.answer_message(server, request, connection).await,
             Route::Connect => account.answer(Page::Connect(server), request, peer).await,
             Route::Remove => account.answer(Page::Remove(server), request, peer).await,
+            // Where nobody signs in at a service, there is nothing.
+            Route::Start | Route::Callback if !account.signs_in(server) => self.bridge.not_found(connection),
+            Route::ClientDocument if !account.config.has_oauth() => self.bridge.not_found(connection),
+            Route::Start => account.answer(Page::Start(server), request, peer).await,
+            Route::Callback => account.answer(Page::Callback(server), request, peer).await,
+            Route::ClientDocument => account.answer(Page::ClientDocument, request, peer).await,
             Route::Account => account.answer(Page::Overview, request, peer).await,
             Route::SignIn => account.answer(Page::SignIn, request, peer).await,
             Route::SignOut => account.answer(Page::SignOut, request, peer).await,

@@ -4,6 +4,7 @@
 //! open there. A lookup has three answers and they never blur: what cannot be read is [`Lookup::Failed`], not absent.
 
 mod backup;
+mod cells;
 mod embedded;
 mod error;
 mod listing;
@@ -33,10 +34,13 @@ use session::Fields;
 
 pub(crate) use self::redis::{CommandBatch, Message, RECONNECT, RedisClient};
 pub use backup::{BackupError, Restored};
+pub use cells::{Cell, Held, LEASE, Lease, LeaseOf};
 pub use error::{Notice, SetupError, StoreError, Unusable};
-pub use listing::{About, Entry, ListPlace, Listing, Overview};
+pub use listing::{About, Entry, Granted, ListPlace, Listing, Overview};
 pub use marks::Quota;
-pub use record::{Record, RecordKind, Revision, SavedBy};
+pub use record::{
+    ClientAuth, ClientKind, ClientOf, Grant, GrantState, Record, RecordKind, Revision, SavedBy, SignInReason,
+};
 pub use rotation::{KeyStatus, KeysStatus, LeftAlone, Retired, Rotated};
 pub use session::{
     Listener, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState,

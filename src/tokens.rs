@@ -2,19 +2,26 @@
 
 mod changes;
 mod entered;
+mod granted;
+mod renewal;
 mod trial;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::audit::Audit;
 use crate::clock::{Clock, UnixTime};
 use crate::config::Server;
+use crate::lifecycle::Lifecycle;
+use crate::oauth::Services;
 use crate::secret::{Credential, Field};
-use crate::store::{Lookup, Record, SessionKey, SessionStatus, StoreError, TokenStore};
+use crate::store::{Lookup, Record, SessionKey, SessionStatus, SignInReason, StoreError, TokenStore};
 use crate::user::UserId;
 
 pub use changes::{By, ChangeError, ChangeListener};
 pub use entered::{Entered, Fault, FieldFault};
+use granted::Standing;
+pub use granted::{Disconnected, ended_because};
 pub use trial::{Probed, Prober, TRIAL_DEADLINE};
 
 /// The longest value, bytes.
@@ -29,6 +36,8 @@ pub struct TokenSource {
     audit: Audit,
     /// Who hears of changes.
     listener: Option<Arc<dyn ChangeListener>>,
+    /// Renews what services gave.
+    renewals: Option<renewal::Renewals>,
 }
 
 /// Why a request that needs a token goes no further.
@@ -43,6 +52,9 @@ pub enum TokenError {
     /// Nobody knows whether the user has one.
     #[error(transparent)]
     Failed(#[from] StoreError),
+    /// It must be renewed, and the service that does so cannot now.
+    #[error("the service that renews it cannot now")]
+    Later(Duration),
 }
 
 /// Why what a user has saved does not do, although it is there.
@@ -54,13 +66,16 @@ pub enum Why {
     /// The server asks for a field that was not asked for when it was saved.
     #[error("a field of the server is missing in what the user saved")]
     FieldMissing,
+    /// Its user must sign in at the service again, since then.
+    #[error("the user must sign in at the service again ({})", .0.as_str())]
+    SignIn(SignInReason, UnixTime),
 }
 
 impl TokenSource {
     /// The tokens in `store`, as good as they are by `clock`; `audit` writes down what is changed.
     #[must_use]
     pub fn new(store: Arc<TokenStore>, clock: Clock, audit: Audit) -> Self {
-        Self { store, clock, audit, listener: None }
+        Self { store, clock, audit, listener: None, renewals: None }
     }
 
     /// The same, with somebody who hears of changes.
@@ -69,33 +84,51 @@ impl TokenSource {
         Self { listener: Some(listener), ..self }
     }
 
+    /// The same, which renews what `services` gave. A renewal goes on when whoever needed it has left.
+    #[must_use]
+    pub fn renewed_by(self, services: Arc<Services>, lifecycle: Lifecycle) -> Self {
+        Self { renewals: Some(renewal::Renewals { services, lifecycle }), ..self }
+    }
+
     /// The token of `user` for `server`; none if the server needs none, in which case the store is not asked.
     ///
     /// # Errors
     /// The server needs a token and there is none, or nobody knows: [`TokenError`] says which.
-    pub async fn access_token(&self, user: &UserId, server: &Server) -> Result<Option<Credential>, TokenError> {
+    pub async fn access_token(&self, user: &UserId, server: &Arc<Server>) -> Result<Option<Credential>, TokenError> {
         if !server.requires_user_token {
             return Ok(None);
         }
-        self.found(server, self.store.lookup(user, &server.name).await)
+        self.found(user, server, self.store.lookup(user, &server.name).await).await
     }
 
     /// [`TokenSource::access_token`] for the session's user, and the session's status, in one command to the store.
     pub async fn in_session(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         session: &SessionKey<'_>,
     ) -> (Result<Option<Credential>, TokenError>, Result<Option<SessionStatus>, StoreError>) {
         if !server.requires_user_token {
             return (Ok(None), self.store.session_status(session).await);
         }
         let (token, status) = self.store.lookup_in_session(&server.name, session).await;
-        (self.found(server, token), status)
+        (self.found(session.user, server, token).await, status)
     }
 
-    fn found(&self, server: &Server, found: Lookup) -> Result<Option<Credential>, TokenError> {
+    async fn found(
+        &self,
+        user: &UserId,
+        server: &Arc<Server>,
+        found: Lookup,
+    ) -> Result<Option<Credential>, TokenError> {
         match found {
-            Lookup::Found(record) => Ok(Some(credential(server, record, self.clock.now())?)),
+            Lookup::Found(record) => match granted::standing(server, &record, self.clock.now())? {
+                Standing::Good => Ok(Some(credential(server, record)?)),
+                // Rare, and large.
+                Standing::Due | Standing::Over => {
+                    let renewed = Box::pin(self.renewed(user, server, record)).await?;
+                    Ok(Some(credential(server, renewed)?))
+                }
+            },
             Lookup::Absent => Err(TokenError::Absent),
             Lookup::Failed(error) => Err(TokenError::Failed(error)),
         }
@@ -103,10 +136,7 @@ impl TokenSource {
 }
 
 /// What `record` holds of what `server` asks for.
-fn credential(server: &Server, record: Record, now: UnixTime) -> Result<Credential, Why> {
-    if record.expires_at.is_some_and(|end| end <= now) {
-        return Err(Why::Expired);
-    }
+fn credential(server: &Server, record: Record) -> Result<Credential, Why> {
     let mut saved = record.fields;
     let fields = server.token_setup.fields.iter().map(|field| {
         let place = saved.iter().position(|(name, _)| *name == field.name).ok_or(Why::FieldMissing)?;
@@ -138,15 +168,18 @@ mod tests {
     fn record(fields: &[(&str, &str)], expires_at: Option<u64>) -> Record {
         let fields = fields.iter().map(|(name, value)| ((*name).into(), Secret::new((*value).to_owned()))).collect();
         let (kind, saved_at) = (RecordKind::Fields, UnixTime(0));
-        Record { kind, saved_at, saved_by: None, expires_at: expires_at.map(UnixTime), fields }
+        Record { kind, saved_at, saved_by: None, expires_at: expires_at.map(UnixTime), fields, grant: None }
     }
 
     #[test]
     fn an_expired_token_is_told_as_needing_another() {
         let server = server("{}", "<<token>>");
         let outcome = |expires_at, now| {
-            let credential = credential(&server, record(&[("token", "t")], expires_at), UnixTime(now));
-            credential.map(|credential| credential.get("token").unwrap().expose().to_owned())
+            let record = record(&[("token", "t")], expires_at);
+            let standing = granted::standing(&server, &record, UnixTime(now));
+            standing
+                .and_then(|_| credential(&server, record))
+                .map(|credential| credential.get("token").unwrap().expose().to_owned())
         };
         assert_eq!(outcome(None, u64::MAX).unwrap(), "t");
         assert_eq!(outcome(Some(100), 99).unwrap(), "t");
@@ -158,7 +191,7 @@ mod tests {
         let fields = r#"{ "fields": { "email": { "secret": false }, "apiKey": {} } }"#;
         let server = server(fields, "<<email>>:<<apiKey>>");
         let all = [("old", "x"), ("apiKey", "k"), ("email", "a@b")];
-        let credential = |fields: &[_]| super::credential(&server, record(fields, None), UnixTime(0));
+        let credential = |fields: &[_]| super::credential(&server, record(fields, None));
         let filled = credential(&all).unwrap();
         let told: Vec<_> = filled.fields().iter().map(|field| (&*field.name, field.is_secret)).collect();
         assert_eq!(told, [("email", false), ("apiKey", true)]);

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tollbridge::config::file::schema;
 
 /// Every page, by its path.
-const PAGES: [(&str, &str); 17] = [
+const PAGES: [(&str, &str); 18] = [
     ("README.md", include_str!("../README.md")),
     ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
     ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
@@ -34,6 +34,7 @@ const PAGES: [(&str, &str); 17] = [
     ("docs/errors.md", include_str!("../docs/errors.md")),
     ("docs/getting-started.md", include_str!("../docs/getting-started.md")),
     ("docs/how-the-code-reads.md", include_str!("../docs/how-the-code-reads.md")),
+    ("docs/oauth.md", include_str!("../docs/oauth.md")),
     ("docs/operate.md", include_str!("../docs/operate.md")),
     ("docs/protocol.md", include_str!("../docs/protocol.md")),
     ("docs/spares.md", include_str!("../docs/spares.md")),
@@ -78,6 +79,7 @@ const OBJECTS: &[&str] = &[
     "bearerToken",
     "identity",
     "limits",
+    "oauthFields",
     "probeCall",
     "requestHeader",
     "sealingKey",
@@ -91,13 +93,17 @@ const OBJECTS: &[&str] = &[
 
 /// The other parts.
 const OTHERS: &[&str] = &[
+    "also",
     "auditedUses",
+    "clientAuth",
     "engine",
     "hold",
     "listening",
+    "oauth",
     "probe",
     "protocol",
     "questions",
+    "registration",
     "serverType",
     "size",
     "sse",
@@ -126,6 +132,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
                 ("", definition("server")),
                 ("tokenSetup.", definition("tokenSetup")),
                 ("tokenSetup.fields.NAME.", definition("tokenField")),
+                ("oauth.", definition("oauthFields")),
                 ("probe.", definition("probeCall")),
                 ("$header.", definition("requestHeader")),
                 ("tools.", definition("tools")),
@@ -135,8 +142,11 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
     ];
     let default = regex::Regex::new("Default(?: of every server's `[a-zA-Z]+`)?: `?([^ `]+?)`?\\.$").unwrap();
     for (heading, objects) in tables {
-        let of_containers = if heading == "`mcpServers`" { page("docs/containers.md") } else { "" };
-        let rows = [rows(section(heading)), rows(of_containers)].concat();
+        let is_of_servers = heading == "`mcpServers`";
+        let of_containers = if is_of_servers { page("docs/containers.md") } else { "" };
+        let of_sign_in = rows(if is_of_servers { page("docs/oauth.md") } else { "" });
+        let of_sign_in = of_sign_in.into_iter().filter(|row| row[0].starts_with("`oauth.")).collect();
+        let rows = [rows(section(heading)), rows(of_containers), of_sign_in].concat();
         let mut known = BTreeSet::new();
         for (prefix, object) in objects {
             for (field, description) in fields(object) {

@@ -11,7 +11,7 @@ use super::{Account, Refusal, Visit, asks, with_cookie};
 use crate::config::ServerName;
 use crate::respond::Body;
 use crate::store::{Over, SavedBy, StoreError};
-use crate::tokens::{By, ChangeError, Entered, Probed, TRIAL_DEADLINE};
+use crate::tokens::{By, ChangeError, Disconnected, Entered, Probed, TRIAL_DEADLINE};
 
 /// The query of the page after something was saved.
 const SAVED: &str = "saved";
@@ -56,7 +56,7 @@ impl Account {
         let form = self.form(head, body, user).await?;
         let path = path(&server.name);
         self.check_form(&form, &visit.visitor, &path)?;
-        if !server.requires_user_token {
+        if !server.takes_pasted_token() {
             return Ok(self.see_other(&path));
         }
         let given: Vec<(&str, &[u8])> = form.beginning_with(FIELD).collect();
@@ -102,9 +102,12 @@ impl Account {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
         let form = self.form(head, body, user).await?;
         self.check_form(&form, &visit.visitor, &remove_path(&server.name))?;
-        let removed = self.tokens.remove(Self::by(&visit), (user, &server.name), Over::Anything).await;
-        removed.map_err(|error| self.unchanged(error, Refusal::NotRemoved))?;
+        let removed = self.tokens.disconnect(Self::by(&visit), (user, server)).await;
+        let removed = removed.map_err(|error| self.unchanged(error, Refusal::NotRemoved))?;
         tracing::info!(%user, server = %server.name, "a token was removed on the page");
+        if let Disconnected::GivenBack(is_confirmed) = removed {
+            return Ok(self.disconnected(&visit, is_confirmed));
+        }
         Ok(self.see_other(&format!("{}?{REMOVED}", path(&server.name))))
     }
 
@@ -136,7 +139,8 @@ impl Account {
         let saved = self.saved(&visitor.caller.user).await?.into_iter().find(|saved| saved.server == server.name);
         let tokens = [path(&server.name), remove_path(&server.name)].map(|path| self.form_token(visitor, &path));
         let saved = saved.as_ref().map(|saved| (saved, self.clock.now()));
-        let html = page::connect(self.frame(Some(visitor)), (&self.config, server), saved, tokens, notice);
+        let sign_in = self.sign_in_form(visit, !page::is_connected(server, saved)).await;
+        let html = page::connect(self.frame(Some(visitor)), (&self.config, server), saved, (tokens, sign_in), notice);
         Ok(self.page(visitor, status, html))
     }
 

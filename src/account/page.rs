@@ -6,10 +6,11 @@ use askama::Template;
 
 use super::clients::Clients;
 use super::days::{date, hour};
-use super::standing::Standing;
+use super::standing::{Standing, signed_out_since};
 use super::texts::{self, Message};
 use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
+use crate::oauth::Destination;
 use crate::secret::Credential;
 use crate::store::Overview;
 use crate::tokens::{FieldFault, Probed};
@@ -91,6 +92,25 @@ impl<'a> Trial<'a> {
     }
 }
 
+/// The form that begins a sign-in at the service of a server.
+pub(super) struct SignInForm {
+    /// Its token.
+    pub token: String,
+    /// Where it leads, if that is known.
+    pub destination: Option<Destination>,
+}
+
+impl SignInForm {
+    fn scopes(&self) -> Option<String> {
+        let scopes = &self.destination.as_ref()?.scopes;
+        (!scopes.is_empty()).then(|| scopes.join(", "))
+    }
+
+    fn registers(&self) -> bool {
+        self.destination.as_ref().is_some_and(|destination| destination.registers)
+    }
+}
+
 /// That a token was not good.
 pub(super) struct SignInFault;
 
@@ -102,6 +122,7 @@ impl Standing {
             Self::Connected => texts::CONNECTED,
             Self::EndsSoon => texts::ENDS_SOON,
             Self::Ended => texts::ENDED,
+            Self::NeedsSignIn => texts::NEEDS_SIGN_IN,
             Self::Unreadable => texts::CANNOT_BE_READ,
         }
     }
@@ -111,16 +132,16 @@ impl Standing {
             Self::NeedsNone => "quiet",
             Self::NotConnected | Self::EndsSoon => "open",
             Self::Connected => "good",
-            Self::Ended | Self::Unreadable => "bad",
+            Self::Ended | Self::NeedsSignIn | Self::Unreadable => "bad",
         }
     }
 
     fn is_saved(self) -> bool {
-        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::Unreadable)
+        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::NeedsSignIn | Self::Unreadable)
     }
 
     fn may_be_replaced(self) -> bool {
-        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended)
+        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::NeedsSignIn)
     }
 }
 
@@ -139,11 +160,21 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// What a person reads who must sign in again.
+fn ended(server: &Server, saved: &Overview, now: UnixTime) -> Option<String> {
+    let (since, why) = signed_out_since(server, saved.about.as_ref().ok()?, now)?;
+    Some(format!("Your sign-in to {} ended on {} because {why}. Connect again.", server.display_name(), date(since)))
+}
+
 fn facts(saved: &Overview) -> Vec<(&'static str, String)> {
     let Ok(about) = &saved.about else { return Vec::new() };
     let mut facts = vec![(texts::SINCE, date(about.saved_at))];
     facts.extend(about.saved_by.map(|how| (texts::HOW, texts::how(how).to_owned())));
-    facts.extend(about.expires_at.map(|end| (texts::GOOD_UNTIL, date(end))));
+    let grant = about.grant.as_ref();
+    facts.extend(grant.and_then(|grant| Some((texts::SIGNED_IN_AS, grant.account.clone()?))));
+    facts.extend(grant.filter(|grant| !grant.scopes.is_empty()).map(|grant| (texts::MAY, grant.scopes.join(", "))));
+    let end = about.expires_at.filter(|_| grant.is_none_or(|grant| !grant.is_renewed));
+    facts.extend(end.map(|end| (texts::GOOD_UNTIL, date(end))));
     facts.push((texts::LAST_USED, saved.last_used.map_or_else(|| texts::NEVER.to_owned(), hour)));
     facts
 }
@@ -194,6 +225,11 @@ struct ConnectPage<'a> {
     entry: Entry<'a>,
     save_token: String,
     remove_token: String,
+    sign_in: Option<SignInForm>,
+    /// Whether what is saved was given by a service.
+    was_given: bool,
+    /// Why its user must sign in again.
+    ended: Option<String>,
     news: Option<&'static str>,
     /// What the trial of what was saved saw.
     saw: Option<&'a str>,
@@ -217,8 +253,18 @@ struct SignInPage<'a> {
 #[template(path = "message.html", config = "src/account/pages/askama.toml")]
 struct MessagePage<'a> {
     frame: &'a Frame<'a>,
-    message: Message,
+    title: &'a str,
+    sentence: &'a str,
     back: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "lead.html", config = "src/account/pages/askama.toml")]
+struct LeadPage<'a> {
+    frame: Frame<'a>,
+    name: &'a str,
+    host: &'a str,
+    url: &'a str,
 }
 
 /// All servers that this user may use.
@@ -232,14 +278,22 @@ pub(super) fn account<'a>(
     rendered(&AccountPage { frame, entries })
 }
 
+/// Whether what is saved for a server does.
+pub(super) fn is_connected(server: &Server, saved: Option<(&Overview, UnixTime)>) -> bool {
+    matches!(Standing::of(server, saved), Standing::Connected | Standing::EndsSoon)
+}
+
 /// One server, and what is saved for it now; `tokens` are those of the forms that save and remove.
 pub(super) fn connect<'a>(
     frame: Frame<'a>,
     (config, server): (&Config, &'a Server),
     saved: Option<(&Overview, UnixTime)>,
-    [save_token, remove_token]: [String; 2],
+    ([save_token, remove_token], sign_in): ([String; 2], Option<SignInForm>),
     notice: Option<Notice<'a>>,
 ) -> String {
+    let granted = saved.and_then(|(saved, _)| saved.about.as_ref().ok()?.grant.as_ref());
+    let was_given = granted.is_some() && server.oauth.is_some();
+    let ended = saved.and_then(|(saved, now)| ended(server, saved, now));
     let entry = Entry::of(server, saved);
     let (mut news, mut saw, mut faults, mut trial) = (None, None, None, None);
     match notice {
@@ -259,6 +313,9 @@ pub(super) fn connect<'a>(
         entry,
         save_token,
         remove_token,
+        sign_in,
+        was_given,
+        ended,
         news,
         saw,
         has_faults,
@@ -276,7 +333,17 @@ pub(super) fn sign_in(frame: Frame<'_>, to: Option<&ServerName>, form: &str, fau
 
 /// A page that says one thing; its button leads `back`.
 pub(super) fn message(frame: &Frame<'_>, message: Message, back: &str) -> String {
-    rendered(&MessagePage { frame, message, back })
+    told(frame, (message.title, message.sentence), back)
+}
+
+/// The same of what is not known before.
+pub(super) fn told(frame: &Frame<'_>, (title, sentence): (&str, &str), back: &str) -> String {
+    rendered(&MessagePage { frame, title, sentence, back })
+}
+
+/// What leads to the service of `server`, at `url`.
+pub(super) fn lead(frame: Frame<'_>, server: &Server, url: &str, host: &str) -> String {
+    rendered(&LeadPage { frame, name: server.display_name(), host, url })
 }
 
 fn rendered(page: &impl Template) -> String {

@@ -49,6 +49,15 @@ pub(super) enum Refusal {
     /// What is saved cannot be read, and is not written over.
     #[error("what is saved cannot be read")]
     Unreadable,
+    /// No sign-in at a service waits for this answer.
+    #[error("no sign-in waits for this answer")]
+    SignInEnded,
+    /// Somebody else's sign-in waits for this answer, or one in another browser.
+    #[error("the sign-in was begun by somebody else, or in another browser")]
+    OtherBrowser,
+    /// The answer is not from the service that was asked.
+    #[error("the answer is from another issuer")]
+    OtherIssuer,
     /// The store did not say what there is.
     #[error("the token store failed: nothing is shown")]
     NotKnown,
@@ -97,6 +106,9 @@ impl Refusal {
             Self::Body(BodyFault::NoMemory(Full::All)) | Self::NotKnown => {
                 (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_NOW)
             }
+            Self::SignInEnded => (StatusCode::BAD_REQUEST, texts::SIGN_IN_OVER),
+            Self::OtherBrowser => (StatusCode::FORBIDDEN, texts::OTHER_BROWSER),
+            Self::OtherIssuer => (StatusCode::BAD_REQUEST, texts::OTHER_ISSUER),
             Self::Unreadable => (StatusCode::CONFLICT, texts::UNREADABLE),
             Self::NotSaved => (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_SAVED),
             Self::NotRemoved => (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_REMOVED),

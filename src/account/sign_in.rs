@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use super::page::{self, SignInFault};
 use super::{Account, Refusal, form, with_cookie};
 use crate::audit::{Event, EventKind};
-use crate::auth::{AuthError, BrowserSession, PeerAddr, cookie, random_name, set_cookie};
+use crate::auth::{AuthError, BrowserSession, PeerAddr, cookie, set_cookie};
 use crate::config::ServerName;
+use crate::keyring::random_name;
 use crate::respond::{self, Body};
 use crate::store::Quota;
 use crate::user::UserId;
@@ -127,7 +128,7 @@ impl Account {
 }
 
 /// Whether [`random_name`] may have made it.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     text.len() == random_name().len() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 

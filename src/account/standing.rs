@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config::Server;
-use crate::store::Overview;
+use crate::store::{About, GrantState, Overview, SignInReason};
+use crate::tokens::ended_because;
 
 /// How long before its end a person is told that what they saved will not do for much longer.
 const SOON: Duration = Duration::from_hours(7 * 24);
@@ -22,6 +23,8 @@ pub(super) enum Standing {
     EndsSoon,
     /// It was good until a time that is past.
     Ended,
+    /// Its user must sign in at the service again.
+    NeedsSignIn,
     /// It cannot be read.
     Unreadable,
 }
@@ -32,11 +35,23 @@ impl Standing {
         let Some((saved, now)) = saved.filter(|_| server.requires_user_token) else {
             return if server.requires_user_token { Self::NotConnected } else { Self::NeedsNone };
         };
-        match saved.about.as_ref().map(|about| about.expires_at) {
-            Ok(Some(end)) if end <= now => Self::Ended,
-            Ok(Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
-            Ok(_) => Self::Connected,
-            Err(_) => Self::Unreadable,
+        let Ok(about) = &saved.about else { return Self::Unreadable };
+        match (&about.grant, about.expires_at) {
+            (Some(_), _) if signed_out_since(server, about, now).is_some() => Self::NeedsSignIn,
+            (None, Some(end)) if end <= now => Self::Ended,
+            (None, Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
+            (_, _) => Self::Connected,
         }
+    }
+}
+
+/// Since when a user must sign in again at the service of `server`, if they must, and why.
+pub(super) fn signed_out_since(server: &Server, about: &About, now: UnixTime) -> Option<(UnixTime, &'static str)> {
+    let grant = about.grant.as_ref().filter(|_| server.oauth.is_some())?;
+    let expired = about.expires_at.filter(|end| *end <= now && !grant.is_renewed);
+    match (&grant.state, expired) {
+        (GrantState::NeedsSignIn { reason, since }, _) => Some((UnixTime(*since), ended_because(*reason))),
+        (_, Some(end)) => Some((end, ended_because(SignInReason::Expired))),
+        _ => None,
     }
 }

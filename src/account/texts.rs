@@ -58,6 +58,22 @@ pub(super) const ANYWAY: &str = "Save anyway";
 pub(super) const ANYWAY_HINT: &str = "What you pasted was not kept: paste it again, then choose whether it is tried once \
                                       more or saved without that.";
 
+// signing in at a service
+pub(super) const LEADING: &str = "You are being led to";
+pub(super) const GO_ON: &str = "Go on";
+pub(super) const LEADS_TO: &str = "You sign in at";
+pub(super) const ASKS_FOR: &str = "You will be asked to allow:";
+pub(super) const CONNECT_AGAIN: &str = "Connect again";
+pub(super) const DID_NOT_WORK: &str = "Did it not work?";
+pub(super) const AS_NEW: &str = "Try again as a new application";
+pub(super) const NEEDS_SIGN_IN: &str = "Needs sign-in";
+pub(super) const SIGNED_IN_AS: &str = "Account";
+pub(super) const MAY: &str = "Allowed";
+
+pub(super) const DISCONNECT: &str = "Disconnect";
+pub(super) const DISCONNECT_LEAD: &str = "Your applications cannot use this account until you connect it again, and the \
+                                          service is asked to take back what it gave.";
+
 // its standing
 pub(super) const CONNECTED: &str = "Connected";
 pub(super) const NOT_CONNECTED: &str = "Not connected";
@@ -140,6 +156,19 @@ pub(super) const UNREADABLE: Message = Message {
 pub(super) const NOT_NOW: Message = Message {
     title: "Not available at the moment",
     sentence: "The bridge cannot look up what you have saved. Nothing was changed. Try again in a moment.",
+};
+pub(super) const SIGN_IN_OVER: Message = Message {
+    title: "This sign-in has ended",
+    sentence: "It has been answered already, or took longer than ten minutes. Nothing was changed. Start again.",
+};
+pub(super) const OTHER_BROWSER: Message = Message {
+    title: "This is another browser, or another user",
+    sentence: "This sign-in was begun elsewhere, and goes on there alone. Nothing was changed.",
+};
+pub(super) const OTHER_ISSUER: Message = Message {
+    title: "The answer came from somebody else",
+    sentence: "This sign-in has ended, and nothing of the answer was used. Start again; if it happens again, tell whoever \
+               runs this bridge.",
 };
 pub(super) const NOT_SAVED: Message =
     Message { title: "Not saved", sentence: "The bridge could not save it. Try again in a moment." };

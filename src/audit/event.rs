@@ -51,6 +51,14 @@ pub enum EventKind {
     Refused,
     /// A user was led to the page where they save a token.
     LinkGiven,
+    /// A user has begun to sign in at the service of a server.
+    SignInBegun,
+    /// That has ended, and gave nothing.
+    SignInEnded,
+    /// The service was asked to renew a token.
+    TokenRenewed,
+    /// A token can be renewed no more: its user must sign in again.
+    SignInNeeded,
     /// A token went into a server that was started for its user.
     TokenReleased,
     /// A token is saved where there was none.

@@ -4,15 +4,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cookie::{Cookie, SameSite};
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
-use crate::keyring::{Keyring, Place, Purpose};
+use crate::keyring::{Keyring, Place, Purpose, random_name};
 use crate::user::UserId;
 
 /// The cookie. Browsers take one of this name from us alone: over a safe connection, for this host and the whole of it.
@@ -30,9 +27,6 @@ const RENEWAL: Duration = Duration::from_mins(5);
 
 /// Where the cookie belongs.
 const PLACE: Place<'_> = Place { purpose: Purpose::Browser, parts: &["1"] };
-
-/// Random bytes of a nonce.
-const NONCE: usize = 16;
 
 /// One person's session in one browser.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,17 +128,6 @@ pub fn removed_cookie(name: &'static str) -> HeaderValue {
     let mut cookie = host_cookie(name, String::new());
     cookie.make_removal();
     header(&cookie)
-}
-
-/// A name that nobody can guess, as base64url.
-///
-/// # Panics
-/// If the system has no randomness.
-#[must_use]
-pub fn random_name() -> String {
-    let mut random = [0; NONCE];
-    rand::fill(&mut random).expect("the system has randomness");
-    BASE64_URL_SAFE_NO_PAD.encode(random)
 }
 
 fn host_cookie(name: &'static str, value: String) -> Cookie<'static> {

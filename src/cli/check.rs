@@ -131,6 +131,9 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for server in config.servers.values() {
         self::server(server, out)?;
         spares(config, server, out)?;
+        if server.oauth.is_some() {
+            writeln!(out, "  sign-in    redirect URI {}", config.redirect_uri(&server.name))?;
+        }
     }
     for name in &config.disabled {
         writeln!(out, "\nserver {name} (disabled)")?;

@@ -59,6 +59,8 @@ pub(super) struct Loader<'a> {
     pub options: &'a LoadOptions,
     /// The directory of the file, absolute.
     pub base: PathBuf,
+    /// The base URL that people use, once it is known.
+    pub public_url: Option<url::Url>,
     /// Who may call.
     pub callers: Callers,
     /// What may fill the server that is being read.
@@ -82,6 +84,7 @@ impl<'a> Loader<'a> {
             document,
             options,
             base,
+            public_url: None,
             callers: Callers::default(),
             placeholders: Placeholders::default(),
         })
@@ -116,6 +119,7 @@ impl<'a> Loader<'a> {
         let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
         let allowed_origins = self.allowed_origins(file.allowed_origins, listen.as_ref(), public_url.as_ref());
         let identity = self.identity(file.identity, listen.as_ref());
+        self.public_url.clone_from(&public_url);
         self.callers = Callers::of(&identity);
         self.warn_of_unsafe_sign_in(public_url.as_ref(), &identity);
         let had_store = file.token_store.is_some();

@@ -120,9 +120,11 @@ impl Loader<'_> {
         let (questions, listen) = (file.questions.unwrap_or_default(), file.listen.unwrap_or_default());
         let (tasks, probe, spares) = (self.tasks(at, &file), file.probe.take(), file.spares.take());
         let (sse, access) = (file.sse.unwrap_or_default(), self.access(at, file.allow.take(), file.tools.take()));
-        let may_hold = self.takes_credential(at);
+        let oauth = self.oauth(&at.key("oauth"), (&name, &token_setup), file.oauth.take());
+        let may_hold = self.takes_credential(at) | imply_token(oauth.is_some(), &mut file);
         let plan = self.plan(at, file);
         let requires_user_token = self.requires_user_token(at, required, may_hold);
+        self.check_oauth_of(&at.key("oauth"), (oauth.as_ref(), plan.as_ref()), requires_user_token);
         if !requires_user_token && has_setup {
             let help = "put { \"$userToken\": \"<<token>>\" } where the token goes, or take `tokenSetup` out";
             self.report_key(&at_setup, "this server takes no user token", help);
@@ -130,12 +132,8 @@ impl Loader<'_> {
         if !requires_user_token && without_token.is_some() {
             self.report_key(&at.key("withoutToken"), "this server takes no user token", "take it out");
         }
-        if without_token == Some(WithoutToken::Start)
-            && let Some(field) = plan.as_ref().and_then(needs_credential)
-        {
-            let message = format!("what a user has saved stands in `{field}`, which cannot be left out");
-            let help = "put it in `env` or `headers`, or take this out";
-            self.report(&at.key("withoutToken"), message, help);
+        if without_token == Some(WithoutToken::Start) {
+            self.check_left_out(&at.key("withoutToken"), plan.as_ref());
         }
         if (sse, protocol) == (SseServers::Session, Protocol::Modern) {
             let help = "take out `sse`, and each request gets a server of its own, or `protocol`";
@@ -157,6 +155,7 @@ impl Loader<'_> {
             without_token: without_token.unwrap_or_default(),
             token_setup,
             probe,
+            oauth,
             names_user: self.placeholders.names_user(),
             request_headers: self.placeholders.take_headers(),
             process,
@@ -168,6 +167,14 @@ impl Loader<'_> {
             access,
             spares,
         })
+    }
+
+    /// Refuses to start a server without what a user saves where it cannot be left out.
+    fn check_left_out(&mut self, at: &Path, plan: Option<&Plan>) {
+        if let Some(field) = plan.and_then(needs_credential) {
+            let message = format!("what a user has saved stands in `{field}`, which cannot be left out");
+            self.report(at, message, "put it in `env` or `headers`, or take this out");
+        }
     }
 
     /// Whether the server at `at` is filled with something that a user has saved.
@@ -273,4 +280,17 @@ fn needs_credential(plan: &Plan) -> Option<&'static str> {
         Plan::Container(plan) => in_args(&plan.client),
         Plan::Http(plan) => plan.url.takes_credential().then_some("url"),
     }
+}
+
+/// Where users sign in, the token goes into the header that such servers read, unless the file says where it goes;
+/// whether it does.
+fn imply_token(has_oauth: bool, file: &mut file::Server) -> bool {
+    let headers = file.headers.iter().flatten();
+    let is_written = headers.into_iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let is_implied = has_oauth && file.url.is_some() && !is_written;
+    if is_implied {
+        let value = file::Value::UserToken("Bearer <<token>>".to_owned());
+        file.headers.get_or_insert_default().insert("Authorization".to_owned(), Some(value));
+    }
+    is_implied
 }

@@ -3,6 +3,7 @@
 //! One thread reads and one writes, each with its own connection, so that a lookup never waits for a write; the
 //! write-ahead log shows every commit, of whichever process, to the next read.
 
+mod cells;
 mod files;
 mod keys;
 mod marks;

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::notes::Noted;
 use super::record::Names;
-use super::{Backend, Revision, Row, SavedBy, StoreError, TokenStore, record};
+use super::{Backend, Grant, GrantState, Revision, Row, SavedBy, StoreError, TokenStore, record};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::OpenError;
@@ -67,8 +67,34 @@ pub struct About {
     pub saved_by: Option<SavedBy>,
     /// When the service stops taking its values, if that is known.
     pub expires_at: Option<UnixTime>,
+    /// What is known of it where a service gave it to its user.
+    pub grant: Option<Granted>,
     /// As [`TokenStore::fingerprint`].
     pub fingerprint: String,
+}
+
+/// What may be shown of what a service gave to its user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// How it stands.
+    pub state: GrantState,
+    /// Which account it is, as the service names it to people.
+    pub account: Option<String>,
+    /// What was granted.
+    pub scopes: Vec<String>,
+    /// Whether the service gave what renews it.
+    pub is_renewed: bool,
+}
+
+impl Granted {
+    fn of(grant: &Grant) -> Self {
+        Self {
+            state: grant.state.clone(),
+            account: grant.account.clone(),
+            scopes: grant.scopes.clone(),
+            is_renewed: grant.refresh_token.is_some(),
+        }
+    }
 }
 
 impl TokenStore {
@@ -95,6 +121,7 @@ impl TokenStore {
                     saved_at: record.saved_at,
                     saved_by: record.saved_by.or(noted.saved_by(record.saved_at)),
                     expires_at: record.expires_at,
+                    grant: record.grant.as_deref().map(Granted::of),
                     fingerprint: self.fingerprint(user, &server, &record.fields),
                 });
                 let (revision, last_used) = (Revision::of(sealed), noted.last_used);

@@ -3,6 +3,7 @@
 //! A record is written in the oldest format that can say what it holds, so that a node of an earlier version reads what
 //! it can use; the first byte tells which format it is.
 
+mod grant;
 mod v1;
 mod v2;
 
@@ -20,6 +21,8 @@ use crate::keyring::{self, Keyring, OpenError, Place, Purpose};
 use crate::secret::{Credential, Secret};
 use crate::user::UserId;
 
+pub use grant::{ClientAuth, ClientKind, ClientOf, Grant, GrantState, SignInReason};
+
 /// What a user has saved for one server.
 #[derive(Debug)]
 pub struct Record {
@@ -34,6 +37,8 @@ pub struct Record {
     /// Its values by the names of the server's fields, no name twice and none of them empty. The only value of a server
     /// without named fields is [`Credential::TOKEN`].
     pub fields: Vec<(Box<str>, Secret)>,
+    /// What else a service gave with the access token that is its value.
+    pub grant: Option<Box<Grant>>,
 }
 
 /// How the values of a record came about.
@@ -174,7 +179,7 @@ impl Record {
     #[must_use]
     pub fn token(saved_at: UnixTime, saved_by: SavedBy, token: Secret) -> Self {
         let fields = vec![(Credential::TOKEN.into(), token)];
-        Self { kind: RecordKind::Fields, saved_at, saved_by: Some(saved_by), expires_at: None, fields }
+        Self { kind: RecordKind::Fields, saved_at, saved_by: Some(saved_by), expires_at: None, fields, grant: None }
     }
 }
 

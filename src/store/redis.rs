@@ -2,6 +2,7 @@
 //!
 //! Every command can be repeated without harm, so a lost connection costs one retry and no thought.
 
+mod cells;
 mod client;
 mod keys;
 mod marks;

@@ -132,6 +132,7 @@ impl TokenStore {
                 None => break,
             }
         }
+        run.resealed += self.rotate_cells().await?;
         self.note_rotation(&before, &run.replaced).await?;
         Ok(Rotated { resealed: run.resealed, left_alone: run.left_alone.len() })
     }
@@ -185,6 +186,9 @@ impl TokenStore {
                 Some(next) => after = Some(next),
                 None => break,
             }
+        }
+        for id in self.keys_of_cells().await? {
+            status.keys.entry(id).or_default().records += 1;
         }
         for (id, proof) in self.proofs(Ok).await? {
             let verified = record::verify(&self.keyring, &[(id.clone(), proof)]);

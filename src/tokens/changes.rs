@@ -74,8 +74,32 @@ impl TokenSource {
             EventKind::TokenSet
         };
         let record = entered.into_record(self.clock.now(), by.how);
-        let change = self.begin(by, kind, (user, server), Some(&record)).await?;
-        let saved = match self.store.save(user, server, &record, over).await {
+        self.save_record(by, kind, (user, server), &record, over).await
+    }
+
+    /// Saves what a service gave, in place of whatever is there.
+    pub(super) async fn write_granted(
+        &self,
+        by: By<'_>,
+        (user, server): (&UserId, &ServerName),
+        record: &Record,
+    ) -> Result<Revision, ChangeError> {
+        let replaces = self.audit.is_on() && self.is_there(user, server, Over::Anything).await;
+        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
+        self.save_record(by, kind, (user, server), record, Over::Anything).await
+    }
+
+    /// Saves `record`, and writes down before and after that it is.
+    async fn save_record(
+        &self,
+        by: By<'_>,
+        kind: EventKind,
+        (user, server): (&UserId, &ServerName),
+        record: &Record,
+        over: Over<'_>,
+    ) -> Result<Revision, ChangeError> {
+        let change = self.begin(by, kind, (user, server), Some(record)).await?;
+        let saved = match self.store.save(user, server, record, over).await {
             Ok(Written::Done(revision)) => Ok(revision),
             Ok(Written::Changed) => Err(ChangeError::Changed),
             Err(error) => Err(error.into()),

@@ -126,6 +126,7 @@ impl Entered {
             saved_by: Some(by),
             expires_at: self.expires_at,
             fields: self.fields,
+            grant: None,
         }
     }
 }

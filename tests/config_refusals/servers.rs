@@ -285,3 +285,61 @@ fn what_becomes_of_tasks() {
         "a process is held for a task for at most 24h",
     );
 }
+
+/// Where users' tokens are, in a file that is about something else.
+const STORE: &str = r#"{ "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] }"#;
+
+#[test]
+fn how_users_sign_in() {
+    let public = "\"publicUrl\": \"https://mcp.example.com\"";
+    let server = |fields: &str, path: &str, sentence: &str| {
+        let text = format!("{{ {public}, \"tokenStore\": {STORE}, \"mcpServers\": {{ \"s\": {{ {fields} }} }} }}");
+        refused(&text, &format!("mcpServers.s.{path}"), sentence);
+    };
+    let url = |oauth: &str, path: &str, sentence: &str| {
+        server(&format!("\"url\": \"https://a.example/mcp\", \"oauth\": {oauth}"), path, sentence);
+    };
+    let program = "\"command\": \"true\", \"env\": { \"T\": { \"$userToken\": \"<<token>>\" } }";
+    let ends = "\"authorizationEndpoint\": \"https://a.example/a\", \"tokenEndpoint\": \"https://a.example/t\"";
+    url("false", "oauth", "this says nothing");
+    url("\"yes\"", "oauth", "expected true, or an object");
+    url("{ \"issuer\": \"https://a.example?x\" }", "oauth.issuer", "this is not the name of an issuer");
+    url("{ \"issuer\": \"http://a.example\" }", "oauth.issuer", "this is a private address, or has no TLS");
+    url("{ \"issuer\": \"https://10.0.0.1\" }", "oauth.issuer", "this is a private address, or has no TLS");
+    url("{ \"tokenEndpoint\": \"https://a.example/t\" }", "oauth.tokenEndpoint", "`authorizationEndpoint` is missing");
+    url(&format!("{{ {ends} }}"), "oauth", "`clientId` is missing");
+    url("{ \"clientSecret\": { \"$env\": \"SECRET\" } }", "oauth.clientSecret", "`clientId` is missing beside it");
+    url(
+        "{ \"clientId\": \"a\", \"clientSecret\": \"sk-1\" }",
+        "oauth.clientSecret",
+        "a secret does not stand in this file",
+    );
+    url("{ \"clientId\": \"a\", \"clientAuth\": \"basic\" }", "oauth.clientAuth", "there is no `clientSecret` to show");
+    url("{ \"registration\": \"preregistered\" }", "oauth.registration", "`clientId` is missing");
+    url("{ \"clientId\": \"a\", \"registration\": \"dynamic\" }", "oauth.registration", "a `clientId` is written, too");
+    url("{ \"scopes\": [\"a b\"] }", "oauth.scopes[0]", "this is not a scope");
+    url("{ \"resource\": true }", "oauth.resource", "this names no resource");
+    url(
+        "{ \"authorizeParams\": { \"state\": \"x\" } }",
+        "oauth.authorizeParams.state",
+        "the bridge sets this parameter",
+    );
+    url("{ \"allowHosts\": [\"a:1\"] }", "oauth.allowHosts[0]", "this is not a host");
+    url("{ \"deviceEndpoint\": \"https://a.example\" }", "oauth.deviceEndpoint", "unknown field `deviceEndpoint`");
+    server(&format!("{program}, \"oauth\": true"), "oauth", "a program cannot say where its users sign in");
+    server(
+        "\"command\": \"true\", \"oauth\": { \"issuer\": \"https://a.example\" }",
+        "oauth",
+        "the token that the service gives would go nowhere",
+    );
+    server(
+        "\"url\": \"http://a.example/mcp\", \"oauth\": true",
+        "oauth",
+        "the server has a private address, or no TLS",
+    );
+    let text = format!(
+        "{{ \"publicUrl\": \"http://a.example\", \"identity\": [{{ \"kind\": \"local\", \"user\": \"a\" }}],
+            \"tokenStore\": {STORE}, \"mcpServers\": {{ \"s\": {{ \"url\": \"https://a.example/mcp\", \"oauth\": true }} }} }}"
+    );
+    refused(&text, "mcpServers.s.oauth", "nobody can sign in");
+}

@@ -99,6 +99,7 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Subscriptions,
         E::ClientTooLong,
         E::NoVersion,
+        E::Service { retry_after: Duration::from_secs(1) },
         E::Limited(refused(Exhausted::OfUser)),
         E::Limited(refused(Exhausted::OfAll)),
         E::Limited(refused(Exhausted::Messages)),
@@ -198,6 +199,7 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::NoVersion
         | E::Limited(_)
         | E::Store
+        | E::Service { .. }
         | E::Header(_)
         | E::Fill(_)
         | E::Upstream(_)

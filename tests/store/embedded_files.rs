@@ -108,9 +108,9 @@ async fn a_newer_or_another_program_s_database_is_refused() {
     let pragma = |name: &str, value: i32| {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
-    pragma("user_version", 5);
+    pragma("user_version", 6);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Newer { .. }));
-    pragma("user_version", 4);
+    pragma("user_version", 5);
     pragma("application_id", 7);
     assert!(matches!(open(path.parent().unwrap()).unwrap_err(), SetupError::Corrupt { .. }));
 }
@@ -118,15 +118,16 @@ async fn a_newer_or_another_program_s_database_is_refused() {
 #[tokio::test]
 async fn a_database_of_an_earlier_version_is_brought_up_to_date() {
     let versions = [
-        (3, "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated"),
+        (4, "DROP TABLE cells"),
+        (3, "DROP TABLE cells; DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated"),
         (
             1,
-            "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            "DROP TABLE cells; DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
             CREATE TABLE revoked (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         ),
         (
             2,
-            "DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
+            "DROP TABLE cells; DROP TABLE notes; DROP TABLE marks; DROP TABLE rotated; DROP TABLE sessions; DROP TABLE fields; DROP TABLE ended;
             CREATE TABLE sessions (name TEXT, field TEXT, value BLOB NOT NULL, until INTEGER NOT NULL,
             PRIMARY KEY (name, field)) STRICT, WITHOUT ROWID; CREATE INDEX sessions_by_end ON sessions (until)",
         ),

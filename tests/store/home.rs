@@ -220,7 +220,14 @@ pub(crate) fn secret(text: &str) -> Secret {
 /// These values, saved then by nobody who says how.
 pub(crate) fn record(saved_at: u64, values: &[(&str, &str)]) -> Record {
     let fields = values.iter().map(|(name, value)| ((*name).into(), secret(value))).collect();
-    Record { kind: RecordKind::Fields, saved_at: UnixTime(saved_at), saved_by: None, expires_at: None, fields }
+    Record {
+        kind: RecordKind::Fields,
+        saved_at: UnixTime(saved_at),
+        saved_by: None,
+        expires_at: None,
+        fields,
+        grant: None,
+    }
 }
 
 /// What most tests do with a store.

@@ -176,6 +176,7 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
         saved_at: record.saved_at,
         saved_by: record.saved_by,
         expires_at: record.expires_at,
+        grant: None,
         fingerprint: store.fingerprint(&alice, &server, &record.fields),
     };
     assert_eq!((linear.server.as_str(), notion.server.as_str()), ("linear", "notion"));

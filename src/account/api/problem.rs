@@ -175,6 +175,8 @@ fn refused(refusal: &Refusal) -> (Kind, &'static str) {
         }
         Refusal::NotFound => (NOT_FOUND, "no such path, or no such server for this user"),
         Refusal::Method(_) => (METHOD, "`Allow` lists the methods that it takes"),
+        // Only pages are answered so.
+        Refusal::SignInEnded | Refusal::OtherBrowser | Refusal::OtherIssuer => (FORBIDDEN, "sign in on the page"),
         Refusal::Sender | Refusal::Stale => (
             FORBIDDEN,
             "with a cookie, a change needs X-Tollbridge-CSRF as the list of servers gave it within the hour",

@@ -70,7 +70,7 @@ impl<'a> Entry<'a> {
     pub(super) fn of((config, server): (&Config, &'a Server), saved: &'a [Overview], now: UnixTime) -> Self {
         let saved = saved.iter().find(|saved| saved.server == server.name);
         let setup = &server.token_setup;
-        let fields = setup.fields.iter().filter(|_| server.requires_user_token).map(|field| Field {
+        let fields = setup.fields.iter().filter(|_| server.takes_pasted_token()).map(|field| Field {
             name: &field.name,
             label: field.label.as_deref(),
             help: field.help.as_deref(),
@@ -115,7 +115,7 @@ fn word(standing: Standing) -> &'static str {
         Standing::NeedsNone => "needsNoToken",
         Standing::NotConnected => "notConnected",
         Standing::Connected | Standing::EndsSoon => "connected",
-        Standing::Ended => "expired",
+        Standing::Ended | Standing::NeedsSignIn => "expired",
         Standing::Unreadable => "unreadable",
     }
 }

@@ -119,7 +119,7 @@ impl Account {
 
     /// The values in the body of a request.
     async fn entered(&self, user: &UserId, server: &Server, head: &Parts, body: Incoming) -> Result<Entered, Problem> {
-        if !server.requires_user_token {
+        if !server.takes_pasted_token() {
             return Err(Problem::NeedsNoToken);
         }
         let content_type = only(&head.headers, &CONTENT_TYPE).unwrap_or_default();

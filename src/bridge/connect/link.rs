@@ -10,13 +10,15 @@ use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::{Call, Purpose, may_ask};
 use crate::bridge::exchange::questions::Owner;
 use crate::bridge::exchange::visit::ask_to_visit;
+use crate::clock::UnixTime;
 use crate::config::Server;
 use crate::mcp::era::Version;
 use crate::mcp::mrtr::{ELICITATION_URL, URL_ELICITATION_REQUIRED, declares};
 use crate::mcp::session::Session;
 use crate::mcp::tools::CALL;
 use crate::mcp::{json, legacy};
-use crate::tokens::{TokenError, Why};
+use crate::store::SignInReason;
+use crate::tokens::{TokenError, Why, ended_because};
 use crate::user::UserId;
 
 /// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
@@ -33,28 +35,61 @@ pub(in crate::bridge) enum Lack {
     Expired,
     /// The server asks for more than was saved.
     Incomplete,
+    /// Its user must sign in at the service again, since then.
+    SignIn(SignInReason, UnixTime),
 }
 
 impl Lack {
     /// What a person is told, with the link in it.
     pub(super) fn with_link(self, server: &Server, link: &str) -> String {
         let name = server.display_name();
+        if server.oauth.is_some() {
+            return match self {
+                Self::Missing => format!("You have not connected {name} yet: sign in at {link} and try again."),
+                Self::Refused => format!("{name} refused your sign-in: connect it again at {link} and try again."),
+                _ => format!("{} Connect again: {link}", self.ended(server)),
+            };
+        }
         match self {
             Self::Missing => format!("You have not connected {name} yet: save your token at {link} and try again."),
             Self::Refused => format!("Your token for {name} was refused: save a new one at {link} and try again."),
             Self::Expired => format!("Your token for {name} has expired: save a new one at {link} and try again."),
-            Self::Incomplete => format!("{name} needs more than you have saved: complete it at {link} and try again."),
+            Self::Incomplete | Self::SignIn(..) => {
+                format!("{name} needs more than you have saved: complete it at {link} and try again.")
+            }
         }
     }
 
     /// The same beside the link.
     fn beside_link(self, server: &Server) -> String {
         let name = server.display_name();
+        if server.oauth.is_some() {
+            return match self {
+                Self::Missing => format!("You have not connected {name} yet. Sign in on this page."),
+                Self::Refused => format!("{name} refused your sign-in. Connect it again on this page."),
+                _ => format!("{} Connect again on this page.", self.ended(server)),
+            };
+        }
         match self {
             Self::Missing => format!("You have not connected {name} yet. Save your token on this page."),
             Self::Refused => format!("Your token for {name} was refused. Save a new one on this page."),
             Self::Expired => format!("Your token for {name} has expired. Save a new one on this page."),
-            Self::Incomplete => format!("{name} needs more than you have saved. Complete it on this page."),
+            Self::Incomplete | Self::SignIn(..) => {
+                format!("{name} needs more than you have saved. Complete it on this page.")
+            }
+        }
+    }
+
+    /// Since when and why a sign-in is over.
+    fn ended(self, server: &Server) -> String {
+        let name = server.display_name();
+        match self {
+            Self::SignIn(reason, since) => {
+                let day = since.to_string();
+                let day = day.split('T').next().unwrap_or_default();
+                format!("Your sign-in to {name} ended on {day} because {}.", ended_because(reason))
+            }
+            _ => format!("Your sign-in to {name} has ended."),
         }
     }
 }
@@ -69,7 +104,9 @@ impl Bridge {
             TokenError::Absent => Ok(Lack::Missing),
             TokenError::NeedsAnother(Why::Expired) => Ok(Lack::Expired),
             TokenError::NeedsAnother(Why::FieldMissing) => Ok(Lack::Incomplete),
+            TokenError::NeedsAnother(Why::SignIn(reason, since)) => Ok(Lack::SignIn(*reason, *since)),
             TokenError::Failed(error) => Err(self.store_failed(error)),
+            TokenError::Later(wait) => Err(BridgeError::Service { retry_after: *wait }),
         }
     }
 

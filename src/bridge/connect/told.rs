@@ -1,5 +1,6 @@
 //! Whoever listens for a user hears that what they have connected has changed, on whichever node that is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -92,7 +93,7 @@ impl ChangeListener for ConnectionChanges {
 
 impl Bridge {
     /// Whether the user has a token for the server, as far as the store can tell.
-    pub(in crate::bridge) async fn is_connected(&self, user: &UserId, server: &Server) -> bool {
+    pub(in crate::bridge) async fn is_connected(&self, user: &UserId, server: &Arc<Server>) -> bool {
         self.tokens.access_token(user, server).await.is_ok()
     }
 }

@@ -1,5 +1,7 @@
 //! A legacy session, the same on every node: its id says what was agreed, the store says what changed since.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use http::request::Parts;
@@ -108,7 +110,7 @@ impl Bridge {
     pub(in crate::bridge) async fn token_and_status(
         &self,
         user: &UserId,
-        server: &Server,
+        server: &Arc<Server>,
         session: Option<&Session>,
     ) -> Result<(Result<Option<Credential>, TokenError>, SessionStatus), BridgeError> {
         let Some(session) = session else {

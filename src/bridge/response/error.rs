@@ -1,6 +1,8 @@
 //! Everything that can go wrong with a request, and the one match that says what the client is told: a status, a
 //! JSON-RPC code, and one sentence that a person can act on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -111,6 +113,12 @@ pub enum BridgeError {
     /// The token store did not answer.
     #[error("the token store is not available; try again in a moment")]
     Store,
+    /// The service that renews the user's token does not answer.
+    #[error("the service that renews your sign-in is not available; try again in a moment")]
+    Service {
+        /// When it may be tried again.
+        retry_after: Duration,
+    },
     /// A header that goes into the server does not fit.
     #[error("{0}")]
     Header(#[from] BadHeader),
@@ -208,6 +216,7 @@ impl BridgeError {
             Self::Upstream(UpstreamError::NoRoom(Full::User)) => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
             Self::Limited(_)
             | Self::Store
+            | Self::Service { .. }
             | Self::Stopped
             | Self::Interrupted
             | Self::Relay
@@ -240,7 +249,9 @@ impl BridgeError {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Limited(refused) => Some(refused.retry_after.as_secs().max(RETRY_AFTER)),
-            Self::Auth(AuthError::TooMany { retry_after }) => Some(retry_after.as_secs().max(RETRY_AFTER)),
+            Self::Auth(AuthError::TooMany { retry_after }) | Self::Service { retry_after } => {
+                Some(retry_after.as_secs().max(RETRY_AFTER))
+            }
             Self::Upstream(UpstreamError::Busy { retry_after }) => {
                 Some(retry_after.map_or(RETRY_AFTER, |wait| wait.as_secs().max(RETRY_AFTER)))
             }

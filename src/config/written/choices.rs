@@ -129,3 +129,41 @@ pub enum AuditedUses {
     /// The first of a day per user and server that a node sees.
     Daily,
 }
+
+/// How a client shows a service who it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "clientAuth")]
+pub enum ClientAuthentication {
+    /// As the service says that it can; with a secret in a header if it says nothing.
+    #[default]
+    Auto,
+    /// With its secret in a header.
+    Basic,
+    /// With its secret in the form.
+    Post,
+    /// With its id alone.
+    None,
+}
+
+/// How the bridge becomes known to a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "registration")]
+pub enum Registration {
+    /// The first of the others that can be.
+    #[default]
+    Auto,
+    /// By a `clientId` that was registered by hand.
+    Preregistered,
+    /// By a document of the bridge's that the service reads.
+    MetadataDocument,
+    /// It registers itself.
+    Dynamic,
+}
+
+/// What a person may do instead of signing in at a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "also")]
+pub enum PasteToo {
+    /// Paste a token.
+    Token,
+}

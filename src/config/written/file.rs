@@ -2,6 +2,7 @@
 //! the others (`read`); null itself is refused. What must be there and what goes together is checked when the file is
 //! made into a [`crate::config::Config`].
 
+mod oauth;
 mod schema;
 mod server;
 mod spares;
@@ -15,6 +16,7 @@ use serde_json::Value as Json;
 
 use super::choices::AuditedUses;
 
+pub use oauth::{OAuth, OAuthFields, Resource};
 pub(in crate::config) use schema::field_names;
 pub use schema::schema;
 pub use server::{Probe, ProbeCall, Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};

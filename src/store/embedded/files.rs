@@ -19,7 +19,7 @@ const DATABASE: &str = "tokens.db";
 /// "Toll", in the header of a database of ours.
 const APPLICATION: i32 = 0x546f_6c6c;
 /// The version of the tables.
-const VERSION: i32 = 4;
+const VERSION: i32 = 5;
 /// The oldest version that is brought up to date: all have the tables of [`SCHEMA`].
 const OLDEST: i32 = 1;
 /// What stands where a path is wanted for a database that has none.
@@ -55,6 +55,15 @@ const NOTES: &str = "
     CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX marks_by_end ON marks (until);
     CREATE TABLE rotated (id TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// The first version with the tables of [`NOTES`].
+const WITH_NOTES: i32 = 4;
+
+/// What lies by itself under a name of its own, until then, or without an end.
+const CELLS: &str = "
+    CREATE TABLE cells (name TEXT PRIMARY KEY, value BLOB NOT NULL, until INTEGER) STRICT, WITHOUT ROWID;
+    CREATE INDEX cells_by_end ON cells (until);
 ";
 
 /// Sees to it that `directory` and the database in it exist and are ours alone; the database's path.
@@ -125,6 +134,7 @@ pub(super) fn in_memory() -> Result<Connection, SetupError> {
         connection.execute_batch(SCHEMA)?;
         connection.execute_batch(SESSIONS)?;
         connection.execute_batch(NOTES)?;
+        connection.execute_batch(CELLS)?;
         Ok(connection)
     };
     open().map_err(|error| setup(&error, Path::new(IN_MEMORY)))
@@ -177,8 +187,11 @@ fn bring_up_to_date(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.execute_batch("DROP TABLE IF EXISTS revoked; DROP TABLE IF EXISTS sessions;")?;
         transaction.execute_batch(SESSIONS)?;
     }
-    if version < VERSION {
+    if version < WITH_NOTES {
         transaction.execute_batch(NOTES)?;
+    }
+    if version < VERSION {
+        transaction.execute_batch(CELLS)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
@@ -225,6 +238,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), SetupError> {
             connection.execute_batch(SCHEMA)?;
             connection.execute_batch(SESSIONS)?;
             connection.execute_batch(NOTES)?;
+            connection.execute_batch(CELLS)?;
             connection.pragma_update(None, "user_version", VERSION)?;
             connection.pragma_update(None, "application_id", APPLICATION)?;
             // Now, while nobody else has it open; the file remembers it.

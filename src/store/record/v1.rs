@@ -47,6 +47,7 @@ pub(super) fn open(keyring: &Keyring, user: &UserId, server: &ServerName, sealed
         saved_by: None,
         expires_at: None,
         fields: vec![(Credential::TOKEN.into(), token)],
+        grant: None,
     })
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::grant;
 use super::{Record, RecordKind, SavedBy};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
@@ -38,12 +39,16 @@ struct Plain<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
     fields: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
+    grant: Option<grant::Plain<'a>>,
 }
 
 pub(super) fn seal(keyring: &Keyring, user: &UserId, server: &ServerName, record: &Record) -> Vec<u8> {
     let size = record.fields.iter().map(|(name, value)| AROUND + ESCAPED * (name.len() + value.expose().len()));
     // The whole size at once: growing would leave the values behind in freed memory.
-    let mut plain = Zeroizing::new(Vec::with_capacity(AROUND + size.sum::<usize>()));
+    let grant = record.grant.as_ref().map(|grant| grant::Plain::of(grant));
+    let around = AROUND + grant.as_ref().map_or(0, |grant| grant.size(ESCAPED));
+    let mut plain = Zeroizing::new(Vec::with_capacity(around + size.sum::<usize>()));
     let fields = record.fields.iter().map(|(name, value)| (Cow::from(&**name), Cow::from(value.expose())));
     let written = Plain {
         v: FORMAT,
@@ -52,6 +57,7 @@ pub(super) fn seal(keyring: &Keyring, user: &UserId, server: &ServerName, record
         saved_by: record.saved_by,
         expires_at: record.expires_at.map(|time| time.0),
         fields: fields.collect(),
+        grant,
     };
     serde_json::to_writer(&mut *plain, &written).expect("names and values are text");
     let envelope = at(user, server, |place| keyring.seal(place, &plain));
@@ -62,7 +68,7 @@ pub(super) fn seal(keyring: &Keyring, user: &UserId, server: &ServerName, record
 pub(super) fn open(keyring: &Keyring, user: &UserId, server: &ServerName, sealed: &[u8]) -> Result<Record, StoreError> {
     let plain = at(user, server, |place| keyring.open(place, sealed)).map_err(StoreError::Sealed)?;
     // It was written by who has the key, and says more than this version knows.
-    let Plain { v: FORMAT, kind, saved_at, saved_by, expires_at, fields } =
+    let Plain { v: FORMAT, kind, saved_at, saved_by, expires_at, fields, grant } =
         serde_json::from_slice(&plain).map_err(|_| StoreError::Newer)?
     else {
         return Err(StoreError::Newer);
@@ -74,6 +80,7 @@ pub(super) fn open(keyring: &Keyring, user: &UserId, server: &ServerName, sealed
         saved_by,
         expires_at: expires_at.map(UnixTime),
         fields: fields.collect(),
+        grant: grant.map(|grant| Box::new(grant.into_grant())),
     })
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::oauth::OAuth;
 use super::spares::Spares;
 use super::text::{Object, PrivateDirectory, Size, Time, Value};
 use crate::config::written::choices::{
@@ -80,6 +81,8 @@ pub struct Server {
     pub requires_user_token: Option<bool>,
     /// What becomes of the requests of a user who has saved no token. Default: `connect`.
     pub without_token: Option<WithoutToken>,
+    /// How users sign in at the service, so that nobody pastes a token.
+    pub oauth: Option<OAuth>,
     /// How a person gets a token.
     pub token_setup: Option<Object<TokenSetup>>,
     /// How what a person gives is tried before it is saved. Default: not at all.

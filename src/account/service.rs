@@ -1,0 +1,242 @@
+//! Signing in at a service: the button, the way there and the answer that comes back by the browser.
+//!
+//! Nothing that a service says stands on a page. Who begins a sign-in, in which browser and for which server, is who must
+//! come back with its answer; else nothing is used, kept or sent anywhere.
+
+use std::time::Duration;
+
+use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use url::Url;
+
+use super::page::{self, SignInForm};
+use super::sign_in::is_name;
+use super::{Account, Refusal, Visit, change};
+use crate::audit::{Event, EventKind, Outcome};
+use crate::auth::{cookie, set_cookie};
+use crate::config::{Server, ServerName};
+use crate::keyring::random_name;
+use crate::oauth::{Callback, CallbackAnswer, Fault, Flow};
+use crate::respond::{self, Body};
+use crate::secret::Secret;
+use crate::store::{Quota, StoreError};
+
+/// By this a browser is known that has begun to sign in somewhere. It is made once, so that two tabs work.
+const BROWSER: &str = "__Host-tb-browser";
+
+/// Leads on without a form: browsers hold what a form leads to, and all that follows, to `form-action`. Source: HTML,
+/// section 4.2.5.3.
+const REFRESH: HeaderName = HeaderName::from_static("refresh");
+
+/// The field of the form that says that the bridge is to register itself anew.
+const ANEW: &str = "anew";
+
+/// How long looking where a sign-in would lead may hold up a page.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// When to try again with a service that does not answer, seconds.
+const LATER: u64 = 10;
+
+/// Where a sign-in begins.
+pub(super) fn start_path(server: &ServerName) -> String {
+    change::path(server) + "/start"
+}
+
+impl Account {
+    /// The form that begins a sign-in, with where it leads if that can be found out.
+    pub(super) async fn sign_in_form(&self, visit: &Visit, is_needed: bool) -> Option<SignInForm> {
+        visit.server.oauth.as_ref()?;
+        let token = self.form_token(&visit.visitor, &start_path(&visit.server.name));
+        let found = async { timeout(LOOK, self.services.destination(&visit.server)).await.ok()?.ok() };
+        let destination = if is_needed { found.await } else { None };
+        Some(SignInForm { token, destination })
+    }
+
+    /// `POST /{server}/connect/start`
+    pub(super) async fn start(&self, visit: Visit, head: &Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        if server.oauth.is_none() {
+            return Err(Refusal::NotFound);
+        }
+        let form = self.form(head, body, user).await?;
+        self.check_form(&form, &visit.visitor, &start_path(&server.name))?;
+        let counted = self.store.count(Quota::Change, &[user.issuer(), user.subject()]).await;
+        if let Some(wait) = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {
+            return Err(Refusal::TooMany(wait));
+        }
+        self.lead_there(&visit, head, form.get(ANEW) == "1").await
+    }
+
+    /// Begins a sign-in and leads to the service.
+    async fn lead_there(&self, visit: &Visit, head: &Parts, is_anew: bool) -> Result<Response<Body>, Refusal> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        let known = cookie(&head.headers, BROWSER).filter(|name| is_name(name));
+        let browser = known.clone().unwrap_or_else(random_name);
+        match self.services.begin(server, (user, &browser), is_anew).await {
+            Ok(url) => {
+                self.note(visit, EventKind::SignInBegun, Outcome::Begun);
+                tracing::info!(%user, server = %server.name, host = url.host_str(), "a sign-in at a service has begun");
+                let mut response = self.led_to(visit, &url);
+                if known.is_none() {
+                    response.headers_mut().append(SET_COOKIE, set_cookie(BROWSER, browser));
+                }
+                Ok(response)
+            }
+            Err(fault) => self.faulted(visit, fault),
+        }
+    }
+
+    fn led_to(&self, visit: &Visit, url: &Url) -> Response<Body> {
+        let frame = self.frame(Some(&visit.visitor));
+        let html = page::lead(frame, &visit.server, url.as_str(), url.host_str().unwrap_or_default());
+        let mut response = self.page(&visit.visitor, StatusCode::OK, html);
+        let refresh = HeaderValue::try_from(format!("0; url={url}")).expect("a URL is ASCII");
+        response.headers_mut().insert(REFRESH, refresh);
+        response
+    }
+
+    /// `GET /oauth/callback/{server}`
+    pub(super) async fn callback(&self, visit: &Visit, head: &Parts) -> Result<Response<Body>, Refusal> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        if server.oauth.is_none() {
+            return Err(Refusal::NotFound);
+        }
+        let not_known = |error: StoreError| self.store_failed(&error, Refusal::NotKnown);
+        let callback = Callback::read(head.uri.query().unwrap_or_default()).ok_or(Refusal::SignInEnded)?;
+        let flow = self.services.flow(&callback.state).await.map_err(not_known)?;
+        let flow = flow.filter(|flow| flow.is_for(server)).ok_or(Refusal::SignInEnded)?;
+        if !flow.is_of(user, cookie(&head.headers, BROWSER).as_deref()) {
+            return Err(Refusal::OtherBrowser);
+        }
+        let is_from_it = flow.is_answered_by(callback.issuer.as_deref());
+        if !self.services.end(&flow).await.map_err(not_known)? {
+            return Err(Refusal::SignInEnded);
+        }
+        if !is_from_it {
+            self.note(visit, EventKind::SignInEnded, Outcome::Refused);
+            return Err(Refusal::OtherIssuer);
+        }
+        if !flow.is_current(server) {
+            return Err(Refusal::SignInEnded);
+        }
+        match callback.answer {
+            CallbackAnswer::Code(code) => self.redeem(visit, head, &flow, &code).await,
+            CallbackAnswer::Error(Some("access_denied")) => {
+                self.note(visit, EventKind::SignInEnded, Outcome::Refused);
+                let sentence = format!("{} is not connected. Nothing was changed.", server.display_name());
+                Ok(self.told(visit, StatusCode::OK, ("You did not allow it", &sentence)))
+            }
+            CallbackAnswer::Error(code) => {
+                self.note(visit, EventKind::SignInEnded, Outcome::Failed);
+                self.faulted(visit, flow.refused(code))
+            }
+        }
+    }
+
+    /// Gets what the service gives for `code`, and saves it before anything else.
+    async fn redeem(&self, visit: &Visit, head: &Parts, flow: &Flow, code: &Secret) -> Result<Response<Body>, Refusal> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        let record = match self.services.redeem(server, flow, code).await {
+            Ok(record) => record,
+            Err(Fault::ClientRefused { is_registered: true, .. }) if !flow.is_anew() => {
+                tracing::info!(server = %server.name, "a service has forgotten the bridge, which registers itself anew");
+                return self.lead_there(visit, head, true).await;
+            }
+            Err(fault) => {
+                self.note(visit, EventKind::SignInEnded, Outcome::Failed);
+                return self.faulted(visit, fault);
+            }
+        };
+        let saved = self.tokens.save_granted((user, &server.name), record).await;
+        saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))?;
+        tracing::info!(%user, server = %server.name, "connected by signing in at the service");
+        let name = server.display_name();
+        let sentence = format!("{name} is connected. You can go back to your application.");
+        Ok(self.told(visit, StatusCode::OK, (&format!("{name} is connected"), &sentence)))
+    }
+
+    /// What is said after what a service gave was removed.
+    pub(super) fn disconnected(&self, visit: &Visit, is_confirmed: bool) -> Response<Body> {
+        let name = visit.server.display_name();
+        let sentence = if is_confirmed {
+            format!("{name} is no longer connected, and has confirmed that it took it back.")
+        } else {
+            format!(
+                "{name} is no longer connected here. It has not confirmed that it took it back: you can withdraw it there."
+            )
+        };
+        self.told(visit, StatusCode::OK, (&format!("{name} is no longer connected"), &sentence))
+    }
+
+    /// A page that says one thing, with a button that leads to the page of the server.
+    fn told(&self, visit: &Visit, status: StatusCode, (title, sentence): (&str, &str)) -> Response<Body> {
+        let (frame, back) = (self.frame(Some(&visit.visitor)), change::path(&visit.server.name));
+        self.page(&visit.visitor, status, page::told(&frame, (title, sentence), &back))
+    }
+
+    /// What a person is told who cannot sign in.
+    fn faulted(&self, visit: &Visit, fault: Fault) -> Result<Response<Body>, Refusal> {
+        let fault = match fault {
+            Fault::Store(error) => return Err(self.store_failed(&error, Refusal::NotKnown)),
+            fault => fault,
+        };
+        let server = &visit.server;
+        if let Fault::ClientRefused { is_registered: false, .. } = fault {
+            self.metrics.oauth_client_refused.inc();
+            tracing::error!(server = %server.name, %fault, "`oauth.clientId` or `clientSecret` is not what the service knows");
+        } else {
+            tracing::warn!(server = %server.name, %fault, "nobody can sign in at the service of a server");
+        }
+        let (status, sentence) = sentence(server, &fault);
+        self.metrics.refused(status);
+        let mut response = self.told(visit, status, ("Not connected", &sentence));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, LATER.into());
+        }
+        Ok(response)
+    }
+
+    fn note(&self, visit: &Visit, kind: EventKind, outcome: Outcome) {
+        let (user, server) = (Some(&visit.visitor.caller.user), Some(&visit.server.name));
+        self.audit.note(&Event { user, server, outcome, ..Event::of(kind) });
+    }
+
+    /// `GET /oauth/client.json`
+    pub(super) fn client_document(&self) -> Response<Body> {
+        respond::json(StatusCode::OK, self.services.client_document())
+    }
+}
+
+/// What a person reads of a fault, and its status.
+fn sentence(server: &Server, fault: &Fault) -> (StatusCode, String) {
+    let name = server.display_name();
+    let ask = "Ask whoever runs this bridge.";
+    match fault {
+        Fault::Unavailable { host } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{host} does not answer as it should now. What is connected goes on. Try again in a moment."),
+        ),
+        Fault::Metadata { step, host, why } => {
+            (StatusCode::BAD_GATEWAY, format!("{step} of {host} cannot be used: {why}. Nothing was changed. {ask}"))
+        }
+        Fault::NoMetadata { tried } => {
+            let tried = tried.join(", ");
+            (StatusCode::BAD_GATEWAY, format!("{name} does not say where to sign in. Tried: {tried}. {ask}"))
+        }
+        Fault::NotKnown { .. } => (
+            StatusCode::BAD_GATEWAY,
+            format!("{name} lets only known applications in: ask whoever runs this bridge for a client id."),
+        ),
+        Fault::ClientRefused { .. } => {
+            (StatusCode::BAD_GATEWAY, format!("{name} does not know this bridge as who it says it is. {ask}"))
+        }
+        Fault::Refused { code, .. } => {
+            let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
+            (StatusCode::BAD_GATEWAY, format!("{name} has refused{code}. Nothing was changed. Try again."))
+        }
+        Fault::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "Try again in a moment.".to_owned()),
+    }
+}

@@ -1,0 +1,224 @@
+//! The bridge as a client of services: where their users sign in, who the bridge is there, and what they give.
+//!
+//! Invariants: nothing is kept on a node between two steps; no address that a service names is called before it is
+//! judged; no redirect is followed; a token goes to nobody but the service and the server that it was made for; nothing that a
+//! service says stands in a page, an error or the log, but hosts and codes of the standard's.
+
+// where, and who
+mod client;
+mod discovery;
+mod service;
+
+// one sign-in
+mod callback;
+mod flow;
+
+// tokens
+mod form_post;
+mod refresh;
+mod token_response;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use reqwest::Client;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, UnixTime};
+use crate::config::{Config, OAuth, Plan, Server, ServerName};
+use crate::http_client::guard::{CALL, GuardedClient};
+use crate::secret::{Credential, Secret};
+use crate::store::{Cell, ClientKind, Grant, GrantState, Record, RecordKind, SavedBy, StoreError, TokenStore};
+use crate::user::UserId;
+
+pub use callback::{Callback, CallbackAnswer};
+pub use flow::Flow;
+use flow::Kept;
+use form_post::{Caller, Posted, form_post};
+pub(crate) use refresh::host_of as renewal_host;
+pub use refresh::{NotRenewed, RENEWAL};
+pub use service::Fault;
+use token_response::AnswerFault;
+pub use token_response::TokenAnswer;
+
+/// What it takes to be a client of services; shared by all requests, and immutable.
+pub struct Services {
+    config: Arc<Config>,
+    store: Arc<TokenStore>,
+    clock: Clock,
+    /// Calls servers, which an operator has named.
+    servers: Client,
+    /// Calls what services name, for a server each; they differ where an operator lets hosts through.
+    guarded: BTreeMap<ServerName, GuardedClient>,
+}
+
+/// Where a person would be led.
+#[derive(Debug)]
+pub struct Destination {
+    /// The host on which they sign in.
+    pub host: String,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// Whether the bridge registers itself there.
+    pub registers: bool,
+}
+
+impl Services {
+    /// The services of the configured servers. `servers` is the client that calls servers.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
+    pub fn of(
+        config: &Arc<Config>,
+        store: &Arc<TokenStore>,
+        servers: &Client,
+        clock: Clock,
+    ) -> Result<Arc<Self>, reqwest::Error> {
+        let mut guarded: BTreeMap<ServerName, GuardedClient> = BTreeMap::new();
+        let mut strict = None;
+        for server in config.servers.values() {
+            let Some(oauth) = &server.oauth else { continue };
+            let client = match (&strict, oauth.allow_hosts.is_empty()) {
+                (Some(strict), true) => GuardedClient::clone(strict),
+                (None, true) => strict.insert(GuardedClient::new(&[])?).clone(),
+                (_, false) => GuardedClient::new(&oauth.allow_hosts)?,
+            };
+            guarded.insert(server.name.clone(), client);
+        }
+        let (config, store) = (Arc::clone(config), Arc::clone(store));
+        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded }))
+    }
+
+    /// Where a person would be led who connects to `server`.
+    ///
+    /// # Errors
+    /// Says why they cannot.
+    pub async fn destination(&self, server: &Server) -> Result<Destination, Fault> {
+        let oauth = oauth(server);
+        let found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
+        let host = Url::parse(&found.service.authorization_endpoint).map(|url| discovery::host(&url));
+        let registers = oauth.client.is_none() && found.service.registration_endpoint.is_some();
+        Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers })
+    }
+
+    /// Begins a sign-in of `user`, whose browser is known as `browser`: where to lead them. With `is_anew` the bridge
+    /// registers itself anew there, if it does so at all.
+    ///
+    /// # Errors
+    /// Says why they cannot sign in.
+    pub async fn begin(&self, server: &Server, (user, browser): (&UserId, &str), is_anew: bool) -> Result<Url, Fault> {
+        let oauth = oauth(server);
+        let mut found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
+        let client = self.client((server, oauth), &found.service, is_anew).await?;
+        let redirect_uri = self.config.redirect_uri(&server.name);
+        let begun = found.begin(oauth, &client.id, &redirect_uri).await?;
+        let kept = Kept {
+            user: [user.issuer().to_owned(), user.subject().to_owned()],
+            server: server.name.to_string(),
+            service: found.service,
+            client,
+            redirect_uri,
+            verifier: begun.verifier,
+            resource: begun.resource,
+            scopes: found.scopes,
+            browser: flow::hashed(browser),
+            configured: flow::configured(server),
+            is_anew,
+        };
+        let content = Zeroizing::new(serde_json::to_string(&kept).expect("text is JSON"));
+        if !self.store.put_into(Cell::Flow(&begun.state), None, &content).await? {
+            // A state of 128 random bits that is there already was made by somebody who has no randomness.
+            return Err(StoreError::Shape.into());
+        }
+        Ok(begun.url)
+    }
+
+    /// The sign-in that an answer with this state is for, if there is one that has not been answered.
+    ///
+    /// # Errors
+    /// The store failed: nobody knows.
+    pub async fn flow(&self, state: &str) -> Result<Option<Flow>, StoreError> {
+        let Some(held) = self.store.look_into(Cell::Flow(state)).await? else { return Ok(None) };
+        let kept = serde_json::from_str(&held.plain).map_err(|_| StoreError::Newer)?;
+        Ok(Some(Flow { kept: Box::new(kept), held }))
+    }
+
+    /// Ends a sign-in; whether it was still there. Of several answers at once one goes on.
+    ///
+    /// # Errors
+    /// The store failed: nobody knows.
+    pub async fn end(&self, flow: &Flow) -> Result<bool, StoreError> {
+        self.store.take(&flow.held).await
+    }
+
+    /// What the service gives for `code`, as it is saved.
+    ///
+    /// # Errors
+    /// Says why it gives nothing.
+    pub async fn redeem(&self, server: &Server, flow: &Flow, code: &Secret) -> Result<Record, Fault> {
+        let kept = &flow.kept;
+        let secret = self.secret_of(&kept.client, server).await?;
+        let caller = Caller { id: &kept.client.id, auth: kept.client.auth, secret: secret.as_ref() };
+        let mut fields = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", &kept.redirect_uri),
+            ("code_verifier", &kept.verifier),
+        ];
+        fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
+        let endpoint = &kept.service.token_endpoint;
+        let host = || Url::parse(endpoint).map(|url| discovery::host(&url)).unwrap_or_default();
+        let posted = form_post(self.guarded(server), endpoint, &caller, &fields, CALL).await;
+        let Ok(Posted::Answer(answer)) = posted else { return Err(Fault::Unavailable { host: host() }) };
+        match token_response::read(&Zeroizing::new(answer.into_body())) {
+            Ok(answer) => Ok(self.record(server, kept, answer)),
+            Err(AnswerFault::Refused(Some("invalid_client"))) => {
+                let is_registered = matches!(kept.client.kind, ClientKind::Registered(_));
+                Err(Fault::ClientRefused { host: host(), is_registered })
+            }
+            Err(AnswerFault::Refused(code)) => Err(Fault::Refused { host: host(), code }),
+            Err(AnswerFault::Unreadable) => {
+                Err(Fault::Metadata { step: "the answer", host: host(), why: "it cannot be read" })
+            }
+        }
+    }
+
+    fn record(&self, server: &Server, kept: &Kept, answer: TokenAnswer) -> Record {
+        let now = self.clock.now();
+        let grant = Grant {
+            state: GrantState::Valid,
+            refresh_token: answer.refresh_token,
+            scopes: answer.scopes.unwrap_or_else(|| kept.scopes.clone()),
+            resource: kept.resource.clone(),
+            issuer: kept.service.issuer.clone(),
+            origin: match &server.plan {
+                Plan::Http(plan) => Some(plan.origin.clone()),
+                Plan::Stdio(_) | Plan::Container(_) => None,
+            },
+            client: kept.client.clone(),
+            token_endpoint: kept.service.token_endpoint.clone(),
+            revocation_endpoint: kept.service.revocation_endpoint.clone(),
+            account: answer.account,
+            subject: answer.subject,
+            failures: 0,
+            next_try: UnixTime(0),
+        };
+        Record {
+            kind: RecordKind::OAuth,
+            saved_at: now,
+            saved_by: Some(SavedBy::SignIn),
+            expires_at: answer.expires_in.map(|seconds| UnixTime(now.0.saturating_add(seconds))),
+            fields: vec![(Credential::TOKEN.into(), answer.access_token)],
+            grant: Some(Box::new(grant)),
+        }
+    }
+
+    fn guarded(&self, server: &Server) -> &GuardedClient {
+        self.guarded.get(&server.name).expect("every server whose users sign in has a client")
+    }
+}
+
+fn oauth(server: &Server) -> &OAuth {
+    server.oauth.as_ref().expect("only servers whose users sign in come here")
+}

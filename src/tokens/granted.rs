@@ -1,0 +1,163 @@
+//! What a service has given to its user: saved before anything else is done with it, and good for what it was made for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::changes::{By, ChangeError};
+use super::{TokenSource, Why};
+use crate::clock::UnixTime;
+use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server, ServerName};
+use crate::store::{Grant, GrantState, Over, Record, Revision, SavedBy, SignInReason};
+use crate::user::UserId;
+
+/// How long giving back what a service gave may take in all.
+const GIVING_BACK: Duration = Duration::from_secs(10);
+
+/// Why a user must sign in again at a service, as the end of a sentence.
+#[must_use]
+pub fn ended_because(reason: SignInReason) -> &'static str {
+    match reason {
+        SignInReason::Rejected => "the service withdrew it",
+        SignInReason::Lost => "an answer of the service was lost on its way",
+        SignInReason::Client => "the service does not know this bridge any more as who it was",
+        SignInReason::Changed => "whoever runs this bridge has changed where you sign in",
+        SignInReason::Expired => "the service gave it for this long and no longer",
+    }
+}
+
+impl TokenSource {
+    /// Saves what a service gave to `user` for `server`, durably, in place of whatever is there. Where the service gave
+    /// nothing that renews it, because it had done so before, what is there of the same account is kept.
+    ///
+    /// # Errors
+    /// Says why it is not saved.
+    pub async fn save_granted(
+        &self,
+        (user, server): (&UserId, &ServerName),
+        mut record: Record,
+    ) -> Result<Revision, ChangeError> {
+        if let Some(grant) = record.grant.as_mut().filter(|grant| grant.refresh_token.is_none()) {
+            let before = self.store.read(user, server).await.ok().flatten();
+            let before = before.and_then(|before| before.record.grant);
+            grant.refresh_token =
+                before.filter(|before| is_same_account(before, grant)).and_then(|it| it.refresh_token);
+        }
+        self.write_granted(By { caller: None, how: SavedBy::SignIn }, (user, server), &record).await
+    }
+}
+
+fn is_same_account(before: &Grant, now: &Grant) -> bool {
+    let is_known = now.subject.is_some() && now.issuer.is_some();
+    let of =
+        |grant: &Grant| (grant.subject.clone(), grant.issuer.clone(), grant.client.clone(), grant.resource.clone());
+    is_known && before.state == GrantState::Valid && of(before) == of(now)
+}
+
+/// What became of a connection that was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disconnected {
+    /// There was none, or one that a person had pasted.
+    Removed,
+    /// The service was asked to take back what it gave: whether it has confirmed that.
+    GivenBack(bool),
+}
+
+impl TokenSource {
+    /// Removes what `by` has saved for `server`, and then gives it back if a service gave it.
+    ///
+    /// # Errors
+    /// Says why it is still there.
+    pub async fn disconnect(
+        &self,
+        by: By<'_>,
+        (user, server): (&UserId, &Arc<Server>),
+    ) -> Result<Disconnected, ChangeError> {
+        let granted = self.store.read(user, &server.name).await.ok().flatten();
+        let granted = granted.filter(|stored| stored.record.grant.is_some() && server.oauth.is_some());
+        let over = granted.as_ref().map_or(Over::Anything, |stored| Over::This(&stored.revision));
+        let removed = self.remove(by, (user, &server.name), over).await?;
+        let (Some(stored), Some(renewals)) = (granted.filter(|_| removed), self.renewals.clone()) else {
+            return Ok(Disconnected::Removed);
+        };
+        let (record, server) = (stored.record, Arc::clone(server));
+        let (tell, told) = oneshot::channel();
+        renewals.lifecycle.spawn(async move {
+            let (Some(grant), Some((_, token))) = (&record.grant, record.fields.first()) else { return };
+            let asked = timeout(GIVING_BACK, renewals.services.revoke(&server, grant, token)).await;
+            // Whoever asked may have left.
+            let _ = tell.send(asked.unwrap_or(false));
+        });
+        Ok(Disconnected::GivenBack(told.await.unwrap_or(false)))
+    }
+}
+
+/// How what a record holds stands, which was made for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It may be used.
+    Good,
+    /// The same, and it is time to renew it.
+    Due,
+    /// It has expired, and can be renewed.
+    Over,
+}
+
+/// How what `record` holds stands, if it was made for `server` as it is configured now.
+pub(super) fn standing(server: &Server, record: &Record, now: UnixTime) -> Result<Standing, Why> {
+    let changed = Err(Why::SignIn(SignInReason::Changed, record.saved_at));
+    match (&server.oauth, &record.grant) {
+        (None, None) => check_end(record, now).map(|()| Standing::Good).map_err(|_| Why::Expired),
+        // A token that a service gave goes nowhere but where it was made for.
+        (None, Some(_)) => Err(Why::FieldMissing),
+        (Some(oauth), None) if oauth.also_token => {
+            check_end(record, now).map(|()| Standing::Good).map_err(|_| Why::Expired)
+        }
+        (Some(_), None) => changed,
+        (Some(oauth), Some(grant)) => {
+            if let GrantState::NeedsSignIn { reason, since } = &grant.state {
+                return Err(Why::SignIn(*reason, UnixTime(*since)));
+            }
+            if !is_for(server, oauth, grant) {
+                return changed;
+            }
+            let is_renewed = grant.refresh_token.is_some();
+            match (check_end(record, now), record.expires_at) {
+                (Err(_), _) if is_renewed => Ok(Standing::Over),
+                (Err(end), _) => Err(Why::SignIn(SignInReason::Expired, end)),
+                (Ok(()), Some(end)) if is_renewed && now.0 >= end.0 - early(oauth, record, end) => Ok(Standing::Due),
+                (Ok(()), _) => Ok(Standing::Good),
+            }
+        }
+    }
+}
+
+/// How long before its end a token is renewed, seconds: half its life at most.
+fn early(oauth: &OAuth, record: &Record, end: UnixTime) -> u64 {
+    oauth.refresh_before.as_secs().min(end.0.saturating_sub(record.saved_at.0) / 2)
+}
+
+fn check_end(record: &Record, now: UnixTime) -> Result<(), UnixTime> {
+    record.expires_at.filter(|end| *end <= now).map_or(Ok(()), Err)
+}
+
+fn is_for(server: &Server, oauth: &OAuth, grant: &Grant) -> bool {
+    let origin = match &server.plan {
+        Plan::Http(plan) => Some(plan.origin.as_str()),
+        Plan::Stdio(_) | Plan::Container(_) => None,
+    };
+    let issuer = match &oauth.service {
+        NamedService::Found => None,
+        NamedService::Issuer(issuer) => Some(issuer),
+        NamedService::Endpoints { issuer, .. } => issuer.as_ref(),
+    };
+    let is_issuer = issuer.is_none_or(|issuer| grant.issuer.as_ref() == Some(issuer));
+    let is_resource = match &oauth.resource {
+        ResourceIndicator::Named(resource) => grant.resource.as_ref() == Some(resource),
+        ResourceIndicator::Unsaid => grant.resource.is_none(),
+        ResourceIndicator::Found => true,
+    };
+    grant.origin.as_deref() == origin && is_issuer && is_resource
+}

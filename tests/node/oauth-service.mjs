@@ -1,0 +1,93 @@
+// A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
+// [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
+// refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails }.
+//
+// At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
+// last (`says`), and with which status it answers whoever asks for tokens (`fails`).
+
+import express from 'express';
+import { createRemoteJWKSet, jwtVerify } from 'jose';
+import Provider from 'oidc-provider';
+import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
+import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
+import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
+import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
+
+const [asPort, mcpPort, written] = process.argv.slice(2);
+const options = { ttl: 3600, dynamic: true, ...JSON.parse(written ?? '{}') };
+const issuer = `http://127.0.0.1:${asPort}`;
+const resource = `http://127.0.0.1:${mcpPort}/mcp`;
+const counts = {};
+const count = (name) => (counts[name] = (counts[name] ?? 0) + 1);
+
+const provider = new Provider(issuer, {
+  clients: options.client ? [options.client] : [],
+  cookies: { keys: ['a key of a test'] },
+  pkce: { required: () => true },
+  scopes: ['openid', 'email', 'offline_access', 'read', 'write'],
+  claims: { openid: ['sub'], email: ['email'] },
+  conformIdTokenClaims: false,
+  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, email: `${id}@example.com` }) }),
+  issueRefreshToken: () => true,
+  rotateRefreshToken: true,
+  ttl: { AccessToken: () => options.ttl, Grant: 86400, Session: 86400, Interaction: 600, IdToken: 3600, RefreshToken: 86400 },
+  features: {
+    registration: { enabled: options.dynamic },
+    revocation: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      useGrantedResource: () => true,
+      getResourceServerInfo: (_, audience) => ({
+        scope: 'read write',
+        audience,
+        accessTokenTTL: options.ttl,
+        accessTokenFormat: 'jwt',
+        jwt: { sign: { alg: 'RS256' } },
+      }),
+    },
+  },
+});
+provider.use(async (ctx, next) => {
+  if (ctx.path === '/-/counts') return void (ctx.body = counts);
+  if (ctx.path.startsWith('/-/set/')) {
+    Object.assign(options, JSON.parse(decodeURIComponent(ctx.path.slice('/-/set/'.length))));
+    return void (ctx.body = {});
+  }
+  if (ctx.path === '/token' && options.fails) {
+    count(`token failed ${options.fails}`);
+    if (options.fails === 400) ctx.body = { error: 'invalid_grant', error_description: 'canary' };
+    return void (ctx.status = options.fails);
+  }
+  await next();
+  if (ctx.path === '/token' && options.says !== undefined) ctx.body.expires_in = options.says;
+  if (ctx.path === '/token') count(`token ${ctx.oidc?.params?.grant_type} ${ctx.status}`);
+  else if (ctx.path.startsWith('/token/') || ctx.path === '/reg') count(`${ctx.path} ${ctx.status}`);
+});
+
+const keys = createRemoteJWKSet(new URL(`${issuer}/jwks`));
+const verifier = {
+  async verifyAccessToken(token) {
+    const verified = await jwtVerify(token, keys, { issuer, audience: resource }).catch(() => undefined);
+    if (!verified) throw new InvalidTokenError('not a token for this server');
+    const { sub, scope, exp, client_id } = verified.payload;
+    return { token, clientId: client_id, scopes: (scope ?? '').split(' '), expiresAt: exp, extra: { sub } };
+  },
+};
+
+const app = express();
+const metadata = `/.well-known/oauth-protected-resource/mcp`;
+app.get(metadata, (_, response) =>
+  response.json({ resource, authorization_servers: [issuer], scopes_supported: ['read', 'write'] }));
+const auth = requireBearerAuth({ verifier, requiredScopes: ['read'], resourceMetadataUrl: new URL(metadata, resource).href });
+app.post('/mcp', auth, express.json(), async (request, response) => {
+  const server = new McpServer({ name: 'guarded', version: '1' });
+  server.registerTool('whoami', { description: 'Says whose token it got.' }, ({ authInfo }) => ({
+    content: [{ type: 'text', text: `${authInfo.extra.sub} ${authInfo.scopes.join(' ')}` }],
+  }));
+  const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined });
+  await server.connect(transport);
+  await transport.handleRequest(request, response, request.body);
+});
+app.all('/mcp', auth, (_, response) => response.status(405).end());
+
+provider.listen(Number(asPort), '127.0.0.1', () => app.listen(Number(mcpPort), '127.0.0.1'));
