@@ -41,6 +41,13 @@ fn one(command: &str, arguments: &[&str]) -> Value {
     json!({ "command": command, "args": arguments, "eofGrace": "50ms", "termGrace": "50ms" })
 }
 
+/// The same, never started before it is asked for.
+fn never_spare(command: &str, arguments: &[&str]) -> Value {
+    let mut server = one(command, arguments);
+    server["spares"] = json!(0);
+    server
+}
+
 /// How long ago the moment in the file was.
 fn since(stamp: &Path) -> Duration {
     let text = fs::read_to_string(stamp).expect("a moment");
@@ -66,7 +73,7 @@ async fn every_exit_at_every_point_is_told_at_once_also_while_a_grandchild_holds
             }
         }
     }
-    let bridge = serve(&home, &servers);
+    let mut bridge = serve(&home, &servers);
     let mut late = Vec::new();
     for name in servers.keys() {
         for mut client in [Client::modern(&bridge, name, None), Client::without_session(&bridge, name, None)] {
@@ -82,6 +89,7 @@ async fn every_exit_at_every_point_is_told_at_once_also_while_a_grandchild_holds
         }
     }
     assert!(late.len() <= LATE, "{late:?}");
+    bridge.end_spares();
     let none = || procs::with_marker(home.marker()).is_empty().then_some(());
     procs::eventually(SETTLED, none).await.expect("nothing is left");
 }
@@ -269,7 +277,7 @@ async fn without_space_for_a_directory_new_work_is_turned_away_and_let_in_again(
 async fn without_memory_for_a_process_new_work_is_turned_away_and_let_in_again() {
     let home = Home::without_key();
     let marker = format!("marker={}", home.marker());
-    let servers = [("quick".to_owned(), one(&server("hostile"), &["polite", &marker]))];
+    let servers = [("quick".to_owned(), never_spare(&server("hostile"), &["polite", &marker]))];
     let bridge = serve(&home, &servers.into_iter().collect());
     let mut client = Client::modern(&bridge, "quick", None);
     for _ in 0..3 {
@@ -296,8 +304,8 @@ async fn without_descriptors_new_work_is_turned_away_while_running_work_finishes
     let home = Home::without_key();
     let marker = format!("marker={}", home.marker());
     let servers = [
-        ("slow".to_owned(), one(&server("hostile"), &["polite", "delay=6000", &marker])),
-        ("quick".to_owned(), one(&server("hostile"), &["polite", &marker])),
+        ("slow".to_owned(), never_spare(&server("hostile"), &["polite", "delay=6000", &marker])),
+        ("quick".to_owned(), never_spare(&server("hostile"), &["polite", &marker])),
     ];
     let bridge = serve(&home, &servers.into_iter().collect());
     let mut client = Client::modern(&bridge, "quick", None);
@@ -381,7 +389,7 @@ impl Drop for FewProcesses {
 async fn without_processes_new_work_is_turned_away_and_let_in_again() {
     let home = Home::without_key();
     let marker = format!("marker={}", home.marker());
-    let servers = [("quick".to_owned(), one(&server("hostile"), &["polite", &marker]))];
+    let servers = [("quick".to_owned(), never_spare(&server("hostile"), &["polite", &marker]))];
     let bridge = serve(&home, &servers.into_iter().collect());
     let Some(few) = FewProcesses::of(bridge.worker()) else { return };
     let answer = Client::modern(&bridge, "quick", None).call("act", json!({})).await.expect("an answer");

@@ -59,7 +59,7 @@ async fn in_a_session_the_failure_of_a_request_is_an_answer_to_it() {
     late["requestTimeout"] = json!("300ms");
     let servers = json!({
         "ends": one(&server("hostile"), &["exits", "at=call"]),
-        "absent": one(&program.to_string_lossy(), &["polite"]),
+        "absent": never_spare(&program.to_string_lossy(), &["polite"]),
         "late": late,
         "busy": one(&server("hostile"), &["polite", "delay=60000"]),
     });

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::home::{Home, TOLLBRIDGE};
+use super::number;
 use super::procs::{self, Process};
 
 /// How long the program may take to serve, and to end.
@@ -145,6 +146,13 @@ impl Bridge {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended(DEADLINE).expect("tollbridge ends after SIGTERM")
+    }
+
+    /// Where servers have spares by `TOLLBRIDGE_TEST_SPARES`, stops it: those that wait are no request's, and only then gone.
+    pub fn end_spares(&mut self) {
+        if number("TOLLBRIDGE_TEST_SPARES", 0) > 0 {
+            self.stop();
+        }
     }
 
     /// Stops it without any grace: a second signal, sent again and again since signals that wait are one.
