@@ -293,7 +293,7 @@ async fn a_spare_that_writes_without_end_is_ended_and_the_operator_is_told_once(
     let flooding = shell(&home, "yes flooding >&2", "hostile", &json!(1));
     let node = Node::start(home, &json!({ "s": flooding }), &json!({}));
     node.until(&discarded("ended"), |ended| ended >= 5).await;
-    let log = node.bridge.log_with("`spares` are of no use");
+    let log = node.bridge.log_with("flooding");
     assert_eq!(log.matches("`spares` are of no use").count(), 1, "{log}");
     assert!(log.contains("flooding"), "with what it last wrote: {log}");
 }
@@ -325,6 +325,24 @@ async fn a_request_that_cannot_be_served_for_want_of_room_gets_that_of_a_spare()
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(node.count(&discarded("room")).await, 1);
     node.until_waiting(2).await;
+}
+
+#[test]
+fn doctor_starts_one_of_each_and_says_what_it_is_worth() {
+    let home = Home::without_key();
+    home.write(json!({ "identity": [{ "kind": "local", "user": "alice" }], "mcpServers": {
+        "good": describing(&home, &json!(2)), "without": describing(&home, &json!(0)),
+        "leaves": shell(&home, "sleep 1; exit 3", "hostile", &json!(1)),
+    } }));
+    let output = home.output(&["doctor", "--spares", "--config", &home.config().to_string_lossy()], b"");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of = |name: &str| said.lines().find(|line| line.contains(&format!("spares of {name}:"))).map(str::to_owned);
+    let good = of("good").unwrap_or_else(|| panic!("{said}"));
+    assert!(good.starts_with("good") && good.contains("each waits for its client's first message"), "{good}");
+    let leaves = of("leaves").unwrap_or_else(|| panic!("{said}"));
+    assert!(leaves.starts_with("MISSING") && leaves.contains("they are of no use to this server"), "{leaves}");
+    assert_eq!(of("without"), None);
+    assert_eq!(procs::with_marker(home.marker()), [0; 0]);
 }
 
 #[tokio::test]

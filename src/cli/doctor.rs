@@ -5,14 +5,26 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Stop, token_store};
-use crate::config::{self, LoadOptions, TokenStoreConfig};
-use crate::upstream::container::engine_checks;
+use crate::config::{self, Config, LoadOptions, TokenStoreConfig};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::ProcessCounts;
+use crate::upstream::container::{Containers, engine_checks};
 use crate::upstream::process::cgroup::CgroupParent;
+use crate::upstream::process::confinement::Confiner;
+use crate::upstream::process::group::Spawner;
 use crate::upstream::process::host_checks::{self, Finding, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
 use crate::upstream::process::oom;
+use crate::upstream::process::orphans::UntaggedChildren;
+use crate::upstream::spares::{Starter, trial};
+
+/// How long what spares leave behind may take to be cleared away.
+const CLEARED: Duration = Duration::from_secs(10);
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +35,9 @@ pub struct Doctor {
     /// As for `serve`.
     #[arg(long, value_name = "auto|off|DIRECTORY", default_value = "auto")]
     cgroup: CgroupParent,
+    /// Start one spare of each server that has them, and say what it is worth: some seconds for each.
+    #[arg(long)]
+    spares: bool,
 }
 
 impl Doctor {
@@ -38,6 +53,11 @@ impl Doctor {
         let (resources, held) = InstanceResources::create(&self.cgroup);
         let mut findings = host_checks::findings(&config, &resources);
         findings.extend(engine_checks::findings(&config));
+        if self.spares {
+            let impossible =
+                |error: io::Error| vec![Finding { verdict: Verdict::Missing, text: format!("spares: {error}") }];
+            findings.extend(try_spares(&config, &resources).unwrap_or_else(impossible));
+        }
         resources.remove();
         drop(held);
         findings.extend(config.token_store.iter().flat_map(store_findings));
@@ -46,6 +66,24 @@ impl Doctor {
         let holds = findings.iter().all(|finding| matches!(finding.verdict, Verdict::Holds | Verdict::Weak));
         if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// What a spare of each server that has them is worth. Nothing is left of them.
+fn try_spares(config: &Config, resources: &InstanceResources) -> io::Result<Vec<Finding>> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let lifecycle = Lifecycle::default();
+        let confiner = Confiner::new(resources, &lifecycle);
+        let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, ProcessCounts::default())?;
+        let containers = Containers::new(config, &spawner, &lifecycle);
+        let findings = trial::findings(config, &Starter { spawner: spawner.clone(), containers }).await;
+        lifecycle.soft.cancel();
+        lifecycle.tasks.close();
+        // What is not gone by then is ended without another word.
+        let _ = timeout(CLEARED, lifecycle.tasks.wait()).await;
+        lifecycle.hard.cancel();
+        let _ = spawner.kill_everything();
+        Ok(findings)
+    })
 }
 
 /// What is to be known of the token store and its keys.

@@ -10,6 +10,7 @@
 
 mod pool;
 mod spare;
+pub mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;

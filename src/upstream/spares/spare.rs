@@ -36,14 +36,32 @@ enum Stage {
 
 /// A start under way.
 struct Start {
-    /// The processor time at the last look, and at how many looks it has been that.
-    used: u64,
-    quiet: u8,
+    quiet: Quiet,
     next_look: Instant,
     /// When it counts as done in any case.
     by: Instant,
     _starting: Counted,
     _turn: OwnedSemaphorePermit,
+}
+
+/// Whether the processes of a server have come to rest.
+#[derive(Default)]
+pub(super) struct Quiet {
+    /// The processor time at the last look, and at how many looks it has been that.
+    used: u64,
+    looks: u8,
+}
+
+impl Quiet {
+    /// For how long they must have used no processor.
+    pub(super) const TIME: Duration = LOOK.saturating_mul(QUIET_LOOKS as u32);
+
+    /// Whether they have, if it is looked every [`LOOK`] and they have used so much by now.
+    pub(super) fn look(&mut self, used: u64) -> bool {
+        self.looks = if used == self.used { self.looks.saturating_add(1) } else { 0 };
+        self.used = used;
+        self.looks >= QUIET_LOOKS
+    }
 }
 
 impl Spare {
@@ -57,8 +75,7 @@ impl Spare {
     ) -> Self {
         let since = Instant::now();
         let start = Start {
-            used: 0,
-            quiet: 0,
+            quiet: Quiet::default(),
             next_look: since + LOOK,
             by: since + within,
             _starting: Counted::new(&counts.starting),
@@ -104,10 +121,7 @@ impl Spare {
             return;
         }
         start.next_look = now + LOOK;
-        let used = self.started.processor_time();
-        start.quiet = if used == start.used { start.quiet + 1 } else { 0 };
-        start.used = used;
-        if start.quiet >= QUIET_LOOKS || now >= start.by {
+        if start.quiet.look(self.started.processor_time()) || now >= start.by {
             self.stage = Stage::Waiting { _counted: Counted::new(&self.counts.waiting) };
         }
     }

@@ -1,0 +1,91 @@
+//! What spares are worth (`tollbridge doctor --spares`): one of each server is started, watched and ended.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::spare::{LOOK, Quiet};
+use super::{AT_ONCE, Starter};
+use crate::config::{Config, Server};
+use crate::sys;
+use crate::upstream::process::host_checks::{Finding, Verdict};
+use crate::upstream::started::Started;
+use crate::upstream::stdio::started::UnaskedOutput;
+
+/// For how long one is watched that has come to rest: one that leaves when nobody talks to it has left by then.
+const WATCHED: Duration = Duration::from_secs(5);
+
+/// How far a spare came.
+enum Course {
+    /// It came to rest after this time, with so much of the processor's, and stayed.
+    Rests { after: Duration, used: Duration },
+    /// It ended after this time, closed its stdout or wrote too much.
+    Ends { after: Duration },
+    /// It still works when it should have started.
+    Works,
+}
+
+/// What a spare is worth to each server that has them, as far as one shows it.
+pub async fn findings(config: &Config, starter: &Starter) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for server in config.servers.values().filter(|server| server.spares.is_some()) {
+        let (verdict, text) = match starter.start_early(server) {
+            None => (Verdict::Missing, "it cannot be started before a request".to_owned()),
+            Some(Err(error)) => (Verdict::Missing, error.to_string()),
+            Some(Ok(mut spare)) => {
+                let course = watch(&mut spare, server).await;
+                spare.close(AT_ONCE).await;
+                describe(&course)
+            }
+        };
+        findings.push(Finding { verdict, text: format!("spares of {}: {text}", server.name) });
+    }
+    findings
+}
+
+async fn watch(spare: &mut Started, server: &Server) -> Course {
+    let (began, mut output, mut quiet, mut rests) = (Instant::now(), UnaskedOutput::default(), Quiet::default(), None);
+    loop {
+        if timeout(LOOK, poll_fn(|task| spare.poll_useless(task, &mut output))).await.is_ok() {
+            return Course::Ends { after: began.elapsed() };
+        }
+        let (used, after) = (spare.processor_time(), began.elapsed());
+        if rests.is_none() && quiet.look(used) {
+            // It has been at rest since before the first of these looks.
+            rests = Some((after.saturating_sub(Quiet::TIME), used));
+        }
+        match rests {
+            Some((after, used)) if began.elapsed() >= after + WATCHED => {
+                let ticks = u32::try_from(sys::ticks_per_second()).unwrap_or(u32::MAX);
+                let used = Duration::from_secs(used) / ticks.max(1);
+                return Course::Rests { after, used };
+            }
+            None if after >= server.process.start_timeout => return Course::Works,
+            Some(_) | None => {}
+        }
+    }
+}
+
+fn describe(course: &Course) -> (Verdict, String) {
+    match course {
+        Course::Rests { after, used } => (
+            Verdict::Holds,
+            format!(
+                "each waits for its client's first message, with {:.1} s of its start done ({:.1} s of processor time)",
+                after.as_secs_f64(),
+                used.as_secs_f64()
+            ),
+        ),
+        Course::Ends { after } => (
+            Verdict::Missing,
+            format!(
+                "one ended after {:.1} s, or closed its stdout or wrote too much: they are of no use to this server",
+                after.as_secs_f64()
+            ),
+        ),
+        Course::Works => {
+            (Verdict::Weak, "one still used the processor after `startTimeout`: it does not come to rest".to_owned())
+        }
+    }
+}
