@@ -16,6 +16,8 @@ pub(super) struct FileLog {
     open: Open,
     /// A line was written in part: the next one begins on a line of its own.
     is_torn: bool,
+    /// It was to be opened anew, and could not be.
+    is_stale: bool,
 }
 
 enum Open {
@@ -27,13 +29,21 @@ impl FileLog {
     /// Opens what the configuration names; a file that is not there is made.
     pub(super) fn open(named: AuditFile) -> io::Result<Self> {
         let open = open(&named)?;
-        Ok(Self { named, open, is_torn: false })
+        Ok(Self { named, open, is_torn: false, is_stale: false })
     }
 
-    /// Opens it anew. If that fails, lines are added to what is open. It may be the same file, whose last line is torn.
+    /// Opens it anew. If that fails, lines are added to what is open until it is done again and does not. It may be the
+    /// same file, whose last line is torn.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.is_stale = true;
         self.open = open(&self.named)?;
+        self.is_stale = false;
         Ok(())
+    }
+
+    /// Whether lines are added to a file that somebody has moved away.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     /// Adds one line. Several processes may add lines to the same file: each is one write.

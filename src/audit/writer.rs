@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -23,6 +23,9 @@ const KEPT: usize = 16 << 10;
 
 /// How long the thread rests between two rounds: to be woken for each line would cost a busy bridge more than the line.
 const REST: Duration = Duration::from_millis(5);
+
+/// Between two tries to open the file anew while nobody waits for that.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to the thread that writes, which ends with this.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ struct Sinks {
     clock: Clock,
     counts: AuditCounts,
     failures: LogThrottle,
+    /// When the file was last to be opened anew.
+    reopened: Instant,
 }
 
 impl Writer {
@@ -70,7 +75,8 @@ impl Writer {
         let (queue, filled) = Default::default();
         let shared = Arc::new(Shared { queue, filled, counts: counts.clone() });
         let failures = LogThrottle::default();
-        let mut sinks = Sinks { file, stream, durable, runtime, clock, counts, failures };
+        let reopened = Instant::now();
+        let mut sinks = Sinks { file, stream, durable, runtime, clock, counts, failures, reopened };
         let theirs = Arc::clone(&shared);
         sys::start_thread("audit", move || {
             while let Some(taken) = theirs.take() {
@@ -139,12 +145,10 @@ impl Shared {
 impl Sinks {
     /// Does what was asked for, and tells who waits whether all of it was done.
     fn write(&mut self, taken: Queue) {
-        if taken.reopen {
-            self.reopen();
-        }
         let lines: Vec<&str> = taken.lines.split_inclusive('\n').collect();
         let wanted = !taken.waiting.is_empty();
-        let in_file = self.write_file(&lines, wanted);
+        let is_current = self.reopen(taken.reopen, wanted);
+        let in_file = self.write_file(&lines, wanted) && is_current;
         let in_stream = self.write_stream(&lines);
         for told in taken.waiting {
             // Whoever has given up does not want to know.
@@ -152,10 +156,25 @@ impl Sinks {
         }
     }
 
-    fn reopen(&mut self) {
-        if let Some(Err(error)) = self.file.as_mut().map(FileLog::reopen) {
-            tracing::error!(%error, "`audit.file` cannot be opened anew: lines still go to the file that is open");
+    /// Opens the file anew if that is `asked` for, or was and has failed: then whenever somebody waits, and else once in a
+    /// while. Whether lines go where they should.
+    fn reopen(&mut self, asked: bool, wanted: bool) -> bool {
+        let Some(file) = &mut self.file else { return true };
+        let is_due = asked || (file.is_stale() && (wanted || self.reopened.elapsed() > PAUSE));
+        if !is_due {
+            return !file.is_stale();
         }
+        self.reopened = Instant::now();
+        let Err(error) = file.reopen() else { return true };
+        self.counts.failures.inc();
+        if let Some(unsaid) = self.failures.turn("reopen") {
+            tracing::error!(
+                %error,
+                unsaid,
+                "`audit.file` cannot be opened anew: lines still go to the file that is open, and it is tried again"
+            );
+        }
+        false
     }
 
     fn write_file(&mut self, lines: &[&str], wanted: bool) -> bool {

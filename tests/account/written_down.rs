@@ -1,10 +1,13 @@
 //! What is written down of what people do on the pages.
 
+use std::fs;
+
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::Home;
+use crate::support::{Home, free_address, metric};
 use crate::visit::Person;
-use crate::{ALICE, config, signed_in};
+use crate::{ALICE, alone, config, hash, signed_in, used};
 
 #[tokio::test]
 async fn what_a_person_does_is_written_down_before_it_is_done_and_who_they_are() {
@@ -53,4 +56,35 @@ async fn what_a_person_does_is_written_down_before_it_is_done_and_who_they_are()
     let answer = alice.paste("notes", "ntn_third").await;
     assert_eq!((answer.status, answer.text.contains("<h1>Not saved</h1>")), (503, true), "{}", answer.text);
     assert!(!alice.get("/notes/connect").await.is_connected());
+}
+
+/// Whoever moved the file away may have left no place for the next.
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_anew_is_tried_again_and_changes_wait_for_it() {
+    let (home, admin) = (Home::new(), free_address());
+    let [logs, moved] = ["logs", "logs.1"].map(|name| home.path().join(name));
+    let path = logs.join("audit.jsonl");
+    let mut config = config(&home, &alone(), &home.embedded());
+    config["audit"] = json!({ "file": path, "required": true });
+    config["admin"] = json!({ "listen": admin.to_string() });
+    fs::create_dir(&logs).unwrap();
+    let bridge = home.serve(config);
+    let mut alice = Person::at(bridge.address());
+    assert_eq!(alice.paste("notes", "ntn_1").await.status, 303);
+    fs::rename(&logs, &moved).unwrap();
+    bridge.signal(Signal::HUP);
+    bridge.log_with("`audit.file` cannot be opened anew");
+    for _ in 0..2 {
+        let refused = alice.paste("notes", "ntn_2").await;
+        assert_eq!((refused.status, refused.text.contains("<h1>Not saved</h1>")), (503, true), "{}", refused.text);
+    }
+    assert!(metric(admin, "tollbridge_audit_failures_total").await.unwrap() >= 3.0);
+    assert_eq!(used(&bridge, None).await, hash("ntn_1"), "calls go on");
+    assert!(!path.exists());
+    fs::create_dir(&logs).unwrap();
+    assert_eq!(alice.paste("notes", "ntn_2").await.status, 303);
+    let written = fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["begun", "done"], "{written}");
 }
