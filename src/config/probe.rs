@@ -9,6 +9,9 @@ use super::load::Loader;
 use super::written::file::{self, Value};
 use super::written::path::Path;
 
+/// What is filled in elsewhere.
+const REFERENCES: [&str; 4] = ["$env", "$userToken", "$userTokenFile", "$header"];
+
 impl Loader<'_> {
     /// The probe at `at`, which is of a server that takes something of its users.
     pub(super) fn probe(&mut self, at: &Path, written: file::Probe) -> Option<Probe> {
@@ -42,6 +45,7 @@ impl Loader<'_> {
                 let name = self.required(&at.key("tool"), Some(name), "name one of the server's tools")?;
                 let arguments = match call.arguments {
                     None => "{}".to_owned(),
+                    Some(_) if self.refuses_reference(&at.key("arguments")) => return None,
                     Some(arguments @ Json::Object(_)) => arguments.to_string(),
                     Some(_) => {
                         self.report(&at.key("arguments"), "a tool's arguments are an object", "write { \"name\": … }");
@@ -58,7 +62,26 @@ impl Loader<'_> {
         }
     }
 
+    /// Reports what looks like a value to be put into a tool's arguments, which are sent as they are written.
+    fn refuses_reference(&mut self, at: &Path) -> bool {
+        let refused = REFERENCES.iter().find(|name| self.document.holds_key(at, name, |_| true));
+        if let Some(name) = refused {
+            let message = format!("arguments are sent as they are written: nothing would be put in for `{name}`");
+            self.report(at, message, "the server has the values already, from its own fields; take this out");
+        }
+        refused.is_some()
+    }
+
     fn probed_url(&mut self, at: &Path, url: Value, headers: BTreeMap<String, Option<Value>>) -> Option<Probe> {
+        let of_request = headers.iter().filter(|(_, value)| matches!(value, Some(Value::Header(_))));
+        let of_request: Vec<_> = of_request.map(|(name, _)| at.key("headers").key(name)).collect();
+        if !of_request.is_empty() {
+            let help = "write a text that does for all who try, or take it out";
+            for at in of_request {
+                self.report(&at, "a probe has no request of a client, so there is no header to take", help);
+            }
+            return None;
+        }
         let server = file::Server { url: Some(url), headers: Some(headers), ..file::Server::default() };
         let plan = self.http_plan(at, server)?;
         let is_local = ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {

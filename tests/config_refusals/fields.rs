@@ -206,6 +206,15 @@ fn what_is_tried_is_a_tool_or_an_encrypted_request() {
     for probe in [r#""tools/list""#, r#"{ "tool": "x" }"#] {
         server_refused(&needs(probe), "probe", "the server needs the x-project header of a client");
     }
+    // It is no client's request that is tried with.
+    let header = r#"{ "$header": { "name": "X-Project", "format": "^[a-z]+$" } }"#;
+    let probe = format!(r#"{{ "url": "https://a/me", "headers": {{ "X-Api": "1", "X-Project": {header} }} }}"#);
+    server_refused(&server(&probe), "probe.headers.X-Project", "a probe has no request of a client");
+    server_refused(&server(&format!(r#"{{ "url": {header} }}"#)), "probe.url", "a request's header cannot stand here");
+    for reference in [header, r#"{ "deep": [{ "$userToken": "<<token>>" }] }"#] {
+        let probe = format!(r#"{{ "tool": "x", "arguments": {{ "a": {reference} }} }}"#);
+        server_refused(&server(&probe), "probe.arguments", "arguments are sent as they are written");
+    }
     let only = r#"{ "command": "sh", "env": { "K": { "$userToken": "<<a>>" } }, "tokenSetup": { "fields": { "a": {}, "b": {} } },
         "probe": { "url": { "$userToken": "https://a.example/<<b>>" } } }"#;
     server_refused(only, "tokenSetup.fields.b", "this field goes nowhere");
