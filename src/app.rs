@@ -15,7 +15,7 @@ use crate::audit::{Audit, AuditError};
 use crate::auth::Authenticator;
 use crate::bridge::{Bridge, ConnectionChanges, Probes, ServerFacts};
 use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen};
+use crate::config::{Config, IdentityMethod, Listen, TokenStoreKind};
 use crate::heap;
 use crate::http_client;
 use crate::keyring::Keyring;
@@ -105,9 +105,8 @@ pub async fn run(
         opened = store(&config, &metrics) => opened?,
         () = signals.next() => return Ok(()),
     };
-    let shared = config.token_store.as_ref().map(|store| &store.kind);
     let audit = open_audit(&config, &metrics, hangup, &lifecycle)?;
-    let relay = Relay::start(shared, Arc::clone(&keyring), &lifecycle, longest_message(config.longest()))?;
+    let relay = relay(&config, Arc::clone(&keyring), &store, &lifecycle)?;
     let confiner = Confiner::new(&resources, &lifecycle);
     let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
     let containers = Containers::new(&config, &spawner, &lifecycle);
@@ -167,6 +166,21 @@ fn tokens(
     let changes = ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() };
     let tokens = TokenSource::new(store, Clock::System, audit.clone()).heard_by(Arc::new(changes));
     tokens.renewed_by(Arc::clone(services), lifecycle.clone())
+}
+
+/// The way to the other nodes, and from commands beside them.
+fn relay(
+    config: &Config,
+    keyring: Arc<Keyring>,
+    store: &Arc<TokenStore>,
+    lifecycle: &Lifecycle,
+) -> Result<Relay, SetupError> {
+    let shared = config.token_store.as_ref().map(|store| &store.kind);
+    let relay = Relay::start(shared, keyring, lifecycle, longest_message(config.longest()))?;
+    if let Some(TokenStoreKind::Embedded { .. }) = shared {
+        lifecycle.accompany(relay.clone().hear_commands(Arc::clone(store)));
+    }
+    Ok(relay)
 }
 
 /// Lets requests in, with what looks after the memory that they take.

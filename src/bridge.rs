@@ -61,7 +61,7 @@ use crate::upstream::process::group::Graces;
 use crate::upstream::spares::{Spares, Starter};
 use crate::user::{Caller, UserId};
 
-pub use connect::told::ConnectionChanges;
+pub use connect::told::{ConnectionChanges, tell_of_change};
 use exchange::conversation::until_forced;
 use incoming::read;
 pub use probe::Probes;

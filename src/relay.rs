@@ -10,6 +10,7 @@
 //! once it is dropped.
 
 mod local;
+mod nodes;
 mod redis;
 mod replay_filter;
 mod wire;
@@ -33,6 +34,7 @@ use crate::store::SetupError;
 use local::Local;
 
 pub use local::Mailbox;
+pub use nodes::Nodes;
 
 /// The longest message, bytes, unless a longer one is asked for: twice the longest line of a server by default.
 pub const MAX_MESSAGE: usize = longest_message(16 << 20);

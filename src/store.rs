@@ -15,6 +15,7 @@ mod redis;
 mod rotation;
 mod session;
 mod tokens;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use session::{
     SessionStatus, SessionUpdate,
 };
 pub use tokens::{Lookup, Over, Removed, Stored, Written};
+pub use words::Word;
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
 #[derive(Debug)]
@@ -202,6 +204,11 @@ impl TokenStore {
             redis.count_desyncs(metrics.store_desyncs.clone());
         }
         self
+    }
+
+    /// The keys that seal what is stored.
+    pub(crate) fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
     }
 
     /// Whether the store answers now, was written with keys that are in the ring and may be trusted with tokens: for

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::Stop;
-use super::token_store::{audit, load, named, open, run};
+use super::token_store::{audit, load, named, open, run, tell_bridges};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
 use crate::store::{Entry, Over, SavedBy};
@@ -112,6 +112,9 @@ async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
     let by = By { caller: None, how: SavedBy::Cli };
     let saved = tokens.save(by, (&user, server), entered, Over::Anything).await;
+    if saved.is_ok() {
+        tell_bridges(&config, &store, (&user, server)).await;
+    }
     store.close().await;
     saved.map_err(|error| Stop::failed(format!("{error}: nothing is saved")))?;
     say(&format!("saved the token of {} for {server}", named(&user)))
@@ -148,6 +151,9 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
     let by = By { caller: None, how: SavedBy::Cli };
     let removed = tokens.remove(by, (&user, &server), Over::Anything).await;
+    if removed == Ok(true) {
+        tell_bridges(&config, &store, (&user, &server)).await;
+    }
     store.close().await;
     if removed.map_err(Stop::failed)? {
         return say(&format!("deleted the token of {} for {server}", named(&user)));

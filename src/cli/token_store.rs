@@ -1,15 +1,19 @@
 //! The token store as commands reach it, and what is written down of what they do.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Stop;
 use crate::audit::Audit;
+use crate::bridge::tell_of_change;
 use crate::clock::Clock;
-use crate::config::{self, KeySource, LoadOptions, TokenAdmin, TokenStoreConfig, TokenStoreKind};
+use crate::config::{self, KeySource, LoadOptions, ServerName, TokenAdmin, TokenStoreConfig, TokenStoreKind};
 use crate::metrics::AuditCounts;
+use crate::relay::Nodes;
 use crate::store::{Look, Notice, SetupError, StoreError, TokenStore, Unusable};
 use crate::sys;
 use crate::user::{LOCAL_ISSUER, UserId};
@@ -48,6 +52,21 @@ pub(super) fn audit_alone(config: &TokenAdmin) -> Result<Audit, Stop> {
         act_as_owner(settings)?;
     }
     audit(config)
+}
+
+/// Tells the running bridges that what `user` has saved for `server` has changed; says so if that could not be done.
+pub(super) async fn tell_bridges(config: &TokenAdmin, store: &Arc<TokenStore>, of: (&UserId, &ServerName)) {
+    let Some(settings) = &config.token_store else { return };
+    let told = match Nodes::of(&settings.kind, store) {
+        Ok(nodes) => tell_of_change(&nodes, of).await.is_ok(),
+        Err(_) => false,
+    };
+    if !told {
+        let warning = "the running bridges could not be told: streams that are open go on with what was saved before; \
+                       every new request sees the change";
+        // Whoever closed stderr does not want to know.
+        let _closed = writeln!(io::stderr(), "{warning}");
+    }
 }
 
 /// A user as the arguments name them.

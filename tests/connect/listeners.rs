@@ -9,21 +9,42 @@ async fn listen<'a>(client: &Client, connection: &'a mut Connection) -> Reply<'a
     stream
 }
 
-/// What is saved by the command line is told to nobody: streams look by themselves, each half minute.
-#[tokio::test]
-async fn what_the_command_line_saves_is_heard_of_within_half_a_minute() {
-    let (home, redis) = (Home::new(), Redis::start());
-    let [here, there] = two_nodes(&home, &redis);
-    let (mut client, _) = legacy(&here, LEGACY, json!({ "elicitation": { "url": {} } })).await;
-    let error = client.call("whoami", json!({})).await.unwrap().response()["error"].clone();
-    let (mut one, mut two) = (open(&there).await, open(&there).await);
-    let mut session = listen(&client, &mut one).await;
-    let mut modern = Client::modern(&there, "one", None);
+/// Opens the two streams of a user that say that tools have changed.
+async fn listen_twice<'a>(
+    bridge: &Bridge,
+    client: &Client,
+    [one, two]: [&'a mut Connection; 2],
+) -> (Reply<'a>, Reply<'a>) {
+    let session = listen(client, one).await;
+    let mut modern = Client::modern(bridge, "one", None);
     let wanted = json!({ "notifications": { "toolsListChanged": true } });
-    let mut subscription = modern.start(&mut two, "subscriptions/listen", wanted).await.unwrap();
+    let mut subscription = modern.start(two, "subscriptions/listen", wanted.clone()).await.unwrap();
     let acknowledged = next(&mut subscription).await;
-    assert_eq!(acknowledged["params"]["notifications"], json!({ "toolsListChanged": true }), "{acknowledged}");
-    home.set_token("alice", "one", TOKEN);
+    assert_eq!(acknowledged["params"]["notifications"], wanted["notifications"], "{acknowledged}");
+    (session, subscription)
+}
+
+/// Less than it takes a stream to look by itself.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// What is put into the store without a word, as a backup is, streams find by themselves, each half minute.
+#[tokio::test]
+async fn what_nobody_tells_of_is_heard_of_within_half_a_minute() {
+    let home = Home::new();
+    let bridge = serve(&home);
+    let (mut client, _) = legacy(&bridge, LEGACY, json!({ "elicitation": { "url": {} } })).await;
+    let error = client.call("whoami", json!({})).await.unwrap().response()["error"].clone();
+    let mut connections = [open(&bridge).await, open(&bridge).await];
+    let (mut session, mut subscription) = listen_twice(&bridge, &client, connections.each_mut()).await;
+    let file = home.config();
+    let file = file.to_string_lossy();
+    let other = Home::new();
+    let mut same = config(&other, &json!({ "one": whoami(&other) }));
+    same["tokenStore"]["keys"] = home.embedded()["keys"].clone();
+    let same = other.write(same);
+    other.set_token("alice", "one", TOKEN);
+    let backup = other.run(&["token", "export", "--config", &same.to_string_lossy()], b"");
+    home.run(&["token", "restore", "--config", &file], backup.as_bytes());
     let (first, second) = (next(&mut session).await, next(&mut session).await);
     let (done, changed) =
         if first["method"] == "notifications/elicitation/complete" { (first, second) } else { (second, first) };
@@ -33,6 +54,30 @@ async fn what_the_command_line_saves_is_heard_of_within_half_a_minute() {
     assert_eq!(changed["method"], "notifications/tools/list_changed");
     assert_eq!(changed["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1, "{changed}");
     is_served(&mut client).await;
+}
+
+#[tokio::test]
+async fn what_the_command_line_saves_and_deletes_is_heard_of_at_once_on_every_node() {
+    for shared in [true, false] {
+        let (home, redis) = (Home::new(), Redis::start());
+        let nodes = if shared { Vec::from(two_nodes(&home, &redis)) } else { vec![serve(&home)] };
+        let (here, there) = (nodes.first().unwrap(), nodes.last().unwrap());
+        let (client, _) = legacy(here, LEGACY, json!({})).await;
+        let mut connections = [open(there).await, open(there).await];
+        let (mut session, mut subscription) = listen_twice(there, &client, connections.each_mut()).await;
+        for connects in [true, false, true] {
+            if connects {
+                home.set_token("alice", "one", TOKEN);
+            } else {
+                home.delete_token("alice", "one");
+            }
+            let began = tokio::time::Instant::now();
+            for stream in [&mut session, &mut subscription] {
+                assert_eq!(next(stream).await["method"], "notifications/tools/list_changed");
+            }
+            assert!(began.elapsed() < TOLD, "{shared}: {:?}", began.elapsed());
+        }
+    }
 }
 
 /// A client may be slow to listen.
@@ -46,9 +91,6 @@ async fn what_was_saved_before_a_session_listens_is_heard_of_at_once() {
     let mut stream = listen(&client, &mut connection).await;
     assert_eq!(next(&mut stream).await["method"], "notifications/tools/list_changed");
 }
-
-/// Less than it takes a stream to look by itself.
-const TOLD: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn saving_on_one_node_tells_listeners_on_the_other_within_a_second() {

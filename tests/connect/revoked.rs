@@ -45,6 +45,20 @@ async fn replaces(person: &mut Person) {
 }
 
 #[tokio::test]
+async fn a_token_that_the_command_line_deletes_is_used_by_no_process_any_more() {
+    let home = Home::new();
+    let (bridge, _) = serve_connected(&home, staying(&home)).await;
+    let accept = [("Accept".to_owned(), "text/event-stream".to_owned())];
+    let mut connection = open(&bridge).await;
+    let mut stream = connection.send("GET", "/one/sse", &accept, b"").await.unwrap();
+    stream.event().await.unwrap().expect("the endpoint");
+    until_used(&home, TOKEN, true).await;
+    home.delete_token("alice", "one");
+    assert_eq!(stream.event().await.expect("a clean end"), None);
+    until_used(&home, TOKEN, false).await;
+}
+
+#[tokio::test]
 async fn a_stream_with_a_server_for_its_session_ends() {
     let home = Home::new();
     let (bridge, mut person) = serve_connected(&home, staying(&home)).await;

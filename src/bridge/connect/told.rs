@@ -12,12 +12,12 @@ use crate::config::{Server, ServerName};
 use crate::lifecycle::Lifecycle;
 use crate::mcp::json;
 use crate::mcp::session::Session;
-use crate::relay::{Mailbox, Relay};
+use crate::relay::{Mailbox, Nodes, NotDelivered, Relay};
 use crate::tokens::ChangeListener;
 use crate::user::UserId;
 
-/// How often a stream that was opened without a token looks whether there is one: what is saved by the command line is
-/// told to nobody, and a message between nodes may be lost.
+/// How often a stream that was opened without a token looks whether there is one: what is told may be lost on its way, and
+/// nobody tells of tokens that were restored.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// What lets a stream hear that its user's token for its server has changed.
@@ -89,6 +89,14 @@ impl ChangeListener for ConnectionChanges {
             }
         });
     }
+}
+
+/// Tells the same to all bridges, from a command beside them.
+///
+/// # Errors
+/// They could not be told.
+pub async fn tell_of_change(nodes: &Nodes, of: (&UserId, &ServerName)) -> Result<(), NotDelivered> {
+    nodes.tell_topic(&topic(of.0, of.1), Note::Connection.write()).await
 }
 
 impl Bridge {

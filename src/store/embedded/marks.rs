@@ -9,6 +9,9 @@ use crate::clock::UnixTime;
 use crate::store::StoreError;
 use crate::store::marks::QUOTA_TIME;
 
+/// What the names of words begin with.
+const WORD: &str = "word:";
+
 impl Embedded {
     /// Marks a browser's session as ended for so long.
     pub(in crate::store) async fn mark_ended(
@@ -52,6 +55,44 @@ impl Embedded {
             Ok((count, Duration::from_secs(until.saturating_sub(seconds(now.0)).unsigned_abs())))
         };
         self.writer.run(self.write, write).await
+    }
+
+    /// Leaves a word for so long.
+    pub(in crate::store) async fn leave_word(
+        &self,
+        word: String,
+        now: UnixTime,
+        lasts: Duration,
+    ) -> Result<(), StoreError> {
+        let write = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            forget_what_is_over(&transaction, now)?;
+            let mark = params![format!("{WORD}{word}"), seconds(now.0.saturating_add(lasts.as_secs()))];
+            transaction.execute("INSERT INTO marks (name, until, count) VALUES (?1, ?2, 1)", mark)?;
+            Ok(transaction.commit()?)
+        };
+        self.writer.run(self.write, write).await
+    }
+
+    /// The words that are left, unless nothing was written since the reader saw the database at `version`; and its version
+    /// now, which means something to the same reader alone. Source: SQLite, PRAGMA `data_version`.
+    pub(in crate::store) async fn words(
+        &self,
+        version: Option<i64>,
+        now: UnixTime,
+    ) -> Result<Option<(i64, Vec<String>)>, StoreError> {
+        let read = move |connection: &mut Connection| {
+            let current: i64 = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+            if version == Some(current) {
+                return Ok(None);
+            }
+            let mut select = connection
+                .prepare_cached("SELECT name FROM marks WHERE name >= 'word:' AND name < 'word;' AND until > ?1")?;
+            let names = select.query_map([seconds(now.0)], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let words = names.iter().filter_map(|name| name.strip_prefix(WORD));
+            Ok(Some((current, words.map(str::to_owned).collect())))
+        };
+        self.reader.run(self.lookup, read).await
     }
 }
 
