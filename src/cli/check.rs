@@ -82,16 +82,23 @@ fn older_nodes_warning(config: &Config) -> Option<String> {
         setup.expires.is_none() && matches!(&setup.fields[..], [field] if *field.name == *Credential::TOKEN)
     };
     let servers = config.servers.values().filter(|server| server.requires_user_token);
-    let names: Vec<_> =
-        servers.filter(|server| !is_one_token(&server.token_setup)).map(|server| server.name.as_str()).collect();
-    if store.is_none() || names.is_empty() {
-        return None;
+    let (dated, always): (Vec<&Server>, _) =
+        servers.map(|server| &**server).partition(|server| is_one_token(&server.token_setup));
+    let mut what = Vec::new();
+    if !always.is_empty() {
+        let names: Vec<_> = always.iter().map(|server| server.name.as_str()).collect();
+        what.push(format!("what users save for {}", names.join(", ")));
     }
-    Some(format!(
-        "what users save for {} is kept in a form that earlier versions of tollbridge cannot read; bring all nodes to this \
-         version first",
-        names.join(", ")
-    ))
+    if !dated.is_empty() {
+        what.push("any token whose last day a person enters on the page".to_owned());
+    }
+    store.filter(|_| !what.is_empty()).map(|_| {
+        format!(
+            "{} is kept in a form that earlier versions of tollbridge cannot read; bring all nodes to this version before \
+             people use it",
+            what.join(", and ")
+        )
+    })
 }
 
 /// Prints the JSON Schema of the configuration file.
