@@ -13,7 +13,9 @@ async fn only_who_has_begun_a_sign_in_ends_it_and_only_once() {
     let url = leads_to(&click(&mut alice).await);
     let back = setting.service.sign_in(&url, "alice-there").await;
 
+    // It has begun a sign-in of its own.
     let mut other_browser = setting.person(1, ALICE).await;
+    click(&mut other_browser).await;
     let mut bob = setting.person(0, BOB).await;
     // A browser whose cookie was brought to another user's session.
     bob.cookies.insert("__Host-tb-browser".to_owned(), alice.cookies["__Host-tb-browser"].clone());
