@@ -99,7 +99,9 @@ impl Bridge {
             Ok(()) => {}
             Err(NotDelivered::Gone) => return Ok(None),
             Err(NotDelivered::TooLarge) => return Err(BridgeError::TooLarge),
-            Err(NotDelivered::Full | NotDelivered::Failed) => return Err(BridgeError::Relay),
+            Err(NotDelivered::Full) => return Err(BridgeError::Relay),
+            // The node may have taken it before it fell silent.
+            Err(NotDelivered::Failed) => return Err(BridgeError::Lost),
         }
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) =
