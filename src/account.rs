@@ -59,7 +59,7 @@ use form::Form;
 use page::{Frame, Who};
 use refusal::Refusal;
 
-/// The longest form, bytes.
+/// The longest form of somebody who is known, bytes.
 const MAX_FORM: usize = 64 << 10;
 
 /// What it takes to answer people; shared by all requests, and immutable.
@@ -218,16 +218,16 @@ impl Account {
         Ok(Visit { visitor, server: Arc::clone(server) })
     }
 
-    /// The form that a page has sent, on behalf of `user`.
-    async fn form(&self, head: &Parts, body: Incoming, user: &UserId) -> Result<Form, Refusal> {
+    /// The form of at most `longest` bytes that a page has sent, on behalf of `user`.
+    async fn form(&self, head: &Parts, body: Incoming, (user, longest): (&UserId, usize)) -> Result<Form, Refusal> {
         form::check_sender(head, &self.config)?;
         let content_type = only(&head.headers, &CONTENT_TYPE).unwrap_or_default();
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Refusal::MediaType);
         }
-        let share = self.memory.share(user, MAX_FORM);
-        let body: Bytes = read_body(body, MAX_FORM, &self.config.limits, &share).await?;
+        let share = self.memory.share(user, longest);
+        let body: Bytes = read_body(body, longest, &self.config.limits, &share).await?;
         Form::parse(&body).ok_or(Refusal::Form)
     }
 

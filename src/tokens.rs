@@ -58,14 +58,14 @@ pub enum TokenError {
 }
 
 /// Why what a user has saved does not do, although it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// It was good until a time that is past.
     #[error("what the user saved has expired")]
     Expired,
-    /// The server asks for a field that was not asked for when it was saved.
-    #[error("a field of the server is missing in what the user saved")]
-    FieldMissing,
+    /// The server asks for fields, of these names, that were not asked for when it was saved.
+    #[error("what the user saved lacks: {0}")]
+    Incomplete(Arc<str>),
     /// Its user must sign in at the service again, since then.
     #[error("the user must sign in at the service again ({})", .0.as_str())]
     SignIn(SignInReason, UnixTime),
@@ -121,12 +121,12 @@ impl TokenSource {
         found: Lookup,
     ) -> Result<Option<Credential>, TokenError> {
         match found {
-            Lookup::Found(record) => match granted::standing(server, &record, self.clock.now())? {
-                Standing::Good => Ok(Some(credential(server, record)?)),
+            Lookup::Found(record, mark) => match granted::standing(server, &record, self.clock.now())? {
+                Standing::Good => Ok(Some(credential(server, record)?.of_record(mark))),
                 // Rare, and large.
                 Standing::Due | Standing::Over => {
                     let renewed = Box::pin(self.renewed(user, server, record)).await?;
-                    Ok(Some(credential(server, renewed)?))
+                    Ok(Some(credential(server, renewed)?.of_record(mark)))
                 }
             },
             Lookup::Absent => Err(TokenError::Absent),
@@ -135,15 +135,25 @@ impl TokenSource {
     }
 }
 
+/// What people call those fields of `server` that are not saved, by their names; none if all are.
+pub fn missing_fields(server: &Server, is_saved: impl Fn(&str) -> bool) -> Option<Arc<str>> {
+    let missing = server.token_setup.fields.iter().filter(|field| !is_saved(&field.name));
+    let names: Vec<&str> = missing.map(|field| field.label.as_deref().unwrap_or(&field.name)).collect();
+    (!names.is_empty()).then(|| names.join(", ").into())
+}
+
 /// What `record` holds of what `server` asks for.
 fn credential(server: &Server, record: Record) -> Result<Credential, Why> {
     let mut saved = record.fields;
-    let fields = server.token_setup.fields.iter().map(|field| {
-        let place = saved.iter().position(|(name, _)| *name == field.name).ok_or(Why::FieldMissing)?;
+    if let Some(missing) = missing_fields(server, |name| saved.iter().any(|(saved, _)| **saved == *name)) {
+        return Err(Why::Incomplete(missing));
+    }
+    let fields = server.token_setup.fields.iter().filter_map(|field| {
+        let place = saved.iter().position(|(name, _)| *name == field.name)?;
         let (name, value) = saved.swap_remove(place);
-        Ok(Field { name, value, is_secret: field.is_secret })
+        Some(Field { name, value, is_secret: field.is_secret })
     });
-    Ok(Credential::new(fields.collect::<Result<_, _>>()?))
+    Ok(Credential::new(fields.collect()))
 }
 
 #[cfg(test)]
@@ -188,14 +198,18 @@ mod tests {
 
     #[test]
     fn a_server_gets_all_fields_that_it_asks_for_and_no_others() {
-        let fields = r#"{ "fields": { "email": { "secret": false }, "apiKey": {} } }"#;
+        let fields = r#"{ "fields": { "email": { "label": "E-mail address", "secret": false }, "apiKey": {} } }"#;
         let server = server(fields, "<<email>>:<<apiKey>>");
         let all = [("old", "x"), ("apiKey", "k"), ("email", "a@b")];
         let credential = |fields: &[_]| super::credential(&server, record(fields, None));
         let filled = credential(&all).unwrap();
         let told: Vec<_> = filled.fields().iter().map(|field| (&*field.name, field.is_secret)).collect();
         assert_eq!(told, [("email", false), ("apiKey", true)]);
-        assert_eq!(credential(&all[..2]).err(), Some(Why::FieldMissing));
-        assert_eq!(credential(&[("token", "t")]).err(), Some(Why::FieldMissing), "saved before there were fields");
+        let lacks = |fields: &[_]| match credential(fields) {
+            Err(Why::Incomplete(missing)) => missing.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(lacks(&all[..2]), "E-mail address");
+        assert_eq!(lacks(&[("token", "t")]), "E-mail address, apiKey", "saved before there were fields");
     }
 }

@@ -52,7 +52,8 @@ use keys::{
 };
 use records::{
     a_change_over_a_revision_that_is_gone_changes_nothing, a_mark_ends_with_its_time,
-    a_quota_is_of_all_nodes_and_of_one_minute, a_record_of_fields_is_foreign_to_an_older_node_and_left_alone,
+    a_quota_is_of_all_nodes_and_of_one_minute, a_record_in_place_of_one_that_was_removed_is_noted_when_it_is_used,
+    a_record_of_fields_is_foreign_to_an_older_node_and_left_alone,
     a_record_of_one_unnamed_value_is_one_an_older_node_reads, a_removed_token_takes_its_notes_with_it,
     a_use_while_a_record_is_replaced_is_noted, an_overview_says_of_each_record_what_may_be_shown,
     one_of_two_savers_at_once_is_told, the_hour_of_use_is_written_once, what_does_not_open_is_not_written_over,
@@ -105,6 +106,7 @@ on_every_store! {
     an_overview_says_of_each_record_what_may_be_shown,
     a_removed_token_takes_its_notes_with_it,
     the_hour_of_use_is_written_once,
+    a_record_in_place_of_one_that_was_removed_is_noted_when_it_is_used,
     a_use_while_a_record_is_replaced_is_noted,
     a_mark_ends_with_its_time,
     a_quota_is_of_all_nodes_and_of_one_minute,

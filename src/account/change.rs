@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::days;
 use super::page::{self, Faults, Notice};
-use super::{Account, Refusal, Visit, asks, with_cookie};
+use super::{Account, MAX_FORM, Refusal, Visit, asks, with_cookie};
 use crate::config::ServerName;
 use crate::respond::Body;
 use crate::store::{Over, SavedBy, StoreError};
@@ -53,7 +53,7 @@ impl Account {
     /// `POST /{server}/connect`
     pub(super) async fn save(&self, visit: Visit, head: &Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
-        let form = self.form(head, body, user).await?;
+        let form = self.form(head, body, (user, MAX_FORM)).await?;
         let path = path(&server.name);
         self.check_form(&form, &visit.visitor, &path)?;
         if !server.takes_pasted_token() {
@@ -100,7 +100,7 @@ impl Account {
     /// `POST /{server}/connect/remove`
     pub(super) async fn remove(&self, visit: Visit, head: &Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
-        let form = self.form(head, body, user).await?;
+        let form = self.form(head, body, (user, MAX_FORM)).await?;
         self.check_form(&form, &visit.visitor, &remove_path(&server.name))?;
         let removed = self.tokens.disconnect(Self::by(&visit), (user, server)).await;
         let removed = removed.map_err(|error| self.unchanged(error, Refusal::NotRemoved))?;

@@ -6,7 +6,7 @@ use askama::Template;
 
 use super::clients::Clients;
 use super::days::{date, hour};
-use super::standing::{Standing, signed_out_since};
+use super::standing::{Standing, missing, signed_out_since};
 use super::texts::{self, Message};
 use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
@@ -123,6 +123,7 @@ impl Standing {
             Self::EndsSoon => texts::ENDS_SOON,
             Self::Ended => texts::ENDED,
             Self::NeedsSignIn => texts::NEEDS_SIGN_IN,
+            Self::Incomplete => texts::INCOMPLETE,
             Self::Unreadable => texts::CANNOT_BE_READ,
         }
     }
@@ -132,16 +133,20 @@ impl Standing {
             Self::NeedsNone => "quiet",
             Self::NotConnected | Self::EndsSoon => "open",
             Self::Connected => "good",
-            Self::Ended | Self::NeedsSignIn | Self::Unreadable => "bad",
+            Self::Ended | Self::NeedsSignIn | Self::Incomplete | Self::Unreadable => "bad",
         }
     }
 
     fn is_saved(self) -> bool {
-        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::NeedsSignIn | Self::Unreadable)
+        self.may_be_replaced() || self == Self::Unreadable
     }
 
     fn may_be_replaced(self) -> bool {
-        matches!(self, Self::Connected | Self::EndsSoon | Self::Ended | Self::NeedsSignIn)
+        self.is_connected() || matches!(self, Self::Ended | Self::NeedsSignIn | Self::Incomplete)
+    }
+
+    fn is_connected(self) -> bool {
+        matches!(self, Self::Connected | Self::EndsSoon)
     }
 }
 
@@ -149,6 +154,8 @@ impl Standing {
 struct Entry<'a> {
     server: &'a Server,
     standing: Standing,
+    /// What people call the fields that it asks for and that are not saved, if any.
+    missing: Option<Arc<str>>,
     /// What is known of what is saved, as (what, text).
     facts: Vec<(&'static str, String)>,
 }
@@ -156,7 +163,10 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn of(server: &'a Server, saved: Option<(&Overview, UnixTime)>) -> Self {
         let facts = saved.map(|(saved, _)| facts(saved)).unwrap_or_default();
-        Self { server, standing: Standing::of(server, saved), facts }
+        let standing = Standing::of(server, saved);
+        let about = saved.and_then(|(saved, _)| saved.about.as_ref().ok());
+        let missing = about.filter(|_| standing == Standing::Incomplete).and_then(|about| missing(server, about));
+        Self { server, standing, missing, facts }
     }
 }
 
@@ -298,7 +308,7 @@ pub(super) fn connect<'a>(
     let (mut news, mut saw, mut faults, mut trial) = (None, None, None, None);
     match notice {
         // Anybody can make a link that ends so: it must be true.
-        Some(Notice::Saved(seen)) if entry.standing.may_be_replaced() => (news, saw) = (Some(texts::SAVED), seen),
+        Some(Notice::Saved(seen)) if entry.standing.is_connected() => (news, saw) = (Some(texts::SAVED), seen),
         Some(Notice::Removed) if entry.standing == Standing::NotConnected => news = Some(texts::REMOVED),
         Some(Notice::Faults(found)) => faults = Some(found),
         Some(Notice::NotGood(probed)) => trial = Trial::of(probed),

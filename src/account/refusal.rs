@@ -109,7 +109,7 @@ impl Refusal {
             Self::SignInEnded => (StatusCode::BAD_REQUEST, texts::SIGN_IN_OVER),
             Self::OtherBrowser => (StatusCode::FORBIDDEN, texts::OTHER_BROWSER),
             Self::OtherIssuer => (StatusCode::BAD_REQUEST, texts::OTHER_ISSUER),
-            Self::Unreadable => (StatusCode::CONFLICT, texts::UNREADABLE),
+            Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, texts::UNREADABLE),
             Self::NotSaved => (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_SAVED),
             Self::NotRemoved => (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_REMOVED),
             Self::NotSignedOut => (StatusCode::SERVICE_UNAVAILABLE, texts::NOT_SIGNED_OUT),
@@ -127,6 +127,7 @@ impl Refusal {
             Self::TooMany(wait) | Self::Nobody(AuthError::TooMany { retry_after: wait }) => Some(wait.as_secs().max(1)),
             Self::Body(BodyFault::NoMemory(_))
             | Self::NotKnown
+            | Self::Unreadable
             | Self::NotSaved
             | Self::NotRemoved
             | Self::NotSignedOut => Some(1),

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::page::{self, SignInForm};
 use super::sign_in::is_name;
-use super::{Account, Refusal, Visit, change};
+use super::{Account, MAX_FORM, Refusal, Visit, change};
 use crate::audit::{Event, EventKind, Outcome};
 use crate::auth::{cookie, set_cookie};
 use crate::config::{Server, ServerName};
@@ -61,7 +61,7 @@ impl Account {
         if server.oauth.is_none() {
             return Err(Refusal::NotFound);
         }
-        let form = self.form(head, body, user).await?;
+        let form = self.form(head, body, (user, MAX_FORM)).await?;
         self.check_form(&form, &visit.visitor, &start_path(&server.name))?;
         let counted = self.store.count(Quota::Change, &[user.issuer(), user.subject()]).await;
         if let Some(wait) = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {

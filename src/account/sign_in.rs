@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::page::{self, SignInFault};
-use super::{Account, Refusal, form, with_cookie};
+use super::{Account, MAX_FORM, Refusal, form, with_cookie};
 use crate::audit::{Event, EventKind};
 use crate::auth::{AuthError, BrowserSession, PeerAddr, cookie, set_cookie};
 use crate::config::ServerName;
@@ -31,6 +31,9 @@ const TO: &str = "to";
 
 /// The field with the token.
 const TOKEN: &str = "token";
+
+/// The longest form of somebody who is not known yet, bytes: more than any bearer token and its form's own take.
+const MAX_SIGN_IN: usize = 8 << 10;
 
 /// Where people sign in who want to see the page of this server, or of all.
 pub(super) fn path(to: Option<&ServerName>) -> String {
@@ -64,7 +67,7 @@ impl Account {
         body: Incoming,
         peer: PeerAddr,
     ) -> Result<Response<Body>, Refusal> {
-        let form = self.form(head, body, &nobody()).await?;
+        let form = self.form(head, body, (&nobody(), MAX_SIGN_IN)).await?;
         let now = self.clock.now();
         let bound = cookie(&head.headers, FORM_COOKIE).ok_or(Refusal::Stale)?;
         if !form::is_good(&self.keyring, &[&bound, SIGN_IN], now, form.get(form::TOKEN)) {
@@ -98,7 +101,7 @@ impl Account {
         peer: PeerAddr,
     ) -> Result<Response<Body>, Refusal> {
         let visitor = self.visitor(head, peer).await?;
-        let form = self.form(head, body, &visitor.caller.user).await?;
+        let form = self.form(head, body, (&visitor.caller.user, MAX_FORM)).await?;
         self.check_form(&form, &visitor, SIGN_OUT)?;
         let Some(session) = &visitor.session else { return Ok(self.see_other("/account")) };
         let ended = self.store.mark_ended(session.nonce(), session.expires()).await;

@@ -1,11 +1,12 @@
 //! How a server stands with its user, for people and for programs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config::Server;
 use crate::store::{About, GrantState, Overview, SignInReason};
-use crate::tokens::ended_because;
+use crate::tokens::{ended_because, missing_fields};
 
 /// How long before its end a person is told that what they saved will not do for much longer.
 const SOON: Duration = Duration::from_hours(7 * 24);
@@ -25,6 +26,8 @@ pub(super) enum Standing {
     Ended,
     /// Its user must sign in at the service again.
     NeedsSignIn,
+    /// The server asks for more than that.
+    Incomplete,
     /// It cannot be read.
     Unreadable,
 }
@@ -39,6 +42,7 @@ impl Standing {
         match (&about.grant, about.expires_at) {
             (Some(_), _) if signed_out_since(server, about, now).is_some() => Self::NeedsSignIn,
             (None, Some(end)) if end <= now => Self::Ended,
+            _ if missing(server, about).is_some() => Self::Incomplete,
             (None, Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
             (_, _) => Self::Connected,
         }
@@ -54,4 +58,11 @@ pub(super) fn signed_out_since(server: &Server, about: &About, now: UnixTime) ->
         (_, Some(end)) => Some((end, ended_because(SignInReason::Expired))),
         _ => None,
     }
+}
+
+/// What people call the fields that `server` asks for and that are not saved, if there are any.
+pub(super) fn missing(server: &Server, about: &About) -> Option<Arc<str>> {
+    // What a service gave goes nowhere but where it was given for.
+    let is_elsewhere = about.grant.is_some() && server.oauth.is_none();
+    missing_fields(server, |name| !is_elsewhere && about.fields.iter().any(|saved| **saved == *name))
 }

@@ -82,6 +82,9 @@ pub(super) const CANNOT_BE_READ: &str = "Cannot be read";
 pub(super) const ENDS_SOON: &str = "Expires soon";
 pub(super) const ENDED: &str = "Needs another";
 pub(super) const ENDED_LEAD: &str = "What you saved has expired. Get a new token from the service and paste it here.";
+pub(super) const INCOMPLETE: &str = "Needs another value";
+pub(super) const INCOMPLETE_LEAD: &str = "This service now asks for more than you have saved. Missing:";
+pub(super) const INCOMPLETE_DO: &str = "Fill in all fields again.";
 pub(super) const ENDS_SOON_LEAD: &str = "What you saved expires in a few days. Get a new token from the service and \
                                          paste it here.";
 pub(super) const SINCE: &str = "Since";
@@ -143,7 +146,7 @@ pub(super) const STALE: Message = Message {
 pub(super) const NO_FORM: Message =
     Message { title: "Nothing was changed", sentence: "What was sent is not the form of this page." };
 pub(super) const TOO_LONG: Message =
-    Message { title: "Nothing was changed", sentence: "This is longer than any token: at most 16 KiB are taken." };
+    Message { title: "Nothing was changed", sentence: "This is longer than anything that this page asks for." };
 pub(super) const LOST: Message =
     Message { title: "Nothing was changed", sentence: "The form did not arrive. Send it again." };
 pub(super) const TOO_MANY: Message =
@@ -186,7 +189,6 @@ pub(super) fn how(saved_by: SavedBy) -> &'static str {
         SavedBy::Cli => "Saved by whoever runs this bridge",
         SavedBy::Api => "Saved by a program",
         SavedBy::SignIn => "You signed in at the service",
-        SavedBy::Import => "Brought along from another program",
     }
 }
 

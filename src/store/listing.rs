@@ -69,6 +69,8 @@ pub struct About {
     pub expires_at: Option<UnixTime>,
     /// What is known of it where a service gave it to its user.
     pub grant: Option<Granted>,
+    /// The names of its fields.
+    pub fields: Vec<Box<str>>,
     /// As [`TokenStore::fingerprint`].
     pub fingerprint: String,
 }
@@ -122,6 +124,7 @@ impl TokenStore {
                     saved_by: record.saved_by.or(noted.saved_by(record.saved_at)),
                     expires_at: record.expires_at,
                     grant: record.grant.as_deref().map(Granted::of),
+                    fields: record.fields.iter().map(|(name, _)| name.clone()).collect(),
                     fingerprint: self.fingerprint(user, &server, &record.fields),
                 });
                 let (revision, last_used) = (Revision::of(sealed), noted.last_used);

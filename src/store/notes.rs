@@ -41,7 +41,7 @@ pub(super) struct Noted {
 #[derive(Debug, Default)]
 pub(super) struct Uses {
     hasher: RandomState,
-    /// The hour, and hashes of whose use and of what.
+    /// The hour, and hashes of whose use and of which record.
     noted: Mutex<(u64, HashSet<u64>)>,
 }
 
@@ -81,9 +81,9 @@ impl Noted {
 }
 
 impl Uses {
-    /// Whether this is the first use of the hour that this node sees.
-    fn is_first(&self, user: &UserId, server: &ServerName, hour: UnixTime) -> bool {
-        let hash = self.hasher.hash_one((user, server.as_str()));
+    /// Whether this is the first use of a record in the hour that this node sees.
+    fn is_first(&self, (user, server, mark): (&UserId, &ServerName, u64), hour: UnixTime) -> bool {
+        let hash = self.hasher.hash_one((user, server.as_str(), mark));
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.0 != hour.0 {
             *noted = (hour.0, HashSet::new());
@@ -93,12 +93,12 @@ impl Uses {
 }
 
 impl TokenStore {
-    /// Notes that the record of `user` for `server` was used now: the hour, once. Not noting it is no failure, so nobody
-    /// hears of one.
-    pub async fn used(&self, user: &UserId, server: &ServerName) {
+    /// Notes that the record of `user` for `server` that `mark` tells from others was used now: the hour, once. Not noting
+    /// it is no failure, so nobody hears of one.
+    pub async fn used(&self, user: &UserId, server: &ServerName, mark: u64) {
         let now = self.clock.now().0;
         let hour = UnixTime(now - now % HOUR);
-        if !self.uses.is_first(user, server, hour) {
+        if !self.uses.is_first((user, server, mark), hour) {
             return;
         }
         if let Err(error) = self.note_use(user, server, hour).await {

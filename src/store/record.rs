@@ -63,8 +63,6 @@ pub enum SavedBy {
     Api,
     /// By its user, who signed in at the service.
     SignIn,
-    /// With what another program had kept.
-    Import,
 }
 
 /// Tells a record from every other that was ever stored: the SHA-256 of its sealed bytes, which are random. It changes
@@ -119,6 +117,12 @@ pub(super) fn open(keyring: &Keyring, user: &UserId, server: &ServerName, sealed
     };
     let is_empty = record.fields.iter().any(|(_, value)| value.expose().is_empty());
     if is_empty || record.fields.is_empty() { Err(StoreError::Shape) } else { Ok(record) }
+}
+
+/// Tells `sealed` from every other that was ever stored, to who looks no closer than a [`Revision`] does: its last bytes,
+/// which are those of an authentication tag.
+pub(super) fn mark(sealed: &[u8]) -> u64 {
+    sealed.last_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
 /// The id of the key that `sealed` says it was sealed with, if it is of a format that this version knows.

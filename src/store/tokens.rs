@@ -17,8 +17,8 @@ const ATTEMPTS: usize = 16;
 /// What the store knows of one user's record for one server.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The record.
-    Found(Record),
+    /// The record, and a number that tells it from what was there before and will be.
+    Found(Record, u64),
     /// The store answered: there is none.
     Absent,
     /// Nobody knows: the store could not be asked, or what it holds cannot be read.
@@ -67,6 +67,12 @@ pub enum Removed {
     Changed,
 }
 
+impl Lookup {
+    fn of(found: Option<(Record, u64)>) -> Self {
+        found.map_or(Self::Absent, |(record, mark)| Self::Found(record, mark))
+    }
+}
+
 impl Over<'_> {
     fn holds(self, there: Option<&[u8]>) -> bool {
         match self {
@@ -81,7 +87,7 @@ impl TokenStore {
     /// The record of `user` for `server`, within the time that a question may take.
     pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
         match self.find(user, server, None, |record, _| Ok(record)).await {
-            Ok(record) => record.map_or(Lookup::Absent, Lookup::Found),
+            Ok(found) => Lookup::of(found),
             Err(error) => Lookup::Failed(error),
         }
     }
@@ -99,7 +105,7 @@ impl TokenStore {
             })
             .await;
         match found {
-            Ok((record, status)) => (record.map_or(Lookup::Absent, Lookup::Found), Ok(status)),
+            Ok((found, status)) => (Lookup::of(found), Ok(status)),
             Err(error) => (Lookup::Failed(error.clone()), Err(error)),
         }
     }
@@ -110,12 +116,12 @@ impl TokenStore {
         user: &UserId,
         server: &ServerName,
         session: Option<&SessionNames>,
-        read: impl FnOnce(Option<Record>, Option<Fields>) -> Result<T, StoreError>,
+        read: impl FnOnce(Option<(Record, u64)>, Option<Fields>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let names = self.names(user);
         let open = |found: Found| {
             let record = match found.record {
-                Some(sealed) => Some(record::open(&self.keyring, user, server, &sealed)?),
+                Some(sealed) => Some((record::open(&self.keyring, user, server, &sealed)?, record::mark(&sealed))),
                 // Without the key that wrote it, a record is not found either: that is not the same as none.
                 None => record::verify(&self.keyring, &found.proofs).map(|()| None)?,
             };

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::changes::{By, ChangeError};
-use super::{TokenSource, Why};
+use super::{TokenSource, Why, missing_fields};
 use crate::clock::UnixTime;
 use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server, ServerName};
 use crate::store::{Grant, GrantState, Over, Record, Revision, SavedBy, SignInReason};
@@ -111,7 +111,7 @@ pub(super) fn standing(server: &Server, record: &Record, now: UnixTime) -> Resul
     match (&server.oauth, &record.grant) {
         (None, None) => check_end(record, now).map(|()| Standing::Good).map_err(|_| Why::Expired),
         // A token that a service gave goes nowhere but where it was made for.
-        (None, Some(_)) => Err(Why::FieldMissing),
+        (None, Some(_)) => Err(Why::Incomplete(missing_fields(server, |_| false).unwrap_or_default())),
         (Some(oauth), None) if oauth.also_token => {
             check_end(record, now).map(|()| Standing::Good).map_err(|_| Why::Expired)
         }

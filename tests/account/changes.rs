@@ -167,7 +167,7 @@ async fn what_cannot_be_read_is_said_so_and_not_written_over() {
     let page = alice.get("/notes/connect").await;
     assert!(page.text.contains("Cannot be read") && !page.is_connected(), "{}", page.text);
     let answer = alice.post("/notes/connect", &[("form", &save), ("field-token", "ntn_3")]).await;
-    assert_eq!((answer.status, answer.text.contains("<h1>Not saved</h1>")), (409, true), "{}", answer.text);
+    assert_eq!((answer.status, answer.text.contains("<h1>Not saved</h1>")), (503, true), "{}", answer.text);
     assert_eq!(alice.remove("notes").await.status, 303);
     assert_eq!(alice.paste("notes", "ntn_3").await.status, 303);
 }
@@ -188,6 +188,41 @@ async fn a_server_that_is_not_there_is_404_and_one_without_tokens_says_so() {
         let answer = alice.ask(method, path, &[], b"").await;
         assert_eq!((answer.status, answer.header("allow").is_empty()), (405, false), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn what_lacks_a_field_that_is_asked_for_now_says_which_and_is_not_connected() {
+    let home = Home::new();
+    let mut config = config(&home, &alone(), &home.embedded());
+    let bridge = home.serve(config.clone());
+    assert_eq!(Person::at(bridge.address()).paste("notes", "ntn_1").await.status, 303);
+    drop(bridge);
+    let notes = &mut config["mcpServers"]["notes"];
+    notes["env"] = json!({ "WHOAMI_TOKEN": { "$userToken": "<<email>>:<<apiKey>>" } });
+    notes["tokenSetup"]["fields"] = json!({ "email": { "label": "E-mail address" }, "apiKey": {} });
+    let bridge = home.serve(config);
+    let mut alice = Person::at(bridge.address());
+    let told = used(&bridge, None).await;
+    let lacking = "now asks for more than you have saved (apiKey, E-mail address)";
+    assert!(told.contains(lacking) && told.contains("/notes/connect"), "{told}");
+    // Anybody can make a link that ends so.
+    for path in ["/notes/connect", "/notes/connect?saved"] {
+        let page = alice.get(path).await;
+        assert!(!page.is_connected() && !page.text.contains("is connected"), "{}", page.text);
+        assert!(
+            page.text.contains("Needs another value") && page.text.contains("apiKey, E-mail address"),
+            "{}",
+            page.text
+        );
+        assert!(!page.text.contains("ntn_1"));
+    }
+    let overview = alice.get("/account").await;
+    assert!(overview.text.contains("Needs another value"), "{}", overview.text);
+    let form = alice.get("/notes/connect").await.form("/notes/connect");
+    let all = [("form", form.as_str()), ("field-email", "a@b"), ("field-apiKey", "key")];
+    assert_eq!(alice.post("/notes/connect", &all).await.status, 303);
+    assert!(alice.get("/notes/connect").await.is_connected());
+    assert_eq!(used(&bridge, None).await, hash("a@b:key"));
 }
 
 #[tokio::test]

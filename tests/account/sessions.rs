@@ -48,6 +48,24 @@ async fn wrong_tokens_are_limited_and_a_good_one_is_taken_all_the_same() {
     assert_eq!(guesser[0].sign_in("", ALICE).await.status, 303);
 }
 
+/// Whoever it is, nobody knows them yet.
+#[tokio::test]
+async fn the_form_that_signs_in_is_short() {
+    let home = Home::new();
+    let bridge = node(&home, &signed_in());
+    let mut guesser = Person::at(bridge.address());
+    for (length, status) in [(7 << 10, 401), (8 << 10, 413), (60 << 10, 413)] {
+        let answer = guesser.sign_in("", &"x".repeat(length)).await;
+        assert_eq!(answer.status, status, "{length}: {}", answer.text);
+    }
+    let mut alice = Person::at(bridge.address());
+    assert_eq!(alice.sign_in("", ALICE).await.status, 303);
+    let page = alice.get("/notes/connect").await;
+    let fields = [("form", page.form("/notes/connect")), ("field-token", "x".repeat(16 << 10))];
+    let fields = fields.each_ref().map(|(name, value)| (*name, &**value));
+    assert_eq!(alice.post("/notes/connect", &fields).await.status, 303, "other forms hold the longest token");
+}
+
 #[tokio::test]
 async fn a_cookie_is_nothing_to_mcp() {
     let home = Home::new();

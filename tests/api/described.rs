@@ -187,7 +187,7 @@ async fn what_is_not_there(node: &Node, described: &mut Description, redis: &Red
         for method in ["GET", "PUT"] {
             assert_eq!(
                 node.do_well(described, (method, token), SOMETHING).await.said(),
-                (409, "unreadable".to_owned())
+                (503, "unreadable".to_owned())
             );
         }
     }

@@ -71,3 +71,49 @@ async fn who_waits_and_leaves_cancels_or_is_stopped_keeps_nothing() {
     assert_eq!(answer["result"]["isError"], true, "{answer}");
     assert!(bridge.ended(SOON).expect("it ends").success());
 }
+
+/// Nobody knows then whether there is a token.
+#[tokio::test]
+async fn who_waits_while_the_store_fails_is_not_told_that_there_is_no_token() {
+    let agrees = async |client: &mut Client| {
+        client.capabilities = json!({ "elicitation": { "url": {} } });
+        let mut params = json!({ "name": "whoami", "arguments": {} });
+        let asked = client.request("tools/call", params.clone()).await.unwrap().response()["result"].clone();
+        let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap();
+        params["requestState"] = asked["requestState"].clone();
+        params["inputResponses"] = json!({ key: { "action": "accept" } });
+        client.post("tools/call", params).await.unwrap()
+    };
+    for tool in [true, false] {
+        let (home, redis) = (Home::new(), Redis::start());
+        let mut config = config(&home, &json!({ "one": whoami(&home) }));
+        config["tokenStore"] = home.in_failing_redis(&redis);
+        let mut bridge = home.serve(config);
+        let mut client = Client::modern(&bridge, "one", None);
+        let mut connection = if tool { open(&bridge).await } else { agrees(&mut client).await };
+        let mut stream = if tool { Some(waits(&mut client, &mut connection).await) } else { None };
+        drop(redis);
+        bridge.log_with("the token store failed");
+        if let Some(stream) = &mut stream {
+            // What it says while it waits is true as well.
+            let said = loop {
+                let progress = next(stream).await["params"].clone();
+                if progress["message"].as_str().is_some_and(|said| !said.contains(LINK)) {
+                    break progress;
+                }
+            };
+            assert!(said["message"].as_str().unwrap().contains("the token store is not available"), "{said}");
+        }
+        bridge.signal(rustix::process::Signal::TERM);
+        let answer: Value = if let Some(mut stream) = stream {
+            next(&mut stream).await
+        } else {
+            let mut reply = connection.reply().await.unwrap();
+            assert_eq!(reply.status, 503);
+            serde_json::from_slice(&reply.messages().await.unwrap().remove(0)).unwrap()
+        };
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(answer["error"]["code"] == -32603 && message.contains("the token store is not available"), "{answer}");
+        assert!(bridge.ended(SOON).is_some(), "it ends");
+    }
+}

@@ -256,10 +256,10 @@ fn what_is_said_of_tokens_is_said_so() {
         "You have not connected NAME yet: save your token at LINK and try again.",
         "Your token for NAME was refused: save a new one at LINK and try again.",
         "Your token for NAME has expired: save a new one at LINK and try again.",
-        "NAME needs more than you have saved: complete it at LINK and try again.",
+        "NAME now asks for more than you have saved (FIELDS): fill in all fields at LINK and try again.",
     ] {
         assert!(page("docs/errors.md").contains(sentence), "{sentence}");
-        let written = |name| sentence.replace("NAME", name).replace("LINK", "{link}");
+        let written = |name| sentence.replace("NAME", name).replace("LINK", "{link}").replace("FIELDS", "{missing}");
         assert!(source.contains(&written("{}")) || source.contains(&written("{name}")), "{sentence}");
     }
 }

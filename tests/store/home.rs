@@ -268,7 +268,7 @@ pub(crate) enum Seen {
 /// Looks up `subject`'s token for `name`.
 pub(crate) async fn look(store: &TokenStore, user: &UserId, name: &str) -> Seen {
     match store.lookup(user, &server(name)).await {
-        Lookup::Found(record) => Seen::Found(record.fields[0].1.expose().to_owned()),
+        Lookup::Found(record, _) => Seen::Found(record.fields[0].1.expose().to_owned()),
         Lookup::Absent => Seen::Absent,
         Lookup::Failed(error) => Seen::Failed(error),
     }

@@ -37,7 +37,7 @@ pub(crate) async fn all_records_are_sealed_with_the_first_key_and_keep_what_is_n
     let alice = user("u0");
     let fields = Record { saved_by: Some(SavedBy::Api), ..crate::home::record(2_000, &[("a", "1"), ("b", "2")]) };
     before.save(&alice, &server("linear"), &fields, Over::Anything).await.unwrap();
-    before.used(&alice, &server("notion")).await;
+    before.used(&alice, &server("notion"), 1).await;
     let said = |store: TokenStore| async move {
         let overview = store.overview(&user("u0")).await.unwrap();
         let about = |o: &tollbridge::store::Overview| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tollbridge::clock::UnixTime;
+use tollbridge::config::ServerName;
 use tollbridge::keyring::{OpenError, Place, Purpose};
 use tollbridge::store::{
     About, Lookup, Over, Overview, Quota, Record, RecordKind, Removed, Revision, SavedBy, StoreError, TokenStore,
@@ -111,7 +112,7 @@ pub(crate) async fn a_record_of_fields_is_foreign_to_an_older_node_and_left_alon
         let raw = home.raw(&name(&keys, &alice), server.as_str()).unwrap();
         // What an older node looks at before it reads or writes over a record.
         assert_eq!(raw[0], 2);
-        let Lookup::Found(read) = store.lookup(&alice, &server).await else { panic!("{server}") };
+        let Lookup::Found(read, _) = store.lookup(&alice, &server).await else { panic!("{server}") };
         let texts = |record: &Record| {
             let mut texts: Vec<_> = record.fields.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())).collect();
             texts.sort();
@@ -168,8 +169,8 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
     for (name, record) in [("notion", &page), ("linear", &cli)] {
         store.save(&alice, &server(name), record, Over::Anything).await.unwrap();
     }
-    store.used(&alice, &server("notion")).await;
-    store.used(&alice, &server("never-saved")).await;
+    use_now(&store, &alice, &server("notion")).await;
+    store.used(&alice, &server("never-saved"), 1).await;
     let overview = store.overview(&alice).await.unwrap();
     let [linear, notion] = &overview[..] else { panic!("{overview:?}") };
     let about = |record: &Record, server| About {
@@ -177,6 +178,7 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
         saved_by: record.saved_by,
         expires_at: record.expires_at,
         grant: None,
+        fields: record.fields.iter().map(|(name, _)| name.clone()).collect(),
         fingerprint: store.fingerprint(&alice, &server, &record.fields),
     };
     assert_eq!((linear.server.as_str(), notion.server.as_str()), ("linear", "notion"));
@@ -200,7 +202,7 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
     // A record that is replaced was used when its place was.
     assert_eq!(*last_used, Some(UnixTime(5 * HOUR)));
     time.store(6 * HOUR, Ordering::Relaxed);
-    store.used(&alice, &server("notion")).await;
+    use_now(&store, &alice, &server("notion")).await;
     assert_eq!(store.overview(&alice).await.unwrap()[1].last_used, Some(UnixTime(6 * HOUR)));
     // Who lacks a key is told so, and not that there is nothing.
     let stranger = home.open(&[key("k2")]);
@@ -214,17 +216,38 @@ pub(crate) async fn a_removed_token_takes_its_notes_with_it(home: Home) {
     for server_name in ["notion", "linear"] {
         let record = Record::token(UnixTime(1_000), SavedBy::Page, secret("t"));
         store.save(&alice, &server(server_name), &record, Over::Anything).await.unwrap();
-        store.used(&alice, &server(server_name)).await;
+        use_now(&store, &alice, &server(server_name)).await;
     }
     let of = |server: &str| [format!("@saved/{server}"), format!("@used/{server}")].to_vec();
     assert_eq!(home.notes(&name), [of("linear"), of("notion")].concat().into_iter().collect());
     store.remove(&alice, &server("notion"), Over::Anything).await.unwrap();
     assert_eq!(home.notes(&name), of("linear").into_iter().collect());
     // Whoever used it until now notes nothing any more.
-    home.open(&keys).used(&alice, &server("notion")).await;
+    home.open(&keys).used(&alice, &server("notion"), 1).await;
     store.remove(&alice, &server("linear"), Over::Anything).await.unwrap();
     assert!(home.notes(&name).is_empty());
     assert_eq!(store.list(None).await.unwrap().unreadable, 0);
+}
+
+/// Uses what `user` has saved for `server`, as a request does.
+async fn use_now(store: &TokenStore, user: &UserId, server: &ServerName) {
+    let Lookup::Found(_, mark) = store.lookup(user, server).await else { return };
+    store.used(user, server, mark).await;
+}
+
+pub(crate) async fn a_record_in_place_of_one_that_was_removed_is_noted_when_it_is_used(home: Home) {
+    let keys = [key("k1")];
+    let (clock, _time) = fixed(7 * 3600);
+    let (one, other) = (home.open_at(&keys, clock.clone()), home.open_at(&keys, clock));
+    let (alice, notion) = (user("alice"), server("notion"));
+    for remover in [&one, &other] {
+        // The same token in the same second.
+        saved(&one, &alice, "ntn_1").await;
+        assert_eq!(one.overview(&alice).await.unwrap()[0].last_used, None);
+        use_now(&one, &alice, &notion).await;
+        assert_eq!(one.overview(&alice).await.unwrap()[0].last_used, Some(UnixTime(7 * 3600)));
+        remover.remove(&alice, &notion, Over::Anything).await.unwrap();
+    }
 }
 
 pub(crate) async fn the_hour_of_use_is_written_once(home: Home) {
@@ -236,20 +259,20 @@ pub(crate) async fn the_hour_of_use_is_written_once(home: Home) {
     saved(&one, &alice, "ntn_1").await;
     let written = || home.note(&name(&keys, &alice), "@used/notion");
     assert_eq!(written(), None);
-    one.used(&alice, &notion).await;
+    use_now(&one, &alice, &notion).await;
     let first = written().expect("the first use is noted");
     for second in [1, HOUR - 1] {
         time.store(7 * HOUR + second, Ordering::Relaxed);
-        one.used(&alice, &notion).await;
-        other.used(&alice, &notion).await;
+        use_now(&one, &alice, &notion).await;
+        use_now(&other, &alice, &notion).await;
         // Each write has another nonce.
         assert_eq!(written().as_ref(), Some(&first));
     }
     time.store(8 * HOUR, Ordering::Relaxed);
-    other.used(&alice, &notion).await;
+    use_now(&other, &alice, &notion).await;
     let second = written().unwrap();
     assert_ne!(first, second);
-    one.used(&alice, &notion).await;
+    use_now(&one, &alice, &notion).await;
     assert_eq!(written().unwrap(), second);
     assert_eq!(one.overview(&alice).await.unwrap()[0].last_used, Some(UnixTime(8 * HOUR)));
 }
@@ -265,7 +288,7 @@ pub(crate) async fn a_use_while_a_record_is_replaced_is_noted(home: Home) {
             for _ in 0..number % 8 {
                 tokio::task::yield_now().await;
             }
-            store.used(&user, &server("notion")).await;
+            use_now(&store, &user, &server("notion")).await;
         };
         tokio::join!(saved(&store, &user, "ntn_2"), use_it());
         assert!(store.overview(&user).await.unwrap()[0].last_used.is_some(), "try {number}");

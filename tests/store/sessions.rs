@@ -224,11 +224,11 @@ pub(crate) async fn a_token_and_its_session_are_found_in_one_question(home: Home
     store.set(&ALICE, &notion, &secret("ntn_1")).await.unwrap();
     assert!(kept(store.set_level(&session, "info")).await);
     let (token, status) = store.lookup_in_session(&notion, &session).await;
-    assert!(matches!(token, Lookup::Found(record) if record.fields[0].1.expose() == "ntn_1"));
+    assert!(matches!(token, Lookup::Found(record, _) if record.fields[0].1.expose() == "ntn_1"));
     assert_eq!(status.unwrap(), Some(SessionStatus { level: Some("info".to_owned()), listener: None }));
     store.revoke(&session).await.unwrap();
     let (token, status) = store.lookup_in_session(&notion, &session).await;
-    assert!(matches!(token, Lookup::Found(record) if record.fields[0].1.expose() == "ntn_1"));
+    assert!(matches!(token, Lookup::Found(record, _) if record.fields[0].1.expose() == "ntn_1"));
     assert_eq!(status.unwrap(), None);
     let (token, status) = store.lookup_in_session(&notion, &SessionKey { user: &BOB, ..session }).await;
     assert!(matches!(token, Lookup::Absent));

@@ -116,6 +116,7 @@ fn word(standing: Standing) -> &'static str {
         Standing::NotConnected => "notConnected",
         Standing::Connected | Standing::EndsSoon => "connected",
         Standing::Ended | Standing::NeedsSignIn => "expired",
+        Standing::Incomplete => "incomplete",
         Standing::Unreadable => "unreadable",
     }
 }

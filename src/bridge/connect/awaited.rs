@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::link::Lack;
+use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::secret::Credential;
@@ -16,28 +18,34 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Bridge {
-    /// What the person of such a call has saved, once they have; none for any other call.
+    /// What the person of such a call has saved, once they have, or what is lacking still. Any other call does not wait.
+    ///
+    /// # Errors
+    /// The store failed when it was asked last: nobody knows what is lacking.
     pub(in crate::bridge) async fn awaited_credential(
         &self,
         incoming: &IncomingMessage,
-        call: &Call,
+        (call, lack): (&Call, Lack),
         connection: &Connection,
-    ) -> Option<Option<Credential>> {
+    ) -> Result<Result<Option<Credential>, Lack>, BridgeError> {
         if call.agreed != Some(true) {
-            return None;
+            return Ok(Err(lack));
         }
+        let mut lacking = Ok(lack);
         let saved = async {
             loop {
                 sleep(LOOK).await;
-                if let Ok(credential) = self.tokens.access_token(&incoming.caller.user, &incoming.server).await {
-                    return credential;
+                match self.tokens.access_token(&incoming.caller.user, &incoming.server).await {
+                    Ok(credential) => return credential,
+                    Err(error) => lacking = self.lack(&error),
                 }
             }
         };
-        tokio::select! {
+        let saved = tokio::select! {
             saved = timeout(PATIENCE, saved) => saved.ok(),
             () = connection.gone.cancelled() => None,
             () = self.lifecycle.soft.cancelled() => None,
-        }
+        };
+        saved.map_or_else(|| lacking.map(Err), |credential| Ok(Ok(credential)))
     }
 }

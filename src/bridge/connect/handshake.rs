@@ -27,7 +27,7 @@ impl Bridge {
         &self,
         (user, server): (&UserId, &Server),
         call: &Call,
-        lack: Lack,
+        lack: &Lack,
     ) -> FinalMessage {
         let in_place = if server.leads_to_connecting() { self.in_place_of((user, server), call) } else { None };
         in_place.unwrap_or_else(|| FinalMessage::ok(self.lead_to_page((user, server), call, lack)))

@@ -1,5 +1,7 @@
 //! The link to the page where a user saves their token, in the form that their client shows best.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,7 +27,7 @@ use crate::user::UserId;
 pub(super) const NO_TOKEN: i64 = 1401;
 
 /// Why a user's token does not do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::bridge) enum Lack {
     /// There is none.
     Missing,
@@ -33,15 +35,15 @@ pub(in crate::bridge) enum Lack {
     Refused,
     /// It was good until a time that is past.
     Expired,
-    /// The server asks for more than was saved.
-    Incomplete,
+    /// The server asks for more than was saved: for fields of these names.
+    Incomplete(Arc<str>),
     /// Its user must sign in at the service again, since then.
     SignIn(SignInReason, UnixTime),
 }
 
 impl Lack {
     /// What a person is told, with the link in it.
-    pub(super) fn with_link(self, server: &Server, link: &str) -> String {
+    pub(super) fn with_link(&self, server: &Server, link: &str) -> String {
         let name = server.display_name();
         if server.oauth.is_some() {
             return match self {
@@ -53,15 +55,19 @@ impl Lack {
         match self {
             Self::Missing => format!("You have not connected {name} yet: save your token at {link} and try again."),
             Self::Refused => format!("Your token for {name} was refused: save a new one at {link} and try again."),
-            Self::Expired => format!("Your token for {name} has expired: save a new one at {link} and try again."),
-            Self::Incomplete | Self::SignIn(..) => {
-                format!("{name} needs more than you have saved: complete it at {link} and try again.")
+            Self::Expired | Self::SignIn(..) => {
+                format!("Your token for {name} has expired: save a new one at {link} and try again.")
+            }
+            Self::Incomplete(missing) => {
+                format!(
+                    "{name} now asks for more than you have saved ({missing}): fill in all fields at {link} and try again."
+                )
             }
         }
     }
 
     /// The same beside the link.
-    fn beside_link(self, server: &Server) -> String {
+    fn beside_link(&self, server: &Server) -> String {
         let name = server.display_name();
         if server.oauth.is_some() {
             return match self {
@@ -73,21 +79,23 @@ impl Lack {
         match self {
             Self::Missing => format!("You have not connected {name} yet. Save your token on this page."),
             Self::Refused => format!("Your token for {name} was refused. Save a new one on this page."),
-            Self::Expired => format!("Your token for {name} has expired. Save a new one on this page."),
-            Self::Incomplete | Self::SignIn(..) => {
-                format!("{name} needs more than you have saved. Complete it on this page.")
+            Self::Expired | Self::SignIn(..) => {
+                format!("Your token for {name} has expired. Save a new one on this page.")
+            }
+            Self::Incomplete(missing) => {
+                format!("{name} now asks for more than you have saved ({missing}). Fill in all fields on this page.")
             }
         }
     }
 
     /// Since when and why a sign-in is over.
-    fn ended(self, server: &Server) -> String {
+    fn ended(&self, server: &Server) -> String {
         let name = server.display_name();
         match self {
             Self::SignIn(reason, since) => {
                 let day = since.to_string();
                 let day = day.split('T').next().unwrap_or_default();
-                format!("Your sign-in to {name} ended on {day} because {}.", ended_because(reason))
+                format!("Your sign-in to {name} ended on {day} because {}.", ended_because(*reason))
             }
             _ => format!("Your sign-in to {name} has ended."),
         }
@@ -103,7 +111,7 @@ impl Bridge {
         match error {
             TokenError::Absent => Ok(Lack::Missing),
             TokenError::NeedsAnother(Why::Expired) => Ok(Lack::Expired),
-            TokenError::NeedsAnother(Why::FieldMissing) => Ok(Lack::Incomplete),
+            TokenError::NeedsAnother(Why::Incomplete(missing)) => Ok(Lack::Incomplete(Arc::clone(missing))),
             TokenError::NeedsAnother(Why::SignIn(reason, since)) => Ok(Lack::SignIn(*reason, *since)),
             TokenError::Failed(error) => Err(self.store_failed(error)),
             TokenError::Later(wait) => Err(BridgeError::Service { retry_after: *wait }),
@@ -111,7 +119,7 @@ impl Bridge {
     }
 
     /// What a call comes to that needs a token: an answer that leads its person to the page where they save one.
-    pub(super) fn lead_to_page(&self, (user, server): (&UserId, &Server), call: &Call, lack: Lack) -> String {
+    pub(super) fn lead_to_page(&self, (user, server): (&UserId, &Server), call: &Call, lack: &Lack) -> String {
         let link = self.config.connect_link(&server.name);
         self.write_down_link(user, server);
         match &call.purpose {
@@ -138,7 +146,7 @@ impl Bridge {
     }
 
     /// The same for a stream, which has no id to answer to.
-    pub(in crate::bridge) fn lead_stream_to_page(&self, (user, server): (&UserId, &Server), lack: Lack) -> String {
+    pub(in crate::bridge) fn lead_stream_to_page(&self, (user, server): (&UserId, &Server), lack: &Lack) -> String {
         let link = self.config.connect_link(&server.name);
         self.write_down_link(user, server);
         refusal(None, &lack.with_link(server, &link), &link)

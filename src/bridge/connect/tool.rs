@@ -92,7 +92,7 @@ impl Bridge {
                     tracing::info!(%user, server = %server.name, "no token: the client was told how to get one");
                 }
                 form = ResponseForm { accepts_events: false, ..form };
-                let answer = lack.map(|lack| self.without_token((user, server), &call, lack));
+                let answer = lack.map(|lack| self.without_token((user, server), &call, &lack));
                 outbox.finish(answer.unwrap_or_else(|| self.connected(server, &call))).await;
             }
         }
@@ -122,7 +122,7 @@ impl Bridge {
         let request = RequestId::current().map(field::display);
         let span = tracing::info_span!(parent: None, "call", request, %user, %server, method = CALL);
         outbox.ready();
-        let waiting = Waiting { bridge: Arc::clone(self), incoming, call, lack, outbox, mailbox };
+        let waiting = Waiting { bridge: Arc::clone(self), incoming, call, seen: Ok(lack), outbox, mailbox };
         let waiting = async move {
             waiting.run(gone).await;
             drop(permit);
@@ -136,8 +136,8 @@ struct Waiting {
     bridge: Arc<Bridge>,
     incoming: IncomingMessage,
     call: Call,
-    /// What was seen last.
-    lack: Lack,
+    /// What was lacking when it looked last, or that nobody knew.
+    seen: Result<Lack, BridgeError>,
     outbox: Outbox,
     /// Where a legacy client's cancellation arrives.
     mailbox: Option<Mailbox>,
@@ -198,7 +198,7 @@ impl Waiting {
                 self.outbox.finish(self.bridge.connected(server, &self.call)).await;
                 return Some(End::Answered);
             }
-            Err(error) => self.lack = self.bridge.lack(&error).unwrap_or(self.lack),
+            Err(error) => self.seen = self.bridge.lack(&error),
         }
         None
     }
@@ -207,7 +207,11 @@ impl Waiting {
     async fn tell(&self, so_far: Duration) -> Result<(), BridgeError> {
         let Some(token) = &self.call.progress else { return Ok(()) };
         let server = &self.incoming.server;
-        let text = json!(self.lack.with_link(server, &self.bridge.config.connect_link(&server.name)));
+        let text = match &self.seen {
+            Ok(lack) => lack.with_link(server, &self.bridge.config.connect_link(&server.name)),
+            Err(error) => error.to_string(),
+        };
+        let text = json!(text);
         let (seconds, total) = (so_far.as_secs(), PATIENCE.as_secs());
         let event = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{seconds},"total":{total},"message":{text}}}}}"#
@@ -217,8 +221,13 @@ impl Waiting {
 
     /// Answers as a call that does not wait.
     async fn finish(&self, end: End) -> End {
-        let (user, server) = (&self.incoming.caller.user, &self.incoming.server);
-        self.outbox.finish(self.bridge.without_token((user, server), &self.call, self.lack)).await;
+        let (user, server, call) = (&self.incoming.caller.user, &self.incoming.server, &self.call);
+        let answer = match &self.seen {
+            Ok(lack) => self.bridge.without_token((user, server), call, lack),
+            Err(error) if call.session().is_some() => error.last_in_session(Some(call.id())),
+            Err(error) => error.last(Some(call.id())),
+        };
+        self.outbox.finish(answer).await;
         end
     }
 

@@ -17,6 +17,7 @@ use crate::mcp::json;
 use crate::mcp::legacy;
 use crate::mcp::message::{Answer, FromServer, from_server};
 use crate::memory::Share;
+use crate::secret::Credential;
 use crate::upstream::process::group::Graces;
 use crate::upstream::spares::Turn;
 use crate::upstream::{Upstream, UpstreamError};
@@ -89,12 +90,17 @@ impl Child {
         let permit = bridge.limits.admit_stream_server(&inputs.user).await?;
         let mut child = Self::open(bridge, server, inputs).await?;
         child.stays = Some(permit);
-        if server.requires_user_token {
+        if let Some(mark) = child.credential_mark() {
             let (store, user, name) = (Arc::clone(&bridge.store), child.inputs.user.clone(), server.name.clone());
-            bridge.lifecycle.spawn(async move { store.used(&user, &name).await });
+            bridge.lifecycle.spawn(async move { store.used(&user, &name, mark).await });
         }
         child.upstream.allow_silence();
         Ok(child)
+    }
+
+    /// Tells the record that it was filled from, if it was from one.
+    pub(super) fn credential_mark(&self) -> Option<u64> {
+        self.inputs.credential.as_ref().map(Credential::mark)
     }
 
     /// Another process in place of this one, which is ended while nobody waits for it.

@@ -225,6 +225,7 @@ impl Conversation {
             permit,
             ..
         } = self;
+        let used = child.credential_mark();
         let upstream = &mut child.upstream;
         drop((outbox, mailbox));
         let cancel = matches!(end, End::ClientLeft | End::DeadlinePassed | End::Stopped) && asked;
@@ -249,8 +250,8 @@ impl Conversation {
             () = until_forced(&hard) => {}
         }
         drop(permit);
-        if server.requires_user_token {
-            bridge.store.used(&caller.user, &server.name).await;
+        if let Some(mark) = used {
+            bridge.store.used(&caller.user, &server.name, mark).await;
         }
     }
 }

@@ -29,11 +29,9 @@ const METHOD_NOT_FOUND: i64 = -32601;
 pub(in crate::bridge) fn failed(exchange: &Exchange, error: &BridgeError) -> FinalMessage {
     match error {
         BridgeError::Upstream(UpstreamError::TokenRefused(_)) if exchange.server.requires_user_token => {
-            exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, Lack::Refused)
+            exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, &Lack::Refused)
         }
-        _ if exchange.call.session().is_some() => {
-            FinalMessage { status: error.status_in_session(), ..error.last(Some(&exchange.reply_id)) }
-        }
+        _ if exchange.call.session().is_some() => error.last_in_session(Some(&exchange.reply_id)),
         _ => error.last(Some(&exchange.reply_id)),
     }
 }

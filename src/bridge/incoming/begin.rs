@@ -94,7 +94,7 @@ impl Bridge {
             Ok(credential) => Ok(Ok(credential)),
             Err(error) => {
                 let lack = self.lack(&error)?;
-                Ok(self.awaited_credential(incoming, call, connection).await.ok_or(lack))
+                self.awaited_credential(incoming, (call, lack), connection).await
             }
         }
     }

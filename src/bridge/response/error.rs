@@ -312,6 +312,12 @@ impl BridgeError {
             retry_after: self.retry_after(),
         }
     }
+
+    /// The same in a legacy client's session.
+    #[must_use]
+    pub(in crate::bridge) fn last_in_session(&self, id: Option<&str>) -> FinalMessage {
+        FinalMessage { status: self.status_in_session(), ..self.last(id) }
+    }
 }
 
 impl From<BodyFault> for BridgeError {

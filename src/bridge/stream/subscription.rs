@@ -90,7 +90,7 @@ impl Bridge {
             match self.start_stream_server(&caller, &server, values).await? {
                 Ok(started) => child = Some(started),
                 Err(lack) if !server.leads_to_connecting() => {
-                    let answer = self.without_token((&caller.user, &server), &call, lack);
+                    let answer = self.without_token((&caller.user, &server), &call, &lack);
                     return Ok(respond::json(answer.status, answer.text.into_bytes()));
                 }
                 Err(_) => {}
