@@ -9,13 +9,13 @@ mod embedded;
 mod error;
 mod listing;
 mod marks;
+mod messages;
 mod notes;
 mod record;
 mod redis;
 mod rotation;
 mod session;
 mod tokens;
-mod words;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ pub use cells::{Cell, Held, LEASE, Lease, LeaseOf};
 pub use error::{Notice, SetupError, StoreError, Unusable};
 pub use listing::{About, Entry, Granted, ListPlace, Listing, Overview};
 pub use marks::Quota;
+pub use messages::StoredMessage;
 pub use record::{
     ClientAuth, ClientKind, ClientOf, Grant, GrantState, Record, RecordKind, Revision, SavedBy, SignInReason,
 };
@@ -48,7 +49,6 @@ pub use session::{
     SessionStatus, SessionUpdate,
 };
 pub use tokens::{Lookup, Over, Removed, Stored, Written};
-pub use words::Word;
 
 /// The store of users' tokens. Every call asks the backend: nothing is remembered in between.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::redis::Peers;
 use super::{NodeId, NotDelivered, Relay};
 use crate::config::TokenStoreKind;
-use crate::store::{SetupError, TokenStore};
+use crate::store::{SetupError, StoredMessage, TokenStore};
 
 /// How often a bridge looks into the database.
 const LOOK: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ impl Nodes {
     pub async fn tell_topic(&self, topic: &str, payload: Bytes) -> Result<(), NotDelivered> {
         match &self.0 {
             Way::Redis(peers) => peers.tell_topic(topic, &payload).await,
-            Way::Database(store) => store.leave_word(topic, &payload).await.map_err(|_| NotDelivered::Failed),
+            Way::Database(store) => store.leave_message(topic, &payload).await.map_err(|_| NotDelivered::Failed),
         }
     }
 }
@@ -66,11 +66,12 @@ impl Relay {
         let (mut heard, mut version): (HashSet<String>, _) = (HashSet::new(), None);
         loop {
             // A database that cannot be read now is read later.
-            if let Ok(Some((now, words))) = store.words(version).await {
-                for word in words.iter().filter(|word| version.is_some() && !heard.contains(&word.name)) {
-                    self.local.tell_topic(&word.topic, &word.payload);
+            if let Ok(Some((now, messages))) = store.messages(version).await {
+                let is_new = |message: &&StoredMessage| version.is_some() && !heard.contains(&message.name);
+                for message in messages.iter().filter(is_new) {
+                    self.local.tell_topic(&message.topic, &message.payload);
                 }
-                (heard, version) = (words.into_iter().map(|word| word.name).collect(), Some(now));
+                (heard, version) = (messages.into_iter().map(|message| message.name).collect(), Some(now));
             }
             sleep(LOOK).await;
         }

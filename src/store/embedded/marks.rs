@@ -9,8 +9,8 @@ use crate::clock::UnixTime;
 use crate::store::StoreError;
 use crate::store::marks::QUOTA_TIME;
 
-/// What the names of words begin with.
-const WORD: &str = "word:";
+/// What the names of messages begin with.
+const MESSAGE: &str = "message:";
 
 impl Embedded {
     /// Marks a browser's session as ended for so long.
@@ -20,14 +20,7 @@ impl Embedded {
         now: UnixTime,
         lasts: Duration,
     ) -> Result<(), StoreError> {
-        let write = move |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            forget_what_is_over(&transaction, now)?;
-            let mark = params![ended(&name), seconds(now.0.saturating_add(lasts.as_secs()))];
-            transaction.execute("REPLACE INTO marks (name, until, count) VALUES (?1, ?2, 1)", mark)?;
-            Ok(transaction.commit()?)
-        };
-        self.writer.run(self.write, write).await
+        self.mark(ended(&name), now, lasts).await
     }
 
     /// Whether a browser's session is marked as ended.
@@ -57,26 +50,31 @@ impl Embedded {
         self.writer.run(self.write, write).await
     }
 
-    /// Leaves a word for so long.
-    pub(in crate::store) async fn leave_word(
+    /// Leaves a message for so long.
+    pub(in crate::store) async fn leave_message(
         &self,
-        word: String,
+        message: String,
         now: UnixTime,
         lasts: Duration,
     ) -> Result<(), StoreError> {
+        self.mark(format!("{MESSAGE}{message}"), now, lasts).await
+    }
+
+    /// Has a mark of this name be there for so long.
+    async fn mark(&self, name: String, now: UnixTime, lasts: Duration) -> Result<(), StoreError> {
         let write = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             forget_what_is_over(&transaction, now)?;
-            let mark = params![format!("{WORD}{word}"), seconds(now.0.saturating_add(lasts.as_secs()))];
-            transaction.execute("INSERT INTO marks (name, until, count) VALUES (?1, ?2, 1)", mark)?;
+            let mark = params![name, seconds(now.0.saturating_add(lasts.as_secs()))];
+            transaction.execute("REPLACE INTO marks (name, until, count) VALUES (?1, ?2, 1)", mark)?;
             Ok(transaction.commit()?)
         };
         self.writer.run(self.write, write).await
     }
 
-    /// The words that are left, unless nothing was written since the reader saw the database at `version`; and its version
+    /// The messages that are left, unless nothing was written since the reader saw the database at `version`; and its version
     /// now, which means something to the same reader alone. Source: SQLite, PRAGMA `data_version`.
-    pub(in crate::store) async fn words(
+    pub(in crate::store) async fn messages(
         &self,
         version: Option<i64>,
         now: UnixTime,
@@ -86,11 +84,12 @@ impl Embedded {
             if version == Some(current) {
                 return Ok(None);
             }
-            let mut select = connection
-                .prepare_cached("SELECT name FROM marks WHERE name >= 'word:' AND name < 'word;' AND until > ?1")?;
+            let mut select = connection.prepare_cached(
+                "SELECT name FROM marks WHERE name >= 'message:' AND name < 'message;' AND until > ?1",
+            )?;
             let names = select.query_map([seconds(now.0)], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-            let words = names.iter().filter_map(|name| name.strip_prefix(WORD));
-            Ok(Some((current, words.map(str::to_owned).collect())))
+            let messages = names.iter().filter_map(|name| name.strip_prefix(MESSAGE));
+            Ok(Some((current, messages.map(str::to_owned).collect())))
         };
         self.reader.run(self.lookup, read).await
     }

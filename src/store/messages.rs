@@ -12,11 +12,11 @@ use crate::keyring::{Keyring, Place, Purpose};
 const LASTS: Duration = Duration::from_mins(1);
 
 /// The place of what is left. Another version is another place.
-const PLACE: Place<'static> = Place { purpose: Purpose::Route, parts: &["word/1"] };
+const PLACE: Place<'static> = Place { purpose: Purpose::Route, parts: &["message/1"] };
 
 /// Something that was left.
 #[derive(Debug)]
-pub struct Word {
+pub struct StoredMessage {
     /// Tells it from all others.
     pub name: String,
     /// Whom it is for.
@@ -30,11 +30,11 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn leave_word(&self, topic: &str, payload: &[u8]) -> Result<(), StoreError> {
+    pub async fn leave_message(&self, topic: &str, payload: &[u8]) -> Result<(), StoreError> {
         let Backend::Embedded(embedded) = &self.backend else { return Ok(()) };
         let length = (topic.len() as u64).to_be_bytes();
-        let word = self.keyring.seal_text(PLACE, &[&length, topic.as_bytes(), payload].concat());
-        embedded.leave_word(word, self.clock.now(), LASTS).await
+        let message = self.keyring.seal_text(PLACE, &[&length, topic.as_bytes(), payload].concat());
+        embedded.leave_message(message, self.clock.now(), LASTS).await
     }
 
     /// All that has been left and is there still, unless nobody has written anything since the database was at `version`;
@@ -42,20 +42,20 @@ impl TokenStore {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn words(&self, version: Option<i64>) -> Result<Option<(i64, Vec<Word>)>, StoreError> {
+    pub async fn messages(&self, version: Option<i64>) -> Result<Option<(i64, Vec<StoredMessage>)>, StoreError> {
         let Backend::Embedded(embedded) = &self.backend else { return Ok(None) };
-        let read = embedded.words(version, self.clock.now()).await?;
+        let read = embedded.messages(version, self.clock.now()).await?;
         Ok(read.map(|(version, sealed)| {
-            let words = sealed.into_iter().filter_map(|sealed| open(&self.keyring, sealed));
-            (version, words.collect())
+            let messages = sealed.into_iter().filter_map(|sealed| open(&self.keyring, sealed));
+            (version, messages.collect())
         }))
     }
 }
 
-fn open(keyring: &Keyring, name: String) -> Option<Word> {
+fn open(keyring: &Keyring, name: String) -> Option<StoredMessage> {
     let plain = keyring.open_text(PLACE, &name).ok()?;
     let (length, rest) = plain.split_first_chunk()?;
     let (topic, payload) = rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
     let topic = str::from_utf8(topic).ok()?.to_owned();
-    Some(Word { name, topic, payload: Bytes::copy_from_slice(payload) })
+    Some(StoredMessage { name, topic, payload: Bytes::copy_from_slice(payload) })
 }
