@@ -116,7 +116,7 @@ impl Walk {
     /// Fills in the one field of the page, and sends it.
     async fn send(&self, form: &str, text: &str) {
         self.browser.fill(&format!("{form} input[type=password]"), text).await;
-        self.browser.click(&format!("{form} form:has([type=password]) button")).await;
+        self.browser.follow(&format!("{form} form:has([type=password]) button")).await;
     }
 
     /// What the server gets of alice's, asked at each node.
@@ -214,7 +214,7 @@ async fn a_person_connects_replaces_and_removes_in_chromium_while_the_client_is_
     walk.go("/notes/connect").await;
     browser.click("details:has(button.danger) summary").await;
     walk.look("remove").await;
-    browser.click("button.danger").await;
+    browser.follow("button.danger").await;
     assert!(browser.text(".news").await.contains("no longer connected"));
     walk.look("removed").await;
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")));

@@ -42,7 +42,7 @@ async fn a_tab_that_is_open_while_the_session_ends_in_another_saves_nothing_and_
     walk.sign_in().await;
     let before = browser.open_tab().await;
     walk.go("/account").await;
-    browser.click("header button").await;
+    browser.follow("header button").await;
     assert_eq!(browser.text("h1").await, "Sign in");
     walk.look("signed-out").await;
     walk.go("/account").await;
@@ -51,7 +51,7 @@ async fn a_tab_that_is_open_while_the_session_ends_in_another_saves_nothing_and_
     walk.send("main", TOKENS[0]).await;
     assert_eq!(browser.text("h1").await, "Nothing was changed");
     walk.look("session-ended").await;
-    browser.click("main .button").await;
+    browser.follow("main .button").await;
     assert_eq!(browser.text("h1").await, "Sign in");
     walk.send("main", ALICE).await;
     assert_eq!(browser.text(".standing").await, "Not connected", "and back at the page");

@@ -53,9 +53,11 @@ impl Walk {
         panic!("Tab does not lead to {words:?}");
     }
 
-    /// Types this into what has the focus, and sends the form as people do.
-    async fn type_and_enter(&self, text: &str) {
-        self.browser.press(&format!("{text}{ENTER}")).await;
+    /// Types this into what has the focus, and sends it as people do; what has the focus on the page that comes.
+    async fn enter_and_focus(&self, text: &str) -> Option<String> {
+        self.browser.enter(text).await;
+        self.browser.until("document.activeElement !== document.body").await;
+        self.focused().await
     }
 }
 
@@ -65,11 +67,12 @@ async fn each_page_is_usable_by_keyboard_at_320_px() {
     let browser = &walk.browser;
     browser.show(320, "light").await;
     walk.go("/notes/connect").await;
+    browser.until("document.activeElement !== document.body").await;
     assert_eq!(walk.focused().await.as_deref(), Some("Your bridge token"), "the first thing to do");
-    walk.type_and_enter("not-a-token-of-this-bridge").await;
+    let again = walk.enter_and_focus("not-a-token-of-this-bridge").await;
     browser.until("!!document.querySelector('.fault')").await;
-    assert_eq!(walk.focused().await.as_deref(), Some("Your bridge token"), "and again");
-    walk.type_and_enter(ALICE).await;
+    assert_eq!(again.as_deref(), Some("Your bridge token"), "and again");
+    browser.enter(ALICE).await;
     browser.until("location.pathname === '/notes/connect'").await;
 
     let around = ["Skip to the content", "Tollbridge", "Sign out"];
@@ -84,9 +87,9 @@ async fn each_page_is_usable_by_keyboard_at_320_px() {
     assert_eq!(walk.focused().await.as_deref(), Some("← All accounts"), "what is on every page is left out");
 
     walk.tab_to("Token").await;
-    walk.type_and_enter("Bearer ntn_1").await;
+    let wrong = walk.enter_and_focus("Bearer ntn_1").await;
     browser.until("!!document.querySelector('.fault')").await;
-    assert_eq!(walk.focused().await.as_deref(), Some("Token"), "the field that is wrong");
+    assert_eq!(wrong.as_deref(), Some("Token"), "the field that is wrong");
     let told = "const field = document.activeElement;
         return field.getAttribute('aria-describedby').split(' ').map(id => document.getElementById(id).innerText)[0]";
     assert_eq!(
@@ -94,7 +97,7 @@ async fn each_page_is_usable_by_keyboard_at_320_px() {
         json!("Paste only what comes after “Bearer”."),
         "what a screen reader says of it"
     );
-    walk.type_and_enter(TOKENS[0]).await;
+    browser.enter(TOKENS[0]).await;
     browser.until("!!document.querySelector('.news')").await;
 
     walk.go("/notes/connect").await;
@@ -103,22 +106,22 @@ async fn each_page_is_usable_by_keyboard_at_320_px() {
     walk.tab_to("Replace the token").await;
     walk.press(ENTER).await;
     walk.tab_to("Token").await;
-    walk.type_and_enter(TOKENS[1]).await;
+    browser.enter(TOKENS[1]).await;
     browser.until("!!document.querySelector('.news')").await;
     walk.tab_to("Remove the token").await;
     walk.press(ENTER).await;
     walk.tab_to("Remove").await;
-    walk.press(ENTER).await;
+    browser.enter("").await;
     browser.until("location.search === '?removed'").await;
 
     walk.go("/account").await;
     let cards = ["Connect Dated", "Connect Notes <b>& more</b>", "Add to an application open"];
     assert_eq!(walk.stops().await, [&around[..], &cards].concat());
     walk.tab_to("Connect Notes <b>& more</b>").await;
-    walk.press(ENTER).await;
+    browser.enter("").await;
     browser.until("location.pathname === '/notes/connect'").await;
     walk.tab_to("Sign out").await;
-    walk.press(ENTER).await;
-    browser.until("location.pathname === '/account/sign-in'").await;
+    browser.enter("").await;
+    browser.until("location.pathname === '/account/sign-in' && document.activeElement !== document.body").await;
     assert_eq!(walk.focused().await.as_deref(), Some("Your bridge token"));
 }

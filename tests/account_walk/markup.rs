@@ -54,12 +54,12 @@ async fn what_operators_and_people_write_is_no_markup_to_a_browser() {
     // What is refused is not shown.
     browser.fill("#field-one", &format!("Bearer {}", MARKUP[0])).await;
     browser.fill("#field-two", TOKENS[0]).await;
-    browser.click("main form button").await;
+    browser.follow("main form button").await;
     assert!(browser.text(".fault").await.contains("Bearer"));
     is_ours("a refusal").await;
     browser.fill("#field-one", MARKUP[0]).await;
     browser.fill("#field-two", TOKENS[0]).await;
-    browser.click("main form button").await;
+    browser.follow("main form button").await;
     assert!(text(".news").await.starts_with(MARKUP[0]));
     is_ours("saved").await;
     walk.has_kept_to_the_policy().await;

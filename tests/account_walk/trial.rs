@@ -24,7 +24,7 @@ async fn a_person_sees_what_the_trial_of_a_token_saw_and_may_save_it_anyway() {
     assert!(walk.used().await.iter().all(|said| said.contains("/notes/connect")), "nothing was saved");
 
     browser.fill("main input[type=password]", TOKENS[0]).await;
-    browser.click("main button[name=anyway]").await;
+    browser.follow("main button[name=anyway]").await;
     assert!(browser.text(".news").await.contains("is connected"));
     let other_node = Client::modern(&walk.nodes[1], "notes", Some(ALICE)).call("whoami", json!({})).await;
     assert_eq!(other_node.expect("an answer").text(), sha256_hex(TOKENS[0].as_bytes()));

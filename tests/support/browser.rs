@@ -76,9 +76,23 @@ impl Browser {
         self.element(selector, "/value", json!({ "text": text })).await;
     }
 
-    /// Clicks on what this selector names, and waits for the page to which that leads.
+    /// Clicks on what this selector names, which leads to no other page.
     pub async fn click(&self, selector: &str) {
         self.element(selector, "/click", json!({})).await;
+    }
+
+    /// Clicks on what this selector names, and waits for the page to which that leads.
+    pub async fn follow(&self, selector: &str) {
+        self.run("window.isLeft = true").await;
+        self.click(selector).await;
+        self.until("window.isLeft !== true && document.readyState === 'complete'").await;
+    }
+
+    /// Types this into what has the focus, sends or follows it, and waits for the page to which that leads.
+    pub async fn enter(&self, text: &str) {
+        self.run("window.isLeft = true").await;
+        self.press(&format!("{text}{ENTER}")).await;
+        self.until("window.isLeft !== true && document.readyState === 'complete'").await;
     }
 
     /// Presses keys one after the other, wherever the focus is.
