@@ -102,12 +102,18 @@ impl Services {
         Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers })
     }
 
-    /// Begins a sign-in of `user`, whose browser is known as `browser`: where to lead them. With `is_anew` the bridge
-    /// registers itself anew there, if it does so at all.
+    /// Begins a sign-in of `user`: where to lead them. Its answer is taken from the browser that is known as `browser`; from
+    /// any in which the user has signed in to the pages, where a program began it. With `is_anew` the bridge registers
+    /// itself anew there, if it does so at all.
     ///
     /// # Errors
     /// Says why they cannot sign in.
-    pub async fn begin(&self, server: &Server, (user, browser): (&UserId, &str), is_anew: bool) -> Result<Url, Fault> {
+    pub async fn begin(
+        &self,
+        server: &Server,
+        (user, browser): (&UserId, Option<&str>),
+        is_anew: bool,
+    ) -> Result<Url, Fault> {
         let oauth = oauth(server);
         let mut found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
         let client = self.client((server, oauth), &found.service, is_anew).await?;
@@ -122,7 +128,7 @@ impl Services {
             verifier: begun.verifier,
             resource: begun.resource,
             scopes: found.scopes,
-            browser: flow::hashed(browser),
+            browser: browser.map(flow::hashed),
             configured: flow::configured(server),
             is_anew,
         };

@@ -43,6 +43,10 @@ enum Route {
     ApiToken,
     /// `/api/v1/servers/{server}/probe`
     ApiProbe,
+    /// `/api/v1/connections`
+    ApiConnections,
+    /// `/api/v1/connections/{server}`
+    ApiConnection,
     /// `/api/v1/openapi.json`
     ApiDescription,
     /// Any other path below `/api/`
@@ -77,6 +81,8 @@ impl Routes {
             ("/api/v1/servers", Route::ApiServers),
             ("/api/v1/servers/{server}/token", Route::ApiToken),
             ("/api/v1/servers/{server}/probe", Route::ApiProbe),
+            ("/api/v1/connections", Route::ApiConnections),
+            ("/api/v1/connections/{server}", Route::ApiConnection),
             ("/api/v1/openapi.json", Route::ApiDescription),
             ("/api/{*nowhere}", Route::ApiNowhere),
         ] {
@@ -118,6 +124,8 @@ impl Routes {
             Route::ApiServers => account.perform(Operation::Servers, request, peer).await,
             Route::ApiToken => account.perform(Operation::Token(server), request, peer).await,
             Route::ApiProbe => account.perform(Operation::Probe(server), request, peer).await,
+            Route::ApiConnections => account.perform(Operation::Connections, request, peer).await,
+            Route::ApiConnection => account.perform(Operation::Connection(server), request, peer).await,
             Route::ApiDescription => account.perform(Operation::Description, request, peer).await,
             Route::ApiNowhere => account.perform(Operation::Nowhere, request, peer).await,
         }

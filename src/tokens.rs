@@ -21,7 +21,7 @@ use crate::user::UserId;
 pub use changes::{By, ChangeError, ChangeListener};
 pub use entered::{Entered, Fault, FieldFault};
 use granted::Standing;
-pub use granted::{Disconnected, ended_because};
+pub use granted::{Disconnected, ended_because, must_sign_in};
 pub use trial::{Probed, Prober, TRIAL_DEADLINE};
 
 /// The longest value, bytes.

@@ -3,6 +3,8 @@
 
 #[path = "oauth/bad_input.rs"]
 mod bad_input;
+#[path = "oauth/by_api.rs"]
+mod by_api;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/renewal.rs"]

@@ -4,6 +4,7 @@
 //! Invariants, beside those of the pages: values go in and never out; nothing is changed but what the caller says it
 //! knows, or knows is not there; a browser's session is good for a change only with what a page elsewhere cannot send.
 
+mod connections;
 mod given;
 mod operators;
 mod precondition;
@@ -53,6 +54,10 @@ pub enum Operation<'a> {
     Token(&'a str),
     /// `/api/v1/servers/{server}/probe`: where values are tried and not saved.
     Probe(&'a str),
+    /// `/api/v1/connections`: all servers at whose services the caller may sign in, and how that stands.
+    Connections,
+    /// `/api/v1/connections/{server}`: one, where a sign-in begins and ends what it gave.
+    Connection(&'a str),
     /// `/api/v1/openapi.json`
     Description,
     /// Any other: nothing.
@@ -63,9 +68,10 @@ impl Operation<'_> {
     /// The methods that the path takes.
     fn methods(self) -> Result<&'static [Method], Refusal> {
         match self {
-            Self::Servers | Self::Description => Ok(&[Method::GET]),
+            Self::Servers | Self::Connections | Self::Description => Ok(&[Method::GET]),
             Self::Token(_) => Ok(token::METHODS),
             Self::Probe(_) => Ok(&[Method::POST]),
+            Self::Connection(_) => Ok(&[Method::POST, Method::DELETE]),
             Self::Nowhere => Err(Refusal::NotFound),
         }
     }
@@ -106,6 +112,11 @@ impl Account {
             Operation::Probe(server) => {
                 let visit = self.call(server, head, peer).await?;
                 self.probe(&visit, head, body).await
+            }
+            Operation::Connections => self.list_connections(&self.visitor(head, peer).await?).await,
+            Operation::Connection(server) => {
+                let visit = self.call(server, head, peer).await?;
+                self.perform_on_connection(&visit, head).await
             }
             Operation::Description => Ok(respond::json(StatusCode::OK, DESCRIPTION)),
             Operation::Nowhere => Err(Refusal::NotFound.into()),

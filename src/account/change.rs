@@ -102,7 +102,7 @@ impl Account {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
         let form = self.form(head, body, (user, MAX_FORM)).await?;
         self.check_form(&form, &visit.visitor, &remove_path(&server.name))?;
-        let removed = self.tokens.disconnect(Self::by(&visit), (user, server)).await;
+        let removed = self.tokens.disconnect(Self::by(&visit), (user, server), Over::Anything).await;
         let removed = removed.map_err(|error| self.unchanged(error, Refusal::NotRemoved))?;
         tracing::info!(%user, server = %server.name, "a token was removed on the page");
         if let Disconnected::GivenBack(is_confirmed) = removed {

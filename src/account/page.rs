@@ -6,14 +6,14 @@ use askama::Template;
 
 use super::clients::Clients;
 use super::days::{date, hour};
-use super::standing::{Standing, missing, signed_out_since};
+use super::standing::{Standing, missing};
 use super::texts::{self, Message};
 use crate::clock::UnixTime;
 use crate::config::{Config, Server, ServerName, TokenField};
 use crate::oauth::Destination;
 use crate::secret::Credential;
 use crate::store::Overview;
-use crate::tokens::{FieldFault, Probed};
+use crate::tokens::{FieldFault, Probed, ended_because, must_sign_in};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The style sheet of all pages.
@@ -172,7 +172,8 @@ impl<'a> Entry<'a> {
 
 /// What a person reads who must sign in again.
 fn ended(server: &Server, saved: &Overview, now: UnixTime) -> Option<String> {
-    let (since, why) = signed_out_since(server, saved.about.as_ref().ok()?, now)?;
+    let (reason, since) = must_sign_in(server, saved.about.as_ref().ok()?, now)?;
+    let why = ended_because(reason);
     Some(format!("Your sign-in to {} ended on {} because {why}. Connect again.", server.display_name(), date(since)))
 }
 

@@ -23,6 +23,7 @@ use crate::oauth::{Callback, CallbackAnswer, Fault, Flow};
 use crate::respond::{self, Body};
 use crate::secret::Secret;
 use crate::store::{Quota, StoreError};
+use crate::user::UserId;
 
 /// By this a browser is known that has begun to sign in somewhere. It is made once, so that two tabs work.
 const BROWSER: &str = "__Host-tb-browser";
@@ -38,7 +39,29 @@ const ANEW: &str = "anew";
 const LOOK: Duration = Duration::from_secs(5);
 
 /// When to try again with a service that does not answer, seconds.
-const LATER: u64 = 10;
+pub(super) const LATER: u64 = 10;
+
+/// A browser, by the name that its cookie has.
+pub(super) struct Browser {
+    name: String,
+    is_new: bool,
+}
+
+impl Browser {
+    /// The one that has sent this.
+    pub(super) fn of(head: &Parts) -> Self {
+        let known = cookie(&head.headers, BROWSER).filter(|name| is_name(name));
+        Self { is_new: known.is_none(), name: known.unwrap_or_else(random_name) }
+    }
+
+    /// The answer that gives a browser its name that has none yet.
+    pub(super) fn remember(self, mut response: Response<Body>) -> Response<Body> {
+        if self.is_new {
+            response.headers_mut().append(SET_COOKIE, set_cookie(BROWSER, self.name));
+        }
+        response
+    }
+}
 
 /// Where a sign-in begins.
 pub(super) fn start_path(server: &ServerName) -> String {
@@ -63,30 +86,36 @@ impl Account {
         }
         let form = self.form(head, body, (user, MAX_FORM)).await?;
         self.check_form(&form, &visit.visitor, &start_path(&server.name))?;
-        let counted = self.store.count(Quota::Change, &[user.issuer(), user.subject()]).await;
-        if let Some(wait) = counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {
-            return Err(Refusal::TooMany(wait));
-        }
+        self.count_change(user).await?;
         self.lead_there(&visit, head, form.get(ANEW) == "1").await
+    }
+
+    /// Counts what `user` begins as a change.
+    pub(super) async fn count_change(&self, user: &UserId) -> Result<(), Refusal> {
+        let counted = self.store.count(Quota::Change, &[user.issuer(), user.subject()]).await;
+        match counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {
+            Some(wait) => Err(Refusal::TooMany(wait)),
+            None => Ok(()),
+        }
     }
 
     /// Begins a sign-in and leads to the service.
     async fn lead_there(&self, visit: &Visit, head: &Parts, is_anew: bool) -> Result<Response<Body>, Refusal> {
-        let (user, server) = (&visit.visitor.caller.user, &visit.server);
-        let known = cookie(&head.headers, BROWSER).filter(|name| is_name(name));
-        let browser = known.clone().unwrap_or_else(random_name);
-        match self.services.begin(server, (user, &browser), is_anew).await {
-            Ok(url) => {
-                self.note(visit, EventKind::SignInBegun, Outcome::Begun);
-                tracing::info!(%user, server = %server.name, host = url.host_str(), "a sign-in at a service has begun");
-                let mut response = self.led_to(visit, &url);
-                if known.is_none() {
-                    response.headers_mut().append(SET_COOKIE, set_cookie(BROWSER, browser));
-                }
-                Ok(response)
-            }
+        let browser = Browser::of(head);
+        match self.begin(visit, Some(&browser), is_anew).await {
+            Ok(url) => Ok(browser.remember(self.led_to(visit, &url))),
             Err(fault) => self.faulted(visit, fault),
         }
+    }
+
+    /// Begins a sign-in: where its person goes. Its answer is taken from this browser, if it is begun in one.
+    pub(super) async fn begin(&self, visit: &Visit, browser: Option<&Browser>, is_anew: bool) -> Result<Url, Fault> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        let browser = browser.map(|browser| browser.name.as_str());
+        let url = self.services.begin(server, (user, browser), is_anew).await?;
+        self.note(visit, EventKind::SignInBegun, Outcome::Begun);
+        tracing::info!(%user, server = %server.name, host = url.host_str(), "a sign-in at a service has begun");
+        Ok(url)
     }
 
     fn led_to(&self, visit: &Visit, url: &Url) -> Response<Body> {
@@ -179,6 +208,17 @@ impl Account {
 
     /// What a person is told who cannot sign in.
     fn faulted(&self, visit: &Visit, fault: Fault) -> Result<Response<Body>, Refusal> {
+        let (status, sentence) = self.judge(visit, fault)?;
+        self.metrics.refused(status);
+        let mut response = self.told(visit, status, ("Not connected", &sentence));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, LATER.into());
+        }
+        Ok(response)
+    }
+
+    /// The status and the sentence for a fault, which is logged.
+    pub(super) fn judge(&self, visit: &Visit, fault: Fault) -> Result<(StatusCode, String), Refusal> {
         let fault = match fault {
             Fault::Store(error) => return Err(self.store_failed(&error, Refusal::NotKnown)),
             fault => fault,
@@ -190,13 +230,7 @@ impl Account {
         } else {
             tracing::warn!(server = %server.name, %fault, "nobody can sign in at the service of a server");
         }
-        let (status, sentence) = sentence(server, &fault);
-        self.metrics.refused(status);
-        let mut response = self.told(visit, status, ("Not connected", &sentence));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, LATER.into());
-        }
-        Ok(response)
+        Ok(sentence(server, &fault))
     }
 
     fn note(&self, visit: &Visit, kind: EventKind, outcome: Outcome) {

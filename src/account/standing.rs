@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::config::Server;
-use crate::store::{About, GrantState, Overview, SignInReason};
-use crate::tokens::{ended_because, missing_fields};
+use crate::store::{About, Overview};
+use crate::tokens::{missing_fields, must_sign_in};
 
 /// How long before its end a person is told that what they saved will not do for much longer.
 const SOON: Duration = Duration::from_hours(7 * 24);
@@ -40,23 +40,12 @@ impl Standing {
         };
         let Ok(about) = &saved.about else { return Self::Unreadable };
         match (&about.grant, about.expires_at) {
-            (Some(_), _) if signed_out_since(server, about, now).is_some() => Self::NeedsSignIn,
+            _ if must_sign_in(server, about, now).is_some() => Self::NeedsSignIn,
             (None, Some(end)) if end <= now => Self::Ended,
             _ if missing(server, about).is_some() => Self::Incomplete,
             (None, Some(end)) if end.0 - now.0 <= SOON.as_secs() => Self::EndsSoon,
             (_, _) => Self::Connected,
         }
-    }
-}
-
-/// Since when a user must sign in again at the service of `server`, if they must, and why.
-pub(super) fn signed_out_since(server: &Server, about: &About, now: UnixTime) -> Option<(UnixTime, &'static str)> {
-    let grant = about.grant.as_ref().filter(|_| server.oauth.is_some())?;
-    let expired = about.expires_at.filter(|end| *end <= now && !grant.is_renewed);
-    match (&grant.state, expired) {
-        (GrantState::NeedsSignIn { reason, since }, _) => Some((UnixTime(*since), ended_because(*reason))),
-        (_, Some(end)) => Some((end, ended_because(SignInReason::Expired))),
-        _ => None,
     }
 }
 

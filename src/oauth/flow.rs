@@ -25,8 +25,8 @@ pub(super) struct Kept {
     pub(super) verifier: String,
     pub(super) resource: Option<String>,
     pub(super) scopes: Vec<String>,
-    /// A hash of what its browser is known by.
-    pub(super) browser: String,
+    /// A hash of what its browser is known by, if it was begun in one.
+    pub(super) browser: Option<String>,
     /// Tells how the server was configured.
     pub(super) configured: String,
     /// Whether the bridge had registered itself anew for it.
@@ -41,11 +41,11 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Whether it was begun by this user in this browser, for this server.
+    /// Whether it was begun by this user, and in this browser if it was in one.
     #[must_use]
     pub fn is_of(&self, user: &UserId, browser: Option<&str>) -> bool {
-        self.kept.user == [user.issuer(), user.subject()]
-            && browser.is_some_and(|browser| hashed(browser) == self.kept.browser)
+        let is_there = |begun: &String| browser.is_some_and(|browser| hashed(browser) == *begun);
+        self.kept.user == [user.issuer(), user.subject()] && self.kept.browser.as_ref().is_none_or(is_there)
     }
 
     /// Whether it was begun for this server.

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::notes::Noted;
 use super::record::Names;
-use super::{Backend, Grant, GrantState, Revision, Row, SavedBy, StoreError, TokenStore, record};
+use super::{Backend, ClientKind, Grant, GrantState, Revision, Row, SavedBy, StoreError, TokenStore, record};
 use crate::clock::UnixTime;
 use crate::config::ServerName;
 use crate::keyring::OpenError;
@@ -86,6 +86,14 @@ pub struct Granted {
     pub scopes: Vec<String>,
     /// Whether the service gave what renews it.
     pub is_renewed: bool,
+    /// Who issued it, where that is known.
+    pub issuer: Option<String>,
+    /// The resource that it was asked for.
+    pub resource: Option<String>,
+    /// The origin of the server that it may be sent to, where it is elsewhere.
+    pub origin: Option<String>,
+    /// How the client came to be known to which it was granted.
+    pub client: ClientKind,
 }
 
 impl Granted {
@@ -95,6 +103,10 @@ impl Granted {
             account: grant.account.clone(),
             scopes: grant.scopes.clone(),
             is_renewed: grant.refresh_token.is_some(),
+            issuer: grant.issuer.clone(),
+            resource: grant.resource.clone(),
+            origin: grant.origin.clone(),
+            client: grant.client.kind.clone(),
         }
     }
 }

@@ -122,6 +122,16 @@ impl TokenSource {
         over: Over<'_>,
     ) -> Result<bool, ChangeError> {
         self.count(by).await?;
+        self.remove_counted(by, (user, server), over).await
+    }
+
+    /// Removes it; the change has been counted.
+    pub(super) async fn remove_counted(
+        &self,
+        by: By<'_>,
+        (user, server): (&UserId, &ServerName),
+        over: Over<'_>,
+    ) -> Result<bool, ChangeError> {
         let change = self.begin(by, EventKind::TokenRemoved, (user, server), None).await?;
         let removed = match self.store.remove(user, server, over).await {
             Ok(Removed::Gone) => Ok(true),

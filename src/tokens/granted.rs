@@ -10,11 +10,14 @@ use super::changes::{By, ChangeError};
 use super::{TokenSource, Why, missing_fields};
 use crate::clock::UnixTime;
 use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server, ServerName};
-use crate::store::{Grant, GrantState, Over, Record, Revision, SavedBy, SignInReason};
+use crate::store::{About, Grant, GrantState, Over, Record, Revision, SavedBy, SignInReason, Stored};
 use crate::user::UserId;
 
 /// How long giving back what a service gave may take in all.
 const GIVING_BACK: Duration = Duration::from_secs(10);
+
+/// How often what is to be removed is read again, because it was renewed meanwhile.
+const READS: usize = 5;
 
 /// Why a user must sign in again at a service, as the end of a sentence.
 #[must_use]
@@ -59,14 +62,16 @@ fn is_same_account(before: &Grant, now: &Grant) -> bool {
 /// What became of a connection that was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disconnected {
-    /// There was none, or one that a person had pasted.
+    /// There was none.
+    Absent,
+    /// It was one that a person had pasted.
     Removed,
     /// The service was asked to take back what it gave: whether it has confirmed that.
     GivenBack(bool),
 }
 
 impl TokenSource {
-    /// Removes what `by` has saved for `server`, and then gives it back if a service gave it.
+    /// Removes what `user` has saved for `server`, and then gives it back if a service gave it.
     ///
     /// # Errors
     /// Says why it is still there.
@@ -74,14 +79,32 @@ impl TokenSource {
         &self,
         by: By<'_>,
         (user, server): (&UserId, &Arc<Server>),
+        over: Over<'_>,
     ) -> Result<Disconnected, ChangeError> {
-        let granted = self.store.read(user, &server.name).await.ok().flatten();
-        let granted = granted.filter(|stored| stored.record.grant.is_some() && server.oauth.is_some());
-        let over = granted.as_ref().map_or(Over::Anything, |stored| Over::This(&stored.revision));
-        let removed = self.remove(by, (user, &server.name), over).await?;
-        let (Some(stored), Some(renewals)) = (granted.filter(|_| removed), self.renewals.clone()) else {
-            return Ok(Disconnected::Removed);
-        };
+        self.count(by).await?;
+        for read in 1.. {
+            let granted = self.granted(user, server).await;
+            let granted = granted.filter(|stored| !matches!(over, Over::This(seen) if *seen != stored.revision));
+            let seen = granted.as_ref().map_or(over, |stored| Over::This(&stored.revision));
+            match self.remove_counted(by, (user, &server.name), seen).await {
+                // A renewal was faster.
+                Err(ChangeError::Changed) if matches!(over, Over::Anything) && read < READS => {}
+                Err(error) => return Err(error),
+                Ok(false) => return Ok(Disconnected::Absent),
+                Ok(true) => return Ok(self.give_back(server, granted).await),
+            }
+        }
+        Err(ChangeError::Changed)
+    }
+
+    /// What a service gave to `user` for `server`, if it did and that can be read.
+    async fn granted(&self, user: &UserId, server: &Server) -> Option<Stored> {
+        let stored = self.store.read(user, &server.name).await.ok().flatten();
+        stored.filter(|stored| stored.record.grant.is_some() && server.oauth.is_some())
+    }
+
+    async fn give_back(&self, server: &Arc<Server>, removed: Option<Stored>) -> Disconnected {
+        let (Some(stored), Some(renewals)) = (removed, self.renewals.clone()) else { return Disconnected::Removed };
         let (record, server) = (stored.record, Arc::clone(server));
         let (tell, told) = oneshot::channel();
         renewals.lifecycle.spawn(async move {
@@ -90,7 +113,23 @@ impl TokenSource {
             // Whoever asked may have left.
             let _ = tell.send(asked.unwrap_or(false));
         });
-        Ok(Disconnected::GivenBack(told.await.unwrap_or(false)))
+        Disconnected::GivenBack(told.await.unwrap_or(false))
+    }
+}
+
+/// Why a user must sign in again at the service of `server` and since when, if they must by what is known of their record.
+#[must_use]
+pub fn must_sign_in(server: &Server, about: &About, now: UnixTime) -> Option<(SignInReason, UnixTime)> {
+    let oauth = server.oauth.as_ref()?;
+    let changed = Some((SignInReason::Changed, about.saved_at));
+    let Some(grant) = &about.grant else { return changed.filter(|_| !oauth.also_token) };
+    match &grant.state {
+        GrantState::NeedsSignIn { reason, since } => Some((*reason, UnixTime(*since))),
+        _ if !is_for(server, oauth, [&grant.issuer, &grant.resource, &grant.origin]) => changed,
+        _ => {
+            let end = about.expires_at.filter(|end| *end <= now && !grant.is_renewed);
+            end.map(|end| (SignInReason::Expired, end))
+        }
     }
 }
 
@@ -120,7 +159,7 @@ pub(super) fn standing(server: &Server, record: &Record, now: UnixTime) -> Resul
             if let GrantState::NeedsSignIn { reason, since } = &grant.state {
                 return Err(Why::SignIn(*reason, UnixTime(*since)));
             }
-            if !is_for(server, oauth, grant) {
+            if !is_for(server, oauth, [&grant.issuer, &grant.resource, &grant.origin]) {
                 return changed;
             }
             let is_renewed = grant.refresh_token.is_some();
@@ -143,7 +182,8 @@ fn check_end(record: &Record, now: UnixTime) -> Result<(), UnixTime> {
     record.expires_at.filter(|end| *end <= now).map_or(Ok(()), Err)
 }
 
-fn is_for(server: &Server, oauth: &OAuth, grant: &Grant) -> bool {
+/// Whether what was made for this issuer, resource and origin is for `server` as it is configured.
+fn is_for(server: &Server, oauth: &OAuth, [made_by, made_for, sent_to]: [&Option<String>; 3]) -> bool {
     let origin = match &server.plan {
         Plan::Http(plan) => Some(plan.origin.as_str()),
         Plan::Stdio(_) | Plan::Container(_) => None,
@@ -153,11 +193,11 @@ fn is_for(server: &Server, oauth: &OAuth, grant: &Grant) -> bool {
         NamedService::Issuer(issuer) => Some(issuer),
         NamedService::Endpoints { issuer, .. } => issuer.as_ref(),
     };
-    let is_issuer = issuer.is_none_or(|issuer| grant.issuer.as_ref() == Some(issuer));
+    let is_issuer = issuer.is_none_or(|issuer| made_by.as_ref() == Some(issuer));
     let is_resource = match &oauth.resource {
-        ResourceIndicator::Named(resource) => grant.resource.as_ref() == Some(resource),
-        ResourceIndicator::Unsaid => grant.resource.is_none(),
+        ResourceIndicator::Named(resource) => made_for.as_ref() == Some(resource),
+        ResourceIndicator::Unsaid => made_for.is_none(),
         ResourceIndicator::Found => true,
     };
-    grant.origin.as_deref() == origin && is_issuer && is_resource
+    sent_to.as_deref() == origin && is_issuer && is_resource
 }

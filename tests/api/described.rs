@@ -14,6 +14,8 @@ use crate::{ALICE, BOB, NOTES, OPERATOR, config, serve};
 
 const SERVERS: &str = "/api/v1/servers";
 const PROBE: &str = "/api/v1/servers/notes/probe";
+const MADE: &str = "/api/v1/connections";
+const SIGNED: &str = "/api/v1/connections/signed";
 const DESCRIPTION: &str = "/api/v1/openapi.json";
 const ALICES: &str = "/api/v1/admin/users/alice/servers/notes/token";
 const CONNECTIONS: &str = "/api/v1/admin/connections";
@@ -23,7 +25,16 @@ const AUDIT: &str = "/api/v1/admin/audit";
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What needs a credential.
-const USERS: [(&str, &str); 5] = [("GET", SERVERS), ("GET", NOTES), ("PUT", NOTES), ("DELETE", NOTES), ("POST", PROBE)];
+const USERS: [(&str, &str); 8] = [
+    ("GET", SERVERS),
+    ("GET", NOTES),
+    ("PUT", NOTES),
+    ("DELETE", NOTES),
+    ("POST", PROBE),
+    ("GET", MADE),
+    ("POST", SIGNED),
+    ("DELETE", SIGNED),
+];
 const OPERATORS: [(&str, &str); 5] =
     [("GET", ALICES), ("PUT", ALICES), ("DELETE", ALICES), ("GET", CONNECTIONS), ("GET", AUDIT)];
 
@@ -50,6 +61,9 @@ impl Node {
     fn program(&self, path: &str) -> Program<'static> {
         if path.starts_with("/api/v1/admin/") {
             Program::of(OPERATOR, self.admin)
+        } else if path.starts_with(MADE) || path.contains("/signed/") {
+            // One user may not change as much in a minute as is changed here.
+            Program::of(BOB, self.bridge.address())
         } else {
             Program::of(ALICE, self.bridge.address())
         }
@@ -79,6 +93,7 @@ async fn every_operation_and_every_documented_error_is_as_the_description_says()
     let mut with_stream = config(&home, &home.in_failing_redis(&redis), free_address());
     with_stream["audit"] = json!({ "redis": {} });
     with_stream["limits"] = json!({ "bodyIdle": "300ms" });
+    add_services(&mut with_stream);
     let node = Node::start(&home, with_stream);
     let nobody = Program { address: node.bridge.address(), bearer: None };
     let document = nobody.get(DESCRIPTION).await;
@@ -118,6 +133,47 @@ async fn what_is_done(node: &Node, described: &mut Description) {
         assert_eq!(node.ask(described, ("GET", path), &[], b"").await.status, 200);
     }
     assert_eq!(node.do_well(described, ("POST", PROBE), NOTHING).await.json()["outcome"], "good");
+
+    let begun = node.ask(described, ("POST", SIGNED), &[], b"").await;
+    let leads_to = begun.json()["authorizationUrl"].as_str().unwrap_or_default().to_owned();
+    assert!(leads_to.starts_with("https://service.example/authorize?") && leads_to.contains("S256"), "{begun:?}");
+    let path = "/api/v1/servers/signed/token";
+    assert_eq!(node.do_well(described, ("PUT", path), NOTHING).await.status, 201);
+    let made = node.ask(described, ("GET", MADE), &[], b"").await.json();
+    let statuses = made["connections"].as_array().expect("a list").iter().map(|made| &made["status"]);
+    assert_eq!(statuses.collect::<Vec<_>>(), ["notConnected", "notConnected", "connected"], "{made}");
+    assert_eq!(node.ask(described, ("DELETE", SIGNED), &[], b"").await.json(), json!({ "revoked": false }));
+    for (server, status) in [("elsewhere", 502), ("down", 503)] {
+        let answer = node.ask(described, ("POST", &format!("{MADE}/{server}")), &[], b"").await;
+        assert_eq!(answer.said(), (status, "service".to_owned()), "{answer:?}");
+    }
+}
+
+/// Servers whose users sign in: at a service that is never called, at one that is none, and at one that is not there.
+fn add_services(config: &mut Value) {
+    let admin = format!("http://{}", config["admin"]["listen"].as_str().expect("an address"));
+    let server = |oauth: &Value| {
+        let mut entry = config["mcpServers"]["strict"].clone();
+        entry["oauth"] = oauth.clone();
+        entry.as_object_mut().expect("an object").remove("tokenSetup");
+        entry
+    };
+    let added = [
+        (
+            "signed",
+            server(&json!({ "authorizationEndpoint": "https://service.example/authorize", "clientId": "c",
+                "tokenEndpoint": "https://service.example/token", "also": "token" })),
+        ),
+        ("elsewhere", server(&json!({ "issuer": admin, "allowHosts": ["127.0.0.1"] }))),
+        ("down", server(&json!({ "issuer": "http://127.0.0.1:1", "allowHosts": ["127.0.0.1"] }))),
+    ];
+    // Services know it by its port.
+    config["publicUrl"] = json!("http://127.0.0.1:7777");
+    config["allowedHosts"] = json!(["127.0.0.1"]);
+    config["mcpServers"]
+        .as_object_mut()
+        .expect("an object")
+        .extend(added.map(|(name, entry)| (name.to_owned(), entry)));
 }
 
 async fn what_cannot_be_read(node: &Node, described: &mut Description) {
@@ -174,6 +230,15 @@ async fn what_is_not_there(node: &Node, described: &mut Description, redis: &Red
             assert_eq!(answer.said(), (404, "no-token".to_owned()));
         }
     }
+    for (method, server, said) in [
+        ("POST", "nothing", "not-found"),
+        ("POST", "notes", "not-found"),
+        ("DELETE", "nothing", "not-found"),
+        ("DELETE", "signed", "no-token"),
+    ] {
+        let answer = node.ask(described, (method, &format!("{MADE}/{server}")), &[], b"").await;
+        assert_eq!(answer.said(), (404, said.to_owned()));
+    }
     for (server, said) in [("nothing", "not-found"), ("open", "needs-no-token"), ("strict", "no-probe")] {
         let path = PROBE.replace("/notes/", &format!("/{server}/"));
         let answer = node.do_well(described, ("POST", &path), NOTHING).await;
@@ -226,14 +291,13 @@ async fn who_may_not(node: &Node, described: &mut Description) {
 async fn without_audit_or_memory(described: &mut Description) {
     let home = Home::new();
     let mut full = config(&home, &home.embedded(), free_address());
+    add_services(&mut full);
     home.write(full.clone());
-    home.run(
-        &["token", "set", "--config", &home.config().to_string_lossy(), "--user", "alice", "--server", "notes"],
-        b"t",
-    );
+    home.set_token("alice", "notes", "t");
+    home.set_token("bob", "signed", "t");
     full["audit"] = json!({ "file": "/dev/full", "required": true });
     let node = Node::start(&home, full.clone());
-    for what in [("PUT", NOTES), ("DELETE", NOTES), ("PUT", ALICES), ("DELETE", ALICES)] {
+    for what in [("PUT", NOTES), ("DELETE", NOTES), ("PUT", ALICES), ("DELETE", ALICES), ("DELETE", SIGNED)] {
         assert_eq!(node.do_well(described, what, SOMETHING).await.said(), (503, "audit".to_owned()), "{what:?}");
     }
     assert_eq!(node.ask(described, ("GET", AUDIT), &[], b"").await.said(), (404, "not-found".to_owned()));

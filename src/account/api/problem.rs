@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::account::Refusal;
+use crate::account::service::LATER;
 use crate::auth::AuthError;
 use crate::limits::body::BodyFault;
 use crate::memory::Full;
@@ -33,6 +34,8 @@ pub(super) enum Problem {
     NeedsNoToken,
     /// The server's entry does not say how values are tried.
     NoProbe,
+    /// Nobody can sign in at the service: the status, and why.
+    NoSignIn(StatusCode, String),
     /// The user tries too much at once.
     Busy,
     /// Something else is there than the caller knows.
@@ -99,6 +102,7 @@ const INVALID_TOKEN: Kind = ("invalid-token", "What was given cannot be saved");
 const PRECONDITION_REQUIRED: Kind = ("precondition-required", "The request does not say what it changes");
 const TOO_MANY: Kind = ("too-many", "Too much at once");
 const STORE: Kind = ("store", "The token store is not available");
+const SERVICE: Kind = ("service", "Nobody can sign in at the service");
 const AUDIT: Kind = ("audit", "The change could not be written down");
 const UNAVAILABLE: Kind = ("unavailable", "The bridge is busy");
 
@@ -113,6 +117,7 @@ impl Problem {
             Self::Changed => StatusCode::PRECONDITION_FAILED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+            Self::NoSignIn(status, _) => *status,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Unaudited => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -123,7 +128,7 @@ impl Problem {
         matches!(self, Self::Refused(refusal) if refusal.is_bad_credential())
     }
 
-    fn verdict(&self) -> (Kind, &'static str) {
+    fn verdict(&self) -> (Kind, &str) {
         match self {
             Self::Refused(refusal) => refused(refusal),
             Self::Malformed(must) => (BAD_REQUEST, must),
@@ -131,6 +136,7 @@ impl Problem {
             Self::NoToken => (NO_TOKEN, "this user has saved nothing for this server"),
             Self::NeedsNoToken => (NEEDS_NO_TOKEN, "this server needs no token of yours"),
             Self::NoProbe => (NO_PROBE, "the server's entry has no `probe`"),
+            Self::NoSignIn(_, why) => (SERVICE, why),
             Self::Busy => (TOO_MANY, "two trials of this user are under way; try again when one has ended"),
             Self::Changed => (CHANGED, "what is saved is not what the precondition names; read it again"),
             Self::PreconditionRequired => (
@@ -156,6 +162,9 @@ impl Problem {
             Self::Refused(refusal) => refusal.add_headers(response.headers_mut()),
             Self::Busy => {
                 response.headers_mut().insert(RETRY_AFTER, TRIAL_DEADLINE.as_secs().into());
+            }
+            Self::NoSignIn(StatusCode::SERVICE_UNAVAILABLE, _) => {
+                response.headers_mut().insert(RETRY_AFTER, LATER.into());
             }
             Self::Unaudited => {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -6,6 +6,7 @@ use crate::account::standing::Standing;
 use crate::clock::UnixTime;
 use crate::config::{Config, Server};
 use crate::store::{Overview, Revision, SavedBy};
+use crate::tokens::must_sign_in;
 
 /// A server, as it stands with its user.
 #[derive(Serialize)]
@@ -18,6 +19,8 @@ pub(super) struct Entry<'a> {
     /// Where a person connects it.
     connect_url: String,
     status: &'static str,
+    #[serde(flatten)]
+    sign_in: Option<SignIn>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +31,21 @@ pub(super) struct Entry<'a> {
     has_probe: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Saved<'a>>,
+}
+
+/// Why a user must sign in at the service again, and since when.
+#[derive(Serialize)]
+pub(super) struct SignIn {
+    reason: &'static str,
+    since: String,
+}
+
+impl SignIn {
+    /// Of a user who has `saved` this for `server`, if they must.
+    pub(super) fn of(server: &Server, saved: Option<&Overview>, now: UnixTime) -> Option<Self> {
+        let (reason, since) = must_sign_in(server, saved?.about.as_ref().ok()?, now)?;
+        Some(Self { reason: reason.as_str(), since: since.to_string() })
+    }
 }
 
 #[derive(Serialize)]
@@ -83,6 +101,7 @@ impl<'a> Entry<'a> {
             url: config.server_url(&server.name),
             connect_url: config.connect_link(&server.name),
             status: word(Standing::of(server, saved.map(|saved| (saved, now)))),
+            sign_in: SignIn::of(server, saved, now),
             instructions: setup.instructions.as_deref(),
             help_url: setup.help_url.as_ref().map(url::Url::as_str),
             fields: fields.collect(),
@@ -110,12 +129,14 @@ pub(super) fn etag(revision: &Revision) -> String {
     format!("\"{revision}\"")
 }
 
-fn word(standing: Standing) -> &'static str {
+/// How a server stands with its user, as a word.
+pub(super) fn word(standing: Standing) -> &'static str {
     match standing {
         Standing::NeedsNone => "needsNoToken",
         Standing::NotConnected => "notConnected",
         Standing::Connected | Standing::EndsSoon => "connected",
-        Standing::Ended | Standing::NeedsSignIn => "expired",
+        Standing::Ended => "expired",
+        Standing::NeedsSignIn => "needsSignIn",
         Standing::Incomplete => "incomplete",
         Standing::Unreadable => "unreadable",
     }

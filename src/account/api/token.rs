@@ -19,7 +19,7 @@ use crate::config::{Server, ServerName};
 use crate::limits::body::read_body;
 use crate::respond::{self, Body};
 use crate::store::{Over, Overview, Revision};
-use crate::tokens::{By, ChangeError, Entered, Probed};
+use crate::tokens::{By, ChangeError, Disconnected, Entered, Probed};
 use crate::user::UserId;
 
 /// The methods that the path of a token takes.
@@ -87,7 +87,13 @@ impl Account {
             return Err(absent(server));
         }
         let over = precondition.over(there.as_ref())?;
-        let removed = self.tokens.remove(whose.by, (whose.user, whose.server), over).await;
+        let removed = match server {
+            Some(server) => {
+                let ended = self.tokens.disconnect(whose.by, (whose.user, server), over).await;
+                ended.map(|ended| ended != Disconnected::Absent)
+            }
+            None => self.tokens.remove(whose.by, (whose.user, whose.server), over).await,
+        };
         if !removed.map_err(|error| self.not_changed(error, Refusal::NotRemoved))? {
             return Err(Problem::Changed);
         }
@@ -132,7 +138,7 @@ impl Account {
         given::read(&body, &server.token_setup, self.clock.now())
     }
 
-    fn not_changed(&self, error: ChangeError, refusal: Refusal) -> Problem {
+    pub(super) fn not_changed(&self, error: ChangeError, refusal: Refusal) -> Problem {
         match error {
             ChangeError::Changed => Problem::Changed,
             ChangeError::Unaudited(error) => {

@@ -114,6 +114,18 @@ pub enum ClientKind {
     Registered(String),
 }
 
+impl ClientKind {
+    /// The kind as a word, as the configuration has it for how a client comes to be known.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Configured => "preregistered",
+            Self::Document => "metadataDocument",
+            Self::Registered(_) => "dynamic",
+        }
+    }
+}
+
 /// How a client shows who it is. Source: RFC 6749 section 2.3.1; RFC 7591 section 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
