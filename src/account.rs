@@ -16,6 +16,7 @@ mod texts;
 // what they send
 mod change;
 mod form;
+mod paste;
 mod seen;
 mod service;
 mod sign_in;
@@ -103,6 +104,8 @@ pub enum Page<'a> {
     Remove(&'a str),
     /// `/{server}/connect/start`: where a sign-in at its service begins.
     Start(&'a str),
+    /// `/{server}/connect/paste`: where its answer is pasted that could not come back.
+    Paste(&'a str),
     /// `/oauth/callback/{server}`: where the service's answer comes back.
     Callback(&'a str),
     /// `/oauth/client.json`: who this bridge is, for services that read it.
@@ -121,16 +124,18 @@ impl Page<'_> {
         match self {
             Self::Overview | Self::Style | Self::Callback(_) | Self::ClientDocument => &[Method::GET],
             Self::Connect(_) | Self::SignIn => &[Method::GET, Method::POST],
-            Self::Remove(_) | Self::Start(_) | Self::SignOut => &[Method::POST],
+            Self::Remove(_) | Self::Start(_) | Self::Paste(_) | Self::SignOut => &[Method::POST],
         }
     }
 
     /// The server that the page is about.
     fn server(self) -> Option<ServerName> {
         match self {
-            Self::Connect(server) | Self::Remove(server) | Self::Start(server) | Self::Callback(server) => {
-                ServerName::parse(server)
-            }
+            Self::Connect(server)
+            | Self::Remove(server)
+            | Self::Start(server)
+            | Self::Paste(server)
+            | Self::Callback(server) => ServerName::parse(server),
             Self::Overview | Self::SignIn | Self::SignOut | Self::Style | Self::ClientDocument => None,
         }
     }
@@ -180,6 +185,7 @@ impl Account {
             Page::Remove(_) => self.remove(self.visit(page.server(), head, peer).await?, head, body).await,
             Page::ClientDocument => Ok(self.client_document()),
             Page::Start(_) => self.start(self.visit(page.server(), head, peer).await?, head, body).await,
+            Page::Paste(_) => self.paste(self.visit(page.server(), head, peer).await?, head, body).await,
             Page::Callback(_) => {
                 let visit = self.visit(page.server(), head, peer).await.map_err(|refusal| match refusal {
                     // Who signs in now would come back without the answer.

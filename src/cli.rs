@@ -1,15 +1,19 @@
-//! The commands: `serve`, `check`, `doctor`, `pull`, `import`, `schema`, `token set|list|delete|export|restore`, `keys
-//! status|rotate|retire`, `keygen`. Answers go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong arguments
+//! The commands: `serve`, `check`, `doctor`, `pull`, `import`, `schema`, `login`, `logout`, `status`, `token
+//! set|list|delete|export|restore`, `keys status|rotate|retire`, `keygen`. Answers go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong arguments
 //! or configuration, 1 anything else.
 
 pub mod check;
+mod connection;
 pub mod doctor;
 mod exec_as;
 pub mod import;
 pub mod keygen;
 pub mod keys;
+pub mod login;
+pub mod logout;
 pub mod pull;
 pub mod serve;
+pub mod status;
 pub mod token;
 mod token_store;
 
@@ -43,6 +47,12 @@ enum Command {
     Import(import::Import),
     /// Print the JSON Schema of the configuration file.
     Schema,
+    /// Sign a user in at the service of a server.
+    Login(login::Login),
+    /// Remove what a user's sign-in gave, and have the service take it back.
+    Logout(logout::Logout),
+    /// Show who is connected to what: server, user, state, end, scopes, issuer and kind of client, a line each.
+    Status(status::Status),
     /// Save, list, delete, back up and restore users' tokens.
     #[command(subcommand)]
     Token(token::Token),
@@ -117,6 +127,9 @@ pub fn main() -> ExitCode {
         Command::Pull(pull) => pull.run(),
         Command::Import(import) => import.run(),
         Command::Schema => check::schema(),
+        Command::Login(login) => login.run(),
+        Command::Logout(logout) => logout.run(),
+        Command::Status(status) => status.run(),
         Command::Token(token) => token.run(),
         Command::Keys(keys) => keys.run(),
         Command::Keygen(keygen) => keygen.run(),

@@ -135,7 +135,18 @@ impl Config {
 
     /// Where a service sends people back to who have signed in there for a server. It is registered there exactly so.
     #[must_use]
-    pub fn redirect_uri(&self, server: &ServerName) -> String {
+    pub fn redirect_uri(&self, server: &Server) -> String {
+        let written = server.oauth.as_ref().and_then(|oauth| oauth.redirect_uri.clone());
+        written.unwrap_or_else(|| self.callback(&server.name))
+    }
+
+    /// Whether people who have signed in for a server are led elsewhere than to the bridge, and paste where that was.
+    #[must_use]
+    pub fn takes_paste_back(&self, server: &Server) -> bool {
+        self.redirect_uri(server) != self.callback(&server.name)
+    }
+
+    fn callback(&self, server: &ServerName) -> String {
         format!("{}/oauth/callback/{server}", self.public_url.as_str().trim_end_matches('/'))
     }
 

@@ -7,6 +7,7 @@
 // where, and who
 mod client;
 mod discovery;
+mod inspection;
 mod service;
 
 // one sign-in
@@ -33,9 +34,10 @@ use crate::store::{Cell, ClientKind, Grant, GrantState, Record, RecordKind, Save
 use crate::user::UserId;
 
 pub use callback::{Callback, CallbackAnswer};
-pub use flow::Flow;
 use flow::Kept;
+pub use flow::{Flow, NotTaken};
 use form_post::{Caller, Posted, form_post};
+pub use inspection::{Inspection, inspect};
 pub(crate) use refresh::host_of as renewal_host;
 pub use refresh::{NotRenewed, RENEWAL};
 pub use service::Fault;
@@ -117,7 +119,7 @@ impl Services {
         let oauth = oauth(server);
         let mut found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
         let client = self.client((server, oauth), &found.service, is_anew).await?;
-        let redirect_uri = self.config.redirect_uri(&server.name);
+        let redirect_uri = self.config.redirect_uri(server);
         let begun = found.begin(oauth, &client.id, &redirect_uri).await?;
         let kept = Kept {
             user: [user.issuer().to_owned(), user.subject().to_owned()],
@@ -140,22 +142,45 @@ impl Services {
         Ok(begun.url)
     }
 
-    /// The sign-in that an answer with this state is for, if there is one that has not been answered.
+    /// Whether a sign-in with this state waits for its answer.
     ///
     /// # Errors
     /// The store failed: nobody knows.
-    pub async fn flow(&self, state: &str) -> Result<Option<Flow>, StoreError> {
+    pub async fn awaits(&self, state: &str) -> Result<bool, StoreError> {
+        Ok(self.store.look_into(Cell::Flow(state)).await?.is_some())
+    }
+
+    /// Takes the sign-in for `server` that is answered: nobody else goes on with it. It goes on waiting, and nothing of it is
+    /// used, unless the answer comes from the user who began it, in the browser in which they did.
+    ///
+    /// # Errors
+    /// Says why it is not taken, or of no use.
+    pub async fn take(
+        &self,
+        server: &Server,
+        (user, browser): (&UserId, Option<&str>),
+        answer: &Callback,
+    ) -> Result<Flow, NotTaken> {
+        let flow = self.flow(&answer.state).await?;
+        let flow = flow.filter(|flow| flow.is_for(server)).ok_or(NotTaken::Ended)?;
+        if !flow.is_of(user, browser) {
+            return Err(NotTaken::OtherBrowser);
+        }
+        // Of several answers at once one goes on.
+        if !self.store.take(&flow.held).await? {
+            return Err(NotTaken::Ended);
+        }
+        if !flow.is_answered_by(answer.issuer.as_deref()) {
+            return Err(NotTaken::OtherIssuer);
+        }
+        if flow.is_current(server) { Ok(flow) } else { Err(NotTaken::Ended) }
+    }
+
+    /// The sign-in that an answer with this state is for, if there is one that has not been answered.
+    async fn flow(&self, state: &str) -> Result<Option<Flow>, StoreError> {
         let Some(held) = self.store.look_into(Cell::Flow(state)).await? else { return Ok(None) };
         let kept = serde_json::from_str(&held.plain).map_err(|_| StoreError::Newer)?;
         Ok(Some(Flow { kept: Box::new(kept), held }))
-    }
-
-    /// Ends a sign-in; whether it was still there. Of several answers at once one goes on.
-    ///
-    /// # Errors
-    /// The store failed: nobody knows.
-    pub async fn end(&self, flow: &Flow) -> Result<bool, StoreError> {
-        self.store.take(&flow.held).await
     }
 
     /// What the service gives for `code`, as it is saved.

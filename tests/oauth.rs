@@ -7,11 +7,15 @@ mod bad_input;
 mod by_api;
 #[path = "oauth/one_click.rs"]
 mod one_click;
+#[path = "oauth/paste.rs"]
+mod paste;
 #[path = "oauth/renewal.rs"]
 mod renewal;
 #[path = "oauth/service.rs"]
 mod service;
 mod support;
+#[path = "oauth/terminal.rs"]
+mod terminal;
 #[expect(dead_code, reason = "what people do who paste tokens is for other tests")]
 #[path = "account/visit.rs"]
 mod visit;

@@ -1,5 +1,7 @@
 //! What stands on each page, as the templates in `pages` take it. They escape whatever is put into them.
 
+mod leading;
+
 use std::sync::Arc;
 
 use askama::Template;
@@ -15,6 +17,8 @@ use crate::secret::Credential;
 use crate::store::Overview;
 use crate::tokens::{FieldFault, Probed, ended_because, must_sign_in};
 use crate::user::{LOCAL_ISSUER, UserId};
+
+pub(super) use leading::{lead, paste};
 
 /// The style sheet of all pages.
 pub(super) const STYLE: &str = include_str!("pages/style.css");
@@ -269,15 +273,6 @@ struct MessagePage<'a> {
     back: &'a str,
 }
 
-#[derive(Template)]
-#[template(path = "lead.html", config = "src/account/pages/askama.toml")]
-struct LeadPage<'a> {
-    frame: Frame<'a>,
-    name: &'a str,
-    host: &'a str,
-    url: &'a str,
-}
-
 /// All servers that this user may use.
 pub(super) fn account<'a>(
     frame: Frame<'a>,
@@ -350,11 +345,6 @@ pub(super) fn message(frame: &Frame<'_>, message: Message, back: &str) -> String
 /// The same of what is not known before.
 pub(super) fn told(frame: &Frame<'_>, (title, sentence): (&str, &str), back: &str) -> String {
     rendered(&MessagePage { frame, title, sentence, back })
-}
-
-/// What leads to the service of `server`, at `url`.
-pub(super) fn lead(frame: Frame<'_>, server: &Server, url: &str, host: &str) -> String {
-    rendered(&LeadPage { frame, name: server.display_name(), host, url })
 }
 
 fn rendered(page: &impl Template) -> String {

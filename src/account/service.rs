@@ -19,10 +19,10 @@ use crate::audit::{Event, EventKind, Outcome};
 use crate::auth::{cookie, set_cookie};
 use crate::config::{Server, ServerName};
 use crate::keyring::random_name;
-use crate::oauth::{Callback, CallbackAnswer, Fault, Flow};
+use crate::oauth::{Callback, CallbackAnswer, Fault, Flow, NotTaken};
 use crate::respond::{self, Body};
 use crate::secret::Secret;
-use crate::store::{Quota, StoreError};
+use crate::store::Quota;
 use crate::user::UserId;
 
 /// By this a browser is known that has begun to sign in somewhere. It is made once, so that two tabs work.
@@ -103,6 +103,9 @@ impl Account {
     async fn lead_there(&self, visit: &Visit, head: &Parts, is_anew: bool) -> Result<Response<Body>, Refusal> {
         let browser = Browser::of(head);
         match self.begin(visit, Some(&browser), is_anew).await {
+            Ok(url) if self.config.takes_paste_back(&visit.server) => {
+                Ok(browser.remember(self.ask_for_address(visit, Some(&url), StatusCode::OK)))
+            }
             Ok(url) => Ok(browser.remember(self.led_to(visit, &url))),
             Err(fault) => self.faulted(visit, fault),
         }
@@ -129,28 +132,32 @@ impl Account {
 
     /// `GET /oauth/callback/{server}`
     pub(super) async fn callback(&self, visit: &Visit, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let (user, server) = (&visit.visitor.caller.user, &visit.server);
-        if server.oauth.is_none() {
+        if visit.server.oauth.is_none() {
             return Err(Refusal::NotFound);
         }
-        let not_known = |error: StoreError| self.store_failed(&error, Refusal::NotKnown);
         let callback = Callback::read(head.uri.query().unwrap_or_default()).ok_or(Refusal::SignInEnded)?;
-        let flow = self.services.flow(&callback.state).await.map_err(not_known)?;
-        let flow = flow.filter(|flow| flow.is_for(server)).ok_or(Refusal::SignInEnded)?;
-        if !flow.is_of(user, cookie(&head.headers, BROWSER).as_deref()) {
-            return Err(Refusal::OtherBrowser);
-        }
-        let is_from_it = flow.is_answered_by(callback.issuer.as_deref());
-        if !self.services.end(&flow).await.map_err(not_known)? {
-            return Err(Refusal::SignInEnded);
-        }
-        if !is_from_it {
-            self.note(visit, EventKind::SignInEnded, Outcome::Refused);
-            return Err(Refusal::OtherIssuer);
-        }
-        if !flow.is_current(server) {
-            return Err(Refusal::SignInEnded);
-        }
+        self.answered(visit, head, callback).await
+    }
+
+    /// What becomes of a service's answer, however it came.
+    pub(super) async fn answered(
+        &self,
+        visit: &Visit,
+        head: &Parts,
+        callback: Callback,
+    ) -> Result<Response<Body>, Refusal> {
+        let (user, server) = (&visit.visitor.caller.user, &visit.server);
+        let browser = cookie(&head.headers, BROWSER);
+        let flow = match self.services.take(server, (user, browser.as_deref()), &callback).await {
+            Ok(flow) => flow,
+            Err(NotTaken::Ended) => return Err(Refusal::SignInEnded),
+            Err(NotTaken::OtherBrowser) => return Err(Refusal::OtherBrowser),
+            Err(NotTaken::OtherIssuer) => {
+                self.note(visit, EventKind::SignInEnded, Outcome::Refused);
+                return Err(Refusal::OtherIssuer);
+            }
+            Err(NotTaken::Store(error)) => return Err(self.store_failed(&error, Refusal::NotKnown)),
+        };
         match callback.answer {
             CallbackAnswer::Code(code) => self.redeem(visit, head, &flow, &code).await,
             CallbackAnswer::Error(Some("access_denied")) => {

@@ -61,6 +61,12 @@ pub(super) const ANYWAY_HINT: &str = "What you pasted was not kept: paste it aga
 // signing in at a service
 pub(super) const LEADING: &str = "You are being led to";
 pub(super) const GO_ON: &str = "Go on";
+pub(super) const IN_ANOTHER_TAB: &str =
+    "It opens in another tab; once you have signed in, that shows a page that cannot be opened. Come back here then.";
+pub(super) const SIGN_IN_THERE: &str = "Sign in there";
+pub(super) const ADDRESS_LABEL: &str = "The address of that page";
+pub(super) const ADDRESS_FAULT: &str = "This is not it: copy the whole address, from the first letter to the last.";
+pub(super) const ADDRESS_HINT: &str = "All that stands in the browser's address bar. It begins with";
 pub(super) const LEADS_TO: &str = "You sign in at";
 pub(super) const ASKS_FOR: &str = "You will be asked to allow:";
 pub(super) const CONNECT_AGAIN: &str = "Connect again";

@@ -139,7 +139,8 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         self::server(server, out)?;
         spares(config, server, out)?;
         if server.oauth.is_some() {
-            writeln!(out, "  sign-in    redirect URI {}", config.redirect_uri(&server.name))?;
+            let pasted = if config.takes_paste_back(server) { ", which people paste with what follows it" } else { "" };
+            writeln!(out, "  sign-in    redirect URI {}{pasted}", config.redirect_uri(server))?;
         }
     }
     for name in &config.disabled {

@@ -1,5 +1,7 @@
 //! `tollbridge doctor`: what holds on this host. The checks are in `upstream::process::host_checks` and
-//! `upstream::container::engine_checks`.
+//! `upstream::container::engine_checks`; what services say of themselves is in `sign_in`.
+
+mod sign_in;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -61,6 +63,8 @@ impl Doctor {
         resources.remove();
         drop(held);
         findings.extend(config.token_store.iter().flat_map(store_findings));
+        let impossible = |stop: Stop| vec![Finding { verdict: Verdict::Missing, text: format!("sign-in: {stop}") }];
+        findings.extend(sign_in::findings(&config).unwrap_or_else(impossible));
         // A reader that left does not change the answer.
         let _ = print(&findings, &mut io::stdout().lock());
         let holds = findings.iter().all(|finding| matches!(finding.verdict, Verdict::Holds | Verdict::Weak));

@@ -97,6 +97,14 @@ async fn set(whose: &Whose, fields: &[String]) -> Result<(), Stop> {
     let Some((server, setup)) = config.servers.get_key_value(whose.server.as_str()) else {
         return Err(unknown(&config, &whose.server));
     };
+    if config.sign_in_only.contains(server) {
+        let user = if user.issuer() == LOCAL_ISSUER { "" } else { " --issuer …" };
+        return Err(Stop::failed(format!(
+            "the users of {server} sign in at its service (`tollbridge login {server} --user {}{user}`), and paste no token \
+             unless `oauth` has \"also\": \"token\": nothing is saved",
+            whose.user
+        )));
+    }
     let Some(setup) = setup else {
         return Err(Stop::failed(format!("{server} takes no user's token: nothing is saved")));
     };
@@ -169,13 +177,13 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     Err(Stop::failed(format!("{why}: nothing is deleted")))
 }
 
-/// Says what was done.
-fn say(done: &str) -> Result<(), Stop> {
+/// Says what was done, on stdout.
+pub(super) fn say(done: &str) -> Result<(), Stop> {
     writeln!(io::stdout(), "{done}").map_err(Stop::output)
 }
 
 /// That nobody is recognised as `user`, and who may be.
-fn nobody(config: &TokenAdmin, user: &UserId) -> String {
+pub(super) fn nobody(config: &TokenAdmin, user: &UserId) -> String {
     let known: Vec<String> = config.users.iter().map(named).collect();
     let others = config.issuers.iter().map(|issuer| format!("whomever the proxy names (--issuer {issuer})"));
     let known: Vec<String> = known.into_iter().chain(others).collect();
@@ -195,11 +203,13 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     }
 }
 
-fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
+/// The user whom the arguments name.
+pub(super) fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
     UserId::new(issuer, subject).map_err(Stop::usage)
 }
 
-fn unknown(config: &TokenAdmin, name: &str) -> Stop {
+/// That no server has this name, and which there are.
+pub(super) fn unknown(config: &TokenAdmin, name: &str) -> Stop {
     let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
     Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
 }

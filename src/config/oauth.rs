@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::hosts::is_loopback;
 use super::load::{Loader, Zero};
 use super::value::Setting;
 use super::written::choices::{ClientAuthentication, PasteToo, Registration};
@@ -52,6 +53,8 @@ pub struct OAuth {
     pub client_auth: ClientAuthentication,
     /// How the bridge becomes known there.
     pub registration: Registration,
+    /// What was registered there, if it is not the bridge's own address.
+    pub redirect_uri: Option<String>,
     /// What is asked for; empty for what the server and its service say.
     pub scopes: Vec<String>,
     /// For what tokens are asked.
@@ -167,6 +170,7 @@ impl Loader<'_> {
             client,
             client_auth: written.client_auth.unwrap_or_default(),
             registration: written.registration.unwrap_or_default(),
+            redirect_uri: written.redirect_uri.filter(|text| self.is_redirect_uri(&at.key("redirectUri"), text)),
             scopes: self.scopes(&at.key("scopes"), written.scopes.unwrap_or_default()),
             resource: self.resource(&at.key("resource"), written.resource),
             audience: written.audience.filter(|text| self.is_said(&at.key("audience"), text)),
@@ -232,6 +236,21 @@ impl Loader<'_> {
         };
         self.check_leave(at, &url, allowed);
         true
+    }
+
+    /// A code goes over https, or stays on the machine. Source: RFC 8252 section 7.3.
+    fn is_redirect_uri(&mut self, at: &Path, text: &str) -> bool {
+        let url = Url::parse(text).ok().filter(|url| url.fragment().is_none() && url.username().is_empty());
+        let is_safe = |url: &Url| url.scheme() == "https" || url.scheme() == "http" && is_loopback(url);
+        let is_one = url.is_some_and(|url| is_safe(&url));
+        if !is_one {
+            self.report(
+                at,
+                "nobody can be led there safely",
+                "write what was registered: http://localhost:PORT/…, or https",
+            );
+        }
+        is_one
     }
 
     fn check_leave(&mut self, at: &Path, url: &Url, allowed: &[String]) {

@@ -25,6 +25,8 @@ pub struct TokenAdmin {
     pub audit: Option<AuditConfig>,
     /// All servers, disabled ones too, with how a person gets a token; `None` for a server that takes none.
     pub servers: BTreeMap<ServerName, Option<TokenSetup>>,
+    /// Those of them whose users sign in at a service, and paste nothing.
+    pub sign_in_only: BTreeSet<ServerName>,
     /// The users whom the file names.
     pub users: BTreeSet<UserId>,
     /// Issuers who name users of their own: those whom a reverse proxy recognises.
@@ -66,12 +68,15 @@ impl Loader<'_> {
         if users.is_empty() && issuers.is_empty() {
             users.extend(default_user());
         }
-        let servers =
-            file.mcp_servers.into_iter().flatten().filter_map(|(name, json)| self.token_setup_of(&name, json));
-        let servers = servers.collect();
+        let (mut servers, mut sign_in_only) = (BTreeMap::new(), BTreeSet::new());
+        for (name, json) in file.mcp_servers.into_iter().flatten() {
+            let Some((name, setup, is_sign_in)) = self.token_setup_of(&name, json) else { continue };
+            sign_in_only.extend(is_sign_in.then(|| name.clone()));
+            servers.insert(name, setup);
+        }
         let session_lifetime =
             self.limits(&file.limits.map(|Object(limits)| limits).unwrap_or_default()).session_lifetime;
-        TokenAdmin { token_store, audit, servers, users, issuers, session_lifetime }
+        TokenAdmin { token_store, audit, servers, sign_in_only, users, issuers, session_lifetime }
     }
 
     /// Adds the users whom a way to recognise callers names, or who names them.
@@ -101,13 +106,19 @@ impl Loader<'_> {
         Some(())
     }
 
-    /// A server's name, and how a person gets a token for it if it takes one.
-    fn token_setup_of(&mut self, name: &str, json: Json) -> Option<(ServerName, Option<TokenSetup>)> {
+    /// A server's name, how a person gets a token for it if it takes one, and whether they sign in for that and paste nothing.
+    fn token_setup_of(&mut self, name: &str, json: Json) -> Option<(ServerName, Option<TokenSetup>, bool)> {
         let at = Path::root().key("mcpServers").key(name);
         let takes_token = self.takes_credential(&at);
         let file: file::Server = self.read(&at, json)?;
         let setup = self.token_setup(&at.key("tokenSetup"), file.token_setup.map(|Object(setup)| setup));
-        Some((ServerName::parse(name)?, takes_token.then(|| setup.unwrap_or_default())))
+        let (signs_in, may_paste) = match &file.oauth {
+            None | Some(file::OAuth::Found(false)) => (false, true),
+            Some(file::OAuth::Found(true)) => (true, false),
+            Some(file::OAuth::Written(written)) => (true, written.also.is_some()),
+        };
+        let setup = (takes_token || signs_in).then(|| setup.unwrap_or_default());
+        Some((ServerName::parse(name)?, setup, !may_paste))
     }
 }
 

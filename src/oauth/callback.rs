@@ -1,6 +1,6 @@
 //! What a service answers by the browser of who has signed in there. Source: RFC 6749 section 4.1.2; RFC 9207.
 
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::token_response::known_code;
 use crate::secret::Secret;
@@ -29,6 +29,14 @@ pub enum CallbackAnswer {
 }
 
 impl Callback {
+    /// Reads the URL that a person has pasted: `redirect_uri`, to which a browser was led, with a query.
+    #[must_use]
+    pub fn pasted(text: &str, redirect_uri: &str) -> Option<Self> {
+        let (pasted, expected) = (Url::parse(text.trim()).ok()?, Url::parse(redirect_uri).ok()?);
+        let is_there = pasted.origin() == expected.origin() && pasted.path() == expected.path();
+        Self::read(pasted.query().filter(|_| is_there)?)
+    }
+
     /// Reads a query: each of its parts at most once, and a code or an error.
     #[must_use]
     pub fn read(query: &str) -> Option<Self> {
@@ -88,6 +96,26 @@ mod tests {
         }
         for other in ["https://as.example/", "HTTPS://as.example", "https://as.example:443", "https://AS.example", ""] {
             assert!(!is_from(expected, false, Some(other)), "{other:?} is not normalised");
+        }
+    }
+
+    #[test]
+    fn what_is_pasted_must_be_an_answer_to_where_the_service_was_told_to_lead() {
+        let registered = "http://localhost:8765/callback";
+        let pasted = |text: &str| Callback::pasted(text, registered).map(|read| read.state);
+        assert_eq!(pasted(" http://localhost:8765/callback?code=c&state=s\r\n").as_deref(), Some("s"));
+        for other in [
+            "",
+            "code=c&state=s",
+            "http://localhost:8765/callback",
+            "http://localhost:8766/callback?code=c&state=s",
+            "https://localhost:8765/callback?code=c&state=s",
+            "http://localhost:8765/callback/?code=c&state=s",
+            "http://evil.example/callback?code=c&state=s",
+            "http://localhost:8765@evil.example/callback?code=c&state=s",
+            "http://localhost:8765/callback#code=c&state=s",
+        ] {
+            assert_eq!(pasted(other), None, "{other}");
         }
     }
 

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Services;
 use super::discovery::host;
 use super::service::{Fault, Service};
-use crate::config::{ClientAuthentication, OAuth, Registration as How, Server};
+use crate::config::{ClientAuthentication, Config, OAuth, Registration as How, Server};
 use crate::http_client::guard::CALL;
 use crate::keyring::random_name;
 use crate::secret::Secret;
@@ -53,35 +53,51 @@ struct InUse {
     registration: Option<Registration>,
 }
 
+/// How a service knows the bridge, as far as that is known without asking it.
+pub(super) enum Who<'a> {
+    /// As this.
+    Known(ClientOf),
+    /// As what it registers here.
+    Registers(&'a str),
+    /// It does not.
+    Nobody,
+}
+
+/// Who the bridge is at `service`, in the order of the specification.
+pub(super) fn who<'a>(config: &Config, oauth: &OAuth, service: &'a Service) -> Who<'a> {
+    if let Some(client) = &oauth.client {
+        let auth = match oauth.client_auth {
+            ClientAuthentication::None => ClientAuth::None,
+            ClientAuthentication::Basic => ClientAuth::Basic,
+            ClientAuthentication::Post => ClientAuth::Post,
+            ClientAuthentication::Auto if client.secret.is_none() => ClientAuth::None,
+            ClientAuthentication::Auto => with_secret(&service.auth_methods),
+        };
+        return Who::Known(ClientOf { id: client.id.clone(), kind: ClientKind::Configured, auth });
+    }
+    let is_https = config.public_url.scheme() == "https";
+    if service.reads_documents && is_https && matches!(oauth.registration, How::Auto | How::MetadataDocument) {
+        let id = config.client_document_url();
+        return Who::Known(ClientOf { id, kind: ClientKind::Document, auth: ClientAuth::None });
+    }
+    match &service.registration_endpoint {
+        Some(endpoint) if matches!(oauth.registration, How::Auto | How::Dynamic) => Who::Registers(endpoint),
+        _ => Who::Nobody,
+    }
+}
+
 impl Services {
-    /// Who the bridge is at `service`, in the order of the specification.
+    /// Who the bridge is at `service`; it registers itself there if it must.
     pub(super) async fn client(
         &self,
         (server, oauth): (&Server, &OAuth),
         service: &Service,
         is_anew: bool,
     ) -> Result<ClientOf, Fault> {
-        let not_known = || Fault::NotKnown { host: host_of(&service.authorization_endpoint) };
-        if let Some(client) = &oauth.client {
-            let auth = match oauth.client_auth {
-                ClientAuthentication::None => ClientAuth::None,
-                ClientAuthentication::Basic => ClientAuth::Basic,
-                ClientAuthentication::Post => ClientAuth::Post,
-                ClientAuthentication::Auto if client.secret.is_none() => ClientAuth::None,
-                ClientAuthentication::Auto => with_secret(&service.auth_methods),
-            };
-            return Ok(ClientOf { id: client.id.clone(), kind: ClientKind::Configured, auth });
-        }
-        let is_https = self.config.public_url.scheme() == "https";
-        if service.reads_documents && is_https && matches!(oauth.registration, How::Auto | How::MetadataDocument) {
-            let id = self.config.client_document_url();
-            return Ok(ClientOf { id, kind: ClientKind::Document, auth: ClientAuth::None });
-        }
-        match &service.registration_endpoint {
-            Some(endpoint) if matches!(oauth.registration, How::Auto | How::Dynamic) => {
-                self.registered((server, service), endpoint, is_anew).await
-            }
-            _ => Err(not_known()),
+        match who(&self.config, oauth, service) {
+            Who::Known(client) => Ok(client),
+            Who::Registers(endpoint) => self.registered((server, service), endpoint, is_anew).await,
+            Who::Nobody => Err(Fault::NotKnown { host: host_of(&service.authorization_endpoint) }),
         }
     }
 
@@ -114,7 +130,7 @@ impl Services {
         is_anew: bool,
     ) -> Result<ClientOf, Fault> {
         let issuer = service.issuer.as_deref().unwrap_or(&service.token_endpoint);
-        let redirect_uri = self.config.redirect_uri(&server.name);
+        let redirect_uri = self.config.redirect_uri(server);
         let before = if is_anew { self.in_use(issuer).await? } else { None };
         let is_the_same =
             |found: &InUse| before.as_ref().is_some_and(|before| before.pointer.plain == found.pointer.plain);
@@ -166,8 +182,11 @@ impl Services {
             methods if methods.iter().any(|method| method == "none") && !has_secret_method(methods) => ClientAuth::None,
             methods => with_secret(methods),
         };
+        // Who is led back to the person's own machine is no web application. Source: OpenID Connect Registration section 2.
+        let is_native = self.config.takes_paste_back(server) && redirect_uri.starts_with("http:");
         let asked = json!({
-            "client_name": self.config.name, "client_uri": self.config.public_url, "application_type": "web",
+            "client_name": self.config.name, "client_uri": self.config.public_url,
+            "application_type": if is_native { "native" } else { "web" },
             "redirect_uris": redirect_uris, "response_types": ["code"],
             "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": name_of(auth),
         });
@@ -197,14 +216,14 @@ impl Services {
 
     fn is_redirect_uri(&self, uri: &str) -> bool {
         let mut servers = self.config.servers.values().filter(|server| server.oauth.is_some());
-        servers.any(|server| self.config.redirect_uri(&server.name) == uri)
+        servers.any(|server| self.config.redirect_uri(server) == uri)
     }
 
     /// What a service that reads metadata documents finds at [`crate::config::Config::client_document_url`].
     #[must_use]
     pub fn client_document(&self) -> String {
         let servers = self.config.servers.values().filter(|server| server.oauth.is_some());
-        let redirect_uris: Vec<String> = servers.map(|server| self.config.redirect_uri(&server.name)).collect();
+        let redirect_uris: Vec<String> = servers.map(|server| self.config.redirect_uri(server)).collect();
         json!({
             "client_id": self.config.client_document_url(), "client_name": self.config.name,
             "client_uri": self.config.public_url, "application_type": "web", "redirect_uris": redirect_uris,

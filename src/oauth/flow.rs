@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service::{Fault, Service};
 use crate::config::{OAuth, Plan, Server};
-use crate::store::{ClientOf, Held};
+use crate::store::{ClientOf, Held, StoreError};
 use crate::user::UserId;
 
 /// What is sealed.
@@ -42,27 +42,23 @@ pub struct Flow {
 
 impl Flow {
     /// Whether it was begun by this user, and in this browser if it was in one.
-    #[must_use]
-    pub fn is_of(&self, user: &UserId, browser: Option<&str>) -> bool {
+    pub(super) fn is_of(&self, user: &UserId, browser: Option<&str>) -> bool {
         let is_there = |begun: &String| browser.is_some_and(|browser| hashed(browser) == *begun);
         self.kept.user == [user.issuer(), user.subject()] && self.kept.browser.as_ref().is_none_or(is_there)
     }
 
     /// Whether it was begun for this server.
-    #[must_use]
-    pub fn is_for(&self, server: &Server) -> bool {
+    pub(super) fn is_for(&self, server: &Server) -> bool {
         self.kept.server == server.name.as_str()
     }
 
     /// Whether the server is still what it was.
-    #[must_use]
-    pub fn is_current(&self, server: &Server) -> bool {
+    pub(super) fn is_current(&self, server: &Server) -> bool {
         configured(server) == self.kept.configured
     }
 
     /// Whether an answer is from who was asked.
-    #[must_use]
-    pub fn is_answered_by(&self, issuer: Option<&str>) -> bool {
+    pub(super) fn is_answered_by(&self, issuer: Option<&str>) -> bool {
         let service = &self.kept.service;
         super::callback::is_from(service.issuer.as_deref(), service.names_itself, issuer)
     }
@@ -79,6 +75,23 @@ impl Flow {
     pub fn is_anew(&self) -> bool {
         self.kept.is_anew
     }
+}
+
+/// Why an answer to a sign-in is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// No sign-in waits for it.
+    #[error("no sign-in waits for this answer")]
+    Ended,
+    /// Somebody else's does, or one in another browser.
+    #[error("the sign-in was begun by somebody else, or in another browser")]
+    OtherBrowser,
+    /// It is not from who was asked. The sign-in has ended.
+    #[error("the answer is from another issuer")]
+    OtherIssuer,
+    /// Nobody knows.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl std::fmt::Debug for Kept {

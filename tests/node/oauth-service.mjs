@@ -1,13 +1,14 @@
 // A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
 // [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
-// refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails }.
+// refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails,
+// hides, refusesResource }: `hides` takes members out of its metadata, `refusesResource` makes it refuse every resource.
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), and with which status it answers whoever asks for tokens (`fails`).
 
 import express from 'express';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
 import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
@@ -37,13 +38,16 @@ const provider = new Provider(issuer, {
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true,
-      getResourceServerInfo: (_, audience) => ({
-        scope: 'read write',
-        audience,
-        accessTokenTTL: options.ttl,
-        accessTokenFormat: 'jwt',
-        jwt: { sign: { alg: 'RS256' } },
-      }),
+      getResourceServerInfo: (_, audience) => {
+        if (options.refusesResource) throw new errors.InvalidTarget();
+        return {
+          scope: 'read write',
+          audience,
+          accessTokenTTL: options.ttl,
+          accessTokenFormat: 'jwt',
+          jwt: { sign: { alg: 'RS256' } },
+        };
+      },
     },
   },
 });
@@ -59,6 +63,7 @@ provider.use(async (ctx, next) => {
     return void (ctx.status = options.fails);
   }
   await next();
+  if (ctx.path.startsWith('/.well-known/')) for (const name of options.hides ?? []) delete ctx.body?.[name];
   if (ctx.path === '/token' && options.says !== undefined) ctx.body.expires_in = options.says;
   if (ctx.path === '/token') count(`token ${ctx.oidc?.params?.grant_type} ${ctx.status}`);
   else if (ctx.path.startsWith('/token/') || ctx.path === '/reg') count(`${ctx.path} ${ctx.status}`);

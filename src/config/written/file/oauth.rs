@@ -41,6 +41,8 @@ pub struct OAuthFields {
     pub client_auth: Option<ClientAuthentication>,
     /// How the bridge becomes known there. Default: `auto`.
     pub registration: Option<Registration>,
+    /// What was registered there as redirect URI, where that cannot be the bridge's own: people paste where they were led.
+    pub redirect_uri: Option<String>,
     /// What is asked for. Without it what the server and its service say.
     pub scopes: Option<Vec<Option<String>>>,
     /// For what tokens are asked, or `false` where the service refuses to be told.
