@@ -6,6 +6,7 @@ pub mod check;
 mod connection;
 pub mod doctor;
 mod exec_as;
+mod held;
 pub mod import;
 pub mod keygen;
 pub mod keys;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::upstream::process::exec_as::EXEC_AS;
+use crate::upstream::process::held::HELD;
 
 /// A stateless front for stdio MCP servers: one fresh server per request, each user with their own service token.
 #[derive(Debug, Parser)]
@@ -117,8 +119,10 @@ impl fmt::Display for Stop {
 pub fn main() -> ExitCode {
     // On the path of requests, and none of an operator's commands.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|command| command == EXEC_AS) {
-        return exec_as::run(arguments);
+    match arguments.next() {
+        Some(command) if command == EXEC_AS => return exec_as::run(arguments),
+        Some(command) if command == HELD => return held::run(arguments),
+        _ => {}
     }
     match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),

@@ -69,7 +69,7 @@ pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, parse};
 pub use oauth::{ConfiguredClient, NamedService, OAuth, ResourceIndicator};
 pub use plan::{
-    ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
+    ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
     TokenFilePlan,
 };
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};

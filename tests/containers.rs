@@ -5,6 +5,8 @@
 mod engine;
 #[path = "containers/fixture.rs"]
 mod fixture;
+#[path = "containers/spares.rs"]
+mod spares;
 mod support;
 
 use std::path::Path;
@@ -132,30 +134,19 @@ async fn an_engine_that_is_killed_or_restarted_costs_its_requests_and_leaves_no_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_that_waits_serves_one_request_another_takes_its_place_and_none_is_left() {
-    let (engine, home) = (Engine::docker().await, Home::new());
-    let mut waiting = image(&engine, "hostile", &["polite"]);
-    waiting["spares"] = json!(1);
-    let (mut bridge, admin) = bridge(&engine, &home, &[("s", waiting)]);
-    let waits = async || {
-        let waits = support::metric(admin, "tollbridge_spares{state=\"waiting\"}").await == Some(1.0);
-        (waits && engine.running() == 1).then(|| engine.containers())
-    };
-    let mut served = Vec::new();
-    for calls in 1..=2_u8 {
-        let deadline = Instant::now() + PATIENCE;
-        let waiting = loop {
-            match waits().await {
-                Some(waiting) if waiting != served => break waiting,
-                _ => assert!(Instant::now() < deadline, "{}", bridge.log()),
-            }
-        };
-        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
-        assert_eq!(answer.text(), "done");
-        assert_eq!(support::metric(admin, "tollbridge_spares_taken_total").await, Some(calls.into()));
-        served = waiting;
-    }
-    assert!(bridge.stop().success());
-    assert!(engine.reaches(0, CLEARED).await, "{:?}", engine.containers());
+    spares::a_container_that_waits_serves_one_request_another_takes_its_place_and_none_is_left(Engine::docker().await)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it() {
+    let engine = Engine::docker().await;
+    spares::containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_that_wait_are_replaced_when_their_engine_was_killed() {
+    spares::containers_that_wait_are_replaced_when_their_engine_was_killed(Engine::docker().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

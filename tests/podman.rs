@@ -4,6 +4,9 @@
 mod engine;
 #[path = "containers/fixture.rs"]
 mod fixture;
+#[expect(dead_code, reason = "only an engine with a daemon can be killed")]
+#[path = "containers/spares.rs"]
+mod spares;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -78,6 +81,13 @@ mod of_root {
     async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
         super::a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman(Engine::podman().await).await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it() {
+        let engine = Engine::podman().await;
+        super::spares::containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it(engine)
+            .await;
+    }
 }
 
 mod rootless {
@@ -107,6 +117,13 @@ mod rootless {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman() {
         super::a_token_is_seen_by_its_server_and_by_no_one_who_asks_podman(Engine::rootless().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it() {
+        let engine = Engine::rootless().await;
+        super::spares::containers_that_wait_are_given_the_token_and_no_one_who_asks_the_engine_is_shown_it(engine)
+            .await;
     }
 }
 

@@ -254,6 +254,7 @@ fn spares(config: &Config, server: &Server, out: &mut impl Write) -> io::Result<
     let short = if count < spares.count { format!(" of {}, by `limits.spares`", spares.count) } else { String::new() };
     let place = match spares.hold {
         Hold::Ready => "each waits for its client's first message",
+        Hold::Start => "each waits before its program's first instruction",
     };
     writeln!(out, "  spares     {count}{short}: {place}, for {:?} at most", spares.max_age)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Config, Confinement, Engine, Template, Transport};
-use crate::secret::Secret;
+use crate::secret::{Credential, Secret};
 
 /// What a server is launched from.
 #[derive(Debug)]
@@ -96,6 +96,10 @@ pub struct ContainerPlan {
     pub pull: Vec<String>,
     /// How many arguments were written: those of the program in the container, or those of the client.
     pub arguments: usize,
+    /// How many arguments stand behind the image: those of the program in the container.
+    pub behind_image: usize,
+    /// What is run in place of the image's own entry point, if that is written.
+    pub entrypoint: Option<Vec<String>>,
 }
 
 /// An HTTP server to call.
@@ -145,6 +149,14 @@ pub struct TokenFile {
     pub directory: PathBuf,
     /// What the file holds.
     pub content: Secret,
+}
+
+/// What a server is given that was started from [`Server::early`](super::Server::early), once there is a request.
+pub struct Late {
+    /// The variables of its program that differ between users and requests.
+    pub env: Vec<(String, Secret)>,
+    /// What the user has saved: its secrets must not be seen in what the server says of itself.
+    pub credential: Option<Credential>,
 }
 
 /// A container to start, filled for one user.

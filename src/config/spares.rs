@@ -8,7 +8,7 @@ use super::load::{Loader, Zero};
 use super::written::choices::Hold;
 use super::written::file;
 use super::written::path::Path;
-use super::{Config, Limits, Plan, RunAs, Server, ServerName};
+use super::{Config, Limits, Plan, RunAs, Server, ServerName, StdioPlan, Template};
 
 /// How old one gets, unless something else is written.
 const MAX_AGE: Duration = Duration::from_mins(10);
@@ -59,17 +59,40 @@ impl Loader<'_> {
             self.report(at, "this does not say how many", "add \"count\": 2");
         }
         let max_age = self.time(&at.key("maxAge"), settings.max_age.as_ref(), MAX_AGE, Zero::Refused);
-        if plan.and_then(Plan::process).is_some_and(|process| !process.is_for_all()) {
-            let message =
-                "something of its user or of the request goes into this server: it cannot be started before one";
-            self.report(
-                at,
-                message,
-                "take `spares` out: only servers without `$userToken` and `$header` can have them",
-            );
-        }
+        let is_for_all = plan.and_then(Plan::process).is_none_or(StdioPlan::is_for_all);
+        let hold = settings.hold.unwrap_or(if is_for_all { Hold::Ready } else { Hold::Start });
         let count = settings.count.filter(|&count| count > 0)?;
-        Some(Spares { count, hold: settings.hold.unwrap_or_default(), max_age })
+        if let Some(plan) = plan.filter(|_| !is_for_all) {
+            self.check_late(at, plan, hold, settings.same_user == Some(true));
+        }
+        Some(Spares { count, hold, max_age })
+    }
+
+    /// Refuses spares of a server that could not be given what is the user's once there is a request, or not safely.
+    fn check_late(&mut self, at: &Path, plan: &Plan, hold: Hold, same_user: bool) {
+        let Some(process) = plan.process() else { return };
+        if hold == Hold::Ready {
+            let message =
+                "something of its user or of the request goes into this server: it cannot be got ready before one";
+            self.report(&at.key("hold"), message, "write \"start\", or take `hold` out");
+        }
+        if process.args.iter().any(Template::has_holes) {
+            let message =
+                "something of its user or of the request stands in `args`, which are fixed before there is one";
+            self.report(at, message, "pass it in `env`, or take `spares` out");
+        }
+        if !process.token_files.is_empty() {
+            let message =
+                "the file of a `$userTokenFile` is made before a server is started, and spares are started before";
+            self.report(at, message, "pass the token with `$userToken`, or take `spares` out");
+        }
+        if matches!(plan, Plan::Stdio(_)) && user_range(process).is_none() && !same_user {
+            let message = "whoever runs as the same system user can change a program that waits, and would be given the next \
+                user's token";
+            let help = "give it a range in `runAs`, or a container (`image`); or write \"sameUser\": true, if every server of \
+                that system user may have the tokens of all users";
+            self.report(at, message, help);
+        }
     }
 
     /// Warns where there will be fewer spares than are asked for.
@@ -82,9 +105,10 @@ impl Loader<'_> {
             self.warn(&Path::root().key("limits").key("spares"), message, format!("write {all}, or fewer there"));
         }
         for (server, _) in counted.clone() {
-            let Some(range) = user_range(server) else { continue };
+            let range_of = |server: &Server| server.plan.process().and_then(user_range);
+            let Some(range) = range_of(server) else { continue };
             let users = u64::from(range.last - range.first) + 1;
-            let waiting = counted.clone().filter(|(other, _)| user_range(other) == Some(range));
+            let waiting = counted.clone().filter(|(other, _)| range_of(other) == Some(range));
             let wanted = waiting.map(|(_, count)| count).fold(limits.per_server, usize::saturating_add);
             if users < wanted as u64 {
                 let message = format!(
@@ -99,8 +123,8 @@ impl Loader<'_> {
 }
 
 /// The users of whom each process gets one of its own.
-fn user_range(server: &Server) -> Option<RunAs> {
-    server.plan.process()?.confinement.run_as.filter(|range| range.first != range.last)
+fn user_range(process: &StdioPlan) -> Option<RunAs> {
+    process.confinement.run_as.filter(|range| range.first != range.last)
 }
 
 #[cfg(test)]
@@ -122,14 +146,32 @@ mod tests {
     }
 
     #[test]
+    fn where_something_is_the_users_they_wait_for_it_before_the_first_instruction() {
+        const TOKEN: &str = r#""env": { "T": { "$userToken": "<<token>>" } }"#;
+        let hold = |fields: &str| try_server(&format!("{{ {fields} }}")).unwrap().spares.map(|spares| spares.hold);
+        for fields in [
+            format!(r#""command": "/bin/cat", "runAs": "2000-2300", "spares": 1, {TOKEN}"#),
+            format!(r#""command": "/bin/cat", "spares": {{ "count": 1, "sameUser": true }}, {TOKEN}"#),
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "start" }"#.to_owned(),
+        ] {
+            assert_eq!(hold(&fields), Some(Hold::Start), "{fields}");
+        }
+        assert_eq!(hold(r#""command": "/bin/cat", "spares": 1"#), Some(Hold::Ready));
+        assert_eq!(hold(&format!(r#""command": "/bin/cat", "spares": 0, {TOKEN}"#)), None, "there are none to refuse");
+    }
+
+    #[test]
     fn what_cannot_be_started_before_a_request_has_no_spares() {
         for fields in [
             r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "runAs": "2000", "spares": 1, "env": { "T": { "$userToken": "<<token>>" } }"#,
             r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<user.id>>" } }"#,
-            r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userTokenFile": "<<token>>" } }"#,
             r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$header": { "name": "X-A", "format": "a" } } }"#,
-            r#""command": "/bin/cat", "spares": 1, "allowTokenInArgs": true, "args": [{ "$userToken": "--t=<<token>>" }]"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "ready", "sameUser": true }, "env": { "T": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "sameUser": true }, "env": { "T": { "$userTokenFile": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "sameUser": true }, "allowTokenInArgs": true, "args": [{ "$userToken": "--t=<<token>>" }]"#,
             r#""url": "https://x.example/", "spares": 1"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "sameUser": "yes" }"#,
             r#""command": "/bin/cat", "spares": -1"#,
             r#""command": "/bin/cat", "spares": 1.5"#,
             r#""command": "/bin/cat", "spares": "2""#,

@@ -6,16 +6,19 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::CStrings;
 
-/// Becomes this program, with the environment that this one was given; a file without a `#!` line is not taken for a
-/// script. Returns only if that is refused.
+/// Becomes this program, with this environment or the one that this one was given; a file without a `#!` line is not taken
+/// for a script. Returns only if that is refused.
 #[must_use]
-pub fn run(path: &CStr, args: &CStrings) -> io::Error {
-    let args = args.pointers();
-    // SAFETY: the path and the strings are NUL-terminated, the array ends with a null pointer, and all outlive the
+pub fn run(path: &CStr, args: &CStrings, env: Option<&CStrings>) -> io::Error {
+    let (args, env) = (args.pointers(), env.map(CStrings::pointers));
+    // SAFETY: the path and the strings are NUL-terminated, the arrays end with a null pointer, and all outlive the
     // call. SIGPIPE, which the start of a Rust program ignores, is as it was before.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execv(path.as_ptr(), args.as_ptr().cast());
+        match &env {
+            Some(env) => libc::execve(path.as_ptr(), args.as_ptr().cast(), env.as_ptr().cast()),
+            None => libc::execv(path.as_ptr(), args.as_ptr().cast()),
+        };
     }
     io::Error::last_os_error()
 }

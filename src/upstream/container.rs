@@ -8,6 +8,7 @@
 pub mod blocking_cleanup;
 mod client;
 pub mod engine_checks;
+mod images;
 mod tracker;
 
 use std::ffi::OsString;
@@ -27,11 +28,13 @@ use super::process::instance::Instance;
 use super::process::token_files::{self, IN_CONTAINER, Reader, TokenFiles};
 use super::stdio::StdioServer;
 use super::stdio::started::StartedProgram;
-use crate::config::{Config, ContainerLaunch, Engine, ProcessLimits};
+use crate::config::{Config, ContainerLaunch, ContainerPlan, Engine, Late, ProcessLimits};
 use crate::lifecycle::Lifecycle;
 use crate::memory::Share;
-use crate::secret::Credential;
 use client::Client;
+use images::Images;
+
+pub use images::ImageError;
 use tracker::ContainerTracker;
 
 /// Says which instance of the bridge a container belongs to.
@@ -52,6 +55,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 pub struct Containers {
     spawner: Spawner,
     trackers: Vec<Arc<ContainerTracker>>,
+    images: Images,
     /// In the names of this instance's containers, and of no other's.
     word: String,
     started: AtomicU64,
@@ -72,7 +76,8 @@ impl Containers {
         let mut word = [0; 8];
         aws_lc_rs::rand::fill(&mut word).expect("the system has randomness");
         let word = format!("{:012x}", u64::from_ne_bytes(word) >> 16);
-        Arc::new(Self { spawner, trackers, word, started: AtomicU64::new(0) })
+        let images = Images::new(spawner.instance_directory());
+        Arc::new(Self { spawner, trackers, images, word, started: AtomicU64::new(0) })
     }
 
     /// Starts a container.
@@ -87,6 +92,28 @@ impl Containers {
         let mut name = Name::new(self.tracker(&engine), &request);
         let client = StartedProgram::start(&self.spawner, client).inspect_err(|_| name.forget())?;
         Ok(StartedContainer { client, name, files })
+    }
+
+    /// Starts a container so that it waits before the first instruction of its program; nothing if it is not known what that
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Containers::start`].
+    pub fn start_held(
+        &self,
+        plan: &ContainerPlan,
+        mut launch: ContainerLaunch,
+    ) -> Option<Result<StartedContainer, UpstreamError>> {
+        self.images.hold(plan, &mut launch)?;
+        Some(self.start(launch).map(|started| StartedContainer { client: started.client.held(), ..started }))
+    }
+
+    /// Learns what [`Containers::start_held`] has to know of the image of `plan`, unless that was learnt a moment ago.
+    ///
+    /// # Errors
+    /// If the engine does not say it. Then it is not known any longer.
+    pub async fn learn_image(&self, plan: &ContainerPlan) -> Result<(), ImageError> {
+        self.images.learn(plan, self.tracker(&plan.engine).client()).await
     }
 
     fn tracker(&self, engine: &Arc<Engine>) -> &Arc<ContainerTracker> {
@@ -147,9 +174,9 @@ pub struct StartedContainer {
 
 impl StartedContainer {
     /// Talks to it, as [`StdioServer::of`] does.
-    pub(super) fn bind(self, limits: &ProcessLimits, credential: Option<Credential>, share: &Share) -> ContainerServer {
+    pub(super) fn bind(self, limits: &ProcessLimits, late: Late, share: &Share) -> ContainerServer {
         let Self { client, name, files } = self;
-        ContainerServer { client: StdioServer::of(client, limits, credential, share), name, files }
+        ContainerServer { client: StdioServer::of(client, limits, late, share), name, files }
     }
 
     /// Ends it, as [`ContainerServer::close`] does.

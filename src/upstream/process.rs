@@ -5,6 +5,7 @@
 mod command_line;
 pub mod exec_as;
 pub mod group;
+pub mod held;
 mod spawn_error;
 
 // what it is confined to

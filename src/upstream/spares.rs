@@ -1,7 +1,8 @@
 //! Spares: servers that are started before the request that they are for, so that it does not wait for their start. Each
 //! serves one request, and ends with it.
 //!
-//! What a spare is started from is the same for everybody, so nothing of a user or a request is in one, and no answer
+//! What a spare is started from is the same for everybody, so nothing of a user or a request is in one: what is theirs is
+//! told to it by the request that takes it, where it waits for that before its program's first instruction. No answer
 //! depends on there being any: a request that finds none starts its server itself. How many wait is a function of the
 //! configuration alone.
 //!
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::UpstreamError;
-use super::container::Containers;
+use super::container::{Containers, ImageError};
 use super::process::group::{Graces, Spawner};
 use super::started::Started;
-use crate::config::{Config, Launch, Server, ServerName};
+use crate::config::{Config, Hold, Launch, Plan, Server, ServerName};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::SpareCounts;
 use pool::Pool;
@@ -43,12 +45,29 @@ pub struct Starter {
 }
 
 impl Starter {
-    /// Starts the server as it is for everybody.
-    fn start_early(&self, server: &Server) -> Option<Result<Started, UpstreamError>> {
-        match server.early()? {
-            Launch::Stdio(program) => Some(Started::program(&self.spawner, program)),
-            Launch::Container(container) => Some(Started::container(&self.containers, container)),
-            Launch::Http(_) => None,
+    /// Starts the server as it is for everybody, so that it waits where its spares do. Nothing if it has none, or cannot be
+    /// started so.
+    #[must_use]
+    pub fn start_early(&self, server: &Server) -> Option<Result<Started, UpstreamError>> {
+        let hold = server.spares.as_ref()?.hold;
+        match (server.early()?, &server.plan, hold) {
+            (Launch::Stdio(program), _, Hold::Ready) => Some(Started::program(&self.spawner, program)),
+            (Launch::Stdio(program), _, Hold::Start) => Some(Started::held_program(&self.spawner, program)),
+            (Launch::Container(container), _, Hold::Ready) => Some(Started::container(&self.containers, container)),
+            (Launch::Container(container), Plan::Container(plan), Hold::Start) => {
+                Started::held_container(&self.containers, plan, container)
+            }
+            (Launch::Container(_) | Launch::Http(_), ..) => None,
+        }
+    }
+
+    /// Learns what must be known before the spares of `server` can be started.
+    async fn prepare(&self, server: &Server) -> Result<(), ImageError> {
+        match (&server.plan, &server.spares) {
+            (Plan::Container(plan), Some(spares)) if spares.hold == Hold::Start => {
+                self.containers.learn_image(plan).await
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -67,7 +86,7 @@ impl Spares {
         starter: &Starter,
         counts: &SpareCounts,
         lifecycle: &Lifecycle,
-        is_crowded: impl Fn() -> bool + Clone + Send + 'static,
+        is_crowded: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Self {
         let starts = Arc::new(Semaphore::new(STARTS));
         let mut pools = HashMap::new();
@@ -96,6 +115,12 @@ impl Spares {
         Some(Turn::without_spare(self.pools.get(server)?))
     }
 
+    /// Whether spares of `server` have shown that they answer: one did, and none has failed since.
+    #[must_use]
+    pub fn are_proven(&self, server: &ServerName) -> bool {
+        self.pools.get(server).is_some_and(|pool| pool.is_proven())
+    }
+
     /// Ends a spare, so that there is room for what `server` could not be started for want of; false if there is none.
     pub async fn make_room(&self, server: &Server) -> bool {
         let users = |server: &Server| server.plan.process().and_then(|process| process.confinement.run_as);
@@ -103,10 +128,14 @@ impl Spares {
         // Perhaps it is a user that is wanted.
         pools.sort_by_key(|pool| users(pool.server()) != users(server));
         let Some(spare) = pools.into_iter().find_map(|pool| pool.give_up()) else { return false };
-        spare.close(AT_ONCE).await;
+        // Dropping it ends it, too, where an engine takes its time.
+        let _ = timeout(MAKING_ROOM, spare.close(AT_ONCE)).await;
         true
     }
 }
+
+/// How long a request waits for the end of a spare whose room it needs.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
 
 /// How a server is ended that has done nothing.
 const AT_ONCE: Graces = Graces { eof: Duration::ZERO, term: Duration::ZERO };

@@ -7,9 +7,8 @@ use super::process::group::{Graces, Spawner};
 use super::stdio::StdioServer;
 use super::stdio::started::{StartedProgram, UnaskedOutput};
 use super::{Upstream, UpstreamError};
-use crate::config::{ContainerLaunch, ProcessLimits, StdioLaunch};
+use crate::config::{ContainerLaunch, ContainerPlan, Late, ProcessLimits, StdioLaunch};
 use crate::memory::Share;
-use crate::secret::Credential;
 
 /// A started program or container. It belongs to nobody until it is bound, which consumes it: it serves once.
 pub enum Started {
@@ -28,6 +27,27 @@ impl Started {
         StartedProgram::start(spawner, launch).map(Self::Program)
     }
 
+    /// Starts a program so that it waits before its first instruction.
+    ///
+    /// # Errors
+    /// If the system does not start what waits in its place.
+    pub fn held_program(spawner: &Spawner, launch: StdioLaunch) -> Result<Self, UpstreamError> {
+        StartedProgram::start_held(spawner, launch).map(Self::Program)
+    }
+
+    /// Starts a container so that it waits before the first instruction of its program; nothing if it is not known what that
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Started::container`].
+    pub fn held_container(
+        containers: &Containers,
+        plan: &ContainerPlan,
+        launch: ContainerLaunch,
+    ) -> Option<Result<Self, UpstreamError>> {
+        Some(containers.start_held(plan, launch)?.map(Self::Container))
+    }
+
     /// Starts a container.
     ///
     /// # Errors
@@ -36,13 +56,13 @@ impl Started {
         containers.start(launch).map(Self::Container)
     }
 
-    /// Opens the conversation of one request. What is secret of `credential` must not be seen in its log lines; what is
-    /// read and queued is a part of `share`.
+    /// Opens the conversation of one request, and gives `late` to a server that waits for it. What is secret in that must
+    /// not be seen in its log lines; what is read and queued is a part of `share`.
     #[must_use]
-    pub fn bind(self, limits: &ProcessLimits, credential: Option<Credential>, share: &Share) -> Upstream {
+    pub fn bind(self, limits: &ProcessLimits, late: Late, share: &Share) -> Upstream {
         match self {
-            Self::Program(program) => Upstream::Stdio(Box::new(StdioServer::of(program, limits, credential, share))),
-            Self::Container(container) => Upstream::Container(Box::new(container.bind(limits, credential, share))),
+            Self::Program(program) => Upstream::Stdio(Box::new(StdioServer::of(program, limits, late, share))),
+            Self::Container(container) => Upstream::Container(Box::new(container.bind(limits, late, share))),
         }
     }
 

@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
 use super::process::group::{Exit, Graces, Group, Pipes};
+use super::process::held;
 use super::process::invalid_output::InvalidOutput;
 use super::process::lines::{LineTooLong, Lines};
 use super::process::stderr::ErrorLog;
 use super::process::token_files::TokenFiles;
-use crate::config::ProcessLimits;
+use crate::config::{Late, ProcessLimits};
 use crate::mcp::message;
 use crate::memory::{Full, Share};
-use crate::secret::Credential;
 use started::StartedProgram;
 
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
@@ -65,26 +65,23 @@ enum Event {
 }
 
 impl StdioServer {
-    /// Talks to a program that has been started. What is secret of `credential` must not be seen in its log lines; what is
-    /// read and queued is a part of `share`.
-    pub(super) fn of(
-        started: StartedProgram,
-        limits: &ProcessLimits,
-        credential: Option<Credential>,
-        share: &Share,
-    ) -> Self {
-        let StartedProgram { group, pipes: Pipes { stdin, stdout, stderr }, files } = started;
+    /// Talks to a program that has been started. What is secret in `late` must not be seen in its log lines; what is read
+    /// and queued is a part of `share`.
+    pub(super) fn of(started: StartedProgram, limits: &ProcessLimits, late: Late, share: &Share) -> Self {
+        let StartedProgram { group, pipes: Pipes { stdin, stdout, stderr }, is_held, files } = started;
+        // Before whatever it is asked.
+        let record = is_held.then(|| share.queued(held::record(&late.env)));
         Self {
             group,
             stdin: Some(stdin),
             stdout,
             stderr: Some(stderr),
-            outgoing: VecDeque::new(),
+            outgoing: record.into_iter().collect(),
             lines: Lines::new(limits.line, share),
             share: share.clone(),
             starved: None,
             line_limit: limits.line,
-            errors: ErrorLog::new(credential),
+            errors: ErrorLog::new(late.credential),
             invalid_output: InvalidOutput::default(),
             spoke: false,
             drained: None,

@@ -152,17 +152,18 @@ impl Home {
     }
 }
 
-/// Gives spares to the servers of a configuration into which nothing goes of a user or a request.
+/// Gives spares to the servers of a configuration that may have them, as one user where there is only one.
 fn add_spares(config: &mut Map<String, Value>, count: usize) {
     let servers = config.get_mut("mcpServers").and_then(Value::as_object_mut);
     let may = |server: &&mut Value| {
-        let written = server.to_string();
-        server.get("url").is_none() && !["$userToken", "$header"].iter().any(|part| written.contains(part))
+        let (written, args) = (server.to_string(), server.get("args").map(Value::to_string).unwrap_or_default());
+        let is_fixed = !["$userToken", "$header"].iter().any(|part| args.contains(part));
+        server.get("url").is_none() && is_fixed && !written.contains("$userTokenFile")
     };
     let mut all = 0;
     for server in servers.into_iter().flat_map(|servers| servers.values_mut()).filter(may) {
         if let Some(server) = server.as_object_mut() {
-            server.entry("spares").or_insert_with(|| json!(count));
+            server.entry("spares").or_insert_with(|| json!({ "count": count, "sameUser": true }));
             all += count;
         }
     }

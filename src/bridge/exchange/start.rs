@@ -44,14 +44,16 @@ impl Bridge {
         share: &Share,
         choice: Spare,
     ) -> Result<(Upstream, Option<Turn>), BridgeError> {
+        // First, so that a request which is refused takes none.
+        let late = server.late(inputs)?;
         let (taken, turn) = match choice {
             Spare::Welcome => self.spares.take(&server.name),
             Spare::Unwanted => self.spares.pass(&server.name).map(|turn| (None, turn)),
         }
         .unzip();
         let upstream = match taken.flatten() {
-            Some(started) => started.bind(&server.process, None, share),
-            None => self.launch_in_room(server, inputs, share).await?,
+            Some(started) => started.bind(&server.process, late, share),
+            None => self.launch_in_room(server, inputs, share, choice).await?,
         };
         if inputs.credential.is_some() {
             let (user, server) = (Some(&inputs.user), Some(&server.name));
@@ -61,15 +63,24 @@ impl Bridge {
     }
 
     /// Requests come first: one that cannot be served for want of room gets that of a spare.
-    async fn launch_in_room(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
-        let mut launched = self.launch(server, inputs, share);
+    async fn launch_in_room(
+        &self,
+        server: &Server,
+        inputs: &Inputs,
+        share: &Share,
+        choice: Spare,
+    ) -> Result<Upstream, BridgeError> {
+        // As its spares are, if they are known to work: so nobody else is shown the token.
+        let as_spare = choice == Spare::Welcome && self.spares.are_proven(&server.name);
+        let launch = || self.launch(server, inputs, share, as_spare);
+        let mut launched = launch();
         if wants_room(&launched) && self.spares.make_room(server).await {
-            launched = self.launch(server, inputs, share);
+            launched = launch();
             // A user is free when the directory that was theirs is gone, which is removed in the background.
             let until = Instant::now() + MAKING_ROOM;
             while wants_room(&launched) && Instant::now() < until {
                 tokio::time::sleep(LOOK).await;
-                launched = self.launch(server, inputs, share);
+                launched = launch();
             }
         }
         if let Err(BridgeError::Upstream(error @ UpstreamError::Spawn(_))) = &launched {
@@ -78,7 +89,12 @@ impl Bridge {
         launched
     }
 
-    fn launch(&self, server: &Server, inputs: &Inputs, share: &Share) -> Result<Upstream, BridgeError> {
+    fn launch(&self, server: &Server, inputs: &Inputs, share: &Share, as_spare: bool) -> Result<Upstream, BridgeError> {
+        let late = server.late(inputs)?;
+        let early = as_spare.then(|| self.starter.start_early(server)).flatten();
+        if let Some(started) = early {
+            return Ok(started?.bind(&server.process, late, share));
+        }
         let started = match server.fill(inputs)? {
             Launch::Stdio(program) => Started::program(&self.starter.spawner, program)?,
             Launch::Container(container) => Started::container(&self.starter.containers, container)?,
@@ -87,7 +103,7 @@ impl Bridge {
                 return Ok(Upstream::Http(Box::new(opened)));
             }
         };
-        Ok(started.bind(&server.process, inputs.credential.clone(), share))
+        Ok(started.bind(&server.process, late, share))
     }
 
     /// Counts a server that could not be started, and says which and why.

@@ -50,7 +50,10 @@ impl Loader<'_> {
         let program = program.unwrap_or_default();
         let confinement = of_client(None);
         let client = StdioPlan { program, args, env, token_files, cwd: None, confinement };
-        let plan = self.container(client, 0, Completed { image, added, pull: Vec::new(), arguments: drafts.len() });
+        let arguments = drafts.len();
+        let completed =
+            Completed { image, added, pull: Vec::new(), arguments, behind_image: arguments, entrypoint: None };
+        let plan = self.container(client, 0, completed);
         self.check_client(&at.key("env"), &plan.client);
         Some(plan)
     }

@@ -45,6 +45,10 @@ pub(in crate::config) struct Completed {
     pub pull: Vec<String>,
     /// How many arguments were written.
     pub arguments: usize,
+    /// How many of them stand behind the image.
+    pub behind_image: usize,
+    /// The entry point that was written.
+    pub entrypoint: Option<Vec<String>>,
 }
 
 impl Loader<'_> {
@@ -118,15 +122,22 @@ impl Loader<'_> {
         for option in &run.options {
             self.check_option(&drafts[option.at].at, option, rules);
         }
-        let Some(image) = run.image else {
+        let Some(at) = run.image else {
             self.report(&rules.at.key("args"), "`run` names no image", "write the image behind the options");
             return None;
         };
-        let draft = &drafts[image];
+        let draft = &drafts[at];
         let text = draft.text.as_ref().map(|text| text.as_str());
         self.check_image(&draft.at, text, rules);
         let image = Template::fixed(draft.source.clone(), text.unwrap_or_default());
-        Some(Completed { image, added: missing(run, limits), pull: of_pull(run), arguments: drafts.len() })
+        Some(Completed {
+            image,
+            added: missing(run, limits),
+            pull: of_pull(run),
+            arguments: drafts.len(),
+            behind_image: drafts.len() - at - 1,
+            entrypoint: entrypoint(run),
+        })
     }
 
     /// Checks that `allowUnsafe` names only what stands in the arguments.
@@ -191,14 +202,14 @@ impl Loader<'_> {
         run: usize,
         completed: Completed,
     ) -> ContainerPlan {
-        let Completed { image, mut added, pull, arguments } = completed;
+        let Completed { image, mut added, pull, arguments, behind_image, entrypoint } = completed;
         self.inherit_of_clients(&mut client.env);
         added.extend(client.token_files.iter().map(|file| format!("--env={}", file.variable)));
         let options = added.iter().map(|option| Template::fixed(Source::Bridge, option));
         let options_at = (run + 1).min(client.args.len());
         client.args.splice(options_at..options_at, options);
         let engine = Arc::new(engine(&client, run));
-        ContainerPlan { engine, image, client, options_at, added, pull, arguments }
+        ContainerPlan { engine, image, client, options_at, added, pull, arguments, behind_image, entrypoint }
     }
 
     fn inherit_of_clients(&self, env: &mut Vec<(String, Template)>) {
@@ -273,6 +284,13 @@ fn of_pull(run: &Run<'_>) -> Vec<String> {
     let chooses = |name: &str| OF_IMAGES.split_ascii_whitespace().any(|option| option == name);
     let options = run.options.iter().filter(|option| chooses(option.name));
     options.filter_map(|option| Some(format!("{}={}", option.name, option.value?))).collect()
+}
+
+/// The entry point that is written: one word, or a list as podman takes it. The last one counts.
+fn entrypoint(run: &Run<'_>) -> Option<Vec<String>> {
+    let written = run.options.iter().rfind(|option| option.name == "--entrypoint")?.value?;
+    let word = || if written.is_empty() { Vec::new() } else { vec![written.to_owned()] };
+    Some(serde_json::from_str(written).unwrap_or_else(|_| word()))
 }
 
 /// What the engine's client is confined to, which has a directory only if one was asked for: the limits are the

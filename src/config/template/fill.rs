@@ -10,7 +10,7 @@ use super::hole::Unfit;
 use super::input::{Input, Inputs};
 use super::{MAX_VALUE, Template};
 use crate::config::{
-    ContainerLaunch, HttpLaunch, HttpPlan, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile, WithoutToken,
+    ContainerLaunch, HttpLaunch, HttpPlan, Late, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile, WithoutToken,
 };
 use crate::secret::Secret;
 
@@ -86,9 +86,7 @@ impl Server {
     /// # Errors
     /// Names the field and what does not fit it, never the value.
     pub fn fill(&self, inputs: &Inputs) -> Result<Launch, FillError> {
-        // What would hold something that the user has not saved is left out of a server that may start without it.
-        let starts_without = self.without_token == WithoutToken::Start && inputs.credential.is_none();
-        let is_there = |template: &Template| !(starts_without && template.takes_credential());
+        let is_there = self.is_there(inputs);
         match &self.plan {
             Plan::Stdio(plan) => plan.fill(inputs, is_there).map(Launch::Stdio),
             Plan::Container(plan) => plan.client.fill(inputs, is_there).map(|client| {
@@ -99,8 +97,15 @@ impl Server {
         }
     }
 
+    /// What would hold something that the user has not saved is left out of a server that may start without it.
+    fn is_there(&self, inputs: &Inputs) -> impl Fn(&Template) -> bool + use<> {
+        let starts_without = self.without_token == WithoutToken::Start && inputs.credential.is_none();
+        move |template| !(starts_without && template.takes_credential())
+    }
+
     /// What can be started before anybody asks: the same bytes for everybody. It is given nothing of a user, so nothing
-    /// of one can be in it. `None` if that would not be the whole plan, or nothing is started here.
+    /// of one can be in it. What is missing is in [`Server::late`]. `None` if not all of that could be given to it later,
+    /// or nothing is started here.
     #[must_use]
     pub fn early(&self) -> Option<Launch> {
         match &self.plan {
@@ -112,22 +117,47 @@ impl Server {
             Plan::Http(_) => None,
         }
     }
+
+    /// What one request gives to a server that was started from [`Server::early`].
+    ///
+    /// # Errors
+    /// As [`Server::fill`].
+    pub fn late(&self, inputs: &Inputs) -> Result<Late, FillError> {
+        let process = self.plan.process().filter(|_| self.spares.is_some());
+        let env = process.map(|process| process.late(inputs, self.is_there(inputs))).transpose()?;
+        Ok(Late { env: env.unwrap_or_default(), credential: inputs.credential.clone() })
+    }
 }
 
 impl StdioPlan {
     fn early(&self) -> Option<StdioLaunch> {
-        if !self.is_for_all() {
+        if !self.token_files.is_empty() {
             return None;
         }
-        let named = |(name, value): &(String, Template)| Some((name.clone(), Secret::new(value.fixed_text()?)));
+        let fixed = |(name, value): &(String, Template)| Some((name.clone(), Secret::new(value.fixed_text()?)));
         Some(StdioLaunch {
             program: self.program.clone(),
             args: self.args.iter().map(|arg| arg.fixed_text().map(OsString::from)).collect::<Option<_>>()?,
-            env: self.env.iter().map(named).collect::<Option<_>>()?,
+            env: self.env.iter().filter_map(fixed).collect(),
             token_files: Vec::new(),
             cwd: self.cwd.clone(),
             confinement: self.confinement,
         })
+    }
+
+    /// The variables that [`StdioPlan::early`] leaves out. `is_there` says which of them there are.
+    fn late(&self, inputs: &Inputs, is_there: impl Fn(&Template) -> bool) -> Result<Vec<(String, Secret)>, FillError> {
+        let (late, early): (Vec<_>, Vec<_>) = self.env.iter().partition(|(_, value)| value.has_holes());
+        let args = self.args.iter().map(|arg| cost(arg.fixed));
+        let mut size = args.chain(early.iter().map(|(name, value)| cost(name.len() + 1 + value.fixed))).sum::<usize>();
+        size += cost(self.program.as_os_str().len());
+        let mut env = Vec::with_capacity(late.len());
+        for (name, value) in late.into_iter().filter(|(_, value)| is_there(value)) {
+            let text = value.fill_at(inputs, name.len() + 1, || format!("env.{name}"))?;
+            size += cost(name.len() + 1 + text.expose().len());
+            env.push((name.clone(), text));
+        }
+        if size > MAX_LAUNCH { Err(FillError::OverBudget) } else { Ok(env) }
     }
 
     /// `is_there` says which variables and files there are.

@@ -34,12 +34,13 @@ pub enum SseServers {
 }
 
 /// Where spares wait.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", rename = "hold")]
 pub enum Hold {
     /// For their client's first message: only where nothing of the server is the user's.
-    #[default]
     Ready,
+    /// Before their program's first instruction: what is the user's is told to them then.
+    Start,
 }
 
 /// When a stream on which a client listens has a server of its own.

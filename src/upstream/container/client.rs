@@ -81,6 +81,11 @@ impl Client {
         Ok(labelled)
     }
 
+    /// What the engine knows of an image: JSON, a list of one, which is what both engines say if they are asked for no format.
+    pub(super) async fn image(&self, name: &str) -> Result<String, CallError> {
+        Ok(self.call(&["image", "inspect", name], QUESTION).await?.said)
+    }
+
     /// Removes containers by force, with the volumes that are theirs alone. One that is gone already is no failure.
     pub(super) async fn remove(&self, containers: &[String]) -> Result<(), CallError> {
         for some in containers.chunks(AT_ONCE) {

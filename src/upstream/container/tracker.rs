@@ -62,6 +62,11 @@ impl ContainerTracker {
         self.client.engine()
     }
 
+    /// The client by which it is asked.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         // What is done under the lock leaves the table whole at every step.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

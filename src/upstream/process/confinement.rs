@@ -51,6 +51,11 @@ impl Confiner {
         }
     }
 
+    /// The directory of this instance, which goes with it. Others may pass through it.
+    pub(super) fn instance_directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     /// What removes in the background.
     pub(super) fn cleanup(&self) -> Option<BackgroundCleanup> {
         self.cleanup.clone()

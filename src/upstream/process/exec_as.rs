@@ -178,7 +178,7 @@ fn become_program(setup: &ExecSetup, command: &Command) -> Stopped {
     // As the user, whose directory may be closed to us.
     match setup.directory.as_ref().map_or(Ok(()), std::env::set_current_dir) {
         Err(error) => Stopped::Program(error),
-        Ok(()) => Stopped::Program(sys::run(&command.path, &command.args)),
+        Ok(()) => Stopped::Program(sys::run(&command.path, &command.args, None)),
     }
 }
 

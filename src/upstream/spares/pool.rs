@@ -40,6 +40,8 @@ pub(super) struct Pool {
     changed: Notify,
     /// Whether the operator has been told that they fail, and no request has been answered since.
     told: AtomicBool,
+    /// Whether one has answered a request, and none has failed since.
+    proven: AtomicBool,
     counts: SpareCounts,
 }
 
@@ -52,6 +54,8 @@ struct State {
     taken: u64,
     /// Room is wanted: none is started before this.
     not_before: Option<Instant>,
+    /// Whether one has waited for long since the last that failed.
+    has_lasted: bool,
 }
 
 /// What a request of a server that has spares holds while it runs.
@@ -74,6 +78,9 @@ impl Turn {
     /// The server has answered: if spares of it fail now, that is news.
     pub fn answered(&self) {
         self.pool.told.store(false, Relaxed);
+        if self.is_spare() {
+            self.pool.proven.store(true, Relaxed);
+        }
     }
 }
 
@@ -88,7 +95,12 @@ impl Drop for Turn {
 
 impl Pool {
     pub(super) fn new(server: Arc<Server>, count: usize, counts: SpareCounts) -> Self {
-        Self { server, count, state: Mutex::default(), changed: Notify::new(), told: AtomicBool::new(false), counts }
+        let (told, proven) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { server, count, state: Mutex::default(), changed: Notify::new(), told, proven, counts }
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Relaxed)
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -108,6 +120,7 @@ impl Pool {
             self.counts.missed.inc();
             return (None, Turn::without_spare(self));
         };
+        state.has_lasted |= spare.age() >= GOOD;
         state.taken += 1;
         let took = state.taken;
         state.running.insert(took, Instant::now() + HEAD_START);
@@ -152,6 +165,7 @@ impl State {
     fn remove_aged(&mut self) -> Option<Spare> {
         let now = Instant::now();
         let aged = self.spares.iter().position(|spare| spare.until() <= now)?;
+        self.has_lasted |= self.spares[aged].age() >= GOOD;
         self.spares.remove(aged)
     }
 }
@@ -176,10 +190,14 @@ impl Keeper {
     }
 
     /// Starts, watches and replaces spares until the bridge is to stop, and ends them then.
-    pub(super) async fn keep(mut self, is_crowded: impl Fn() -> bool) {
+    pub(super) async fn keep(mut self, is_crowded: impl Fn() -> bool + Sync) {
         let stopping = self.lifecycle.drain.clone();
         while !stopping.is_cancelled() {
-            let due = self.step(&is_crowded);
+            let due = tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                due = self.step(&is_crowded) => due,
+            };
             let pool = Arc::clone(&self.pool);
             tokio::select! {
                 biased;
@@ -193,21 +211,21 @@ impl Keeper {
     }
 
     /// Does what is due, and says when it must look again.
-    fn step(&mut self, is_crowded: impl Fn() -> bool) -> Option<Instant> {
+    async fn step(&mut self, is_crowded: impl Fn() -> bool) -> Option<Instant> {
         while let Some(aged) = self.pool.remove_aged() {
             self.end(aged, Discarded::Aged);
         }
         self.pool.look();
         let mut start = self.pool.next_start().map(|start| start.max(self.not_before));
         if start.is_some_and(|start| start <= Instant::now()) {
-            self.start(is_crowded);
+            self.start(is_crowded).await;
             start = self.pool.next_start().map(|start| start.max(self.not_before));
         }
         [start, self.pool.next_look()].into_iter().flatten().min()
     }
 
     /// Starts one, if it is the time.
-    fn start(&mut self, is_crowded: impl Fn() -> bool) {
+    async fn start(&mut self, is_crowded: impl Fn() -> bool) {
         let Ok(turn) = Arc::clone(&self.starts).try_acquire_owned() else {
             self.not_before = Instant::now() + LOOK;
             return;
@@ -216,8 +234,12 @@ impl Keeper {
             self.not_before = Instant::now() + HEAD_START;
             return;
         }
-        let server = &self.pool.server;
-        let (Some(settings), Some(started)) = (&server.spares, self.starter.start_early(server)) else {
+        let server = Arc::clone(&self.pool.server);
+        if let Err(error) = self.starter.prepare(&server).await {
+            tracing::debug!(%error, "a spare could not be prepared");
+            return self.count_failure(|| tracing::warn!(%error, "spares cannot be started"));
+        }
+        let (Some(settings), Some(started)) = (&server.spares, self.starter.start_early(&server)) else {
             // It does not become one that has them.
             self.not_before = Instant::now() + PAUSE[1];
             return;
@@ -236,7 +258,8 @@ impl Keeper {
 
     /// One has ended by itself, or wrote too much.
     fn failed(&mut self, spare: Spare) {
-        if spare.age() >= GOOD {
+        self.pool.proven.store(false, Relaxed);
+        if std::mem::take(&mut self.pool.state().has_lasted) || spare.age() >= GOOD {
             self.failures = 0;
         }
         self.count_failure(|| {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::spare::{LOOK, Quiet};
 use super::{AT_ONCE, Starter};
-use crate::config::{Config, Server};
+use crate::config::{Config, Hold, Server};
 use crate::sys;
 use crate::upstream::process::host_checks::{Finding, Verdict};
 use crate::upstream::started::Started;
@@ -29,14 +29,19 @@ enum Course {
 /// What a spare is worth to each server that has them, as far as one shows it.
 pub async fn findings(config: &Config, starter: &Starter) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for server in config.servers.values().filter(|server| server.spares.is_some()) {
+    let with_spares = config.servers.values().filter_map(|server| Some((server, server.spares.as_ref()?)));
+    for (server, spares) in with_spares {
+        if let Err(error) = starter.prepare(server).await {
+            findings.push(Finding { verdict: Verdict::Missing, text: format!("spares of {}: {error}", server.name) });
+            continue;
+        }
         let (verdict, text) = match starter.start_early(server) {
             None => (Verdict::Missing, "it cannot be started before a request".to_owned()),
             Some(Err(error)) => (Verdict::Missing, error.to_string()),
             Some(Ok(mut spare)) => {
                 let course = watch(&mut spare, server).await;
                 spare.close(AT_ONCE).await;
-                describe(&course)
+                describe(&course, spares.hold)
             }
         };
         findings.push(Finding { verdict, text: format!("spares of {}: {text}", server.name) });
@@ -67,9 +72,14 @@ async fn watch(spare: &mut Started, server: &Server) -> Course {
     }
 }
 
-fn describe(course: &Course) -> (Verdict, String) {
-    match course {
-        Course::Rests { after, used } => (
+fn describe(course: &Course, hold: Hold) -> (Verdict, String) {
+    match (course, hold) {
+        (Course::Rests { .. }, Hold::Start) => (
+            Verdict::Holds,
+            "each waits before its program's first instruction: what takes its time after that is still the request's"
+                .to_owned(),
+        ),
+        (Course::Rests { after, used }, Hold::Ready) => (
             Verdict::Holds,
             format!(
                 "each waits for its client's first message, with {:.1} s of its start done ({:.1} s of processor time)",
@@ -77,14 +87,14 @@ fn describe(course: &Course) -> (Verdict, String) {
                 used.as_secs_f64()
             ),
         ),
-        Course::Ends { after } => (
+        (Course::Ends { after }, _) => (
             Verdict::Missing,
             format!(
                 "one ended after {:.1} s, or closed its stdout or wrote too much: they are of no use to this server",
                 after.as_secs_f64()
             ),
         ),
-        Course::Works => {
+        (Course::Works, _) => {
             (Verdict::Weak, "one still used the processor after `startTimeout`: it does not come to rest".to_owned())
         }
     }

@@ -9,6 +9,7 @@ use crate::config::StdioLaunch;
 use crate::upstream::UpstreamError;
 use crate::upstream::process::SpawnError;
 use crate::upstream::process::group::{Exit, Graces, Group, Pipes, Spawner};
+use crate::upstream::process::held;
 use crate::upstream::process::stderr::ErrorLog;
 use crate::upstream::process::token_files::{Reader, TokenFiles};
 
@@ -22,6 +23,8 @@ const CHUNK: usize = 4 * 1024;
 pub struct StartedProgram {
     pub(super) group: Group,
     pub(super) pipes: Pipes,
+    /// Whether it waits before its program's first instruction, to be told what the program gets.
+    pub(super) is_held: bool,
     /// Last, so that they are there as long as the program is.
     pub(super) files: TokenFiles,
 }
@@ -55,7 +58,22 @@ impl StartedProgram {
     pub fn start(spawner: &Spawner, mut launch: StdioLaunch) -> Result<Self, UpstreamError> {
         let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
         let (group, pipes) = spawner.spawn(&launch)?;
-        Ok(Self { group, pipes, files })
+        Ok(Self { group, pipes, is_held: false, files })
+    }
+
+    /// Starts it so that it waits before its first instruction.
+    ///
+    /// # Errors
+    /// If the system does not start what waits in its place.
+    pub fn start_held(spawner: &Spawner, mut launch: StdioLaunch) -> Result<Self, UpstreamError> {
+        held::hold(&mut launch);
+        Ok(Self::start(spawner, launch)?.held())
+    }
+
+    /// The same, which something else has made wait.
+    #[must_use]
+    pub fn held(self) -> Self {
+        Self { is_held: true, ..self }
     }
 
     /// Whether it has ended, by a look at this moment.
@@ -94,14 +112,14 @@ impl StartedProgram {
 
     /// Closes its stdin, then ends its group.
     pub async fn close(self, graces: Graces) -> Exit {
-        let Self { group, pipes, files: _files } = self;
+        let Self { group, pipes, is_held: _, files: _files } = self;
         drop(pipes.stdin);
         group.close(graces).await
     }
 
     /// The same for the client of a container engine, whose container `last` removes: it may still be making it.
     pub async fn close_client(self, graces: Graces, last: impl Future<Output = ()>) -> Exit {
-        let Self { group, pipes, files: _files } = self;
+        let Self { group, pipes, is_held: _, files: _files } = self;
         drop(pipes.stdin);
         group.close_client(graces, false, last).await
     }

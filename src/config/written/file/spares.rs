@@ -27,10 +27,12 @@ pub struct SpareSettings {
     /// How many.
     #[schemars(required)]
     pub count: Option<usize>,
-    /// Where they wait. Default: `ready`.
+    /// Where they wait. Default: `ready` where nothing of the server is the user's, else `start`.
     pub hold: Option<Hold>,
     /// After that one is replaced; a tenth of it is random. Default: 10m.
     pub max_age: Option<Time>,
+    /// Lets a program with a token wait as a user whom other servers share. Default: false.
+    pub same_user: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for Spares {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,6 +81,12 @@ impl Spawner {
     #[must_use]
     pub fn token_files(&self) -> &TokenFileWriter {
         &self.token_files
+    }
+
+    /// The directory of this instance, which goes with it. Others may pass through it.
+    #[must_use]
+    pub fn instance_directory(&self) -> Option<&Path> {
+        self.confiner.instance_directory()
     }
 
     /// Starts a server as the leader of its own group. Blocks for the time of an `exec`, and needs the runtime.
