@@ -2,6 +2,7 @@
 
 mod confinement {
     mod directory_size;
+    mod niceness;
     mod out_of_memory;
     mod stuck;
     mod without_root;

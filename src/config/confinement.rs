@@ -16,6 +16,8 @@ pub struct Confinement {
     pub pids: Option<u64>,
     /// How readily the kernel ends them when memory runs out, 0 to 1000: `oom_score_adj`.
     pub oom_score_adj: u16,
+    /// By how much they leave the processors to the bridge, 0 to 19: what is added to its nice value.
+    pub nice: u8,
     /// Whom they run as, if not as the bridge.
     pub run_as: Option<RunAs>,
     /// What the directory of their own may hold, bytes, if they get one.
@@ -39,6 +41,10 @@ const LEAST_MEMORY: u64 = 1 << 20;
 /// Halfway to "before anything else": a server that uses half of all memory less than another process goes first.
 const OOM_SCORE_ADJ: u16 = 500;
 
+/// A third of the weight of the bridge, without which no other request gets on: enough for it to go first when the
+/// processors are wanted by more than there are, and too little for anybody to notice when they are not.
+const NICE: u8 = 5;
+
 /// What a private directory may hold, if nothing else is written: enough for what usual programs unpack, bytes.
 const DIRECTORY: u64 = 256 << 20;
 
@@ -55,6 +61,7 @@ impl Loader<'_> {
             cpus: file.cpus.and_then(|cpus| self.cpus(&at.key("cpus"), cpus)),
             pids: file.pids.and_then(|pids| self.pids(&at.key("pids"), pids)),
             oom_score_adj: self.oom_score_adj(&at.key("oomScoreAdj"), file.oom_score_adj),
+            nice: self.nice(&at.key("nice"), file.nice),
             run_as: file.run_as.as_deref().and_then(|text| self.run_as(&at.key("runAs"), text)),
             private_directory: self.private_directory(&at.key("privateDirectory"), file),
         }
@@ -106,6 +113,15 @@ impl Loader<'_> {
         value.unwrap_or_else(|| {
             self.report(at, "this is no value of oom_score_adj for a server", "write a number from 0 to 1000");
             OOM_SCORE_ADJ
+        })
+    }
+
+    fn nice(&mut self, at: &Path, written: Option<usize>) -> u8 {
+        const MOST: u8 = 19;
+        let value = written.map_or(Some(NICE), |value| u8::try_from(value).ok().filter(|&value| value <= MOST));
+        value.unwrap_or_else(|| {
+            self.report(at, "this is no nice value for a server", "write a number from 0 to 19");
+            NICE
         })
     }
 
@@ -175,7 +191,7 @@ mod tests {
         let plain = confinement(&server(&json!({ "command": "/bin/cat" })));
         assert_eq!(
             plain,
-            Confinement { private_directory: Some(256 << 20), oom_score_adj: 500, ..Confinement::default() }
+            Confinement { private_directory: Some(256 << 20), oom_score_adj: 500, nice: 5, ..Confinement::default() }
         );
         let directory = |fields: &Json| confinement(&server(fields)).private_directory;
         assert_eq!(directory(&json!({ "command": "/bin/cat", "cwd": "/" })), None);
@@ -189,10 +205,10 @@ mod tests {
     #[test]
     fn limits_are_read_and_nonsense_is_refused() {
         let fields = json!({ "command": "/bin/cat", "memory": "2GiB", "cpus": 0.5, "pids": 64, "runAs": "65534",
-            "oomScoreAdj": 1000 });
+            "oomScoreAdj": 1000, "nice": 19 });
         let limits = confinement(&server(&fields));
         assert_eq!((limits.memory, limits.cpus, limits.pids), (Some(2 << 30), Some(0.5), Some(64)));
-        assert_eq!(limits.oom_score_adj, 1000);
+        assert_eq!((limits.oom_score_adj, limits.nice), (1000, 19));
         assert_eq!(limits.run_as, Some(RunAs { first: 65534, last: 65534, gid: None }));
         for bad in [
             r#""memory": "1kB""#,
@@ -205,6 +221,8 @@ mod tests {
             r#""privateDirectory": 64"#,
             r#""oomScoreAdj": -1"#,
             r#""oomScoreAdj": 1001"#,
+            r#""nice": -1"#,
+            r#""nice": 20"#,
             r#""runAs": "0""#,
             r#""runAs": "0-9""#,
             r#""runAs": "5:0""#,

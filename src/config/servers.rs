@@ -29,6 +29,7 @@ const OF_PROGRAMS: &[&str] = &[
     "cpus",
     "pids",
     "oomScoreAdj",
+    "nice",
     "runAs",
     "privateDirectory",
     "durableTasks",

@@ -4,22 +4,24 @@
 //! undo, and nothing has to be done from outside to a process that we may not touch any more:
 //!
 //! ```text
-//! tollbridge exec-as UID GID OOM LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
+//! tollbridge exec-as UID GID OOM NICE LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
 //! ```
 //!
-//! OOM is what `oom_score_adj` is set to. It may be `-` for what is there, as may a limit, which is `SOFT:HARD`; without a
-//! directory it stays where it is. The error of a program that cannot be run goes to a pipe that is closed by running it.
+//! OOM is what `oom_score_adj` is set to, and NICE the nice value. Each may be `-` for what is there, as may a limit, which
+//! is `SOFT:HARD`; without a directory it stays where it is. The error of a program that cannot be run goes to a pipe that
+//! is closed by running it.
 
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 
 use super::SpawnError;
 use super::confinement::ActiveConfinement;
@@ -43,6 +45,8 @@ pub struct ExecSetup {
     user: (u32, u32),
     /// The value of `oom_score_adj`.
     oom_score_adj: Option<i16>,
+    /// The nice value.
+    nice: Option<i32>,
     /// Of [`LIMITS`], those to set.
     limits: [Option<Rlimit>; LIMITS.len()],
     /// Where the program works.
@@ -69,13 +73,13 @@ impl ExecSetup {
         confined: &ActiveConfinement,
         tag: Option<u64>,
         files: Option<Rlimit>,
-        (oom_score_adj, directory): (Option<i16>, Option<&Path>),
+        (oom_score_adj, nice, directory): (Option<i16>, Option<i32>, Option<&Path>),
     ) -> Option<Self> {
         let user = confined.user.as_ref()?;
         let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
         let limits =
             [tag.map(both), files, confined.by_process.data.map(both), confined.by_process.processes.map(both)];
-        Some(Self { user: (user.uid, user.gid), oom_score_adj, limits, directory: directory.map(Path::to_owned) })
+        Some(Self { user: (user.uid, user.gid), oom_score_adj, nice, limits, directory: directory.map(Path::to_owned) })
     }
 
     /// What stands before the program among the arguments.
@@ -83,7 +87,9 @@ impl ExecSetup {
         let (uid, gid) = self.user;
         let mut arguments: Vec<OsString> =
             vec!["tollbridge".into(), EXEC_AS.into(), uid.to_string().into(), gid.to_string().into()];
-        arguments.push(self.oom_score_adj.map_or_else(|| "-".to_owned(), |value| value.to_string()).into());
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned()).into();
+        arguments.push(or_dash(self.oom_score_adj.map(|value| value.to_string())));
+        arguments.push(or_dash(self.nice.map(|value| value.to_string())));
         arguments.extend(self.limits.iter().map(|limit| written(limit.as_ref()).into()));
         arguments.push(self.directory.clone().unwrap_or_default().into());
         arguments
@@ -93,17 +99,21 @@ impl ExecSetup {
     fn read(arguments: &mut impl Iterator<Item = OsString>) -> Option<Self> {
         let mut text = || arguments.next()?.into_string().ok();
         let user = (text()?.parse().ok()?, text()?.parse().ok()?);
-        let oom_score_adj = match text()?.as_str() {
-            "-" => None,
-            value => Some(value.parse().ok()?),
-        };
+        let oom_score_adj = value(&text()?)?;
+        let nice = value(&text()?)?;
         let mut limits = [None; LIMITS.len()];
         for limit in &mut limits {
             *limit = read(&text()?)?;
         }
         let directory = Some(PathBuf::from(arguments.next()?)).filter(|path| !path.as_os_str().is_empty());
-        Some(Self { user, oom_score_adj, limits, directory })
+        Some(Self { user, oom_score_adj, nice, limits, directory })
     }
+}
+
+/// The inner none is a value that stays as it is, the outer one no value at all.
+#[expect(clippy::option_option, reason = "what is not there is told from what is not understood")]
+fn value<T: FromStr>(text: &str) -> Option<Option<T>> {
+    if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
 }
 
 fn written(limit: Option<&Rlimit>) -> String {
@@ -156,6 +166,9 @@ impl Command {
 fn become_program(setup: &ExecSetup, command: &Command) -> Stopped {
     if let Some(value) = setup.oom_score_adj {
         oom::set_own(value);
+    }
+    if let Some(nice) = setup.nice {
+        let _ = setpriority_process(None, nice);
     }
     for (resource, limit) in LIMITS.into_iter().zip(setup.limits) {
         if let Some(limit) = limit
@@ -216,11 +229,11 @@ mod tests {
     fn a_change_reads_back_as_it_is_written() {
         let all = Some(Rlimit { current: Some(7), maximum: Some(u64::MAX - 1) });
         let endless = Some(Rlimit { current: Some(0), maximum: None });
-        for (oom_score_adj, limits, directory) in [
-            (None, [all, None, endless, None], None),
-            (Some(-5), [None, endless, None, all], Some(PathBuf::from("/a b"))),
+        for (oom_score_adj, nice, limits, directory) in [
+            (None, Some(-3), [all, None, endless, None], None),
+            (Some(-5), None, [None, endless, None, all], Some(PathBuf::from("/a b"))),
         ] {
-            let setup = ExecSetup { user: (61_000, 7), oom_score_adj, limits, directory };
+            let setup = ExecSetup { user: (61_000, 7), oom_score_adj, nice, limits, directory };
             let mut arguments = setup.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
             assert_eq!(ExecSetup::read(&mut arguments), Some(setup));
             assert_eq!(arguments.next(), Some("/bin/true".into()));
@@ -234,11 +247,12 @@ mod tests {
             "1",
             "1 1",
             "x 1 - - - - - /",
-            "1 1 - - - - -",
-            "1 1 - - 1 - - /",
-            "1 1 - - a:b - - /",
-            "1 1 - - - - - /",
-            "1 1 x - - - - / /",
+            "1 1 - - - - - -",
+            "1 1 - - - 1 - - /",
+            "1 1 - - - a:b - - /",
+            "1 1 - - - - - - /",
+            "1 1 x - - - - - / /",
+            "1 1 - x - - - - / /",
         ] {
             let stopped = run(line.split(' ').map(OsString::from));
             assert!(matches!(stopped, Stopped::Arguments), "{line}");

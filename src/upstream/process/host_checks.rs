@@ -194,7 +194,7 @@ mod tests {
 
     fn asking(run_as: Option<RunAs>) -> [Program<'static>; 1] {
         let (memory, cpus, pids) = (Some(1 << 30), Some(1.0), Some(10));
-        [("s", Confinement { memory, cpus, pids, run_as, private_directory: None, oom_score_adj: 500 })]
+        [("s", Confinement { memory, cpus, pids, run_as, private_directory: None, oom_score_adj: 500, nice: 5 })]
     }
 
     fn verdicts(findings: &[Finding]) -> Vec<Verdict> {

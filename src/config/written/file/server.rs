@@ -109,6 +109,9 @@ pub struct Server {
     /// 500.
     #[schemars(range(max = 1000))]
     pub oom_score_adj: Option<usize>,
+    /// By how much it leaves the processors to the bridge: 0 to 19 more than the bridge's own nice value. Default: 5.
+    #[schemars(range(max = 19))]
+    pub nice: Option<usize>,
     /// The user to run as: `UID`, `UID:GID`, or a range such as `20000-20999` of which each request gets one of its own.
     pub run_as: Option<String>,
     /// Whether each request gets an empty directory of its own as TMPDIR, and to work in unless `cwd` names another,

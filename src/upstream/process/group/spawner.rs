@@ -149,9 +149,10 @@ impl Spawner {
         group_id: GroupId,
     ) -> Result<(Pid, Option<ExecErrorPipe>), SpawnError> {
         let tag = self.tracker.tag(group_id);
-        let oom_score_adj = self.limits.oom_score_adj(&launch.confinement);
-        let setup =
-            ExecSetup::of(confined, tag, self.limits.files, (oom_score_adj, command_line::directory(launch, confined)));
+        let (oom_score_adj, nice) =
+            (self.limits.oom_score_adj(&launch.confinement), self.limits.nice(&launch.confinement));
+        let directory = command_line::directory(launch, confined);
+        let setup = ExecSetup::of(confined, tag, self.limits.files, (oom_score_adj, nice, directory));
         let line = CommandLine::new(launch, confined, setup.as_ref())?;
         let mut files: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
         let Some(user) = &confined.user else { return Ok((self.spawn_in(confined, &line, &files)?, None)) };
