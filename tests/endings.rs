@@ -134,6 +134,24 @@ async fn what_a_server_says_of_its_end_is_in_the_log() {
     procs::eventually(SETTLED, told).await.expect("how it ended is told, too");
 }
 
+#[tokio::test]
+async fn what_a_server_still_writes_when_it_is_ended_is_drained_if_it_is_not_much() {
+    for (bytes, expected) in [(200_000, "0"), (100_000_000, "141")] {
+        let home = Home::without_key();
+        let status = home.path().join("status");
+        let script = format!("while read line; do :; done; head -c {bytes} /dev/zero; echo $? > {}", status.display());
+        let mut one = one("/bin/sh", &["-c", &script, home.marker()]);
+        one["env"] = json!({ "PATH": "/usr/bin:/bin" });
+        (one["startTimeout"], one["eofGrace"]) = (json!("200ms"), json!("30s"));
+        let bridge = serve(&home, &[("s".to_owned(), one)].into_iter().collect());
+        let answer = Client::modern(&bridge, "s", None).call("act", json!({})).await.expect("an answer");
+        assert_eq!(answer.status, 504, "{}", answer.response());
+        let told = || fs::read_to_string(&status).ok().filter(|told| told.ends_with('\n'));
+        let told = procs::eventually(SETTLED, told).await.expect("it has ended");
+        assert_eq!(told.trim(), expected, "{bytes} bytes");
+    }
+}
+
 /// Programs that cannot be run, each in its own way, by a name and what the client is told.
 async fn cannot_be_started(as_another: &Value) {
     let home = Home::without_key();

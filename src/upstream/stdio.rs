@@ -33,6 +33,9 @@ const STARVED: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How much a child that is being ended may still write to stdout: nobody hears it. With more, its stdout is closed.
+const LAST_OUTPUT: usize = 256 << 10;
+
 /// A child process in conversation.
 pub struct StdioServer {
     group: Group,
@@ -205,7 +208,8 @@ impl StdioServer {
         self.errors.explain();
     }
 
-    /// Closes stdin, then ends the group; what it still writes is drained meanwhile, so that it can end in its own way.
+    /// Closes stdin, then ends the group; what it still writes is drained meanwhile, so that it can end in its own way, unless
+    /// it is much.
     pub async fn close(self, graces: Graces) -> Exit {
         self.end(|group| group.close(graces)).await
     }
@@ -221,11 +225,15 @@ impl StdioServer {
         let Self { group, stdout, mut stderr, mut errors, files: _files, .. } = self;
         let (mut stdout, mut ignored) = (Some(stdout), BytesMut::with_capacity(8 * 1024));
         let mut closing = std::pin::pin!(close(group));
+        let mut left = LAST_OUTPUT;
         loop {
             tokio::select! {
                 exit = &mut closing => return exit,
                 n = read(&mut stdout, &mut ignored), if stdout.is_some() => match n {
-                    Ok(n) if n > 0 => ignored.clear(),
+                    Ok(n) if (1..=left).contains(&n) => {
+                        left -= n;
+                        ignored.clear();
+                    }
                     _ => stdout = None,
                 },
                 n = read(&mut stderr, errors.space()), if stderr.is_some() => match n {
