@@ -133,6 +133,16 @@ impl Share {
         Held { share: self.clone(), bytes: 0 }
     }
 
+    /// Whether the user has room for `bytes` more at this moment.
+    ///
+    /// # Errors
+    /// They have not.
+    pub fn check_user(&self, bytes: usize) -> Result<(), Full> {
+        let Budget { per_user, .. } = &*self.0.memory.0;
+        let held = self.0.memory.counts().users.get(&self.0.user).copied().unwrap_or(0);
+        if held.saturating_add(bytes) <= *per_user { Ok(()) } else { Err(Full::User) }
+    }
+
     /// Whether the exchange holds more than it may: it should take in nothing before it has given something out.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -131,6 +131,37 @@ async fn bodies_that_do_not_end_are_held_up_to_their_users_part_and_the_next_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_server_is_started_while_its_user_has_no_room_for_its_longest_answer() {
+    let greedy = Greedy::start(&json!({ "memory": "64MiB" }), 1, &json!({ "line": "1MiB" }));
+    let mut client = greedy.client("large", ALICE);
+    // Of a part of 8 MiB.
+    let mut unfinished = Vec::new();
+    for (announced, room) in [(4 << 20, true), (3 << 20, true), (512 << 10, false)] {
+        let mut connection = Connection::open(greedy.bridge.address()).await.unwrap();
+        let mut headers = client.headers(b"{}");
+        headers.push(("Content-Length".to_owned(), announced.to_string()));
+        let fields: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {} HTTP/1.1\r\nHost: {}\r\n{}\r\n", client.path(), client.address(), fields.concat());
+        let before = greedy.held().await;
+        connection.write(head.as_bytes()).await.unwrap();
+        assert!(greedy.soon(async |greedy| greedy.held().await == before + announced).await);
+        unfinished.push(connection);
+        let answer = client.call("x", json!({ "kib": 1 })).await.unwrap();
+        if room {
+            assert_eq!(answer.status, 200, "{}", answer.response());
+        } else {
+            let said = answer.response().to_string();
+            assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")), "{said}");
+            assert!(said.contains("no memory for another request of this user"), "{said}");
+        }
+        assert!(greedy.soon(async |greedy| greedy.held().await == before + announced).await);
+    }
+    bob_is_served(&greedy).await;
+    drop(unfinished);
+    greedy.nothing_is_held_and_little_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_read_keeps_its_permit_and_its_memory_until_it_is_cut() {
     let limits = json!({ "memory": "256MiB", "perUser": 2, "queue": "100ms", "writeStall": "10s" });
     let greedy = Greedy::start(&limits, 12 << 10, &json!({}));

@@ -11,7 +11,7 @@ use crate::bridge::Bridge;
 use crate::bridge::error::BridgeError;
 use crate::bridge::server_facts::FactKey;
 use crate::config::{Inputs, Server};
-use crate::limits::Permit;
+use crate::limits::{Permit, Refused};
 use crate::mcp::era::Era;
 use crate::mcp::json;
 use crate::mcp::legacy;
@@ -54,13 +54,15 @@ pub(in crate::bridge) struct Child {
 }
 
 impl Child {
-    /// A server of this request alone, filled with `inputs`.
+    /// A server of this request alone, filled with `inputs`. None is started whose longest answer would find no room beside
+    /// what its user has not taken yet: it would work for nothing, and perhaps do what is asked for a second time.
     pub(in crate::bridge) async fn open(
         bridge: &Arc<Bridge>,
         server: &Arc<Server>,
         inputs: Inputs,
     ) -> Result<Self, BridgeError> {
         let share = bridge.share(&inputs.user, server);
+        share.check_user(server.process.line).map_err(Refused::no_memory)?;
         let (upstream, turn) = bridge.start_server(server, &inputs, &share, Spare::Welcome).await?;
         let fact_key = bridge.server_facts.key_of(server, &inputs);
         let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
