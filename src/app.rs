@@ -121,7 +121,7 @@ pub async fn run(
         starter,
         limits,
         memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
-        tokens: tokens(Arc::clone(&store), &audit, (&relay, &lifecycle), &services),
+        tokens: tokens(Arc::clone(&store), &audit, (&relay, &lifecycle), (&services, &metrics)),
         store: Arc::clone(&store),
         store_failure_log: LogThrottle::default(),
         relay,
@@ -161,11 +161,11 @@ fn tokens(
     store: Arc<TokenStore>,
     audit: &Audit,
     (relay, lifecycle): (&Relay, &Lifecycle),
-    services: &Arc<Services>,
+    (services, metrics): (&Arc<Services>, &Metrics),
 ) -> TokenSource {
     let changes = ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() };
     let tokens = TokenSource::new(store, Clock::System, audit.clone()).heard_by(Arc::new(changes));
-    tokens.renewed_by(Arc::clone(services), lifecycle.clone())
+    tokens.renewed_by(Arc::clone(services), lifecycle.clone(), metrics.oauth_client_refused.clone())
 }
 
 /// The way to the other nodes, and from commands beside them.

@@ -1,10 +1,12 @@
 //! The one HTTP client, shared by everything that calls a server elsewhere. What it keeps between calls is connections,
 //! and those know no user: no cookies, no credentials, no redirects of its own, no proxy from the environment.
 
+mod dated_body;
 pub mod guard;
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Certificate, Client, ClientBuilder, Error, redirect};
 
 /// How long a connection may take, TLS included.
@@ -23,6 +25,9 @@ const PROBE: Duration = Duration::from_secs(20);
 
 /// How many probes may go unanswered.
 const PROBES: u32 = 3;
+
+/// The longest time to wait that is passed on.
+const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 
 /// Builds the client. It speaks HTTP/1.1 alone: a connection then carries one user's exchange at a time, so that no
 /// stream waits for another's window or for a server's limit of streams.
@@ -58,4 +63,18 @@ fn builder() -> ClientBuilder {
 
 fn mozilla_roots() -> Result<Vec<Certificate>, Error> {
     webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect()
+}
+
+/// When to try again, as seconds or as a date, which counts from the server's own `Date`.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let after = text(header::RETRY_AFTER)?.trim();
+    let wait = if let Ok(seconds) = after.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
+        httpdate::parse_http_date(after).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER)))
 }

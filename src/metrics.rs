@@ -47,6 +47,9 @@ impl End {
 const REFUSALS: [&str; 14] =
     ["400", "401", "403", "404", "405", "406", "413", "415", "429", "431", "500", "502", "503", "504"];
 
+/// Why users must sign in at a service again.
+pub const SIGN_IN_REASONS: [&str; 6] = ["rejected", "lost", "client", "changed", "expired", "refused"];
+
 /// What is counted of processes. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessCounts {
@@ -166,6 +169,7 @@ pub struct Metrics {
     pub store_unopened: Counter,
     /// Services that did not take the configured client for what it says it is.
     pub oauth_client_refused: Counter,
+    sign_in_needed: [Counter; SIGN_IN_REASONS.len()],
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,
     ends: [Counter; End::ALL.len()],
@@ -186,6 +190,9 @@ impl Metrics {
         let refused = Family::<[(&str, &str); 1], Counter>::default();
         r.register("requests", "Requests that were let in, by how they ended", ends.clone());
         r.register("requests_refused", "Requests that were refused, by status", refused.clone());
+        let sign_in_needed = Family::<[(&str, &str); 1], Counter>::default();
+        let help = "Answers that ask a user to sign in at a service again, by why";
+        r.register("oauth_sign_in_needed", help, sign_in_needed.clone());
         r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
         let junk_lines = registered(r, "junk_lines", "Lines from servers that were no messages");
         Self {
@@ -214,6 +221,7 @@ impl Metrics {
                 "oauth_client_refused",
                 "Answers of services that do not know the configured client",
             ),
+            sign_in_needed: SIGN_IN_REASONS.map(|why| sign_in_needed.get_or_create_owned(&[("reason", why)])),
             store_unopened: registered(r, "store_unopened", "Answers of the token store that no sealing key opened"),
             store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
             ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
@@ -234,6 +242,14 @@ impl Metrics {
     pub fn refused(&self, status: StatusCode) {
         let known = REFUSALS.iter().position(|&refusal| refusal == status.as_str());
         known.map_or(&self.refused_otherwise, |at| &self.refusals[at]).inc();
+    }
+
+    /// Counts an answer that asks a user to sign in at a service again, for one of [`SIGN_IN_REASONS`].
+    pub fn sign_in_needed(&self, reason: &str) {
+        let known = SIGN_IN_REASONS.iter().position(|&known| known == reason);
+        if let Some(at) = known {
+            self.sign_in_needed[at].inc();
+        }
     }
 
     /// All of it as `OpenMetrics` text, which is what Prometheus reads.
@@ -308,6 +324,9 @@ mod tests {
             "tollbridge_servers_overdue_total",
             "tollbridge_audit_lines_dropped_total",
             "tollbridge_audit_failures_total",
+            "tollbridge_oauth_client_refused_total",
+            "tollbridge_oauth_sign_in_needed_total{reason=\"rejected\"}",
+            "tollbridge_oauth_sign_in_needed_total{reason=\"refused\"}",
             "tollbridge_spares{state=\"waiting\"}",
             "tollbridge_spares{state=\"starting\"}",
             "tollbridge_spares_taken_total",

@@ -15,6 +15,7 @@ mod callback;
 mod flow;
 
 // tokens
+mod breaker;
 mod form_post;
 mod refresh;
 mod token_response;
@@ -33,6 +34,8 @@ use crate::secret::{Credential, Secret};
 use crate::store::{Cell, ClientKind, Grant, GrantState, Record, RecordKind, SavedBy, StoreError, TokenStore};
 use crate::user::UserId;
 
+use breaker::Breakers;
+pub use breaker::{Pass, Rest};
 pub use callback::{Callback, CallbackAnswer};
 use flow::Kept;
 pub use flow::{Flow, NotTaken};
@@ -53,6 +56,8 @@ pub struct Services {
     servers: Client,
     /// Calls what services name, for a server each; they differ where an operator lets hosts through.
     guarded: BTreeMap<ServerName, GuardedClient>,
+    /// Which token endpoints are left alone for a while.
+    breakers: Breakers,
 }
 
 /// Where a person would be led.
@@ -89,7 +94,7 @@ impl Services {
             guarded.insert(server.name.clone(), client);
         }
         let (config, store) = (Arc::clone(config), Arc::clone(store));
-        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded }))
+        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded, breakers: Breakers::default() }))
     }
 
     /// Where a person would be led who connects to `server`.
@@ -200,8 +205,14 @@ impl Services {
         fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
         let endpoint = &kept.service.token_endpoint;
         let host = || Url::parse(endpoint).map(|url| discovery::host(&url)).unwrap_or_default();
+        let unavailable = || Fault::Unavailable { host: host() };
+        let pass = self.breakers.enter(endpoint).map_err(|_| unavailable())?;
         let posted = form_post(self.guarded(server), endpoint, &caller, &fields, CALL).await;
-        let Ok(Posted::Answer(answer)) = posted else { return Err(Fault::Unavailable { host: host() }) };
+        let Ok(Posted::Answer(answer)) = posted else {
+            pass.failed();
+            return Err(unavailable());
+        };
+        pass.answered();
         match token_response::read(&Zeroizing::new(answer.into_body())) {
             Ok(answer) => Ok(self.record(server, kept, answer)),
             Err(AnswerFault::Refused(Some("invalid_client"))) => {

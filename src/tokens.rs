@@ -1,8 +1,10 @@
 //! What a user has saved for a server, or exactly why that does not do; what may be saved, and how that is changed.
 
 mod changes;
+mod connected;
 mod entered;
 mod granted;
+mod refused;
 mod renewal;
 mod trial;
 
@@ -13,12 +15,14 @@ use crate::audit::Audit;
 use crate::clock::{Clock, UnixTime};
 use crate::config::Server;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Counter;
 use crate::oauth::Services;
 use crate::secret::{Credential, Field};
 use crate::store::{Lookup, Record, SessionKey, SessionStatus, SignInReason, StoreError, TokenStore};
 use crate::user::UserId;
 
 pub use changes::{By, ChangeError, ChangeListener};
+pub use connected::NotConnected;
 pub use entered::{Entered, Fault, FieldFault};
 use granted::Standing;
 pub use granted::{Disconnected, ended_because, must_sign_in};
@@ -84,10 +88,11 @@ impl TokenSource {
         Self { listener: Some(listener), ..self }
     }
 
-    /// The same, which renews what `services` gave. A renewal goes on when whoever needed it has left.
+    /// The same, which renews what `services` gave. A renewal goes on when whoever needed it has left; `client_refused`
+    /// counts services that do not know the configured client.
     #[must_use]
-    pub fn renewed_by(self, services: Arc<Services>, lifecycle: Lifecycle) -> Self {
-        Self { renewals: Some(renewal::Renewals { services, lifecycle }), ..self }
+    pub fn renewed_by(self, services: Arc<Services>, lifecycle: Lifecycle, client_refused: Counter) -> Self {
+        Self { renewals: Some(renewal::Renewals { services, lifecycle, client_refused }), ..self }
     }
 
     /// The token of `user` for `server`; none if the server needs none, in which case the store is not asked.
@@ -125,7 +130,7 @@ impl TokenSource {
                 Standing::Good => Ok(Some(credential(server, record)?.of_record(mark))),
                 // Rare, and large.
                 Standing::Due | Standing::Over => {
-                    let renewed = Box::pin(self.renewed(user, server, record)).await?;
+                    let renewed = Box::pin(self.renewed((user, server), record, None)).await?;
                     Ok(Some(credential(server, renewed)?.of_record(mark)))
                 }
             },

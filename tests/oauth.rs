@@ -5,10 +5,22 @@
 mod bad_input;
 #[path = "oauth/by_api.rs"]
 mod by_api;
+#[path = "oauth/ends.rs"]
+mod ends;
+#[path = "oauth/faults.rs"]
+mod faults;
+#[path = "oauth/gate.rs"]
+mod gate;
 #[path = "oauth/one_click.rs"]
 mod one_click;
+#[path = "oauth/outage.rs"]
+mod outage;
 #[path = "oauth/paste.rs"]
 mod paste;
+#[path = "oauth/refused.rs"]
+mod refused;
+#[path = "oauth/relay.rs"]
+mod relay;
 #[path = "oauth/renewal.rs"]
 mod renewal;
 #[path = "oauth/service.rs"]
@@ -34,10 +46,10 @@ const PROOF: &str = "a-secret-that-only-the-proxy-knows";
 const ALICE: &str = "alices-key-0123456789abcdef";
 const BOB: &str = "bobs-key-0123456789abcdef01";
 
-/// Two nodes that share a store, and the server of a service.
+/// Nodes that share a store, and the server of a service.
 struct Setting {
     service: Service,
-    nodes: [Bridge; 2],
+    nodes: Vec<Bridge>,
     home: Home,
     redis: Redis,
 }
@@ -53,7 +65,7 @@ impl Setting {
         let (home, redis) = (Home::new(), Redis::start());
         let config = config(&home, &redis, &service, oauth);
         // People and the service know one address; any node may answer there.
-        let nodes = [(); 2].map(|()| home.serve_with(config.clone(), environment));
+        let nodes = (0..2).map(|_| home.serve_with(config.clone(), environment)).collect();
         Self { service, nodes, home, redis }
     }
 
@@ -72,11 +84,16 @@ impl Setting {
 
     /// Alice has signed in at the service.
     async fn connected(&self) -> Person {
-        let mut alice = self.person(0, ALICE).await;
-        let url = one_click::leads_to(&one_click::click(&mut alice).await);
-        let done = alice.get(&self.service.sign_in(&url, "alice-there").await).await;
+        self.connected_as(ALICE, "alice-there").await
+    }
+
+    /// Somebody has signed in at the service, where they are known as `there`.
+    async fn connected_as(&self, token: &str, there: &str) -> Person {
+        let mut person = self.person(0, token).await;
+        let url = one_click::leads_to(&one_click::click(&mut person).await);
+        let done = person.get(&self.service.sign_in(&url, there).await).await;
         assert_eq!(done.status, 200, "{}", done.text);
-        alice
+        person
     }
 
     /// What the server says to a call of this user's client on this node.

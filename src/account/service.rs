@@ -3,6 +3,7 @@
 //! Nothing that a service says stands on a page. Who begins a sign-in, in which browser and for which server, is who must
 //! come back with its answer; else nothing is used, kept or sent anywhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
@@ -23,6 +24,7 @@ use crate::oauth::{Callback, CallbackAnswer, Fault, Flow, NotTaken};
 use crate::respond::{self, Body};
 use crate::secret::Secret;
 use crate::store::Quota;
+use crate::tokens::NotConnected;
 use crate::user::UserId;
 
 /// By this a browser is known that has begun to sign in somewhere. It is made once, so that two tabs work.
@@ -159,7 +161,7 @@ impl Account {
             Err(NotTaken::Store(error)) => return Err(self.store_failed(&error, Refusal::NotKnown)),
         };
         match callback.answer {
-            CallbackAnswer::Code(code) => self.redeem(visit, head, &flow, &code).await,
+            CallbackAnswer::Code(code) => self.redeem(visit, head, flow, code).await,
             CallbackAnswer::Error(Some("access_denied")) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Refused);
                 let sentence = format!("{} is not connected. Nothing was changed.", server.display_name());
@@ -173,21 +175,23 @@ impl Account {
     }
 
     /// Gets what the service gives for `code`, and saves it before anything else.
-    async fn redeem(&self, visit: &Visit, head: &Parts, flow: &Flow, code: &Secret) -> Result<Response<Body>, Refusal> {
+    async fn redeem(&self, visit: &Visit, head: &Parts, flow: Flow, code: Secret) -> Result<Response<Body>, Refusal> {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
-        let record = match self.services.redeem(server, flow, code).await {
-            Ok(record) => record,
-            Err(Fault::ClientRefused { is_registered: true, .. }) if !flow.is_anew() => {
+        let is_anew = flow.is_anew();
+        let (services, asked) = (Arc::clone(&self.services), Arc::clone(server));
+        let given = async move { services.redeem(&asked, &flow, &code).await };
+        match self.tokens.connect((user, &server.name), given).await {
+            Ok(()) => {}
+            Err(NotConnected::Service(Fault::ClientRefused { is_registered: true, .. })) if !is_anew => {
                 tracing::info!(server = %server.name, "a service has forgotten the bridge, which registers itself anew");
                 return self.lead_there(visit, head, true).await;
             }
-            Err(fault) => {
+            Err(NotConnected::Service(fault)) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Failed);
                 return self.faulted(visit, fault);
             }
-        };
-        let saved = self.tokens.save_granted((user, &server.name), record).await;
-        saved.map_err(|error| self.unchanged(error, Refusal::NotSaved))?;
+            Err(NotConnected::Change(error)) => return Err(self.unchanged(error, Refusal::NotSaved)),
+        }
         tracing::info!(%user, server = %server.name, "connected by signing in at the service");
         let name = server.display_name();
         let sentence = format!("{name} is connected. You can go back to your application.");

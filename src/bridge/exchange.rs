@@ -15,6 +15,7 @@ pub(in crate::bridge) mod notes;
 mod notifications;
 pub(in crate::bridge) mod questions;
 pub(in crate::bridge) mod relayed_reply;
+mod renewed_token;
 pub(in crate::bridge) mod request_state;
 mod resume;
 mod run;
@@ -61,6 +62,8 @@ pub(super) struct Exchange {
     /// The request's id and progress token as the client has them now: a call that goes on has new ones.
     pub(super) reply_id: String,
     pub(super) reply_progress: Option<String>,
+    /// Whether anything has been said to the client that is not the answer.
+    pub(super) has_said: bool,
     /// Whether the request is on its way to the server, so that a cancellation means something to it.
     pub(super) asked: bool,
     /// What the client said when it cancelled, of the id that the server knows.
@@ -114,6 +117,7 @@ impl Exchange {
             handshake: None,
             reply_id,
             reply_progress,
+            has_said: false,
             asked: false,
             cancelled: None,
             open: Vec::new(),
@@ -136,6 +140,7 @@ impl Exchange {
     }
 
     pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {
+        self.has_said = true;
         self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
     }
 

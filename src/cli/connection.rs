@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, LoadOptions, Server, TokenAdmin};
 use crate::http_client;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Counter;
 use crate::oauth::Services;
 use crate::store::{StoreError, Stored, TokenStore};
 use crate::tokens::TokenSource;
@@ -72,7 +73,7 @@ impl Connection {
         let services = Services::of(&config, &store, &http, Clock::System).map_err(Stop::failed)?;
         let (audit, lifecycle) = (audit(&admin)?, Lifecycle::default());
         let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit.clone());
-        let tokens = tokens.renewed_by(Arc::clone(&services), lifecycle.clone());
+        let tokens = tokens.renewed_by(Arc::clone(&services), lifecycle.clone(), Counter::default());
         Ok(Self { user, server, config, services, tokens, admin, store, audit, lifecycle })
     }
 

@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead as _, Read as _, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use crate::audit::{EventKind, Outcome};
 use crate::oauth::{Callback, CallbackAnswer, Fault};
 use crate::secret::Secret;
 use crate::store::Revision;
+use crate::tokens::NotConnected;
 
 /// The longest line that is read, bytes.
 const MAX_LINE: u64 = 32 << 10;
@@ -151,9 +153,12 @@ async fn redeem(connection: &Connection, answer: Callback) -> Result<(), Failure
         }
         CallbackAnswer::Error(code) => return Err(Failure::Fault(flow.refused(code))),
     };
-    let record = services.redeem(server, &flow, &code).await.map_err(Failure::Fault)?;
-    let saved = connection.tokens.save_granted((user, &server.name), record).await;
-    saved.map_err(|error| Stop::failed(format!("{error}: nothing is saved")))?;
+    let (services, asked) = (Arc::clone(services), Arc::clone(server));
+    let given = async move { services.redeem(&asked, &flow, &code).await };
+    connection.tokens.connect((user, &server.name), given).await.map_err(|why| match why {
+        NotConnected::Service(fault) => Failure::Fault(fault),
+        NotConnected::Change(error) => Stop::failed(format!("{error}: nothing is saved")).into(),
+    })?;
     connection.tell_bridges().await;
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use http::{Request, Response};
 use ipnet::IpNet;
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::{Host, Url};
+
+use super::dated_body::DatedBody;
 
 /// The longest answer that is read, bytes.
 pub const MAX_ANSWER: usize = 256 << 10;
@@ -76,6 +79,24 @@ pub enum CallError {
     /// There is none, or it breaks off, or comes too late.
     #[error("there is no answer")]
     NoAnswer,
+    /// There is none, and nothing of what was to be sent has left: nothing can have come of it.
+    #[error("nothing was sent")]
+    Unsent,
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// In all.
+    pub within: Duration,
+    /// Until when its body must have left, if it must: later it does not leave at all, whatever has held up this node.
+    pub leaves_by: Option<Instant>,
+}
+
+impl From<Duration> for Deadline {
+    fn from(within: Duration) -> Self {
+        Self { within, leaves_by: None }
+    }
 }
 
 impl GuardedClient {
@@ -114,7 +135,16 @@ impl GuardedClient {
     ///
     /// # Errors
     /// Says why there is no answer.
-    pub async fn call(&self, request: Request<Vec<u8>>, within: Duration) -> Result<Response<Vec<u8>>, CallError> {
+    pub async fn call(
+        &self,
+        request: Request<Vec<u8>>,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Response<Vec<u8>>, CallError> {
+        let Deadline { within, leaves_by } = deadline.into();
+        let (head, body) = request.into_parts();
+        let has_body = !body.is_empty();
+        let (body, has_left) = DatedBody::new(body, leaves_by);
+        let request = Request::from_parts(head, reqwest::Body::wrap(body));
         let request = reqwest::Request::try_from(request).map_err(|_| CallError::Blocked)?;
         if !self.permits(request.url()) {
             return Err(CallError::Blocked);
@@ -133,7 +163,12 @@ impl GuardedClient {
             }
             Ok(answer)
         };
-        timeout(within, answer).await.unwrap_or(Err(CallError::NoAnswer))
+        match timeout(within, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ if has_body && !has_left.load(Ordering::SeqCst) => Err(CallError::Unsent),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(CallError::NoAnswer),
+        }
     }
 }
 

@@ -108,6 +108,7 @@ impl Services {
     pub(super) async fn secret_of(&self, client: &ClientOf, server: &Server) -> Result<Option<Secret>, Fault> {
         let gone = |is_registered| Fault::ClientRefused { host: client.id.clone(), is_registered };
         match &client.kind {
+            _ if client.auth == ClientAuth::None => Ok(None),
             ClientKind::Document => Ok(None),
             ClientKind::Configured => {
                 let configured = server.oauth.as_ref().and_then(|oauth| oauth.client.as_ref());

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
-use crate::http_client::guard::{CallError, GuardedClient};
+use crate::http_client::guard::{CallError, Deadline, GuardedClient};
+use crate::http_client::retry_after;
 use crate::secret::Secret;
 use crate::store::ClientAuth;
 
@@ -25,8 +26,8 @@ pub(super) struct Caller<'a> {
 pub(super) enum Posted {
     /// An answer to be read, whatever its status.
     Answer(Response<Vec<u8>>),
-    /// The service cannot answer now; it may say when it can, in seconds.
-    Later(Option<u64>),
+    /// The service cannot answer now; it may say when it can.
+    Later(Option<Duration>),
 }
 
 /// Sends a form to `endpoint`.
@@ -35,16 +36,17 @@ pub(super) async fn form_post(
     endpoint: &str,
     caller: &Caller<'_>,
     fields: &[(&str, &str)],
-    within: Duration,
+    deadline: impl Into<Deadline>,
 ) -> Result<Posted, CallError> {
     let request = request(endpoint, caller, fields).ok_or(CallError::Blocked)?;
-    let answer = client.call(request, within).await?;
-    let status = answer.status();
-    if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
-        let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        return Ok(Posted::Later(after));
+    let answer = client.call(request, deadline).await?;
+    match answer.status() {
+        // Of what stands in front of the service, which may have done what it was asked.
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Err(CallError::NoAnswer),
+        status if status.is_server_error() => Ok(Posted::Later(retry_after(answer.headers()))),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Ok(Posted::Later(retry_after(answer.headers()))),
+        _ => Ok(Posted::Answer(answer)),
     }
-    Ok(Posted::Answer(answer))
 }
 
 fn request(endpoint: &str, caller: &Caller<'_>, fields: &[(&str, &str)]) -> Option<Request<Vec<u8>>> {

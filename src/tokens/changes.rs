@@ -77,18 +77,6 @@ impl TokenSource {
         self.save_record(by, kind, (user, server), &record, over).await
     }
 
-    /// Saves what a service gave, in place of whatever is there.
-    pub(super) async fn write_granted(
-        &self,
-        by: By<'_>,
-        (user, server): (&UserId, &ServerName),
-        record: &Record,
-    ) -> Result<Revision, ChangeError> {
-        let replaces = self.audit.is_on() && self.is_there(user, server, Over::Anything).await;
-        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
-        self.save_record(by, kind, (user, server), record, Over::Anything).await
-    }
-
     /// Saves `record`, and writes down before and after that it is.
     async fn save_record(
         &self,
@@ -146,7 +134,7 @@ impl TokenSource {
         removed
     }
 
-    fn tell(&self, user: &UserId, server: &ServerName) {
+    pub(super) fn tell(&self, user: &UserId, server: &ServerName) {
         if let Some(listener) = &self.listener {
             listener.changed(user, server);
         }
@@ -163,7 +151,7 @@ impl TokenSource {
     }
 
     /// Whether something is there that would be saved over.
-    async fn is_there(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> bool {
+    pub(super) async fn is_there(&self, user: &UserId, server: &ServerName, over: Over<'_>) -> bool {
         match over {
             // What cannot be read is there, and the change itself says why it is not written over.
             Over::Anything => !matches!(self.store.read(user, server).await, Ok(None)),
@@ -173,7 +161,7 @@ impl TokenSource {
     }
 
     /// Writes down what is about to be done.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         by: By<'_>,
         kind: EventKind,
@@ -194,7 +182,7 @@ impl TokenSource {
     }
 }
 
-fn outcome<T>(done: &Result<T, ChangeError>) -> Outcome {
+pub(super) fn outcome<T>(done: &Result<T, ChangeError>) -> Outcome {
     match done {
         Ok(_) => Outcome::Done,
         Err(ChangeError::Changed) => Outcome::Changed,

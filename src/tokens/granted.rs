@@ -1,4 +1,4 @@
-//! What a service has given to its user: saved before anything else is done with it, and good for what it was made for.
+//! What a service has given to its user is good for what it was made for; and it is given back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use super::changes::{By, ChangeError};
 use super::{TokenSource, Why, missing_fields};
 use crate::clock::UnixTime;
-use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server, ServerName};
-use crate::store::{About, Grant, GrantState, Over, Record, Revision, SavedBy, SignInReason, Stored};
+use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server};
+use crate::secret::Credential;
+use crate::store::{About, Grant, GrantState, Over, Record, SignInReason, Stored};
 use crate::user::UserId;
 
 /// How long giving back what a service gave may take in all.
-const GIVING_BACK: Duration = Duration::from_secs(10);
+pub(super) const GIVING_BACK: Duration = Duration::from_secs(10);
 
 /// How often what is to be removed is read again, because it was renewed meanwhile.
 const READS: usize = 5;
@@ -28,35 +29,37 @@ pub fn ended_because(reason: SignInReason) -> &'static str {
         SignInReason::Client => "the service does not know this bridge any more as who it was",
         SignInReason::Changed => "whoever runs this bridge has changed where you sign in",
         SignInReason::Expired => "the service gave it for this long and no longer",
+        SignInReason::Refused => "it refused what its service had just renewed",
     }
 }
 
-impl TokenSource {
-    /// Saves what a service gave to `user` for `server`, durably, in place of whatever is there. Where the service gave
-    /// nothing that renews it, because it had done so before, what is there of the same account is kept.
-    ///
-    /// # Errors
-    /// Says why it is not saved.
-    pub async fn save_granted(
-        &self,
-        (user, server): (&UserId, &ServerName),
-        mut record: Record,
-    ) -> Result<Revision, ChangeError> {
-        if let Some(grant) = record.grant.as_mut().filter(|grant| grant.refresh_token.is_none()) {
-            let before = self.store.read(user, server).await.ok().flatten();
-            let before = before.and_then(|before| before.record.grant);
-            grant.refresh_token =
-                before.filter(|before| is_same_account(before, grant)).and_then(|it| it.refresh_token);
-        }
-        self.write_granted(By { caller: None, how: SavedBy::SignIn }, (user, server), &record).await
-    }
-}
-
-fn is_same_account(before: &Grant, now: &Grant) -> bool {
+/// Whether both were given to the same account and client, for the same: so one may be renewed by what renews the other.
+pub(super) fn is_same_account(before: &Grant, now: &Grant) -> bool {
     let is_known = now.subject.is_some() && now.issuer.is_some();
-    let of =
-        |grant: &Grant| (grant.subject.clone(), grant.issuer.clone(), grant.client.clone(), grant.resource.clone());
-    is_known && before.state == GrantState::Valid && of(before) == of(now)
+    is_known && !before.needs_sign_in() && before.subject == now.subject && is_alike(before, now)
+}
+
+/// Whether both may go back to one grant at the service, which it may take back as a whole.
+pub(super) fn is_of_same_grant(one: &Grant, other: &Grant) -> bool {
+    let is_other_account = one.subject.is_some() && other.subject.is_some() && one.subject != other.subject;
+    !one.needs_sign_in() && !is_other_account && is_alike(one, other)
+}
+
+fn is_alike(one: &Grant, other: &Grant) -> bool {
+    let of = |grant: &Grant| (grant.issuer.clone(), grant.client.clone(), grant.resource.clone());
+    of(one) == of(other)
+}
+
+/// Whether two records hold the same token.
+pub(super) fn is_same_token(one: &Record, other: &Record) -> bool {
+    let (one, other) = (one.fields.first(), other.fields.first());
+    matches!((one, other), (Some((_, one)), Some((_, other))) if one.matches(other.expose().as_bytes()))
+}
+
+/// Whether `record` holds what a server was filled with.
+pub(super) fn holds(record: &Record, used: &Credential) -> bool {
+    let (held, used) = (record.fields.first(), used.get(Credential::TOKEN));
+    matches!((held, used), (Some((_, held)), Some(used)) if held.matches(used.expose().as_bytes()))
 }
 
 /// What became of a connection that was ended.

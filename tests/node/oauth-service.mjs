@@ -1,10 +1,12 @@
 // A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
 // [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
 // refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails,
-// hides, refusesResource }: `hides` takes members out of its metadata, `refusesResource` makes it refuse every resource.
+// hides, refusesResource, refuses, behind }: `hides` takes members out of its metadata, `refusesResource` makes it refuse every
+// resource, `behind` is the port at which people and the bridge find it, if it is another one.
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
-// last (`says`), and with which status it answers whoever asks for tokens (`fails`).
+// last (`says`), with which status it answers whoever asks for tokens (`fails`), and how many tokens the server refuses
+// that are good (`refuses`).
 
 import express from 'express';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
@@ -16,7 +18,7 @@ import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/
 
 const [asPort, mcpPort, written] = process.argv.slice(2);
 const options = { ttl: 3600, dynamic: true, ...JSON.parse(written ?? '{}') };
-const issuer = `http://127.0.0.1:${asPort}`;
+const issuer = `http://127.0.0.1:${options.behind ?? asPort}`;
 const resource = `http://127.0.0.1:${mcpPort}/mcp`;
 const counts = {};
 const count = (name) => (counts[name] = (counts[name] ?? 0) + 1);
@@ -72,6 +74,11 @@ provider.use(async (ctx, next) => {
 const keys = createRemoteJWKSet(new URL(`${issuer}/jwks`));
 const verifier = {
   async verifyAccessToken(token) {
+    if (options.refuses > 0) {
+      options.refuses -= 1;
+      count('refused by the server');
+      throw new InvalidTokenError('not now');
+    }
     const verified = await jwtVerify(token, keys, { issuer, audience: resource }).catch(() => undefined);
     if (!verified) throw new InvalidTokenError('not a token for this server');
     const { sub, scope, exp, client_id } = verified.payload;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use crate::relay::Relay;
 use crate::support::http::Connection;
 use crate::support::{free_address, procs};
 use crate::visit::encoded;
@@ -30,10 +31,22 @@ impl Service {
     /// Starts a service.
     pub(crate) fn start(options: &Value) -> Self {
         let (issuer, server) = (free_address(), free_address());
+        Self::start_at((issuer, issuer), server, options)
+    }
+
+    /// Starts a service that is found at a relay.
+    pub(crate) fn behind(relay: &Relay, options: &Value) -> Self {
+        let (own, mut options) = (free_address(), options.clone());
+        options["behind"] = relay.address().port().into();
+        relay.lead_to(own);
+        Self::start_at((own, relay.address()), free_address(), &options)
+    }
+
+    fn start_at((own, issuer): (SocketAddr, SocketAddr), server: SocketAddr, options: &Value) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(root.join("tests/.tools/node22"));
         command.arg(root.join("tests/node/oauth-service.mjs"));
-        command.args([issuer.port().to_string(), server.port().to_string(), options.to_string()]);
+        command.args([own.port().to_string(), server.port().to_string(), options.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("scripts/test has installed Node");
         let service = Self { process, issuer, server };

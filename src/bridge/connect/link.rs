@@ -92,6 +92,10 @@ impl Lack {
     fn ended(&self, server: &Server) -> String {
         let name = server.display_name();
         match self {
+            // When that was changed, nobody knows.
+            Self::SignIn(reason @ SignInReason::Changed, _) => {
+                format!("Your sign-in to {name} has ended because {}.", ended_because(*reason))
+            }
             Self::SignIn(reason, since) => {
                 let day = since.to_string();
                 let day = day.split('T').next().unwrap_or_default();
@@ -121,7 +125,7 @@ impl Bridge {
     /// What a call comes to that needs a token: an answer that leads its person to the page where they save one.
     pub(super) fn lead_to_page(&self, (user, server): (&UserId, &Server), call: &Call, lack: &Lack) -> String {
         let link = self.config.connect_link(&server.name);
-        self.write_down_link(user, server);
+        self.write_down_link((user, server), lack);
         match &call.purpose {
             Purpose::Modern(modern)
                 if may_ask(call.message.method())
@@ -148,11 +152,14 @@ impl Bridge {
     /// The same for a stream, which has no id to answer to.
     pub(in crate::bridge) fn lead_stream_to_page(&self, (user, server): (&UserId, &Server), lack: &Lack) -> String {
         let link = self.config.connect_link(&server.name);
-        self.write_down_link(user, server);
+        self.write_down_link((user, server), lack);
         refusal(None, &lack.with_link(server, &link), &link)
     }
 
-    fn write_down_link(&self, user: &UserId, server: &Server) {
+    fn write_down_link(&self, (user, server): (&UserId, &Server), lack: &Lack) {
+        if let Lack::SignIn(reason, _) = lack {
+            self.metrics.sign_in_needed(reason.as_str());
+        }
         let (user, server) = (Some(user), Some(&server.name));
         self.audit.note(&Event { user, server, ..Event::of(EventKind::LinkGiven) });
     }

@@ -105,6 +105,19 @@ impl Child {
         self.inputs.credential.as_ref().map(Credential::mark)
     }
 
+    /// What it was filled with of its user's.
+    pub(super) fn credential(&self) -> Option<&Credential> {
+        self.inputs.credential.as_ref()
+    }
+
+    /// Another server in place of this one, filled with this.
+    pub(super) async fn refill(&mut self, credential: Credential) -> Result<(), BridgeError> {
+        self.inputs.credential = Some(credential);
+        self.fact_key = self.bridge.server_facts.key_of(&self.server, &self.inputs);
+        self.waiting.clear();
+        self.renew(Spare::Unwanted).await
+    }
+
     /// Another process in place of this one, which is ended while nobody waits for it.
     async fn renew(&mut self, spare: Spare) -> Result<(), BridgeError> {
         let (fresh, turn) = self.bridge.start_server(&self.server, &self.inputs, &self.share, spare).await?;

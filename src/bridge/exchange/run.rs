@@ -42,7 +42,7 @@ enum Event {
 
 impl Exchange {
     /// Works until the answer, or until the client must be asked.
-    pub(in crate::bridge) async fn run(&mut self) -> Result<Done, BridgeError> {
+    pub(super) async fn work(&mut self) -> Result<Done, BridgeError> {
         if self.handshake.is_none() {
             let first_message = self.child.first_message(self.call.client());
             match self.child.perform_handshake(&self.call.introduction, first_message).await? {

@@ -38,6 +38,14 @@ pub struct Grant {
     pub next_try: UnixTime,
 }
 
+impl Grant {
+    /// Whether its user must sign in again.
+    #[must_use]
+    pub fn needs_sign_in(&self) -> bool {
+        matches!(self.state, GrantState::NeedsSignIn { .. })
+    }
+}
+
 /// How a grant stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -74,10 +82,12 @@ pub enum SignInReason {
     Changed,
     /// It has expired, and the service gave nothing to renew it.
     Expired,
+    /// The server does not take what the service has just renewed.
+    Refused,
 }
 
 impl SignInReason {
-    /// The reason as a word: for log fields and metric labels, a closed set.
+    /// The reason as a word, one of [`crate::metrics::SIGN_IN_REASONS`]: for log fields and metric labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -86,6 +96,7 @@ impl SignInReason {
             Self::Client => "client",
             Self::Changed => "changed",
             Self::Expired => "expired",
+            Self::Refused => "refused",
         }
     }
 }
@@ -208,5 +219,17 @@ impl<'a> Plain<'a> {
         let texts = texts.into_iter().flatten().chain(&self.scopes).chain([&self.client.id, &self.token_endpoint]);
         let all: usize = texts.map(|text| 8 + text.len()).sum();
         1024 + escaped * (all + self.refresh_token.as_ref().map_or(0, |token| token.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::SIGN_IN_REASONS;
+
+    #[test]
+    fn every_reason_is_counted() {
+        use SignInReason::{Changed, Client, Expired, Lost, Refused, Rejected};
+        assert_eq!([Rejected, Lost, Client, Changed, Expired, Refused].map(SignInReason::as_str), SIGN_IN_REASONS);
     }
 }

@@ -22,9 +22,6 @@ const MAX_REDIRECTS: usize = 3;
 /// The longest answer that is read only so that its connection can be used again.
 const SMALL: u64 = 64 * 1024;
 
-/// The longest time to wait that is passed on.
-const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
-
 /// The events of an exchange, in order.
 pub(super) type ExchangeEvents = Pin<Box<dyn Stream<Item = ExchangeEvent> + Send>>;
 
@@ -288,7 +285,7 @@ fn kind(headers: &HeaderMap) -> Content {
 
 async fn rejection(response: Response, limit: usize, share: &Share) -> Rejection {
     let status = response.status();
-    let retry_after = retry_after(response.headers());
+    let retry_after = crate::http_client::retry_after(response.headers());
     let says_all = [401, 403, 429, 503].contains(&status.as_u16());
     let body = match kind(response.headers()) {
         Content::Json if !says_all => whole(response, limit, share).await.ok().map(one_line),
@@ -323,19 +320,6 @@ pub(super) fn same_origin(base: &Url, reference: &str) -> Option<Url> {
     let url = base.join(reference.trim()).ok()?;
     let is_plain = url.username().is_empty() && url.password().is_none();
     (is_plain && url.origin().is_tuple() && url.origin() == base.origin()).then_some(url)
-}
-
-/// When to try again, as seconds or as a date, which counts from the server's own `Date`.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let after = text(header::RETRY_AFTER)?.trim();
-    let wait = if let Ok(seconds) = after.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
-        httpdate::parse_http_date(after).ok()?.duration_since(now).unwrap_or_default()
-    };
-    Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER)))
 }
 
 /// An error of the client by its kind alone: its text may hold the URL, and that the token.

@@ -1,0 +1,70 @@
+//! A server does not take a token that should be good.
+
+use serde_json::json;
+
+use crate::service::Service;
+use crate::support::{Client, free_address, metric};
+use crate::{ALICE, Setting, config, found};
+
+/// More than anybody asks.
+const ALWAYS: u64 = 1_000_000;
+
+#[tokio::test]
+async fn a_token_that_the_server_refuses_is_renewed_once_and_its_call_goes_on() {
+    let setting = Setting::with(Service::start(&json!({})), &found());
+    setting.connected().await;
+    let clients = [
+        Client::modern(&setting.nodes[0], "guarded", Some(ALICE)),
+        Client::legacy(&setting.nodes[1], "guarded", Some(ALICE)).await,
+    ];
+    for (mut client, renewed) in clients.into_iter().zip(1..) {
+        setting.service.set(&json!({ "refuses": 1 })).await;
+        let answer = client.call("whoami", json!({})).await.expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "alice-there read"), "{answer:?}");
+        assert_eq!(setting.service.count("refused by the server").await, renewed);
+        assert_eq!(setting.service.count("token refresh_token 200").await, renewed);
+    }
+    assert_eq!(setting.said(1, ALICE).await, "alice-there read");
+    assert_eq!(setting.service.count("token refresh_token 200").await, 2, "what is good is used");
+}
+
+#[tokio::test]
+async fn who_is_refused_with_a_fresh_token_too_must_sign_in_and_is_counted() {
+    let (service, home, redis) = (Service::start(&json!({})), crate::Home::new(), crate::Redis::start());
+    let (mut configured, admin) = (config(&home, &redis, &service, &found()), free_address());
+    configured["admin"] = json!({ "listen": admin.to_string() });
+    let nodes = vec![home.serve(configured)];
+    let setting = Setting { service, nodes, home, redis };
+    let mut alice = setting.connected().await;
+    setting.service.set(&json!({ "refuses": ALWAYS })).await;
+    let said = setting.said(0, ALICE).await;
+    assert!(said.contains("because it refused what its service had just renewed"), "{said}");
+    assert!(said.contains("Connect again: http://127.0.0.1:7777/guarded/connect"), "{said}");
+    let refused = setting.service.count("refused by the server").await;
+    assert_eq!((refused, setting.service.count("token refresh_token 200").await), (2, 1), "once more, and no more");
+    assert_eq!(setting.said(0, ALICE).await, said);
+    assert_eq!(setting.service.count("refused by the server").await, refused, "nobody is asked until they sign in");
+    let page = alice.get("/guarded/connect").await;
+    assert!(page.text.contains("Needs sign-in"), "{}", page.text);
+    let counted = metric(admin, "tollbridge_oauth_sign_in_needed_total{reason=\"refused\"}").await;
+    assert_eq!(counted, Some(2.0));
+    assert_eq!(setting.audited("sign-in-needed", 1).len(), 1);
+
+    setting.service.set(&json!({ "refuses": 0 })).await;
+    setting.connected().await;
+    assert_eq!(setting.said(0, ALICE).await, "alice-there read");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_first_is_not_asked_for() {
+    let (service, home, redis) = (Service::start(&json!({})), crate::Home::new(), crate::Redis::start());
+    let mut configured = config(&home, &redis, &service, &found());
+    configured["audit"] = json!({ "file": "/dev/full", "required": true });
+    let nodes = vec![home.serve(configured)];
+    let setting = Setting { service, nodes, home, redis };
+    let mut alice = setting.person(0, ALICE).await;
+    let url = crate::one_click::leads_to(&crate::one_click::click(&mut alice).await);
+    let done = alice.get(&setting.service.sign_in(&url, "alice-there").await).await;
+    assert_eq!(done.status, 503, "{}", done.text);
+    assert_eq!(setting.service.count("token authorization_code 200").await, 0, "what it gives once is not lost");
+}
