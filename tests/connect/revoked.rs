@@ -14,10 +14,13 @@ fn staying(home: &Home) -> Value {
     server
 }
 
-/// A bridge of this server, and its user's page, where a token is saved.
+/// A bridge of this server, whose user has a token, and that user's page. The token was saved before, so that no stream
+/// hears of that.
 async fn serve_connected(home: &Home, server: Value) -> (Bridge, Person) {
-    let bridge = home.serve(config(home, &json!({ "one": server })));
-    save_on(&bridge).await;
+    let config = config(home, &json!({ "one": server }));
+    home.write(config.clone());
+    home.set_token("alice", "one", TOKEN);
+    let bridge = home.serve(config);
     let person = Person::at(bridge.address());
     (bridge, person)
 }
