@@ -335,7 +335,7 @@ async fn logs_on_its_own_stream(end: impl Fn() -> Vec<Act> + Send + Sync + 'stat
 async fn what_a_server_said_on_its_own_stream_before_its_answer_comes_before_it() {
     for status in [200, 405] {
         let server = logs_on_its_own_stream(move || answer(status, &[], "")).await;
-        let bridge = bridge(streamable(&server));
+        let mut bridge = bridge(streamable(&server));
         let mut client = Client::legacy(&bridge, "elsewhere", None).await;
         let answer = client.call("x", json!({})).await.expect("an answer");
         let logged: Vec<_> = answer.messages().into_iter().map(|message| message["params"]["data"].clone()).collect();
@@ -346,6 +346,9 @@ async fn what_a_server_said_on_its_own_stream_before_its_answer_comes_before_it(
             server.asked(),
             bridge.log()
         );
+        // Nobody waits for the end of a session but the end of the bridge.
+        server.until_again("DELETE", 2).await;
+        bridge.stop();
         let ended = server.asked().into_iter().filter(|asked| asked == "DELETE").count();
         assert_eq!(ended, 2, "each session is ended once: {:?}", server.asked());
     }
