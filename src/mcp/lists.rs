@@ -82,6 +82,20 @@ pub fn without_promise(result: &str) -> String {
     whole.write()
 }
 
+/// The same, with the promise that changes of `list` are told, if the server has any.
+#[must_use]
+pub fn with_promise(result: &str, list: List) -> String {
+    let mut whole = Object::parse(result).unwrap_or_default();
+    let areas = whole.get_object("capabilities").and_then(|all| all.get_object(list.area()).map(|area| (all, area)));
+    let Some((mut all, mut area)) = areas else { return result.to_owned() };
+    area.set("listChanged", "true");
+    let area = area.write();
+    all.set(list.area(), &area);
+    let all = all.write();
+    whole.set("capabilities", &all);
+    whole.write()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +107,14 @@ mod tests {
         assert_eq!(without_promise(promised), honest);
         assert_eq!(without_promise(honest), honest);
         assert_eq!(without_promise("{}"), "{}");
+    }
+
+    #[test]
+    fn a_promise_is_made_of_what_there_is() {
+        let silent = r#"{"capabilities":{"tools":{"a":1,"listChanged":false},"resources":{}},"x":1.0}"#;
+        let promised = r#"{"capabilities":{"tools":{"a":1,"listChanged":true},"resources":{}},"x":1.0}"#;
+        assert_eq!(with_promise(silent, List::Tools), promised);
+        assert_eq!(with_promise(silent, List::Prompts), silent);
+        assert_eq!(with_promise("{}", List::Tools), "{}");
     }
 }

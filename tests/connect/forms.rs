@@ -254,6 +254,10 @@ async fn a_server_may_be_started_without_the_token_for_the_handshake_and_lists_o
     let (mut client, hello) = legacy(&bridge, LEGACY, json!({})).await;
     assert_ne!(hello["serverInfo"]["name"], "one", "the server's own: {hello}");
     let mut modern = Client::modern(&bridge, "one", None);
+    let discovered = modern.request("server/discover", json!({})).await.unwrap().response()["result"].clone();
+    for hello in [hello, discovered] {
+        assert_eq!(hello["capabilities"]["tools"]["listChanged"], true, "clients listen where that is said: {hello}");
+    }
     for client in [&mut client, &mut modern] {
         let list = client.request("tools/list", json!({})).await.unwrap().response()["result"].clone();
         assert!(names(&list).contains(&"whoami") && !names(&list).contains(&"connect_account"), "{list}");
@@ -268,6 +272,8 @@ async fn a_server_may_be_started_without_the_token_for_the_handshake_and_lists_o
     home.set_token("alice", "one", TOKEN);
     is_served(&mut client).await;
     is_served(&mut modern).await;
+    let (_, hello) = legacy(&bridge, LEGACY, json!({})).await;
+    assert!(hello["capabilities"]["tools"].get("listChanged").is_none(), "the server says no such thing: {hello}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::config::{Listening, Tasks};
 use crate::mcp::era::Era;
 use crate::mcp::headers;
 use crate::mcp::legacy::{self, Asked};
-use crate::mcp::lists;
+use crate::mcp::lists::{self, List};
 use crate::mcp::message::Answer;
 use crate::mcp::modern;
 use crate::mcp::session::Owner;
@@ -84,7 +84,8 @@ pub(super) fn by_server(exchange: &Exchange, line: &Bytes, id: &str, answer: Ans
 impl Exchange {
     /// What the server says of itself, with no promise that is not kept: changes of lists are told by the programs and
     /// containers of calls, if their era lets them speak unasked and the client has a session to be told in, and by a
-    /// server that always listens; tasks are kept as the configuration says, and in its server's own era.
+    /// server that always listens; tasks are kept as the configuration says, and in its server's own era. Where the user's
+    /// token is missing, the bridge tells of its tools once it is there.
     pub(in crate::bridge) fn promised(&self, result: String) -> String {
         let keeps_tasks = match (self.server.tasks, self.handshaken()) {
             (Tasks::Off, _) => false,
@@ -95,7 +96,9 @@ impl Exchange {
         let is_here = !matches!(self.child.upstream, Upstream::Http(_));
         let by_calls = is_here && !self.call.is_modern() && matches!(self.handshaken(), Handshake::Legacy(_));
         let told = by_calls || self.server.listen == Listening::Always;
-        if told { result } else { lists::without_promise(&result) }
+        let result = if told { result } else { lists::without_promise(&result) };
+        let awaits_token = self.server.requires_user_token && self.child.credential_mark().is_none();
+        if awaits_token { lists::with_promise(&result, List::Tools) } else { result }
     }
 }
 
