@@ -36,6 +36,16 @@ async fn what_nobody_tells_of_is_heard_of_within_half_a_minute() {
     let error = client.call("whoami", json!({})).await.unwrap().response()["error"].clone();
     let mut connections = [open(&bridge).await, open(&bridge).await];
     let (mut session, mut subscription) = listen_twice(&bridge, &client, connections.each_mut()).await;
+    // Also who has heard of a token looks again once it is gone.
+    save_on(&bridge).await;
+    for _ in 0..2 {
+        next(&mut session).await;
+    }
+    assert_eq!(Person::at(bridge.address()).remove("one").await.status, 303);
+    assert_eq!(next(&mut session).await["method"], "notifications/tools/list_changed");
+    for _ in 0..2 {
+        assert_eq!(next(&mut subscription).await["method"], "notifications/tools/list_changed");
+    }
     let file = home.config();
     let file = file.to_string_lossy();
     let other = Home::new();

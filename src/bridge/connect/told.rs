@@ -50,9 +50,9 @@ impl ConnectionWatch {
         self.look_later();
     }
 
-    /// There is one.
-    pub(in crate::bridge) fn seen(&mut self) {
-        self.look = None;
+    /// There is one, as has just been seen, or there is none, or nobody knows.
+    pub(in crate::bridge) fn seen(&mut self, is_connected: bool) {
+        self.look = (!is_connected).then(|| Instant::now() + LOOK);
     }
 }
 

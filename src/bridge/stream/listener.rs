@@ -248,11 +248,9 @@ impl Listener {
         if is_told || is_connected {
             self.pace.happened(List::Tools);
         }
-        if is_connected {
-            self.watch.seen();
-            if let Some(done) = page_is_done(&self.session) {
-                self.stream.event(done.into()).await?;
-            }
+        self.watch.seen(is_connected);
+        if let Some(done) = page_is_done(&self.session).filter(|_| is_connected) {
+            self.stream.event(done.into()).await?;
         }
         Ok(())
     }

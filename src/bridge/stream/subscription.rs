@@ -170,14 +170,15 @@ impl Subscription {
                 return std::future::pending().await;
             };
             let Stream { bridge, caller, server, mailbox, .. } = &mut self.stream;
-            tokio::select! {
-                () = changed(mailbox) => {}
-                () = watch.due() => if !bridge.is_connected(&caller.user, server).await {
-                    continue;
-                },
+            let is_told = tokio::select! {
+                () = changed(mailbox) => true,
+                () = watch.due() => false,
+            };
+            let is_connected = bridge.is_connected(&caller.user, server).await;
+            watch.seen(is_connected);
+            if is_told || is_connected {
+                self.tools_changed().await?;
             }
-            watch.seen();
-            self.tools_changed().await?;
         }
     }
 
