@@ -131,7 +131,8 @@ impl TokenStore {
                     continue;
                 }
                 let noted = Noted::open(&self.keyring, &held, &server);
-                let about = record::open(&self.keyring, user, &server, sealed).map(|record| About {
+                let opened = record::open(&self.keyring, user, &server, sealed);
+                let about = opened.inspect_err(|error| self.count_unopened(error)).map(|record| About {
                     saved_at: record.saved_at,
                     saved_by: record.saved_by.or(noted.saved_by(record.saved_at)),
                     expires_at: record.expires_at,

@@ -3,6 +3,8 @@
 //! Whoever changes a record says over what. Nothing is written over a record that does not open: it may be whole, and
 //! the key or the version of tollbridge that reads it elsewhere.
 
+use std::collections::BTreeMap;
+
 use super::notes::Noted;
 use super::record::{self, Names, Record, Revision};
 use super::session::{Fields, SessionKey, SessionNames, SessionStatus, session_status};
@@ -215,13 +217,13 @@ impl TokenStore {
         Ok(removed)
     }
 
-    /// Six characters by which the values of two records of `user` for `server` are told apart where neither may be seen.
+    /// Six characters by which the values of two records of `user` for `server` are told apart where neither may be seen; the
+    /// order of their fields makes no difference.
     #[must_use]
     pub fn fingerprint(&self, user: &UserId, server: &ServerName, fields: &[(Box<str>, Secret)]) -> String {
+        let by_name: BTreeMap<&str, &str> = fields.iter().map(|(name, value)| (&**name, value.expose())).collect();
         let mut parts = vec![user.issuer(), user.subject(), server.as_str()];
-        for (name, value) in fields {
-            parts.extend([&**name, value.expose()]);
-        }
+        parts.extend(by_name.into_iter().flat_map(|(name, value)| [name, value]));
         self.keyring.fingerprint(&parts)
     }
 
@@ -258,7 +260,7 @@ impl TokenStore {
     }
 
     /// Keys that are missing or wrong are for an operator to mend, and soon.
-    fn count_unopened(&self, error: &StoreError) {
+    pub(super) fn count_unopened(&self, error: &StoreError) {
         if matches!(error, StoreError::Sealed(_)) {
             self.unopened.inc();
         }

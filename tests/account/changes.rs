@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Bridge, Home, Redis};
+use crate::support::{Bridge, Home, Redis, free_address, metric};
 use crate::visit::Person;
 use crate::{alone, config, hash, node, proxied, used};
 
@@ -153,6 +153,8 @@ async fn what_cannot_be_read_is_said_so_and_not_written_over() {
     let mut config = config(&home, &proxied(), &home.in_redis(&redis));
     // Who writes down what is replaced looks at it first.
     config["audit"] = json!({ "file": home.path().join("audit.jsonl") });
+    let admin = free_address();
+    config["admin"] = json!({ "listen": admin.to_string() });
     let bridge = home.serve(config);
     let [mut alice, mut bob] = ["alice", "bob"].map(|user| Person::at(bridge.address()).named(user));
     assert_eq!(alice.paste("notes", "ntn_1").await.status, 303);
@@ -166,6 +168,7 @@ async fn what_cannot_be_read_is_said_so_and_not_written_over() {
     redis.ask(&["EVAL", script, "2", one, other]);
     let page = alice.get("/notes/connect").await;
     assert!(page.text.contains("Cannot be read") && !page.is_connected(), "{}", page.text);
+    assert_eq!(metric(admin, "tollbridge_store_unopened_total").await, Some(1.0), "an operator should know");
     let answer = alice.post("/notes/connect", &[("form", &save), ("field-token", "ntn_3")]).await;
     assert_eq!((answer.status, answer.text.contains("<h1>Not saved</h1>")), (503, true), "{}", answer.text);
     assert_eq!(alice.remove("notes").await.status, 303);

@@ -189,6 +189,10 @@ pub(crate) async fn an_overview_says_of_each_record_what_may_be_shown(home: Home
     let fingerprint = |text| store.fingerprint(&alice, &server("notion"), &record(0, &[("token", text)]).fields);
     assert_eq!(fingerprint("ntn_1"), notion.about.as_ref().unwrap().fingerprint);
     assert_ne!(fingerprint("ntn_1"), fingerprint("ntn_2"));
+    // As a person is asked for them, and as a record has them.
+    let entered = record(0, &[("b", "2"), ("a", "1")]);
+    let entered = store.fingerprint(&alice, &server("linear"), &entered.fields);
+    assert_eq!(entered, linear.about.as_ref().unwrap().fingerprint, "the audit and the API say the same of a value");
     // How a record was saved is not said of another one, which an older node put in its place without a word.
     let raw = home.raw(&name(&keys, &alice), "notion").unwrap();
     store.set_at(3_000, &alice, &server("notion"), &secret("ntn_2")).await.unwrap();
