@@ -200,10 +200,10 @@ fn summary(
     writeln!(out, "imported {} of {all} servers, {off} of them switched off", kept.len())?;
     let variables = report.variables();
     if !variables.is_empty() {
-        writeln!(out, "set for the bridge: {}", variables.join(", "))?;
+        writeln!(out, "set these variables for the bridge: {}", variables.join(", "))?;
         writeln!(
             out,
-            "every caller acts with what is in a variable; where each person has a token of their own, write \
+            "every caller acts with the value of such a variable; where each person has a token of their own, write \
              {{ \"$userToken\": \"<<token>>\" }} instead"
         )?;
     }

@@ -117,7 +117,19 @@ fn a_secret_becomes_a_reference_wherever_it_stands() {
     assert_eq!(claude.server("search")["url"], json!({ "$env": "SEARCH_URL" }));
     claude.says("line 6: mcpServers.issues.args[4]", "a secret; now the variable ISSUES_TOKEN");
     claude.says("line 14: mcpServers.database.args[2]", "$env DATABASE_ARGUMENT, which must hold the whole text");
-    claude.says("set for the bridge: ", "SEARCH_URL, SERVICE_TOKEN");
+    claude.says("set these variables for the bridge: ", "SEARCH_URL, SERVICE_TOKEN");
+
+    let odd = json!({ "mcpServers": { "a": { "url": "https://a.example/mcp", "headers": {
+        "Cookie": "sid=hidden", "X-Custom": "hiddenkJ8sd0Lq2Zx7Vb5Nn3", "X-Tenant": "acme", "X-Model": "model-3-5-large-20241022" } },
+        "b": { "command": "npx", "args": ["-e", "SOME=hiddenkJ8sd0Lq2Zx7Vb5Nn3", "eyJhbGciOiJIUzI1NiJ9.hidden.x", "b-mcp@1.2.3"],
+        "env": { "SESSION": "hidden", "APP_JWT": "hidden" } } } });
+    let odd = import("mcp.json", &odd.to_string(), &[]);
+    assert!(!odd.config.to_string().contains("hidden") && !odd.said.contains("hidden"), "{:#}", odd.config);
+    let headers = &odd.server("a")["headers"];
+    assert_eq!(
+        (&headers["X-Tenant"], &headers["X-Model"], &odd.server("b")["args"][3]),
+        (&json!("acme"), &json!("model-3-5-large-20241022"), &json!("b-mcp@1.2.3"))
+    );
 
     let twice = r#"{ "mcpServers": { "a": { "command": "npx", "env": { "TOKEN": "hidden-1" } },
         "b": { "command": "npx", "env": { "TOKEN": "hidden-2" } }, "c": { "command": "npx", "env": { "TOKEN": "hidden-1" } } } }"#;

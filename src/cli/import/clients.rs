@@ -39,12 +39,14 @@ pub(super) fn server(report: &mut Report, place: &Place, node: &Node) -> Option<
             "disabledTools" | "excludeTools" => tools(&mut server, "deny", node),
             "enabledTools" | "includeTools" => tools(&mut server, "allow", node),
             "alwaysAllow" | "autoApprove" => {
-                report.say(&at, "left out: whether a person is asked before a call is the client's to say");
+                report.say(&at, "left out: each person's client decides whether it asks before a call");
             }
-            "envFile" => report.say(&at, "left out: write what the file sets into `env`"),
-            "serviceAuths" => report.say(&at, "left out: who may call is said once, in `identity`, and by `allow`"),
+            "envFile" => report.say(&at, "left out: copy the variables of that file into `env`"),
+            "serviceAuths" => {
+                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`")
+            }
             telling if TELLING.contains(&telling) => {}
-            _ => report.say(&at, "left out: nothing here is like it"),
+            _ => report.say(&at, "left out: tollbridge has no such setting"),
         }
     }
     if let Some(node) = node.get("args") {
@@ -63,7 +65,9 @@ fn not_ours(node: &Node) -> Option<&'static str> {
     let kind = node.get("transportType").or_else(|| node.get("type")).and_then(Node::text);
     match kind {
         Some("inline") => Some("its tools are written in the file itself; put them behind a program that speaks MCP"),
-        Some("aggregate") => Some("it joins other servers; clients name each of them"),
+        Some("aggregate") => {
+            Some("it joins several servers into one; with tollbridge, clients connect to each of them")
+        }
         _ if node.get("command").is_none() && node.get("url").is_none() && node.get("serverUrl").is_none() => {
             Some("it has neither `command` nor `url`")
         }
@@ -92,7 +96,7 @@ fn kind(report: &mut Report, at: &Place, node: &Node) -> Option<(String, Json)> 
         "sse" => "sse",
         "http" | "streamable" | "streamablehttp" | "streamableclient" => "http",
         _ => {
-            report.say(at, "left out: no such transport is known here; the bridge finds out by itself");
+            report.say(at, "left out: this transport is unknown; tollbridge finds the right one by itself");
             return None;
         }
     };
@@ -109,11 +113,11 @@ fn token_setup(report: &mut Report, at: &Place, node: &Node) -> Json {
             "validation" => "tokenFormat",
             "type" if node.text() == Some("manual") => continue,
             "type" => {
-                report.say(&at, "left out: here a person pastes a token, or an operator saves it");
+                report.say(&at, "left out: with tollbridge a person pastes a token, or an operator saves it");
                 continue;
             }
             _ => {
-                report.say(&at, "left out: nothing here is like it");
+                report.say(&at, "left out: tollbridge has no such setting");
                 continue;
             }
         };
@@ -144,8 +148,10 @@ fn options(report: &mut Report, at: &Place, node: &Node, server: &mut Map<String
         match (name.as_str(), node.get("mode").and_then(Node::text), node.get("list")) {
             ("toolFilter", Some("allow"), Some(list)) => tools(server, "allow", list),
             ("toolFilter", Some("block"), Some(list)) => tools(server, "deny", list),
-            ("authTokens", ..) => report.say(&at, "left out: who may call is said once, in `identity`, and by `allow`"),
-            _ => report.say(&at, "left out: nothing here is like it"),
+            ("authTokens", ..) => {
+                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`")
+            }
+            _ => report.say(&at, "left out: tollbridge has no such setting"),
         }
     }
 }

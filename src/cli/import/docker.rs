@@ -57,7 +57,7 @@ pub(super) fn server(report: &mut Report, place: &Place, node: &Node) -> Option<
                 let args: Vec<Json> = args.collect();
                 server.insert("args".into(), args.into());
             }
-            "env" if is_elsewhere => report.say(&at, "left out: a server elsewhere has no variables of ours"),
+            "env" if is_elsewhere => report.say(&at, "left out: a server that is reached by its URL gets no variables"),
             "env" => {
                 for node in node.list() {
                     let Some((name, text)) = node.get("name").and_then(Node::text).zip(node.get("value")) else {
@@ -73,11 +73,15 @@ pub(super) fn server(report: &mut Report, place: &Place, node: &Node) -> Option<
             "disableNetwork" if node.is(true) => drop(server.insert("network".into(), "none".into())),
             "disableNetwork" => {}
             "volumes" => report.say(&at, "left out: write `mounts`, as source:target"),
-            "allowHosts" => report.say(&at, "left out: give it a `network` that leads nowhere else"),
-            "oauth" => report.say(&at, "left out: here a person pastes a token; write `$userToken` where it goes"),
+            "allowHosts" => {
+                report.say(&at, "left out: to limit what it reaches, give it a `network` that leads nowhere else")
+            }
+            "oauth" => {
+                report.say(&at, "left out: with tollbridge a person pastes a token; write `$userToken` where it goes")
+            }
             "longLived" => report.say(&at, "left out: each request has a server of its own"),
             telling if TELLING.contains(&telling) => {}
-            _ => report.say(&at, "left out: nothing here is like it"),
+            _ => report.say(&at, "left out: tollbridge has no such setting"),
         }
     }
     if !env.is_empty() {
@@ -97,7 +101,8 @@ fn filled(report: &mut Report, at: &Place, role: &Role<'_>, node: &Node) -> Opti
         _ => variable_name(&[setting]),
     };
     let variable = report.variable(&wanted, &at.server, node.text().unwrap_or_default());
-    report.say(at, format!("the gateway filled it in; now $env {variable}, which must hold the whole text"));
+    report
+        .say(at, format!("Docker's gateway put a value in here; now $env {variable}, which must hold the whole text"));
     Some(json!({ "$env": variable }))
 }
 
@@ -107,7 +112,7 @@ fn secret(report: &mut Report, at: &Place, node: &Node) -> Option<(String, Json)
     let stored = node.get("name").and_then(Node::text).unwrap_or(name);
     let place = at.field(name, node);
     let variable = report.variable(name, &place.server, stored);
-    report.say(&place, format!("a secret that the gateway kept; now $env {variable}"));
+    report.say(&place, format!("a secret that Docker's gateway kept; now $env {variable}"));
     Some((name.to_owned(), json!({ "$env": variable })))
 }
 
@@ -124,7 +129,7 @@ fn remote(report: &mut Report, at: &Place, node: &Node, server: &mut Map<String,
             // Entries that say so lead to servers of both kinds.
             ("transport_type", Some("streaming" | "streamable")) => {}
             ("headers", _) => drop(server.insert("headers".into(), headers(report, &at, node).into())),
-            _ => report.say(&at, "left out: nothing here is like it"),
+            _ => report.say(&at, "left out: tollbridge has no such setting"),
         }
     }
 }

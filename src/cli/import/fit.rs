@@ -39,7 +39,7 @@ pub(super) fn fit(report: &mut Report, place: &Place, mut server: Map<String, Js
             return None;
         }
     }
-    report.say(place, "cannot be kept: too much of it is refused");
+    report.say(place, "cannot be kept: tollbridge refuses too many of its settings");
     None
 }
 

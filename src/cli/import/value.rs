@@ -71,6 +71,12 @@ pub(super) fn value(report: &mut Report, place: &Place, role: &Role<'_>, node: &
     Some(Json::String(text))
 }
 
+/// Words of names that only an import takes for those of a secret.
+const NAMES: [&str; 5] = ["auth", "bearer", "cookie", "jwt", "session"];
+
+/// How long a word is at least that nobody has made up, and how much of it is in one piece.
+const RANDOM: (usize, usize) = (20, 16);
+
 /// `{"$env": …}` and `{"$userToken": …}`, as mcp-front writes them.
 fn reference(report: &mut Report, place: &Place, fields: &[(String, Node)]) -> Option<Json> {
     let [(kind, node)] = fields else {
@@ -101,7 +107,9 @@ fn reference(report: &mut Report, place: &Place, fields: &[(String, Node)]) -> O
 pub(super) fn is_secret(name: Option<&str>, value: &str, text: &str) -> bool {
     let by_name = |name: &str, value: &str| {
         let is_switch = matches!(value, "" | "true" | "false" | "none" | "null");
-        names_secret(name) && !is_switch && !value.starts_with('-') && !value.contains("://")
+        let lower = name.to_ascii_lowercase();
+        let is_named = names_secret(name) || NAMES.iter().any(|word| lower.contains(word));
+        is_named && !is_switch && !value.starts_with('-') && !value.contains("://")
     };
     let in_query = || {
         let url = Url::parse(value).or_else(|_| Url::parse(text)).ok();
@@ -112,6 +120,19 @@ pub(super) fn is_secret(name: Option<&str>, value: &str, text: &str) -> bool {
         || is_credential
         || name.is_some_and(|name| by_name(name, value))
         || in_query()
+        || is_random(value)
+}
+
+/// Whether `value` is one word with a long piece of letters and digits, as keys without a shape of their own are.
+fn is_random(value: &str) -> bool {
+    let (word, piece) = RANDOM;
+    let is_mixed = |piece: &str| {
+        let digits = piece.bytes().filter(u8::is_ascii_digit).count();
+        digits >= 2 && piece.len() - digits >= 2
+    };
+    value.len() >= word
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=+".contains(&byte))
+        && value.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part.len() >= piece && is_mixed(part))
 }
 
 /// The name inside `${…}`, if `text` is nothing else.
