@@ -145,7 +145,15 @@ fn no_header_of_identity_can_be_named() {
     let proxy = r#""identity": [{ "kind": "trustedHeader", "header": "X-User", "trustedPeers": ["10.0.0.1"],
         "secretHeader": "X-Proof", "groupsHeader": "X-Groups", "emailHeader": "X-Email", "secret": { "$env": "SECRET" } }]"#;
     let own = ["X-User", "X-Proof", "x-groups", "X-Email"];
-    let others = ["Authorization", "Cookie", "Proxy-Authorization", "X-Forwarded-User", "X-Forwarded-For", "Forwarded"];
+    let others = [
+        "Authorization",
+        "Cookie",
+        "Proxy-Authorization",
+        "X-Forwarded-User",
+        "X-Forwarded-For",
+        "Forwarded",
+        "X-Tollbridge-CSRF",
+    ];
     let connection = ["Connection", "TE", "Upgrade", "Keep-Alive", "Transfer-Encoding", "Host", "Mcp-Session-Id"];
     for name in own.into_iter().chain(others).chain(connection) {
         let server = format!(

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 const OF_IDENTITY: &[&str] = &["authorization", "cookie", "forwarded", "origin", "x-real-ip"];
 
 /// What others of them begin with.
-const PREFIXES: [&str; 4] = ["mcp-", "proxy-", "sec-", "x-forwarded-"];
+const PREFIXES: [&str; 5] = ["mcp-", "proxy-", "sec-", "x-forwarded-", "x-tollbridge-"];
 
 impl Loader<'_> {
     /// The header of the request that is described at `at`.
