@@ -63,36 +63,62 @@ async fn status(config: &Path) -> Result<(), Stop> {
     let ring: Vec<String> = store.keys().map(str::to_owned).collect();
     for (place, id) in ring.iter().enumerate() {
         let key = status.keys.remove(id).unwrap_or_default();
-        let place = if place == 0 { "seals" } else { "opens" };
+        let place = if place == 0 { KeyPlace::First } else { KeyPlace::Older };
         describe(&mut stdout, (id, place), &key, config.session_lifetime).map_err(Stop::output)?;
     }
     for (id, key) in &status.keys {
-        describe(&mut stdout, (id, "missing"), key, config.session_lifetime).map_err(Stop::output)?;
+        describe(&mut stdout, (id, KeyPlace::Missing), key, config.session_lifetime).map_err(Stop::output)?;
     }
     if status.unknown > 0 {
-        return Err(Stop::failed(format!("{} records do not say which key sealed them", status.unknown)));
+        return Err(Stop::failed(format!(
+            "{} more are damaged or not from tollbridge: nobody can tell which key they need",
+            counted(status.unknown, "record")
+        )));
     }
     Ok(())
 }
 
-/// One line: the key's id, what it is for, its numbers, its proof and the end of its sessions, between tabs.
-fn describe(out: &mut impl Write, who: (&str, &str), key: &KeyStatus, lifetime: Duration) -> io::Result<()> {
+/// Where `tokenStore.keys` has a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyPlace {
+    /// It is the first.
+    First,
+    /// It comes after that.
+    Older,
+    /// It is not there, and something needs it.
+    Missing,
+}
+
+/// One line: the key's id, what it is for, what it seals, whether it is the right key, and until when sessions may need it,
+/// between tabs.
+fn describe(out: &mut impl Write, who: (&str, KeyPlace), key: &KeyStatus, lifetime: Duration) -> io::Result<()> {
     let (id, place) = who;
-    let KeyStatus { records, owners, unreadable, .. } = key;
-    write!(out, "{id}\t{place}\t{records} tokens of {owners} users")?;
-    if *unreadable > 0 {
-        write!(out, ", {unreadable} of them unreadable")?;
+    let purpose = match place {
+        KeyPlace::First => "seals what is saved now",
+        KeyPlace::Older => "opens what it sealed before",
+        KeyPlace::Missing => "is missing in tokenStore.keys",
+    };
+    let (tokens, users) = (counted(key.records, "token"), counted(key.owners, "user"));
+    write!(out, "{id}\t{purpose}\tseals {tokens} of {users}")?;
+    if key.unreadable > 0 {
+        write!(out, ", {} of them cannot be read", key.unreadable)?;
     }
-    match &key.proof {
-        None => write!(out, "\tnever wrote here")?,
-        Some(Ok(())) => write!(out, "\tthe key that wrote here")?,
-        Some(Err(error)) => write!(out, "\tnot the key that wrote here: {error}")?,
+    match (&key.proof, place) {
+        (None, _) => write!(out, "\thas never sealed anything here")?,
+        (Some(Ok(())), _) => write!(out, "\tis the right key")?,
+        (Some(Err(_)), KeyPlace::Missing) => write!(out, "\tadd it again, or the tokens it seals stay closed")?,
+        (Some(Err(_)), _) => write!(out, "\tis the WRONG key: another one of this id sealed what is here")?,
     }
     match (place, key.sessions_end(lifetime)) {
-        ("seals", _) => writeln!(out),
-        (_, Some(end)) => writeln!(out, "\tsessions need it until {end}"),
-        (_, None) => writeln!(out, "\tsessions may need it: not rotated yet"),
+        (KeyPlace::First, _) => writeln!(out),
+        (_, Some(end)) => writeln!(out, "\tsessions may need it until {end}"),
+        (_, None) => writeln!(out, "\tsessions may need it: run `tollbridge keys rotate`"),
     }
+}
+
+/// A number of things.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 async fn rotate(config: &Path, rate: Option<NonZeroU32>) -> Result<(), Stop> {
@@ -107,9 +133,10 @@ async fn rotate(config: &Path, rate: Option<NonZeroU32>) -> Result<(), Stop> {
     store.close().await;
     let done = done?;
     written.map_err(Stop::output)?;
-    writeln!(stdout, "{} tokens newly sealed with {first}", done.resealed).map_err(Stop::output)?;
+    writeln!(stdout, "sealed {} with {first}", counted(done.resealed, "token")).map_err(Stop::output)?;
     if done.left_alone > 0 {
-        return Err(Stop::failed(format!("{} records cannot be read and were left as they are", done.left_alone)));
+        let left = counted(done.left_alone, "record");
+        return Err(Stop::failed(format!("left as they are, because they cannot be read: {left}")));
     }
     Ok(())
 }
@@ -140,12 +167,12 @@ async fn retire(config: &Path, id: String) -> Result<(), Stop> {
     store.close().await;
     let why = match retired? {
         Retired::Done => {
-            let done = format!("{id} seals nothing any more: take it out of tokenStore.keys on every node");
+            let done = format!("nothing needs {id} any more: take it out of tokenStore.keys on every node");
             return writeln!(io::stdout(), "{done}").map_err(Stop::output);
         }
         Retired::IsFirst => "it is the first of tokenStore.keys, which seals".to_owned(),
         Retired::Unknown => "no key of that id wrote to this store".to_owned(),
-        Retired::Needed(count) => format!("it seals {count} tokens; run `tollbridge keys rotate`"),
+        Retired::Needed(count) => format!("it still seals {}; run `tollbridge keys rotate`", counted(count, "token")),
         Retired::NotRotated => "sessions may need it; run `tollbridge keys rotate`".to_owned(),
         Retired::SessionsUntil(end) => format!("sessions may need it until {end}"),
         Retired::Used => "something was sealed with it just now: a node still has it as its first key".to_owned(),

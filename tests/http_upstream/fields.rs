@@ -114,6 +114,10 @@ async fn fields_are_saved_all_or_none_and_secrets_are_no_arguments() {
         assert!(refused.status.code() == Some(2) && error.contains(said), "{said}: {error}");
         assert!(!error.contains("hidden"), "{error}");
     }
+    // Nothing of what was given is left out in silence.
+    let refused = set(&home, "s", &["email=a"], "hidden\ns\nhidden");
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && error.contains("more lines than secret fields"), "{error}");
     let config = home.config();
     let list = || home.run(&["token", "list", "--config", config.to_str().unwrap()], b"");
     assert_eq!(list(), "", "nothing was saved in part");

@@ -204,17 +204,20 @@ async fn the_commands_say_what_each_key_seals_and_what_was_done() {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     };
     let (code, said, _) = run(&["status"]);
-    let lines = "k2\tseals\t0 tokens of 0 users\tnever wrote here\n\
-        k1\topens\t1 tokens of 1 users\tthe key that wrote here\tsessions may need it: not rotated yet\n";
+    let lines = "k2\tseals what is saved now\tseals 0 tokens of 0 users\thas never sealed anything here\n\
+        k1\topens what it sealed before\tseals 1 token of 1 user\tis the right key\tsessions may need it: run `tollbridge keys rotate`\n";
     assert_eq!((code, &*said), (0, lines));
     let (code, _, why) = run(&["retire", "k1"]);
-    assert!(code == 1 && why.contains("k1 is not retired: it seals 1 tokens; run `tollbridge keys rotate`"), "{why}");
-    assert_eq!(run(&["rotate"]), (0, "1 tokens newly sealed with k2\n".to_owned(), String::new()));
+    assert!(
+        code == 1 && why.contains("k1 is not retired: it still seals 1 token; run `tollbridge keys rotate`"),
+        "{why}"
+    );
+    assert_eq!(run(&["rotate"]), (0, "sealed 1 token with k2\n".to_owned(), String::new()));
     let (_, said, _) = run(&["status"]);
     let (first, second) = said.split_once('\n').unwrap();
-    assert_eq!(first, "k2\tseals\t1 tokens of 1 users\tthe key that wrote here");
+    assert_eq!(first, "k2\tseals what is saved now\tseals 1 token of 1 user\tis the right key");
     assert!(
-        second.starts_with("k1\topens\t0 tokens of 0 users\tthe key that wrote here\tsessions need it until 20"),
+        second.starts_with("k1\topens what it sealed before\tseals 0 tokens of 0 users\tis the right key\tsessions may need it until 20"),
         "{second}"
     );
     let (code, _, why) = run(&["retire", "k1"]);
@@ -222,10 +225,10 @@ async fn the_commands_say_what_each_key_seals_and_what_was_done() {
     // A day later.
     shared.redis.raw::<()>(&["HSET", "tollbridge:rotated", "k1", "1000"]).unwrap();
     let (code, said, _) = run(&["retire", "k1"]);
-    assert_eq!((code, &*said), (0, "k1 seals nothing any more: take it out of tokenStore.keys on every node\n"));
+    assert_eq!((code, &*said), (0, "nothing needs k1 any more: take it out of tokenStore.keys on every node\n"));
     shared.configure(&shared.token_store(&shared.keys[..1]), &["alice".to_owned()], None);
     let (_, said, _) = run(&["status"]);
-    assert_eq!(said, "k2\tseals\t1 tokens of 1 users\tthe key that wrote here\n");
+    assert_eq!(said, "k2\tseals what is saved now\tseals 1 token of 1 user\tis the right key\n");
     assert!(run(&["rotate", "--rate", "0"]).0 == 2);
 }
 

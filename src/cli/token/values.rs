@@ -46,8 +46,11 @@ fn secrets(fields: &[&TokenField], whose: &str) -> io::Result<Vec<Zeroizing<Vec<
         [_] => vec![input],
         _ => input.split(|byte| *byte == b'\n').collect(),
     };
+    if lines.len() > fields.len() {
+        return Err(io::Error::other("there are more lines than secret fields: a value is one line"));
+    }
     let line = |line: &[u8]| Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
-    Ok(lines.into_iter().take(fields.len()).map(line).collect())
+    Ok(lines.into_iter().map(line).collect())
 }
 
 /// What a field is called in a question.
