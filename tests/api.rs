@@ -13,6 +13,9 @@ mod hostile;
 mod operators;
 #[path = "api/program.rs"]
 mod program;
+#[path = "account/service.rs"]
+#[expect(dead_code, reason = "more is asked of it in tests/account.rs")]
+mod service;
 mod support;
 #[path = "account/visit.rs"]
 #[expect(dead_code, reason = "a person does more on pages")]

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::program::{Answer, Program};
+use crate::service::Service;
 use crate::support::http::Connection;
-use crate::support::{Bridge, Client, Home, Redis, free_address};
+use crate::support::{Bridge, Client, Home, Redis, free_address, procs};
 use crate::visit::Person;
 use crate::{ALICE, BOB, NOTES, config, hash, serve, used};
 
@@ -293,6 +294,42 @@ async fn what_is_tried_is_not_saved_and_what_is_shown_has_no_value() {
         assert!(!answer.text.contains("canary"), "{answer:?}");
     }
     assert!(entry(alice, "notes").await.get("token").is_none() && entry(alice, "strict").await.get("token").is_none());
+}
+
+#[tokio::test]
+async fn a_refused_value_and_a_third_trial_at_a_time_are_told_as_such() {
+    let home = Home::new();
+    let service = Service::start(|_, authorization| {
+        (!authorization.ends_with("slow")).then(|| (401, String::new(), "who is canary".to_owned()))
+    });
+    let service = service.await;
+    let mut with_probes = config(&home, &home.embedded(), free_address());
+    with_probes["mcpServers"]["notes"]["probe"] =
+        json!({ "url": service.url("/me"), "headers": { "Authorization": { "$userToken": "Bearer <<token>>" } } });
+    let bridge = serve(&home, with_probes);
+    let probe = async |bearer: &str, value: &str| {
+        let program = Program::of(bearer, bridge.address());
+        let json = [("Content-Type", "application/json")];
+        program.ask("POST", "/api/v1/servers/notes/probe", &json, token(value).to_string().as_bytes()).await
+    };
+    let refused = probe(ALICE, "canary").await;
+    let expected = json!({ "outcome": "refused", "detail": "Notes & more refused this token (401)" });
+    assert_eq!((refused.status, refused.json()), (200, expected));
+    let third = async {
+        while service.asked().len() < 3 {
+            tokio::time::sleep(procs::LOOK).await;
+        }
+        let busy = probe(ALICE, "canary").await;
+        assert_eq!(busy.said(), (429, "too-many".to_owned()));
+        assert_eq!(busy.header("retry-after"), "20", "{busy:?}");
+        assert_eq!(probe(BOB, "canary").await.status, 200, "others are not kept from it");
+        assert_eq!(service.asked().len(), 4, "it is not tried");
+    };
+    // Whoever does not wait for the slow ones ends them.
+    tokio::select! {
+        () = third => {}
+        early = async { tokio::join!(probe(ALICE, "slow"), probe(ALICE, "slow")) } => panic!("nobody answered: {early:?}"),
+    }
 }
 
 #[tokio::test]
