@@ -58,7 +58,8 @@ async fn a_legacy_client_connects_lists_one_tool_and_gets_the_link_in_a_result()
     let list = client.request("tools/list", json!({})).await.unwrap().response()["result"].clone();
     assert!(names(&list).contains(&"whoami") && !names(&list).contains(&"connect_account"), "{list}");
     let answer = client.call("connect_account", json!({})).await.unwrap();
-    assert!(answer.text().starts_with("Notion is connected."), "{answer:?}");
+    let said = format!("Notion is connected. If it refuses your token, save another at {LINK} and try again.");
+    assert_eq!(answer.text(), said, "also who was led here by a token that was refused knows what to do");
     assert_eq!(answer.response()["result"]["isError"], false);
 }
 

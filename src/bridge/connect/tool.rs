@@ -99,10 +99,10 @@ impl Bridge {
         PendingResponse { inbox, form, guard, subscription: None }
     }
 
-    /// What a call of the tool says where there is a token.
+    /// What a call of the tool says where there is a token. Nobody knows here whether the service takes it.
     fn connected(&self, server: &Server, call: &Call) -> FinalMessage {
         let (name, link) = (server.display_name(), self.config.connect_link(&server.name));
-        let text = format!("{name} is connected. To save another token, go to {link}.");
+        let text = format!("{name} is connected. If it refuses your token, save another at {link} and try again.");
         FinalMessage::ok(legacy::result(call.id(), &tool_result(call, &text, false)))
     }
 
