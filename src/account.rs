@@ -15,6 +15,7 @@ mod texts;
 
 // what they send
 mod change;
+mod device;
 mod form;
 mod paste;
 mod seen;
@@ -106,6 +107,8 @@ pub enum Page<'a> {
     Start(&'a str),
     /// `/{server}/connect/paste`: where its answer is pasted that could not come back.
     Paste(&'a str),
+    /// `/{server}/connect/device`: where a code is shown that is entered at the service.
+    Device(&'a str),
     /// `/oauth/callback/{server}`: where the service's answer comes back.
     Callback(&'a str),
     /// `/oauth/client.json`: who this bridge is, for services that read it.
@@ -123,7 +126,7 @@ impl Page<'_> {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Overview | Self::Style | Self::Callback(_) | Self::ClientDocument => &[Method::GET],
-            Self::Connect(_) | Self::SignIn => &[Method::GET, Method::POST],
+            Self::Connect(_) | Self::Device(_) | Self::SignIn => &[Method::GET, Method::POST],
             Self::Remove(_) | Self::Start(_) | Self::Paste(_) | Self::SignOut => &[Method::POST],
         }
     }
@@ -135,6 +138,7 @@ impl Page<'_> {
             | Self::Remove(server)
             | Self::Start(server)
             | Self::Paste(server)
+            | Self::Device(server)
             | Self::Callback(server) => ServerName::parse(server),
             Self::Overview | Self::SignIn | Self::SignOut | Self::Style | Self::ClientDocument => None,
         }
@@ -185,6 +189,10 @@ impl Account {
             Page::Remove(_) => self.remove(self.visit(page.server(), head, peer).await?, head, body).await,
             Page::ClientDocument => Ok(self.client_document()),
             Page::Start(_) => self.start(self.visit(page.server(), head, peer).await?, head, body).await,
+            Page::Device(_) if posts => {
+                self.begin_by_code(self.visit(page.server(), head, peer).await?, head, body).await
+            }
+            Page::Device(_) => self.code_page(&self.visit(page.server(), head, peer).await?).await,
             Page::Paste(_) => self.paste(self.visit(page.server(), head, peer).await?, head, body).await,
             Page::Callback(_) => {
                 let visit = self.visit(page.server(), head, peer).await.map_err(|refusal| match refusal {

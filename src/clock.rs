@@ -47,13 +47,21 @@ pub enum Clock {
 impl Clock {
     /// The time of day now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one home of the system's clock")]
     pub fn now(&self) -> UnixTime {
+        UnixTime(self.since_1970().as_secs())
+    }
+
+    /// The same in milliseconds, for times that are shorter than a second matters to.
+    #[must_use]
+    pub fn now_millis(&self) -> u64 {
+        u64::try_from(self.since_1970().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the system's clock")]
+    fn since_1970(&self) -> Duration {
         match self {
-            Self::System => {
-                UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()))
-            }
-            Self::Fixed(seconds) => UnixTime(seconds.load(Ordering::Relaxed)),
+            Self::System => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            Self::Fixed(seconds) => Duration::from_secs(seconds.load(Ordering::Relaxed)),
         }
     }
 }

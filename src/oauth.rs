@@ -12,6 +12,7 @@ mod service;
 
 // one sign-in
 mod callback;
+mod device;
 mod flow;
 
 // tokens
@@ -31,12 +32,15 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::{Config, OAuth, Plan, Server, ServerName};
 use crate::http_client::guard::{CALL, GuardedClient};
 use crate::secret::{Credential, Secret};
-use crate::store::{Cell, ClientKind, Grant, GrantState, Record, RecordKind, SavedBy, StoreError, TokenStore};
+use crate::store::{
+    Cell, ClientKind, ClientOf, Grant, GrantState, Record, RecordKind, SavedBy, StoreError, TokenStore,
+};
 use crate::user::UserId;
 
 use breaker::Breakers;
 pub use breaker::{Pass, Rest};
 pub use callback::{Callback, CallbackAnswer};
+pub use device::{Device, DeviceAnswer, DeviceCode, DeviceEnd};
 use flow::Kept;
 pub use flow::{Flow, NotTaken};
 use form_post::{Caller, Posted, form_post};
@@ -44,6 +48,7 @@ pub use inspection::{Inspection, inspect};
 pub(crate) use refresh::host_of as renewal_host;
 pub use refresh::{NotRenewed, RENEWAL};
 pub use service::Fault;
+use service::Service;
 use token_response::AnswerFault;
 pub use token_response::TokenAnswer;
 
@@ -60,6 +65,15 @@ pub struct Services {
     breakers: Breakers,
 }
 
+/// What was asked for, where and as whom.
+#[derive(Clone, Copy)]
+struct AskedFor<'a> {
+    service: &'a Service,
+    client: &'a ClientOf,
+    resource: Option<&'a str>,
+    scopes: &'a [String],
+}
+
 /// Where a person would be led.
 #[derive(Debug)]
 pub struct Destination {
@@ -69,6 +83,8 @@ pub struct Destination {
     pub scopes: Vec<String>,
     /// Whether the bridge registers itself there.
     pub registers: bool,
+    /// Whether they may sign in by a code, too.
+    pub has_codes: bool,
 }
 
 impl Services {
@@ -106,7 +122,8 @@ impl Services {
         let found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
         let host = Url::parse(&found.service.authorization_endpoint).map(|url| discovery::host(&url));
         let registers = oauth.client.is_none() && found.service.registration_endpoint.is_some();
-        Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers })
+        let has_codes = found.service.device_endpoint.is_some();
+        Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers, has_codes })
     }
 
     /// Begins a sign-in of `user`: where to lead them. Its answer is taken from the browser that is known as `browser`; from
@@ -214,7 +231,11 @@ impl Services {
         };
         pass.answered();
         match token_response::read(&Zeroizing::new(answer.into_body())) {
-            Ok(answer) => Ok(self.record(server, kept, answer)),
+            Ok(answer) => {
+                let Kept { service, client, scopes, .. } = &**kept;
+                let resource = kept.resource.as_deref();
+                Ok(self.record(server, AskedFor { service, client, resource, scopes }, answer))
+            }
             Err(AnswerFault::Refused(Some("invalid_client"))) => {
                 let is_registered = matches!(kept.client.kind, ClientKind::Registered(_));
                 Err(Fault::ClientRefused { host: host(), is_registered })
@@ -226,21 +247,21 @@ impl Services {
         }
     }
 
-    fn record(&self, server: &Server, kept: &Kept, answer: TokenAnswer) -> Record {
+    fn record(&self, server: &Server, asked: AskedFor<'_>, answer: TokenAnswer) -> Record {
         let now = self.clock.now();
         let grant = Grant {
             state: GrantState::Valid,
             refresh_token: answer.refresh_token,
-            scopes: answer.scopes.unwrap_or_else(|| kept.scopes.clone()),
-            resource: kept.resource.clone(),
-            issuer: kept.service.issuer.clone(),
+            scopes: answer.scopes.unwrap_or_else(|| asked.scopes.to_vec()),
+            resource: asked.resource.map(str::to_owned),
+            issuer: asked.service.issuer.clone(),
             origin: match &server.plan {
                 Plan::Http(plan) => Some(plan.origin.clone()),
                 Plan::Stdio(_) | Plan::Container(_) => None,
             },
-            client: kept.client.clone(),
-            token_endpoint: kept.service.token_endpoint.clone(),
-            revocation_endpoint: kept.service.revocation_endpoint.clone(),
+            client: asked.client.clone(),
+            token_endpoint: asked.service.token_endpoint.clone(),
+            revocation_endpoint: asked.service.revocation_endpoint.clone(),
             account: answer.account,
             subject: answer.subject,
             failures: 0,

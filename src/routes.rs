@@ -27,6 +27,8 @@ enum Route {
     Start,
     /// `/{server}/connect/paste`
     Paste,
+    /// `/{server}/connect/device`
+    Device,
     /// `/oauth/callback/{server}`
     Callback,
     /// `/oauth/client.json`
@@ -75,6 +77,7 @@ impl Routes {
             ("/{server}/connect/remove", Route::Remove),
             ("/{server}/connect/start", Route::Start),
             ("/{server}/connect/paste", Route::Paste),
+            ("/{server}/connect/device", Route::Device),
             ("/oauth/callback/{server}", Route::Callback),
             ("/oauth/client.json", Route::ClientDocument),
             ("/account", Route::Account),
@@ -115,12 +118,13 @@ impl Routes {
             Route::Connect => account.answer(Page::Connect(server), request, peer).await,
             Route::Remove => account.answer(Page::Remove(server), request, peer).await,
             // Where nobody signs in at a service, there is nothing.
-            Route::Start | Route::Paste | Route::Callback if !account.signs_in(server) => {
+            Route::Start | Route::Paste | Route::Device | Route::Callback if !account.signs_in(server) => {
                 self.bridge.not_found(connection)
             }
             Route::ClientDocument if !account.config.has_oauth() => self.bridge.not_found(connection),
             Route::Start => account.answer(Page::Start(server), request, peer).await,
             Route::Paste => account.answer(Page::Paste(server), request, peer).await,
+            Route::Device => account.answer(Page::Device(server), request, peer).await,
             Route::Callback => account.answer(Page::Callback(server), request, peer).await,
             Route::ClientDocument => account.answer(Page::ClientDocument, request, peer).await,
             Route::Account => account.answer(Page::Overview, request, peer).await,

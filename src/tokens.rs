@@ -2,6 +2,7 @@
 
 mod changes;
 mod connected;
+mod device;
 mod entered;
 mod granted;
 mod refused;
@@ -23,6 +24,7 @@ use crate::user::UserId;
 
 pub use changes::{By, ChangeError, ChangeListener};
 pub use connected::NotConnected;
+pub use device::DeviceSignIn;
 pub use entered::{Entered, Fault, FieldFault};
 use granted::Standing;
 pub use granted::{Disconnected, ended_because, must_sign_in};

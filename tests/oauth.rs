@@ -11,6 +11,8 @@ mod ends;
 mod faults;
 #[path = "oauth/gate.rs"]
 mod gate;
+#[path = "oauth/device.rs"]
+mod device;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/outage.rs"]

@@ -18,7 +18,7 @@ use crate::store::Overview;
 use crate::tokens::{FieldFault, Probed, ended_because, must_sign_in};
 use crate::user::{LOCAL_ISSUER, UserId};
 
-pub(super) use leading::{lead, paste};
+pub(super) use leading::{CodePage, code, lead, paste};
 
 /// The style sheet of all pages.
 pub(super) const STYLE: &str = include_str!("pages/style.css");
@@ -100,6 +100,8 @@ impl<'a> Trial<'a> {
 pub(super) struct SignInForm {
     /// Its token.
     pub token: String,
+    /// That of the form that begins a sign-in by a code.
+    pub code_token: String,
     /// Where it leads, if that is known.
     pub destination: Option<Destination>,
 }
@@ -108,6 +110,10 @@ impl SignInForm {
     fn scopes(&self) -> Option<String> {
         let scopes = &self.destination.as_ref()?.scopes;
         (!scopes.is_empty()).then(|| scopes.join(", "))
+    }
+
+    fn has_codes(&self) -> bool {
+        self.destination.as_ref().is_some_and(|destination| destination.has_codes)
     }
 
     fn registers(&self) -> bool {

@@ -32,7 +32,7 @@ const BROWSER: &str = "__Host-tb-browser";
 
 /// Leads on without a form: browsers hold what a form leads to, and all that follows, to `form-action`. Source: HTML,
 /// section 4.2.5.3.
-const REFRESH: HeaderName = HeaderName::from_static("refresh");
+pub(super) const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// The field of the form that says that the bridge is to register itself anew.
 const ANEW: &str = "anew";
@@ -70,6 +70,11 @@ pub(super) fn start_path(server: &ServerName) -> String {
     change::path(server) + "/start"
 }
 
+/// Where a sign-in by a code begins, and is shown.
+pub(super) fn device_path(server: &ServerName) -> String {
+    change::path(server) + "/device"
+}
+
 impl Account {
     /// The form that begins a sign-in, with where it leads if that can be found out.
     pub(super) async fn sign_in_form(&self, visit: &Visit, is_needed: bool) -> Option<SignInForm> {
@@ -77,7 +82,8 @@ impl Account {
         let token = self.form_token(&visit.visitor, &start_path(&visit.server.name));
         let found = async { timeout(LOOK, self.services.destination(&visit.server)).await.ok()?.ok() };
         let destination = if is_needed { found.await } else { None };
-        Some(SignInForm { token, destination })
+        let code_token = self.form_token(&visit.visitor, &device_path(&visit.server.name));
+        Some(SignInForm { token, code_token, destination })
     }
 
     /// `POST /{server}/connect/start`
@@ -164,8 +170,7 @@ impl Account {
             CallbackAnswer::Code(code) => self.redeem(visit, head, flow, code).await,
             CallbackAnswer::Error(Some("access_denied")) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Refused);
-                let sentence = format!("{} is not connected. Nothing was changed.", server.display_name());
-                Ok(self.told(visit, StatusCode::OK, ("You did not allow it", &sentence)))
+                Ok(self.not_allowed(visit))
             }
             CallbackAnswer::Error(code) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Failed);
@@ -193,9 +198,20 @@ impl Account {
             Err(NotConnected::Change(error)) => return Err(self.unchanged(error, Refusal::NotSaved)),
         }
         tracing::info!(%user, server = %server.name, "connected by signing in at the service");
-        let name = server.display_name();
+        Ok(self.connected(visit))
+    }
+
+    /// What is said after what a service gave was saved.
+    pub(super) fn connected(&self, visit: &Visit) -> Response<Body> {
+        let name = visit.server.display_name();
         let sentence = format!("{name} is connected. You can go back to your application.");
-        Ok(self.told(visit, StatusCode::OK, (&format!("{name} is connected"), &sentence)))
+        self.told(visit, StatusCode::OK, (&format!("{name} is connected"), &sentence))
+    }
+
+    /// What is said to who did not allow it.
+    pub(super) fn not_allowed(&self, visit: &Visit) -> Response<Body> {
+        let sentence = format!("{} is not connected. Nothing was changed.", visit.server.display_name());
+        self.told(visit, StatusCode::OK, ("You did not allow it", &sentence))
     }
 
     /// What is said after what a service gave was removed.
@@ -218,7 +234,7 @@ impl Account {
     }
 
     /// What a person is told who cannot sign in.
-    fn faulted(&self, visit: &Visit, fault: Fault) -> Result<Response<Body>, Refusal> {
+    pub(super) fn faulted(&self, visit: &Visit, fault: Fault) -> Result<Response<Body>, Refusal> {
         let (status, sentence) = self.judge(visit, fault)?;
         self.metrics.refused(status);
         let mut response = self.told(visit, status, ("Not connected", &sentence));
@@ -244,7 +260,7 @@ impl Account {
         Ok(sentence(server, &fault))
     }
 
-    fn note(&self, visit: &Visit, kind: EventKind, outcome: Outcome) {
+    pub(super) fn note(&self, visit: &Visit, kind: EventKind, outcome: Outcome) {
         let (user, server) = (Some(&visit.visitor.caller.user), Some(&visit.server.name));
         self.audit.note(&Event { user, server, outcome, ..Event::of(kind) });
     }

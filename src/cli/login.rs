@@ -1,6 +1,7 @@
 //! `tollbridge login`: signs a user in at the service of a server, from a terminal. Where to go stands on stderr, and no
 //! token anywhere.
 
+use std::fmt;
 use std::io::{self, BufRead as _, Read as _, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use super::connection::{Connection, Whose};
 use super::token::say;
 use super::token_store::{named, run};
 use crate::audit::{EventKind, Outcome};
-use crate::oauth::{Callback, CallbackAnswer, Fault};
+use crate::oauth::{Callback, CallbackAnswer, DeviceCode, DeviceEnd, Fault};
 use crate::secret::Secret;
 use crate::store::Revision;
-use crate::tokens::NotConnected;
+use crate::tokens::{DeviceSignIn, NotConnected};
 
 /// The longest line that is read, bytes.
 const MAX_LINE: u64 = 32 << 10;
@@ -35,6 +36,9 @@ const SAVED: Duration = Duration::from_secs(20);
 pub struct Login {
     #[command(flatten)]
     whose: Whose,
+    /// Show a code that is entered at the service, on any device.
+    #[arg(long, conflicts_with = "paste")]
+    device: bool,
     /// Wait for nothing but the pasted address, on stdin.
     #[arg(long)]
     paste: bool,
@@ -72,6 +76,9 @@ impl Login {
     }
 
     async fn connect(&self, connection: &Connection) -> Result<(), Stop> {
+        if self.device {
+            return connect_by_code(connection).await;
+        }
         let mut lines = lines();
         let done = match self.connect_by_browser(connection, &mut lines, false).await {
             Err(Failure::Fault(Fault::ClientRefused { is_registered: true, .. })) => {
@@ -118,7 +125,7 @@ impl Login {
                     None => is_open = false,
                 },
                 _ = looks.tick() => if !services.awaits(&state).await? {
-                    return saved_meanwhile(connection, before.as_ref()).await;
+                    return Ok(saved_meanwhile(connection, before.as_ref()).await?);
                 },
             }
         }
@@ -137,6 +144,46 @@ impl Login {
              Else paste the whole address here that the browser is led to; it begins with {redirect_uri}?\n",
             server.display_name(),
         ));
+    }
+}
+
+/// One sign-in by a code, which is shown on stderr.
+async fn connect_by_code(connection: &Connection) -> Result<(), Stop> {
+    let (user, server) = (&connection.user, &connection.server);
+    let nothing = |why: &dyn fmt::Display| Stop::failed(format!("{why}: nothing is saved"));
+    let before = connection.saved().await?.map(|stored| stored.revision);
+    connection.services.begin_device(server, user).await.map_err(|fault| nothing(&fault))?;
+    connection.note(EventKind::SignInBegun, Outcome::Begun);
+    let mut told = None;
+    loop {
+        let looked = connection.tokens.look_at_device(user, server).await;
+        match looked.map_err(|error| nothing(&error))? {
+            DeviceSignIn::Waiting(shown, _) if told.as_ref().is_some_and(|told| *told != shown) => {
+                return Err(nothing(&"a newer sign-in has taken the place of this one"));
+            }
+            DeviceSignIn::Waiting(shown, wait) => {
+                if told.is_none() {
+                    let (name, user) = (server.display_name(), named(user));
+                    let DeviceCode { code, uri, complete } = &shown;
+                    let complete = complete.as_ref().map(|complete| format!("\nor open\n\n  {complete}\n"));
+                    tell(&format!(
+                        "To connect {name} for {user}, enter this code, on any device\n\n  {code}\n\nat\n\n  {uri}\n{}",
+                        complete.unwrap_or_default()
+                    ));
+                }
+                told = Some(shown);
+                sleep(wait.max(LOOK / 4)).await;
+            }
+            DeviceSignIn::Connected => {
+                connection.tell_bridges().await;
+                return Ok(());
+            }
+            // A page or a call that waits may have been faster.
+            DeviceSignIn::Nothing => return saved_meanwhile(connection, before.as_ref()).await,
+            DeviceSignIn::Ended(DeviceEnd::Denied) => return Err(nothing(&"you did not allow it")),
+            DeviceSignIn::Ended(DeviceEnd::Expired) => return Err(nothing(&"the code was not entered in time")),
+            DeviceSignIn::Ended(DeviceEnd::Fault(fault)) => return Err(nothing(&fault)),
+        }
     }
 }
 
@@ -164,7 +211,7 @@ async fn redeem(connection: &Connection, answer: Callback) -> Result<(), Failure
 }
 
 /// The answer came to a running bridge, or nobody has answered in time.
-async fn saved_meanwhile(connection: &Connection, before: Option<&Revision>) -> Result<(), Failure> {
+async fn saved_meanwhile(connection: &Connection, before: Option<&Revision>) -> Result<(), Stop> {
     let until = Instant::now() + SAVED;
     while Instant::now() < until {
         let now = connection.saved().await?.map(|stored| stored.revision);
@@ -173,7 +220,7 @@ async fn saved_meanwhile(connection: &Connection, before: Option<&Revision>) -> 
         }
         sleep(LOOK / 4).await;
     }
-    Err(Stop::failed("this sign-in has ended and gave nothing: nothing is saved; start again").into())
+    Err(Stop::failed("this sign-in has ended and gave nothing: nothing is saved; start again"))
 }
 
 /// What comes on stdin, line by line.

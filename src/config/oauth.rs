@@ -47,6 +47,8 @@ pub struct OAuth {
     pub service: NamedService,
     /// Where tokens are given back, if the file says so.
     pub revocation: Option<Url>,
+    /// Where sign-ins by a code begin, if the file says so.
+    pub device: Option<Url>,
     /// A client that was registered by hand.
     pub client: Option<ConfiguredClient>,
     /// How it shows who it is.
@@ -143,8 +145,9 @@ impl Loader<'_> {
             ("authorizationEndpoint", written.authorization_endpoint),
             ("tokenEndpoint", written.token_endpoint),
             ("revocationEndpoint", written.revocation_endpoint),
+            ("deviceEndpoint", written.device_endpoint),
         ];
-        let [authorization, token, revocation] =
+        let [authorization, token, revocation, device] =
             ends.map(|(key, text)| text.map(|text| self.endpoint(&at.key(key), &text, &allow_hosts)));
         let issuer = written.issuer.filter(|issuer| self.is_issuer(&at.key("issuer"), issuer, &allow_hosts));
         let client = self.configured_client(at, written.client_id, written.client_secret);
@@ -167,6 +170,7 @@ impl Loader<'_> {
         let oauth = OAuth {
             service,
             revocation: revocation.flatten(),
+            device: device.flatten(),
             client,
             client_auth: written.client_auth.unwrap_or_default(),
             registration: written.registration.unwrap_or_default(),

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Services;
 use super::discovery::host;
 use super::service::{Fault, Service};
+use super::{Services, device};
 use crate::config::{ClientAuthentication, Config, OAuth, Registration as How, Server};
 use crate::http_client::guard::CALL;
 use crate::keyring::random_name;
@@ -189,7 +189,7 @@ impl Services {
             "client_name": self.config.name, "client_uri": self.config.public_url,
             "application_type": if is_native { "native" } else { "web" },
             "redirect_uris": redirect_uris, "response_types": ["code"],
-            "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": name_of(auth),
+            "grant_types": grant_types(service.device_endpoint.is_some()), "token_endpoint_auth_method": name_of(auth),
         });
         let request =
             Request::post(endpoint).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
@@ -224,11 +224,13 @@ impl Services {
     #[must_use]
     pub fn client_document(&self) -> String {
         let servers = self.config.servers.values().filter(|server| server.oauth.is_some());
+        // A service that knows no codes may refuse a client that does: where one is for them, the file says so.
+        let has_codes = servers.clone().any(|server| server.oauth.as_ref().is_some_and(|oauth| oauth.device.is_some()));
         let redirect_uris: Vec<String> = servers.map(|server| self.config.redirect_uri(server)).collect();
         json!({
             "client_id": self.config.client_document_url(), "client_name": self.config.name,
             "client_uri": self.config.public_url, "application_type": "web", "redirect_uris": redirect_uris,
-            "response_types": ["code"], "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"], "grant_types": grant_types(has_codes),
             "token_endpoint_auth_method": "none",
         })
         .to_string()
@@ -242,13 +244,21 @@ impl InUse {
         let is_there = found.service.token_endpoint == service.token_endpoint
             && found.service.authorization_endpoint == service.authorization_endpoint;
         let is_good = found.secret_expires_at == 0 || found.secret_expires_at > now;
-        let is_for = found.redirect_uris.iter().any(|uri| uri == redirect_uri);
+        let is_for = found.redirect_uris.iter().any(|uri| uri == redirect_uri)
+            && (service.device_endpoint.is_none() || found.service.device_endpoint.is_some());
         (is_there && is_good && is_for).then(|| ClientOf {
             id: found.client_id.clone(),
             kind: ClientKind::Registered(self.pointer.plain.to_string()),
             auth: found.auth,
         })
     }
+}
+
+/// By what the bridge gets tokens, with codes that people enter or without.
+fn grant_types(has_codes: bool) -> Vec<&'static str> {
+    let mut types = vec!["authorization_code", "refresh_token"];
+    types.extend(has_codes.then_some(device::GRANT));
+    types
 }
 
 /// What a service registered, which was asked for this way of showing who the bridge is.

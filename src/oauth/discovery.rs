@@ -180,18 +180,20 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     let methods = other("token_endpoint_auth_methods_supported").and_then(Value::as_array);
     let methods = methods.into_iter().flatten().filter_map(|method| Some(method.as_str()?.to_owned()));
     let revocation = oauth.revocation.as_ref().map(Url::to_string);
+    let device = oauth.device.as_ref().map(Url::to_string);
     let service = Service {
         issuer: metadata.issuer.clone(),
         authorization_endpoint: metadata.authorization_endpoint.clone(),
         token_endpoint: metadata.token_endpoint.clone(),
         registration_endpoint: metadata.registration_endpoint.clone(),
         revocation_endpoint: revocation.or_else(|| text("revocation_endpoint")),
+        device_endpoint: device.or_else(|| text("device_authorization_endpoint")),
         names_itself: says("authorization_response_iss_parameter_supported"),
         auth_methods: methods.collect(),
         reads_documents: says("client_id_metadata_document_supported"),
     };
     let needed = [&service.authorization_endpoint, &service.token_endpoint];
-    let optional = [&service.registration_endpoint, &service.revocation_endpoint];
+    let optional = [&service.registration_endpoint, &service.revocation_endpoint, &service.device_endpoint];
     for endpoint in needed.into_iter().chain(optional.into_iter().flatten()) {
         if !Url::parse(endpoint).is_ok_and(|url| guarded.permits(&url)) {
             let named = service.issuer.as_deref().unwrap_or(endpoint);

@@ -19,6 +19,8 @@ pub(super) struct Service {
     pub registration_endpoint: Option<String>,
     /// Where tokens are given back.
     pub revocation_endpoint: Option<String>,
+    /// Where sign-ins by a code begin. Source: RFC 8628.
+    pub device_endpoint: Option<String>,
     /// Whether it says who it is in each answer. Source: RFC 9207.
     pub names_itself: bool,
     /// How clients show who they are; none said is by a secret in a header. Source: RFC 8414 section 2.

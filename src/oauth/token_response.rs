@@ -49,11 +49,13 @@ pub(super) enum AnswerFault {
 }
 
 /// Codes of errors that may be shown and logged. Source: RFC 6749 sections 4.1.2.1 and 5.2; RFC 8707 section 2; `OpenID`
-/// Connect Core section 3.1.2.6.
-const CODES: [&str; 17] = [
+/// Connect Core section 3.1.2.6; RFC 8628 section 3.5.
+const CODES: [&str; 20] = [
     "access_denied",
     "account_selection_required",
+    "authorization_pending",
     "consent_required",
+    "expired_token",
     "interaction_required",
     "invalid_client",
     "invalid_grant",
@@ -64,6 +66,7 @@ const CODES: [&str; 17] = [
     "invalid_target",
     "login_required",
     "server_error",
+    "slow_down",
     "temporarily_unavailable",
     "unauthorized_client",
     "unsupported_grant_type",
@@ -119,7 +122,7 @@ pub(super) fn read(body: &[u8]) -> Result<TokenAnswer, AnswerFault> {
 }
 
 /// The members of a JSON object, or of a form.
-fn members(body: &[u8]) -> Option<Map<String, Value>> {
+pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
     let text = str::from_utf8(body).ok()?.trim_start_matches('\u{feff}').trim();
     if text.starts_with(['{', '[', '"', '<']) {
         return match serde_json::from_str(text) {
@@ -139,7 +142,7 @@ fn is_token(text: &str) -> bool {
 
 /// A time in seconds, however it is written; none if it is no time to come. One that is 0 or less says nothing: a service
 /// that gives a token gives it to be used.
-fn seconds(value: &Value) -> Option<u64> {
+pub(super) fn seconds(value: &Value) -> Option<u64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,

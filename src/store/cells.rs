@@ -29,6 +29,8 @@ const CLIENT: &str = "client:";
 pub enum Cell<'a> {
     /// A sign-in that has begun, by its state.
     Flow(&'a str),
+    /// A sign-in by a code, the last that a user has begun for a server.
+    Device(&'a UserId, &'a ServerName),
     /// Which registration is in use at an issuer, for a public URL.
     ClientOf(&'a str, &'a str),
     /// A registration, by its id.
@@ -68,6 +70,7 @@ impl<'a> Cell<'a> {
     fn label(self) -> &'static str {
         match self {
             Self::Flow(_) => "flow:",
+            Self::Device(..) => "device:",
             Self::ClientOf(..) | Self::Client(_) => CLIENT,
         }
     }
@@ -75,6 +78,7 @@ impl<'a> Cell<'a> {
     fn parts(self) -> Vec<&'a str> {
         match self {
             Self::Flow(state) => vec![state],
+            Self::Device(user, server) => vec![user.issuer(), user.subject(), server.as_str()],
             Self::ClientOf(issuer, public_url) => vec!["of", issuer, public_url],
             Self::Client(id) => vec!["id", id],
         }
@@ -82,21 +86,29 @@ impl<'a> Cell<'a> {
 
     fn purpose(self) -> Purpose {
         match self {
-            Self::Flow(_) => Purpose::Flow,
+            Self::Flow(_) | Self::Device(..) => Purpose::Flow,
             Self::ClientOf(..) | Self::Client(_) => Purpose::Client,
         }
     }
 
     fn lasts(self) -> Option<Duration> {
         match self {
-            Self::Flow(_) => Some(FLOW),
+            Self::Flow(_) | Self::Device(..) => Some(FLOW),
             Self::ClientOf(..) | Self::Client(_) => None,
         }
     }
 
     fn names(self, keyring: &Keyring) -> Vec<String> {
-        names(keyring, self.label(), &self.parts())
+        match self {
+            Self::Device(user, server) => names_of_connection(keyring, self.label(), (user, server)),
+            _ => names(keyring, self.label(), &self.parts()),
+        }
     }
+}
+
+/// The names of a cell about a user's connection: in one slot of a cluster with its record.
+fn names_of_connection(keyring: &Keyring, label: &str, (user, server): (&UserId, &ServerName)) -> Vec<String> {
+    Names::of_user(keyring, user).iter().map(|hash| format!("{label}{{{hash}}}:{server}")).collect()
 }
 
 /// The names of one cell, that of the key that seals first.
@@ -137,17 +149,31 @@ impl TokenStore {
     /// # Errors
     /// The store failed: nobody knows.
     pub async fn put_into(&self, cell: Cell<'_>, seen: Option<&Held>, content: &str) -> Result<bool, StoreError> {
+        Ok(self.put_for(cell, seen, content, cell.lasts()).await?.is_some())
+    }
+
+    /// The same for as long as this; answers with what lies there then, if it did.
+    ///
+    /// # Errors
+    /// The store failed: nobody knows.
+    pub async fn put_for(
+        &self,
+        cell: Cell<'_>,
+        seen: Option<&Held>,
+        content: &str,
+        lasts: Option<Duration>,
+    ) -> Result<Option<Held>, StoreError> {
         let name = cell.names(&self.keyring).swap_remove(0);
         let sealed = seal(&self.keyring, cell.purpose(), &name, (&cell.parts(), content));
         let moved = seen.filter(|seen| seen.name != name);
         let there = seen.filter(|_| moved.is_none()).map(|seen| seen.sealed.clone());
-        if !self.write_cell(name, there, sealed, cell.lasts()).await? {
-            return Ok(false);
+        if !self.write_cell(name.clone(), there, sealed.clone(), lasts).await? {
+            return Ok(None);
         }
         if let Some(older) = moved {
             self.take(older).await?;
         }
-        Ok(true)
+        Ok(Some(Held { plain: Zeroizing::new(content.to_owned()), name, sealed }))
     }
 
     /// Takes what was seen out of its cell; whether it still lay there. Of several who do at once, one has.
@@ -165,7 +191,7 @@ impl TokenStore {
     pub async fn lease(&self, of: LeaseOf<'_>) -> Result<Option<Lease>, StoreError> {
         let name = match of {
             LeaseOf::Connection(user, server) => {
-                format!("lease:{{{}}}:{server}", Names::of_user(&self.keyring, user).active())
+                names_of_connection(&self.keyring, "lease:", (user, server)).swap_remove(0)
             }
             LeaseOf::Registration(issuer, url) => names(&self.keyring, "lease:", &[issuer, url]).swap_remove(0),
         };

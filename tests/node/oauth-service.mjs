@@ -1,8 +1,9 @@
 // A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
 // [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
 // refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails,
-// hides, refusesResource, refuses, behind }: `hides` takes members out of its metadata, `refusesResource` makes it refuse every
-// resource, `behind` is the port at which people and the bridge find it, if it is another one.
+// hides, refusesResource, refuses, behind, device }: `hides` takes members out of its metadata, `refusesResource` makes it
+// refuse every resource, `behind` is the port at which people and the bridge find it, if it is another one, `device` with its
+// `interval` lets people enter codes (`slow` says how often it asks to be asked less).
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), with which status it answers whoever asks for tokens (`fails`), and how many tokens the server refuses
@@ -37,6 +38,7 @@ const provider = new Provider(issuer, {
   features: {
     registration: { enabled: options.dynamic },
     revocation: { enabled: true },
+    deviceFlow: { enabled: options.device !== undefined },
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true,
@@ -66,6 +68,12 @@ provider.use(async (ctx, next) => {
   }
   await next();
   if (ctx.path.startsWith('/.well-known/')) for (const name of options.hides ?? []) delete ctx.body?.[name];
+  if (ctx.path === '/device/auth') ctx.body.interval = options.device.interval;
+  if (ctx.body?.error === 'authorization_pending' && options.slow > 0) {
+    options.slow -= 1;
+    ctx.body = { error: 'slow_down' };
+    count('slow_down');
+  }
   if (ctx.path === '/token' && options.says !== undefined) ctx.body.expires_in = options.says;
   if (ctx.path === '/token') count(`token ${ctx.oidc?.params?.grant_type} ${ctx.status}`);
   else if (ctx.path.startsWith('/token/') || ctx.path === '/reg') count(`${ctx.path} ${ctx.status}`);

@@ -17,6 +17,9 @@ use crate::visit::encoded;
 /// How long it may take to listen.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// What it says to who enters a code and does not go on.
+const INTERRUPTED: &str = "request was interrupted";
+
 /// The most pages of a sign-in.
 const PAGES: usize = 20;
 
@@ -87,6 +90,40 @@ impl Service {
         self.walk(url, "", false).await
     }
 
+    /// Enters a code at the address that has it, and signs `user` in there.
+    pub(crate) async fn enter(&self, address: &str, user: &str) {
+        self.at_code(address, Some(user)).await;
+    }
+
+    /// The same of somebody who does not go on.
+    pub(crate) async fn abort(&self, address: &str) {
+        self.at_code(address, None).await;
+    }
+
+    async fn at_code(&self, address: &str, user: Option<&str>) {
+        let mut browser = Browser { cookies: BTreeMap::new() };
+        let mut page = browser.ask("GET", address, "").await;
+        for _ in 0..PAGES {
+            if page.text.contains("Sign-in Success") || page.text.contains(INTERRUPTED) {
+                return;
+            }
+            if let Some(to) = &page.location {
+                page = browser.ask("GET", &to.clone(), "").await;
+                continue;
+            }
+            let action = attribute(&page.text, "action=\"", "");
+            let mut fields = hidden(&page.text);
+            if let (true, Some(user)) = (page.text.contains("name=\"login\""), user) {
+                fields.extend([("login", user), ("password", "x")]);
+            }
+            if user.is_none() {
+                fields.iter_mut().filter(|field| field.0 == "confirm").for_each(|field| field.0 = "abort");
+            }
+            page = browser.ask("POST", &action, &encoded(&fields)).await;
+        }
+        panic!("it does not end: {}", page.text);
+    }
+
     async fn walk(&self, url: &str, user: &str, allows: bool) -> String {
         let mut browser = Browser { cookies: BTreeMap::new() };
         let mut page = browser.ask("GET", url, "").await;
@@ -154,9 +191,18 @@ impl Browser {
             }
         }
         let location = reply.header("location").map(|to| url.join(to).expect("a URL").to_string());
-        assert!(reply.status < 400, "{method} {url}: {} {text}", reply.status);
+        assert!(reply.status < 400 || text.contains(INTERRUPTED), "{method} {url}: {} {text}", reply.status);
         Page { location, text }
     }
+}
+
+/// What is in a form that nobody fills in.
+fn hidden(text: &str) -> Vec<(&str, &str)> {
+    let inputs = text.split("<input type=\"hidden\" name=\"").skip(1);
+    inputs
+        .filter_map(|input| input.split_once("\" value=\""))
+        .map(|(name, rest)| (name, rest.split('"').next().unwrap_or_default()))
+        .collect()
 }
 
 /// The value of the first attribute that begins so and ends with this.

@@ -12,14 +12,14 @@ use crate::support::{Bridge, Client, Home};
 use crate::{ALICE, PUBLIC_URL, Redis, Setting, config, found};
 
 /// `tollbridge login guarded` of alice, under way.
-struct Login {
+pub(crate) struct Login {
     child: Child,
     stderr: BufReader<ChildStderr>,
     said: String,
 }
 
 impl Login {
-    fn begin(home: &Home, options: &[&str]) -> Self {
+    pub(crate) fn begin(home: &Home, options: &[&str]) -> Self {
         let mut command = Command::new(TOLLBRIDGE);
         command.args(["login", "guarded", "--user", "alice", "--config"]).arg(home.config()).args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -29,7 +29,7 @@ impl Login {
     }
 
     /// The next line on stderr that holds this.
-    fn line_with(&mut self, part: &str) -> String {
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
         loop {
             let from = self.said.len();
             assert!(self.stderr.read_line(&mut self.said).expect("text") > 0, "no {part}: {}", self.said);
@@ -50,7 +50,7 @@ impl Login {
     }
 
     /// How it ended, and what it said on stdout and on stderr. Its stdin stays open until then.
-    fn end(mut self) -> (ExitStatus, String, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
         let mut out = String::new();
         self.child.stdout.take().expect("it is piped").read_to_string(&mut out).expect("text");
         self.stderr.read_to_string(&mut self.said).expect("text");

@@ -35,7 +35,7 @@ impl Bridge {
         let saved = async {
             loop {
                 sleep(LOOK).await;
-                match self.tokens.access_token(&incoming.caller.user, &incoming.server).await {
+                match self.tokens.awaited_access_token(&incoming.caller.user, &incoming.server).await {
                     Ok(credential) => return credential,
                     Err(error) => lacking = self.lack(&error),
                 }

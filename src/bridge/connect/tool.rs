@@ -193,7 +193,7 @@ impl Waiting {
     /// Looks whether the token is there, and says so. A store that fails is asked again.
     async fn look(&mut self) -> Option<End> {
         let (user, server) = (&self.incoming.caller.user, &self.incoming.server);
-        match self.bridge.tokens.access_token(user, server).await {
+        match self.bridge.tokens.awaited_access_token(user, server).await {
             Ok(_) => {
                 self.outbox.finish(self.bridge.connected(server, &self.call)).await;
                 return Some(End::Answered);

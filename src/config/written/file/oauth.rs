@@ -33,6 +33,8 @@ pub struct OAuthFields {
     pub token_endpoint: Option<String>,
     /// Where tokens are given back.
     pub revocation_endpoint: Option<String>,
+    /// Where sign-ins by a code begin.
+    pub device_endpoint: Option<String>,
     /// The id of a client that was registered there for this bridge.
     pub client_id: Option<Value>,
     /// Its secret: `{ "$env": "NAME" }`.
