@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::long_work::by_length;
 use crate::memory::Share;
 
 use super::json::{self, Invalid, Members, Object, Places, Reader};
@@ -224,7 +225,8 @@ impl Message {
         let Some(at) = at else { return self.clone() };
         let mut parts = self.parts.clone();
         parts.shift(&at, text.len());
-        let text = [&self.text[..at.start], text.as_bytes(), &self.text[at.end..]].concat();
+        let copy = || [&self.text[..at.start], text.as_bytes(), &self.text[at.end..]].concat();
+        let text = by_length(self.text.len(), copy);
         Self { text: text.into(), kind: self.kind, method: self.method.clone(), parts }
     }
 

@@ -20,6 +20,7 @@ use super::process::lines::{LineTooLong, Lines};
 use super::process::stderr::ErrorLog;
 use super::process::token_files::TokenFiles;
 use crate::config::{Late, ProcessLimits};
+use crate::long_work::by_length;
 use crate::mcp::message;
 use crate::memory::{Full, Share};
 use started::StartedProgram;
@@ -94,7 +95,8 @@ impl StdioServer {
 
     /// Queues one message as a line.
     pub fn send(&mut self, message: &str) {
-        self.outgoing.push_back(self.share.queued(message::line(message).into()));
+        let line = by_length(message.len(), || message::line(message));
+        self.outgoing.push_back(self.share.queued(line.into()));
     }
 
     /// The next line of stdout. Cancel safe.

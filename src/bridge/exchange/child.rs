@@ -12,6 +12,7 @@ use crate::bridge::error::BridgeError;
 use crate::bridge::server_facts::FactKey;
 use crate::config::{Inputs, Server};
 use crate::limits::{Permit, Refused};
+use crate::long_work::by_length;
 use crate::mcp::era::Era;
 use crate::mcp::json;
 use crate::mcp::legacy;
@@ -193,7 +194,7 @@ impl Child {
         loop {
             let line = self.upstream.receive().await.inspect_err(|error| self.count(error))?;
             self.has_spoken = true;
-            if !line.trim_ascii().is_empty() && std::str::from_utf8(&line).is_ok() {
+            if !line.trim_ascii().is_empty() && by_length(line.len(), || std::str::from_utf8(&line).is_ok()) {
                 return Ok(line);
             }
             self.count_invalid(&line)?;

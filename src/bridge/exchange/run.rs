@@ -89,10 +89,10 @@ impl Exchange {
         Ok(Done::Answered)
     }
 
-    /// Sends the request in the server's era.
-    pub(in crate::bridge) async fn request(&mut self) -> Result<(), BridgeError> {
+    /// The request in the server's era.
+    fn text_for_server(&self) -> Result<String, BridgeError> {
         let message = &self.call.message;
-        let text = match (&self.call.purpose, self.handshaken()) {
+        Ok(match (&self.call.purpose, self.handshaken()) {
             (Purpose::Legacy(session), Handshake::Legacy(initialized)) => {
                 if let Some(session) = session {
                     check_version(session, initialized)?;
@@ -111,7 +111,12 @@ impl Exchange {
             }
             (_, Handshake::Legacy(_)) => translate::request_for_legacy(message),
             (_, Handshake::Modern(_)) => message.text().to_owned(),
-        };
+        })
+    }
+
+    /// Sends the request in the server's era.
+    pub(in crate::bridge) async fn request(&mut self) -> Result<(), BridgeError> {
+        let text = by_length(self.call.message.text().len(), || self.text_for_server())?;
         let mut listens_during_call = false;
         if let Handshake::Legacy(initialized) = self.handshaken() {
             let logs = initialized.offers("logging");
