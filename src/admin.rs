@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
@@ -13,19 +14,25 @@ use crate::respond::{self, Body};
 /// How long the check behind `/readyz` may take; probes give up after a second by default.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// `GET /livez`, `/readyz` and `/metrics`. `Check` says whether what requests need, the token store, is there.
-#[derive(Debug)]
-pub struct Admin<Check> {
+/// Says whether what requests need, the token store, is there.
+type Check = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// `GET /livez`, `/readyz` and `/metrics`.
+pub struct Admin {
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
     check: Check,
 }
 
-impl<Check: AsyncFn() -> bool> Admin<Check> {
-    /// Answers from these. Without a store the check is `async || true`.
+impl Admin {
+    /// Answers from these. Without a store the check is `|| async { true }`.
     #[must_use]
-    pub fn new(lifecycle: Lifecycle, metrics: Arc<Metrics>, check: Check) -> Self {
-        Self { lifecycle, metrics, check }
+    pub fn new<Checking: Future<Output = bool> + Send + 'static>(
+        lifecycle: Lifecycle,
+        metrics: Arc<Metrics>,
+        check: impl Fn() -> Checking + Send + Sync + 'static,
+    ) -> Self {
+        Self { lifecycle, metrics, check: Box::new(move || Box::pin(check())) }
     }
 
     /// The answer to one request. It tells a probe pass or fail, never why: the reason is in the log.
@@ -51,8 +58,8 @@ impl<Check: AsyncFn() -> bool> Admin<Check> {
         }
     }
 
-    /// Ready to be sent new requests: not stopping, and the check passes in time.
-    async fn is_ready(&self) -> bool {
+    /// Whether it is ready to be sent new requests: not stopping, and the check passes in time.
+    pub async fn is_ready(&self) -> bool {
         !self.lifecycle.drain.is_cancelled()
             && !self.lifecycle.hard.is_cancelled()
             && tokio::time::timeout(CHECK_TIMEOUT, (self.check)()).await.unwrap_or(false)
@@ -69,22 +76,26 @@ mod tests {
     use super::*;
     use crate::metrics::Counter;
 
-    fn admin<Check: AsyncFn() -> bool>(lifecycle: &Lifecycle, check: Check) -> Admin<Check> {
+    fn admin<C: Future<Output = bool> + Send + 'static>(
+        lifecycle: &Lifecycle,
+        check: impl Fn() -> C + Send + Sync + 'static,
+    ) -> Admin {
         Admin::new(lifecycle.clone(), Arc::new(Metrics::new(lifecycle.tasks.clone(), Counter::default())), check)
     }
 
-    async fn ask<Check: AsyncFn() -> bool>(admin: &Admin<Check>, method: Method, path: &str) -> Response<Body> {
+    async fn ask(admin: &Admin, method: Method, path: &str) -> Response<Body> {
         admin.answer(Request::builder().method(method).uri(path).body(()).unwrap()).await
     }
 
-    async fn status<Check: AsyncFn() -> bool>(admin: &Admin<Check>, path: &str) -> u16 {
+    async fn status(admin: &Admin, path: &str) -> u16 {
         ask(admin, Method::GET, path).await.status().as_u16()
     }
 
     #[tokio::test]
     async fn the_process_is_ready_while_its_store_is() {
-        let up = AtomicBool::new(true);
-        let admin = admin(&Lifecycle::default(), async || up.load(Ordering::Relaxed));
+        let up = Arc::new(AtomicBool::new(true));
+        let seen = Arc::clone(&up);
+        let admin = admin(&Lifecycle::default(), move || std::future::ready(seen.load(Ordering::Relaxed)));
         assert_eq!(status(&admin, "/readyz").await, 200);
         up.store(false, Ordering::Relaxed);
         assert_eq!(status(&admin, "/readyz").await, 503);
@@ -95,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn the_process_is_not_ready_from_the_first_stop_signal_on() {
         let lifecycle = Lifecycle::default();
-        let admin = admin(&lifecycle, async || true);
+        let admin = admin(&lifecycle, || async { true });
         assert_eq!(status(&admin, "/readyz").await, 200);
         lifecycle.drain.cancel();
         assert_eq!(status(&admin, "/readyz").await, 503);
@@ -104,7 +115,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_hangs_is_not_ready_and_takes_no_life() {
-        let admin = admin(&Lifecycle::default(), async || std::future::pending().await);
+        let admin = admin(&Lifecycle::default(), std::future::pending);
         let start = Instant::now();
         assert_eq!(status(&admin, "/readyz").await, 503);
         assert_eq!(start.elapsed().as_millis(), CHECK_TIMEOUT.as_millis());
@@ -113,8 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_of_its_own_task_may_ask() {
-        let up = Arc::new(AtomicBool::new(true));
-        let admin = Arc::new(admin(&Lifecycle::default(), async move || up.load(Ordering::Relaxed)));
+        let admin = Arc::new(admin(&Lifecycle::default(), || async { true }));
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move { status(&admin, "/readyz").await });
         assert_eq!(task.join_all().await, [200]);
@@ -122,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_what_prometheus_reads() {
-        let admin = admin(&Lifecycle::default(), async || true);
+        let admin = admin(&Lifecycle::default(), || async { true });
         let response = ask(&admin, Method::GET, "/metrics").await;
         assert_eq!(response.headers()["content-type"], metrics::CONTENT_TYPE);
         let text = response.into_body().collect().await.unwrap().to_bytes();
@@ -131,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_else_is_answered() {
-        let admin = admin(&Lifecycle::default(), async || true);
+        let admin = admin(&Lifecycle::default(), || async { true });
         for path in ["/", "/livez/", "/metrics/x", "/LIVEZ", "/notion/mcp"] {
             assert_eq!(status(&admin, path).await, 404, "{path}");
         }

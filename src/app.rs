@@ -1,47 +1,39 @@
 //! Wiring: the only place that builds what lives as long as the process, and the only one that ends it.
 
 mod admin_listener;
+mod control;
+mod generation;
+mod node;
+mod reload;
 
+use std::future::Future;
 use std::io;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::account::Account;
-use crate::audit::{Audit, AuditError};
-use crate::auth::Authenticator;
-use crate::bridge::{Bridge, ConnectionChanges, Probes, ServerFacts};
-use crate::clock::Clock;
-use crate::config::{Config, IdentityMethod, Listen, TokenStoreKind};
-use crate::heap;
-use crate::http_client;
-use crate::keyring::Keyring;
+use crate::admin::Admin;
+use crate::audit::AuditError;
+use crate::config::{Config, IdentityMethod, Listen};
 use crate::lifecycle::Lifecycle;
-use crate::limits::Limits;
-use crate::memory::Memory;
 use crate::metrics::{Counter, Metrics};
-use crate::oauth::Services;
 use crate::rate_limit::LogRateLimit;
-use crate::relay::{Relay, longest_message};
-use crate::routes::Routes;
 use crate::server::{ConnectionLimits, DisconnectWatcher, Listener, Server, Times};
 use crate::store::{SetupError, StoreError, TokenStore};
+use crate::swap::Swap;
 use crate::sys::{self, Signals};
-use crate::telemetry::LogThrottle;
-use crate::tokens::{Prober, TokenSource};
+use crate::telemetry::LogFilter;
 use crate::upstream::container::Containers;
-use crate::upstream::http::HttpServers;
-use crate::upstream::process::confinement::Confiner;
-use crate::upstream::process::group::Spawner;
-use crate::upstream::process::host_checks::{self, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
-use crate::upstream::process::orphans::UntaggedChildren;
-use crate::upstream::spares::{Spares, Starter};
 
 use admin_listener::AdminListener;
+use generation::Generation;
+use node::Node;
+use reload::{Reloader, Wiring};
 
 /// How long everything may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);
@@ -85,180 +77,84 @@ impl StartError {
     }
 }
 
+/// What a bridge is started with, besides its configuration.
+pub struct Start {
+    /// The file of the configuration, which may be read again.
+    pub file: PathBuf,
+    /// What there is on the host for its servers.
+    pub resources: InstanceResources,
+    /// What the log shows.
+    pub log_filter: LogFilter,
+    /// Counts lines of the log that were dropped.
+    pub log_lines_dropped: Counter,
+    /// Is told of each configuration before it is served.
+    pub tell: Box<dyn Fn(&Config) + Send + Sync>,
+}
+
 /// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
-/// returns when nothing is left. `dropped` counts lines of the log.
+/// returns when nothing is left.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(
-    config: Config,
-    resources: InstanceResources,
-    dropped: Counter,
-    orphaned: impl Future<Output = ()>,
-) -> Result<(), StartError> {
+pub async fn run(config: Config, start: Start, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
     let (mut signals, hangup) = StopSignals::listen()?;
+    let Start { file, resources, log_filter, log_lines_dropped, tell } = start;
+    log_filter.change_to(config.log_filter.as_deref()).expect("it was checked with the configuration");
+    tell(&config);
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
-    let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone(), dropped));
+    let metrics = Arc::new(Metrics::new(lifecycle.tasks.clone(), log_lines_dropped));
     // A store may be long in answering, and nothing has been started yet.
     let (store, keyring) = tokio::select! {
-        opened = store(&config, &metrics) => opened?,
+        opened = node::store(&config, &metrics) => opened?,
         () = signals.next() => return Ok(()),
     };
-    let audit = open_audit(&config, &metrics, hangup, &lifecycle)?;
-    let relay = relay(&config, Arc::clone(&keyring), &store, &lifecycle)?;
-    let confiner = Confiner::new(&resources, &lifecycle);
-    let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
-    let containers = Containers::new(&config, &spawner, &lifecycle);
-    promise(&config, &resources)?;
-    let starter = Starter { spawner: spawner.clone(), containers: Arc::clone(&containers) };
-    let limits = limits(&config, &metrics, &lifecycle);
-    let http = http_client::build().map_err(StartError::HttpClient)?;
-    let services = Services::of(&config, &store, &http, Clock::System).map_err(StartError::HttpClient)?;
-    let bridge = Arc::new(Bridge {
-        authenticator: Arc::new(Authenticator::new(&config)),
-        spares: Spares::new(&config, &starter, &metrics.spares, &lifecycle, limits.crowding()),
-        starter,
-        limits,
-        memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
-        tokens: tokens(Arc::clone(&store), &audit, (&relay, &lifecycle), (&services, &metrics)),
-        store: Arc::clone(&store),
-        store_failure_log: LogThrottle::default(),
-        relay,
-        keyring,
-        server_facts: ServerFacts::nothing(),
-        probes: Probes::default(),
-        http: HttpServers::new(http),
-        audit: audit.clone(),
-        metrics: Arc::clone(&metrics),
-        refusals: LogRateLimit::default(),
-        lifecycle: lifecycle.clone(),
-        clock: Clock::System,
-        config: Arc::clone(&config),
-    });
-    let account = Arc::new(account(&bridge, services));
-    let server = server(bridge, Arc::clone(&account))?;
+    let node = Node::start(&config, (store, keyring), (&metrics, &lifecycle), resources)?;
+    let generation = Generation::of(&node, Arc::clone(&config), node.services(&config)?);
+    let server = server(&generation, &metrics, &lifecycle)?;
     let listener = listen(&config).await?;
-    let admin = AdminListener::bind(config.admin.as_ref(), account).await?;
+    let admin = AdminListener::bind(config.admin.as_ref(), generation.operators()).await?;
+    let (store, containers) = (Arc::clone(&node.store), Arc::clone(&node.starter.containers));
+    let check = move || is_there(Arc::clone(&store), Arc::clone(&containers));
+    let health = Arc::new(Admin::new(lifecycle.clone(), Arc::clone(&metrics), check));
     announce(&config, &listener)?;
-    lifecycle.spawn(server.run(listener));
+    metrics.config.serve(config.outline.fingerprint());
+    lifecycle.spawn(Arc::clone(&server).run(listener));
+    let wiring = Wiring { file, log_filter, tell, operators: admin.operators() };
+    let reloader = Arc::new(Reloader::new(node, server, generation, wiring));
+    lifecycle.accompany(Arc::clone(&reloader).on_signal(hangup));
+    control::serve(&reloader, &health);
+    let grace = || reloader.shutdown_grace();
     tokio::select! {
-        () = until_stopped(&lifecycle, signals, config.limits.shutdown_grace, orphaned) => {}
-        () = admin.serve((Arc::clone(&store), containers), metrics, &lifecycle) => {}
+        () = until_stopped(&lifecycle, signals, grace, orphaned) => {}
+        () = admin.serve(health, &lifecycle) => {}
     }
-    if !spawner.kill_everything() {
-        tracing::error!("a process could not be ended");
-    }
-    store.close().await;
-    audit.flush().await;
-    resources.remove();
+    reloader.node.end().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// What users have saved: written down by `audit` when it changes, told to streams on all nodes, and renewed.
-fn tokens(
-    store: Arc<TokenStore>,
-    audit: &Audit,
-    (relay, lifecycle): (&Relay, &Lifecycle),
-    (services, metrics): (&Arc<Services>, &Metrics),
-) -> TokenSource {
-    let changes = ConnectionChanges { relay: relay.clone(), lifecycle: lifecycle.clone() };
-    let tokens = TokenSource::new(store, Clock::System, audit.clone()).heard_by(Arc::new(changes));
-    tokens.renewed_by(Arc::clone(services), lifecycle.clone(), metrics.oauth_client_refused.clone())
-}
-
-/// The way to the other nodes, and from commands beside them.
-fn relay(
-    config: &Config,
-    keyring: Arc<Keyring>,
-    store: &Arc<TokenStore>,
-    lifecycle: &Lifecycle,
-) -> Result<Relay, SetupError> {
-    let shared = config.token_store.as_ref().map(|store| &store.kind);
-    let relay = Relay::start(shared, keyring, lifecycle, longest_message(config.longest()))?;
-    if let Some(TokenStoreKind::Embedded { .. }) = shared {
-        lifecycle.accompany(relay.clone().hear_commands(Arc::clone(store)));
+/// Whether what requests need is there.
+async fn is_there(store: Arc<TokenStore>, containers: Arc<Containers>) -> bool {
+    if !containers.are_cleared() {
+        tracing::warn!("not ready: containers of requests that have ended are still there");
+        return false;
     }
-    Ok(relay)
-}
-
-/// Lets requests in, with what looks after the memory that they take.
-fn limits(config: &Config, metrics: &Metrics, lifecycle: &Lifecycle) -> Limits {
-    let limits = Limits::new(&config.limits, metrics);
-    lifecycle.accompany(limits.pressure().watch());
-    lifecycle.accompany(heap::give_back());
-    limits
-}
-
-/// What happens is written down from now on; upon each SIGHUP the file is opened anew.
-fn open_audit(config: &Config, metrics: &Metrics, hangup: Signal, lifecycle: &Lifecycle) -> Result<Audit, AuditError> {
-    let shared = config.token_store.as_ref().map(|store| &store.kind);
-    let audit = Audit::open(config.audit.as_ref(), shared, metrics.audit.clone(), Clock::System)?;
-    lifecycle.accompany(reopen_on(hangup, audit.clone()));
-    Ok(audit)
-}
-
-/// Opens the file of the audit anew upon each SIGHUP.
-async fn reopen_on(mut hangup: Signal, audit: Audit) {
-    while hangup.recv().await.is_some() {
-        audit.reopen();
-        tracing::info!(
-            "SIGHUP: `audit.file` is opened anew; the configuration is read at the start, so restart to change it"
-        );
-    }
+    let checked = async { store.check().await.and(store.check_writes().await) };
+    checked.await.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
 }
 
 /// The connections to a bridge, of which there are none yet.
-fn server(bridge: Arc<Bridge>, account: Arc<Account>) -> io::Result<Arc<Server>> {
-    let (config, metrics) = (Arc::clone(&bridge.config), Arc::clone(&bridge.metrics));
+fn server(generation: &Generation, metrics: &Arc<Metrics>, lifecycle: &Lifecycle) -> io::Result<Arc<Server>> {
     Ok(Arc::new(Server {
-        connections: Arc::new(ConnectionLimits::new(&config, &metrics)),
+        connections: Arc::new(ConnectionLimits::new(&generation.config, metrics)),
         disconnects: Arc::new(DisconnectWatcher::new()?),
         refusals: LogRateLimit::default(),
-        times: Times::from(&config.limits),
-        lifecycle: bridge.lifecycle.clone(),
-        routes: Arc::new(Routes::new(bridge, account)),
-        metrics,
+        times: Swap::new(Arc::new(Times::from(&generation.config.limits))),
+        lifecycle: lifecycle.clone(),
+        routes: Swap::new(generation.routes()),
+        metrics: Arc::clone(metrics),
     }))
-}
-
-/// The pages of a bridge, which share with it whom it knows and what is saved. It tries what is entered on them.
-fn account(bridge: &Arc<Bridge>, services: Arc<Services>) -> Account {
-    Account {
-        config: Arc::clone(&bridge.config),
-        authenticator: Arc::clone(&bridge.authenticator),
-        tokens: bridge.tokens.clone(),
-        prober: Arc::clone(bridge) as Arc<dyn Prober>,
-        services,
-        audit: bridge.audit.clone(),
-        store: Arc::clone(&bridge.store),
-        store_failure_log: LogThrottle::default(),
-        keyring: Arc::clone(&bridge.keyring),
-        memory: bridge.memory.clone(),
-        metrics: Arc::clone(&bridge.metrics),
-        refusals: LogRateLimit::default(),
-        clock: bridge.clock.clone(),
-    }
-}
-
-/// The token store and the keys that seal; where none is configured the keys are made up, and sessions and what is kept
-/// of them end with the process.
-async fn store(config: &Config, metrics: &Metrics) -> Result<(Arc<TokenStore>, Arc<Keyring>), StartError> {
-    let Some(settings) = &config.token_store else {
-        let keyring = Arc::new(Keyring::ephemeral());
-        let store = TokenStore::in_memory(Arc::clone(&keyring), Clock::System)?;
-        return Ok((Arc::new(store.counted(metrics)), keyring));
-    };
-    let keyring = Arc::new(Keyring::load(&settings.keys).map_err(SetupError::from)?);
-    let store = TokenStore::open(&settings.kind, Arc::clone(&keyring), Clock::System)?.counted(metrics);
-    match store.check_policy().await {
-        Ok(notices) => notices.iter().for_each(|notice| tracing::warn!(%notice, "token store")),
-        // A failover may still make a master of it.
-        Err(error @ StoreError::Replica) => tracing::warn!(%error, "the token store cannot be used yet"),
-        Err(error) => return Err(StartError::Policy(error)),
-    }
-    Ok((Arc::new(store), keyring))
 }
 
 /// Where clients are served.
@@ -271,18 +167,6 @@ async fn listen(config: &Config) -> Result<Listener, StartError> {
         };
         StartError::Listen { address, error }
     })
-}
-
-/// Says what holds for the servers' processes on this host, and refuses to start without what must.
-fn promise(config: &Config, resources: &InstanceResources) -> Result<(), StartError> {
-    for finding in host_checks::findings(config, resources) {
-        match finding.verdict {
-            Verdict::Holds => tracing::info!("{}", finding.text),
-            Verdict::Weak | Verdict::Missing => tracing::warn!("{}", finding.text),
-            Verdict::Impossible => return Err(StartError::Confinement(finding.text)),
-        }
-    }
-    Ok(())
 }
 
 /// Ends the start: gives back what only that needed, and says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.
@@ -305,7 +189,7 @@ fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
 async fn until_stopped(
     lifecycle: &Lifecycle,
     mut signals: StopSignals,
-    grace: Duration,
+    grace: impl Fn() -> Duration,
     orphaned: impl Future<Output = ()>,
 ) {
     let mut orphaned = std::pin::pin!(orphaned);
@@ -319,7 +203,7 @@ async fn until_stopped(
         tracing::info!("stopping: running requests may finish");
         tokio::select! {
             () = lifecycle.tasks.wait() => {}
-            () = tokio::time::sleep(grace) => tracing::warn!("`shutdownGrace` is over: ending requests that still run"),
+            () = tokio::time::sleep(grace()) => tracing::warn!("`shutdownGrace` is over: ending requests that still run"),
             () = signals.next() => {}
             () = orphaned => {}
         }

@@ -1,4 +1,4 @@
-//! The commands: `serve`, `check`, `doctor`, `pull`, `import`, `schema`, `login`, `logout`, `status`, `token
+//! The commands: `serve`, `check`, `reload`, `health`, `doctor`, `pull`, `import`, `schema`, `login`, `logout`, `status`, `token
 //! set|list|delete|export|restore`, `keys status|rotate|retire`, `keygen`. Answers go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong arguments
 //! or configuration, 1 anything else.
 
@@ -13,6 +13,7 @@ pub mod keys;
 pub mod login;
 pub mod logout;
 pub mod pull;
+pub mod reload;
 pub mod serve;
 pub mod status;
 pub mod token;
@@ -41,6 +42,10 @@ enum Command {
     Serve(serve::Serve),
     /// Check a configuration file and show what it would start.
     Check(check::Check),
+    /// Tell running bridges to read their configuration anew: a bad file changes nothing.
+    Reload(reload::Reload),
+    /// Say whether the bridges on this host are ready for requests.
+    Health(reload::Health),
     /// Say what holds on this host for the servers' processes: how they are ended, limited and kept apart.
     Doctor(doctor::Doctor),
     /// Pull the images of a configuration file, ahead of the requests that need them.
@@ -127,6 +132,8 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Health(health) => health.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Pull(pull) => pull.run(),
         Command::Import(import) => import.run(),

@@ -20,6 +20,7 @@ mod literal_secret;
 mod load;
 mod name;
 mod oauth;
+mod outline;
 mod probe;
 mod request_header;
 mod servers;
@@ -68,6 +69,7 @@ pub use limits::{Limits, ProcessLimits};
 pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, parse};
 pub use oauth::{ConfiguredClient, NamedService, OAuth, ResourceIndicator};
+pub use outline::{Change, ChangeKind, Outline};
 pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
     TokenFilePlan,
@@ -118,6 +120,10 @@ pub struct Config {
     pub incomplete: Vec<ServerName>,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Problem>,
+    /// What the log shows, if the file says so.
+    pub log_filter: Option<String>,
+    /// What the file says, without its values.
+    pub outline: Outline,
 }
 
 impl Config {
@@ -268,7 +274,7 @@ pub enum IdentityMethod {
     Local(Caller),
 }
 
-/// One static bearer token.
+/// One bearer token.
 #[derive(Debug)]
 pub struct BearerToken {
     /// Whose it is, with the groups they are in.

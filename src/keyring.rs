@@ -6,12 +6,15 @@
 mod root_key;
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
+
+use crate::swap::Swap;
 
 pub use root_key::{KeyProblem, ROOT_KEY_LEN, RootKey};
 
@@ -33,12 +36,12 @@ const SALT: &[u8] = b"tollbridge/keyring/1";
 /// A ring of keys: the first seals, all open. One root key each; purposes get their own by HKDF.
 pub struct Keyring {
     /// Never empty; ids are distinct.
-    keys: Box<[RingKey]>,
+    keys: Swap<[RingKey]>,
 }
 
 /// What is derived from one root key.
 struct RingKey {
-    id: Box<str>,
+    id: Arc<str>,
     /// In the order of [`Purpose::ALL`].
     seals: [RandomizedNonceKey; Purpose::ALL.len()],
     index: hmac::Key,
@@ -138,31 +141,51 @@ impl Keyring {
             }
             ring.push(RingKey::derive(id.into(), &root));
         }
-        if ring.is_empty() { Err(KeyError::Empty) } else { Ok(Self { keys: ring.into() }) }
+        if ring.is_empty() { Err(KeyError::Empty) } else { Ok(Self { keys: Swap::new(ring.into()) }) }
     }
 
     /// A ring of one random key that nobody else has and that ends with this process: for a bridge without a token
     /// store, whose sealed ids need not outlive it.
     #[must_use]
     pub fn ephemeral() -> Self {
-        Self { keys: Box::new([RingKey::derive("ephemeral".into(), &RootKey::random())]) }
+        Self { keys: Swap::new(Arc::new([RingKey::derive("ephemeral".into(), &RootKey::random())])) }
     }
 
     /// The id of the key that seals.
     #[must_use]
-    pub fn active_id(&self) -> &str {
-        &self.keys[0].id
+    pub fn active_id(&self) -> Arc<str> {
+        Arc::clone(&self.keys.load()[0].id)
     }
 
     /// The ids of all keys, that of the one that seals first.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|key| &*key.id)
+    #[must_use]
+    pub fn ids(&self) -> Vec<Arc<str>> {
+        self.keys.load().iter().map(|key| Arc::clone(&key.id)).collect()
+    }
+
+    /// From now on has the keys of `other`, for everybody who shares it.
+    pub fn replace_by(&self, other: &Self) {
+        self.keys.store(other.keys.load());
+    }
+
+    /// Its keys as they are now, whatever replaces them: for what is sealed in several pieces that belong together.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self { keys: Swap::new(self.keys.load()) }
+    }
+
+    /// Whether both have the same keys in the same order.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let marks = |ring: &Self| -> Vec<_> { ring.index("same", &[]).collect() };
+        self.ids() == other.ids() && marks(self) == marks(other)
     }
 
     /// Seals `plain` to `place` with the first key.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
-        let key = &self.keys[0];
+        let keys = self.keys.load();
+        let key = &keys[0];
         let id = key.id.as_bytes();
         let start = 2 + id.len() + NONCE_LEN;
         // The whole size at once: growing would leave the plaintext behind in freed memory.
@@ -193,7 +216,8 @@ impl Keyring {
         if ciphertext.len() < TAG_LEN {
             return Err(OpenError::Format);
         }
-        let key = self.keys.iter().find(|key| key.id.as_bytes() == id).ok_or(OpenError::UnknownKey)?;
+        let keys = self.keys.load();
+        let key = keys.iter().find(|key| key.id.as_bytes() == id).ok_or(OpenError::UnknownKey)?;
         let mut plain = Zeroizing::new(ciphertext.to_vec());
         let length = key
             .seal_key(place.purpose)
@@ -230,14 +254,15 @@ impl Keyring {
 
     /// Names under which a store may keep something about `parts`: HMAC-SHA256 of the label and the parts by every key
     /// of the ring, the active one's first. They tell nothing of the parts to who has no key.
-    pub fn index<'a>(&'a self, label: &str, parts: &[&str]) -> impl Iterator<Item = [u8; 32]> + use<'a> {
+    pub fn index(&self, label: &str, parts: &[&str]) -> impl Iterator<Item = [u8; 32]> + use<> {
         let mut message = Vec::with_capacity(128);
         append(&mut message, label);
         for part in parts {
             append(&mut message, part);
         }
-        self.keys.iter().map(move |key| {
-            let tag = hmac::sign(&key.index, &message);
+        let keys = self.keys.load();
+        (0..keys.len()).map(move |at| {
+            let tag = hmac::sign(&keys[at].index, &message);
             tag.as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
         })
     }
@@ -263,12 +288,12 @@ pub fn key_id(sealed: &[u8]) -> Option<&str> {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
+        f.debug_list().entries(self.ids()).finish()
     }
 }
 
 impl RingKey {
-    fn derive(id: Box<str>, root: &RootKey) -> Self {
+    fn derive(id: Arc<str>, root: &RootKey) -> Self {
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(root.bytes());
         let expand = |label: &str| {
             let mut bytes = Zeroizing::new([0; ROOT_KEY_LEN]);

@@ -53,6 +53,7 @@ pub mod memory;
 // layer: know nothing of ours
 pub mod cgroup_paths;
 pub mod clock;
+pub mod control;
 pub mod descendants;
 pub mod heap;
 pub mod http_client;
@@ -66,6 +67,9 @@ pub mod respond;
 pub mod secret;
 pub mod telemetry;
 pub mod user;
+
+// layer: what is replaced while it is read
+pub mod swap;
 
 // layer: the system
 pub mod privilege;

@@ -29,8 +29,8 @@ use crate::user::UserId;
 /// The shortest `Retry-After`: the header counts whole seconds.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// Lets requests in.
-#[derive(Debug)]
+/// Lets requests in. Cloning it shares it.
+#[derive(Debug, Clone)]
 pub struct Limits {
     users: Arc<Gates<UserId>>,
     parked: Arc<Gates<UserId>>,
@@ -40,7 +40,7 @@ pub struct Limits {
     streams: Arc<Gates<()>>,
     users_kept: Arc<Gates<UserId>>,
     kept: Arc<Gates<()>>,
-    message_rate: MessageRate,
+    message_rate: Arc<MessageRate>,
     queue: Duration,
     pressure: Pressure,
     permits: Gauge,
@@ -132,12 +132,27 @@ impl Limits {
             streams: Gates::new(limits.streams_total),
             users_kept: Gates::new(limits.per_user),
             kept: Gates::new(limits.total),
-            message_rate: MessageRate::default(),
+            message_rate: Arc::default(),
             queue: limits.queue,
             pressure: Pressure::default(),
             permits: metrics.permits.clone(),
             waiting: metrics.waiting.clone(),
         }
+    }
+
+    /// The same gates with other limits. Who is let in stays; where that is more than may be, nobody is let in until it is
+    /// not.
+    #[must_use]
+    pub fn changed_to(&self, limits: &config::Limits) -> Self {
+        self.users.resize(limits.per_user);
+        self.parked.resize(limits.parked_per_user);
+        self.servers.resize(limits.per_server);
+        self.all.resize(limits.total);
+        self.users_streams.resize(limits.streams_per_user);
+        self.streams.resize(limits.streams_total);
+        self.users_kept.resize(limits.per_user);
+        self.kept.resize(limits.total);
+        Self { queue: limits.queue, ..self.clone() }
     }
 
     /// Whether the host is near its end; nobody is let in then. It is never, unless somebody watches it.
@@ -245,9 +260,14 @@ impl Queue<'_> {
 /// number of requests in the process.
 #[derive(Debug)]
 struct Gates<K: Eq + Hash> {
+    open: Mutex<Open<K>>,
+}
+
+#[derive(Debug)]
+struct Open<K: Eq + Hash> {
     /// How many may run behind one gate, and as many again may wait at it.
     size: usize,
-    open: Mutex<HashMap<K, Gate>>,
+    gates: HashMap<K, Gate>,
 }
 
 #[derive(Debug)]
@@ -256,73 +276,107 @@ struct Gate {
     room: Arc<Semaphore>,
     /// How many run or wait.
     inside: usize,
+    /// How much of what is given back is not given out again: the gate has become smaller.
+    surplus: usize,
+}
+
+impl Gate {
+    fn of(size: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(size)), inside: 0, surplus: 0 }
+    }
+
+    fn resize(&mut self, (old, new): (usize, usize)) {
+        let more = new.saturating_sub(old);
+        let again = more.min(self.surplus);
+        self.surplus -= again;
+        self.room.add_permits(more - again);
+        let less = old.saturating_sub(new);
+        self.surplus += less - self.room.forget_permits(less);
+    }
 }
 
 impl<K: Eq + Hash + Clone> Gates<K> {
     fn new(size: usize) -> Arc<Self> {
-        let size = size.clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self { size, open: Mutex::default() })
+        let open = Open { size: possible(size), gates: HashMap::new() };
+        Arc::new(Self { open: Mutex::new(open) })
+    }
+
+    fn resize(&self, size: usize) {
+        let mut open = self.lock();
+        let change = (open.size, possible(size));
+        open.size = change.1;
+        open.gates.values_mut().for_each(|gate| gate.resize(change));
     }
 
     async fn enter(self: &Arc<Self>, key: K, until: Instant, waiting: &Gauge) -> Option<Pass<K>> {
-        let (place, room) = self.take_place(key)?;
+        let (mut pass, room) = self.take_place(key)?;
         // A semaphore hands what is released to whoever waits, so trying first overtakes nobody.
         if let Ok(slot) = Arc::clone(&room).try_acquire_owned() {
-            return Some(Pass { _slot: slot, _place: place });
+            pass.slot = Some(slot);
+            return Some(pass);
         }
         let _waiting = Counted::new(waiting);
-        let slot = timeout_at(until, room.acquire_owned()).await.ok()?.ok()?;
-        Some(Pass { _slot: slot, _place: place })
+        pass.slot = Some(timeout_at(until, room.acquire_owned()).await.ok()?.ok()?);
+        Some(pass)
     }
 
     /// Whether somebody waits at the gate of `key`.
     fn is_waited_at(&self, key: &K) -> bool {
-        self.lock().get(key).is_some_and(|gate| gate.inside > self.size)
+        let open = self.lock();
+        open.gates.get(key).is_some_and(|gate| gate.inside > open.size)
     }
 
-    fn take_place(self: &Arc<Self>, key: K) -> Option<(Place<K>, Arc<Semaphore>)> {
+    fn take_place(self: &Arc<Self>, key: K) -> Option<(Pass<K>, Arc<Semaphore>)> {
         let mut open = self.lock();
-        let gate =
-            open.entry(key.clone()).or_insert_with(|| Gate { room: Arc::new(Semaphore::new(self.size)), inside: 0 });
-        if gate.inside >= self.size.saturating_mul(2) {
+        let size = open.size;
+        let gate = open.gates.entry(key.clone()).or_insert_with(|| Gate::of(size));
+        if gate.inside >= size.saturating_mul(2) {
             return None;
         }
         gate.inside += 1;
-        Some((Place { gates: Arc::clone(self), key }, Arc::clone(&gate.room)))
+        let room = Arc::clone(&gate.room);
+        drop(open);
+        Some((Pass { gates: Arc::clone(self), key, slot: None }, room))
     }
 }
 
 impl<K: Eq + Hash> Gates<K> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Gate>> {
+    fn lock(&self) -> MutexGuard<'_, Open<K>> {
         // What is done under the lock leaves the map whole at every step.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Through one gate. The fields are dropped in this order: the gate is forgotten only when its room is whole again.
+/// Counted at one gate: as running if it has its slot, else as waiting.
 #[derive(Debug)]
 struct Pass<K: Eq + Hash> {
-    _slot: OwnedSemaphorePermit,
-    _place: Place<K>,
-}
-
-/// Counted as running or waiting at one gate.
-#[derive(Debug)]
-struct Place<K: Eq + Hash> {
     gates: Arc<Gates<K>>,
     key: K,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Pass<K> {
     fn drop(&mut self) {
         let mut open = self.gates.lock();
-        if let Some(gate) = open.get_mut(&self.key) {
-            gate.inside -= 1;
-            if gate.inside == 0 {
-                open.remove(&self.key);
+        let Some(gate) = open.gates.get_mut(&self.key) else { return };
+        match self.slot.take() {
+            Some(slot) if gate.surplus > 0 => {
+                gate.surplus -= 1;
+                slot.forget();
             }
+            // Given back before the gate may be forgotten.
+            slot => drop(slot),
+        }
+        gate.inside -= 1;
+        if gate.inside == 0 {
+            open.gates.remove(&self.key);
         }
     }
+}
+
+/// A size that a gate can have.
+fn possible(size: usize) -> usize {
+    size.clamp(1, Semaphore::MAX_PERMITS)
 }
 
 #[cfg(test)]

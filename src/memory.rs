@@ -32,17 +32,31 @@ pub struct Memory(Arc<Budget>);
 
 #[derive(Debug)]
 struct Budget {
-    all: usize,
-    per_user: usize,
     held: Mutex<Counts>,
     gauge: Gauge,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    /// How much there may be.
+    most: Most,
+    /// How much there is.
     all: usize,
     /// Users who hold something.
     users: HashMap<UserId, usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    all: usize,
+    per_user: usize,
+}
+
+impl Most {
+    fn of(all: Option<usize>, exchange: usize) -> Self {
+        let all = all.unwrap_or_else(quarter_of_the_host);
+        Self { all, per_user: (all / PARTS).max(exchange).min(all) }
+    }
 }
 
 /// What one exchange may hold: a part of its user's part. Cloning it shares it.
@@ -80,15 +94,20 @@ impl Memory {
     /// exchange of `exchange` bytes, or nobody could be answered. `gauge` shows what is held.
     #[must_use]
     pub fn new(all: Option<usize>, exchange: usize, gauge: Gauge) -> Self {
-        let all = all.unwrap_or_else(quarter_of_the_host);
-        let per_user = (all / PARTS).max(exchange).min(all);
-        Self(Arc::new(Budget { all, per_user, held: Mutex::default(), gauge }))
+        let counts = Counts { most: Most::of(all, exchange), all: 0, users: HashMap::new() };
+        Self(Arc::new(Budget { held: Mutex::new(counts), gauge }))
+    }
+
+    /// Makes another budget of it. What is held stays; where that is more than may be, nothing is added until it is not.
+    pub fn change_to(&self, all: Option<usize>, exchange: usize) {
+        let most = Most::of(all, exchange);
+        self.counts().most = most;
     }
 
     /// How much it is in all, bytes.
     #[must_use]
     pub fn all(&self) -> usize {
-        self.0.all
+        self.counts().most.all
     }
 
     /// A share of up to `most` bytes for one exchange of `user`.
@@ -138,9 +157,9 @@ impl Share {
     /// # Errors
     /// They have not.
     pub fn check_user(&self, bytes: usize) -> Result<(), Full> {
-        let Budget { per_user, .. } = &*self.0.memory.0;
-        let held = self.0.memory.counts().users.get(&self.0.user).copied().unwrap_or(0);
-        if held.saturating_add(bytes) <= *per_user { Ok(()) } else { Err(Full::User) }
+        let counts = self.0.memory.counts();
+        let held = counts.users.get(&self.0.user).copied().unwrap_or(0);
+        if held.saturating_add(bytes) <= counts.most.per_user { Ok(()) } else { Err(Full::User) }
     }
 
     /// Whether the exchange holds more than it may: it should take in nothing before it has given something out.
@@ -167,17 +186,16 @@ impl Held {
     /// Says what is used up; nothing more is counted then.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let shared = &self.share.0;
-        let budget = &shared.memory.0;
         let (mut own, mut counts) = (self.share.held(), shared.memory.counts());
         let users = counts.users.get(&shared.user).copied().unwrap_or(0);
         let fits = |held: usize, most| held.saturating_add(bytes) <= most;
         if !fits(*own, shared.most) {
             return Err(Full::Exchange);
         }
-        if !fits(users, budget.per_user) {
+        if !fits(users, counts.most.per_user) {
             return Err(Full::User);
         }
-        if !fits(counts.all, budget.all) {
+        if !fits(counts.all, counts.most.all) {
             return Err(Full::All);
         }
         shared.add(bytes, &mut own, &mut counts);
@@ -319,6 +337,20 @@ mod tests {
         assert_eq!(memory.0.gauge.get(), 70);
         drop(piece);
         assert!(memory.0.gauge.get() == 0 && memory.counts().users.is_empty() && !share.is_full());
+    }
+
+    #[test]
+    fn a_budget_that_becomes_smaller_takes_nothing_more_until_there_is_room() {
+        let memory = Memory::new(Some(800), 10, Gauge::default());
+        let share = memory.share(&user("alice"), 100);
+        let held = share.take(80).unwrap();
+        memory.change_to(Some(80), 50);
+        assert_eq!(share.take(1).unwrap_err(), Full::User);
+        assert_eq!(memory.share(&user("bob"), 100).take(1).unwrap_err(), Full::All);
+        drop(held);
+        assert!(share.take(50).is_ok() && share.take(51).is_err());
+        memory.change_to(Some(800), 10);
+        assert!(share.take(100).is_ok());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What an operator watches: counters and gauges with closed label sets, never a user's or a server's name.
 
+mod config_status;
+
 use http::StatusCode;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Metric, Registry};
 use tokio_util::task::TaskTracker;
 
+pub use config_status::ConfigStatus;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 
@@ -170,6 +173,8 @@ pub struct Metrics {
     /// Services that did not take the configured client for what it says it is.
     pub oauth_client_refused: Counter,
     sign_in_needed: [Counter; SIGN_IN_REASONS.len()],
+    /// What is known of the configuration.
+    pub config: ConfigStatus,
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,
     ends: [Counter; End::ALL.len()],
@@ -194,9 +199,11 @@ impl Metrics {
         let help = "Answers that ask a user to sign in at a service again, by why";
         r.register("oauth_sign_in_needed", help, sign_in_needed.clone());
         r.register("log_lines_dropped", "Log lines that nobody read in time", log_lines_dropped);
+        let config = ConfigStatus::registered(r);
         let junk_lines = registered(r, "junk_lines", "Lines from servers that were no messages");
         Self {
             spares: SpareCounts::registered(r, Counter::clone(&junk_lines)),
+            config,
             open_connections: registered(r, "open_connections", "Connections to clients that are open"),
             connections_refused: registered(r, "connections_refused", "Connections for which there was no room"),
             live_requests: registered(r, "live_requests", "Requests that were let in and have not ended"),

@@ -145,6 +145,11 @@ impl Relay {
         Ok(relay)
     }
 
+    /// From now on messages of up to `longest` bytes come in.
+    pub fn set_longest(&self, longest: usize) {
+        self.local.set_longest(longest);
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> NodeId {

@@ -31,6 +31,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::rate_limit::LogRateLimit;
 use crate::routes::Routes;
+use crate::swap::Swap;
 pub use connection_limits::ConnectionLimits;
 use connection_limits::{ConnectionSlot, Full};
 pub use connection_timeouts::Times;
@@ -69,13 +70,13 @@ const NO_ROOM: &[u8] =
 /// Serves connections until it is told to stop.
 pub struct Server {
     /// Where requests lead.
-    pub routes: Arc<Routes>,
+    pub routes: Swap<Routes>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when to end.
     pub lifecycle: Lifecycle,
     /// How patient connections are.
-    pub times: Times,
+    pub times: Swap<Times>,
     /// How many there may be.
     pub connections: Arc<ConnectionLimits>,
     /// Sees peers leave.
@@ -152,15 +153,16 @@ impl Server {
             let in_flight = in_flight.begin(request.version());
             let is_reused = request.version() < Version::HTTP_2;
             async move {
-                let mut response = server.routes.answer(request, &connection).await;
+                let mut response = server.routes.load().answer(request, &connection).await;
                 if is_reused && server.lifecycle.drain.is_cancelled() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight }))
             }
         });
-        let io = TokioIo::new(TimedConnection::new(stream, activity, self.times));
-        let exchange = graceful.watch(builder(self.times.stall).serve_connection(io, service).into_owned());
+        let times = *self.times.load();
+        let io = TokioIo::new(TimedConnection::new(stream, activity, times));
+        let exchange = graceful.watch(builder(times.stall).serve_connection(io, service).into_owned());
         // In a place of its own: it is large, and whoever waits for it twice would hold it twice.
         let mut exchange = Box::pin(exchange);
         let hard = self.lifecycle.hard.clone();

@@ -271,7 +271,15 @@ impl TokenStore {
 
     /// Whether the ring holds every key that wrote here.
     async fn verify(&self) -> Result<(), StoreError> {
-        self.proofs(|proofs| record::verify(&self.keyring, &proofs)).await
+        self.may_have(&self.keyring).await
+    }
+
+    /// Whether this ring, in place of the one that it has, holds every key that wrote here.
+    ///
+    /// # Errors
+    /// It does not ([`StoreError::Sealed`]), or the store failed.
+    pub async fn may_have(&self, keyring: &Keyring) -> Result<(), StoreError> {
+        self.proofs(|proofs| record::verify(keyring, &proofs)).await
     }
 
     /// What `read` makes of the proofs of the keys that wrote here.

@@ -7,13 +7,15 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::panic::{self, Location};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
@@ -42,7 +44,7 @@ pub enum Format {
 pub enum TelemetryError {
     /// The filter is not one.
     #[error("{FILTER_VARIABLE} is not a filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] ParseError),
     /// Logs have been started before.
     #[error("logs have been started before")]
     Again(#[from] tracing_subscriber::util::TryInitError),
@@ -53,19 +55,61 @@ pub enum TelemetryError {
 
 /// Logs that have been started. Dropping it waits for the last lines, but not for a reader that has stopped.
 #[must_use = "without it the last lines are lost"]
-pub struct Logs(LogWriter);
+pub struct Logs {
+    writer: LogWriter,
+    filter: LogFilter,
+}
+
+/// What the log shows, which may be changed. Cloning it shares it.
+#[derive(Clone)]
+pub struct LogFilter {
+    handle: Handle<EnvFilter, Registry>,
+    /// What it shows if nobody says otherwise.
+    own: Arc<str>,
+}
+
+impl LogFilter {
+    /// Shows what `filter` says, or without it what was said at the start.
+    ///
+    /// # Errors
+    /// It is not a filter.
+    pub fn change_to(&self, filter: Option<&str>) -> Result<(), TelemetryError> {
+        let filter = parsed(filter.unwrap_or(&self.own))?;
+        // Without a subscriber there is nothing to be shown.
+        let _ = self.handle.reload(filter);
+        Ok(())
+    }
+}
+
+/// Whether a text is a filter.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_filter(filter: &str) -> Result<(), ParseError> {
+    parsed(filter).map(|_| ())
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(filter)
+}
 
 impl Logs {
     /// Counts the lines that were dropped because nobody read them in time.
     #[must_use]
     pub fn dropped(&self) -> Counter {
-        self.0.dropped()
+        self.writer.dropped()
+    }
+
+    /// What they show.
+    #[must_use]
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
     }
 }
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        self.0.flush(LAST_LINES);
+        self.writer.flush(LAST_LINES);
     }
 }
 
@@ -76,10 +120,12 @@ impl Drop for Logs {
 /// # Errors
 /// Says what is wrong with the filter, or that logs have been started before.
 pub fn init(filter: Option<&str>, format: Format) -> Result<Logs, TelemetryError> {
-    let lines = LogWriter::start(io::stderr())?;
-    subscriber(filter.unwrap_or_default(), format, lines.clone())?.try_init()?;
+    let writer = LogWriter::start(io::stderr())?;
+    let own = filter.unwrap_or_default();
+    let (subscriber, handle) = subscriber(own, format, writer.clone())?;
+    subscriber.try_init()?;
     panic::set_hook(Box::new(|panic| report(panic.location())));
-    Ok(Logs(lines))
+    Ok(Logs { writer, filter: LogFilter { handle, own: own.into() } })
 }
 
 fn report(location: Option<&Location<'_>>) {
@@ -91,11 +137,11 @@ fn subscriber<W>(
     filter: &str,
     format: Format,
     writer: W,
-) -> Result<impl Subscriber + Send + Sync, tracing_subscriber::filter::ParseError>
+) -> Result<(impl Subscriber + Send + Sync, Handle<EnvFilter, Registry>), ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(filter)?;
+    let (filter, handle) = reload::Layer::new(parsed(filter)?);
     // Colours would be escape sequences among our own; a broken stderr must not break requests.
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).log_internal_errors(false);
     let lines = lines.with_writer(Encoded(writer));
@@ -106,7 +152,7 @@ where
     // The hint says that this filter hides nothing by level alone, so that the other one's hint holds for both and what
     // it hides costs nothing.
     let libraries = filter_fn(may_be_shown).with_max_level_hint(LevelFilter::TRACE);
-    Ok(Registry::default().with(lines.with_filter(filter.and(libraries))))
+    Ok((Registry::default().with(lines.with_filter(filter.and(libraries))), handle))
 }
 
 /// Whatever the filter says, of libraries only warnings are shown: at finer levels HTTP, TLS and Redis libraries show
@@ -202,7 +248,7 @@ mod tests {
     fn logged(filter: &str, format: Format, events: impl FnOnce()) -> String {
         let lines = LogWriter::default();
         let writer = lines.clone();
-        with_default(subscriber(filter, format, move || writer.clone()).unwrap(), events);
+        with_default(subscriber(filter, format, move || writer.clone()).unwrap().0, events);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -272,9 +318,30 @@ mod tests {
 
     #[test]
     fn detail_that_is_not_shown_is_not_even_offered() {
-        let hint = |filter| subscriber(filter, Format::Text, io::sink).unwrap().max_level_hint();
+        let hint = |filter| subscriber(filter, Format::Text, io::sink).unwrap().0.max_level_hint();
         assert_eq!(hint("info"), Some(LevelFilter::INFO));
         assert_eq!(hint("warn,tollbridge=debug"), Some(LevelFilter::DEBUG));
+    }
+
+    #[test]
+    fn what_is_shown_may_be_changed() {
+        let lines = LogWriter::default();
+        let writer = lines.clone();
+        let (subscriber, handle) = subscriber("warn", Format::Text, move || writer.clone()).unwrap();
+        let filter = LogFilter { handle, own: "warn".into() };
+        with_default(subscriber, || {
+            let say = |what| tracing::debug!("{what}");
+            say("one");
+            filter.change_to(Some("debug")).unwrap();
+            say("two");
+            assert!(filter.change_to(Some("tollbridge=loud")).is_err());
+            say("three");
+            filter.change_to(None).unwrap();
+            say("four");
+        });
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(["two", "three"].iter().all(|said| log.contains(said)), "{log}");
+        assert!(["one", "four"].iter().all(|unsaid| !log.contains(unsaid)), "{log}");
     }
 
     #[test]

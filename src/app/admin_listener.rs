@@ -13,14 +13,12 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::StartError;
-use crate::account::{Account, Operators};
+use crate::account::Operators;
 use crate::admin::Admin;
 use crate::auth::PeerAddr;
 use crate::config::AdminConfig;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
-use crate::store::TokenStore;
-use crate::upstream::container::Containers;
+use crate::swap::Swap;
 
 /// How long the listener rests after an error.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -29,46 +27,40 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CONNECTION: Duration = Duration::from_secs(10);
 
 /// Where operators are served, if anywhere; until the very end, so that probes see the stop.
-pub(super) struct AdminListener(Option<(TcpListener, Option<Arc<Operators>>)>);
+pub(super) struct AdminListener {
+    listener: Option<TcpListener>,
+    operators: Arc<Swap<Option<Operators>>>,
+}
 
 impl AdminListener {
-    pub(super) async fn bind(config: Option<&AdminConfig>, account: Arc<Account>) -> Result<Self, StartError> {
-        let Some(AdminConfig { listen, token }) = config else { return Ok(Self(None)) };
+    pub(super) async fn bind(config: Option<&AdminConfig>, operators: Option<Operators>) -> Result<Self, StartError> {
+        let api = operators.is_some();
+        let operators = Arc::new(Swap::new(Arc::new(operators)));
+        let Some(AdminConfig { listen, .. }) = config else { return Ok(Self { listener: None, operators }) };
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|error| StartError::Listen { address: listen.to_string(), error })?;
-        let operators = token.as_ref().map(|token| Arc::new(Operators::new(account, token)));
-        tracing::info!(address = %listener.local_addr()?, api = operators.is_some(), "serving health and metrics");
-        Ok(Self(Some((listener, operators))))
+        tracing::info!(address = %listener.local_addr()?, api, "serving health and metrics");
+        Ok(Self { listener: Some(listener), operators })
     }
 
-    pub(super) async fn serve(
-        self,
-        needed: (Arc<TokenStore>, Arc<Containers>),
-        metrics: Arc<Metrics>,
-        lifecycle: &Lifecycle,
-    ) {
-        let Some((listener, operators)) = self.0 else { return std::future::pending().await };
-        let (store, containers) = needed;
-        let check = async move || {
-            if !containers.are_cleared() {
-                tracing::warn!("not ready: containers of requests that have ended are still there");
-                return false;
-            }
-            let checked = async { store.check().await.and(store.check_writes().await) };
-            checked.await.inspect_err(|error| tracing::warn!(%error, "not ready: the token store")).is_ok()
-        };
-        let admin = Arc::new(Admin::new(lifecycle.clone(), metrics, check));
+    /// The API, which may become another.
+    pub(super) fn operators(&self) -> Arc<Swap<Option<Operators>>> {
+        Arc::clone(&self.operators)
+    }
+
+    pub(super) async fn serve(self, admin: Arc<Admin>, lifecycle: &Lifecycle) {
+        let Some(listener) = self.listener else { return std::future::pending().await };
         loop {
             let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             };
-            let (admin, operators, hard) = (Arc::clone(&admin), operators.clone(), lifecycle.hard.clone());
+            let (admin, operators, hard) = (Arc::clone(&admin), self.operators.load(), lifecycle.hard.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let (admin, operators) = (Arc::clone(&admin), operators.clone());
+                let (admin, operators) = (Arc::clone(&admin), Arc::clone(&operators));
                 async move {
-                    Ok::<_, Infallible>(match operators {
+                    Ok::<_, Infallible>(match &*operators {
                         Some(operators) if Operators::has(request.uri().path()) => {
                             operators.answer(request, PeerAddr::Tcp(peer)).await
                         }

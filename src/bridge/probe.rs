@@ -44,7 +44,7 @@ const READ: usize = 64 * 1024;
 const LARGEST: usize = 1 << 20;
 
 /// How many trials each user has under way; nobody who has none is here.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Probes(Arc<Mutex<HashMap<UserId, u8>>>);
 
 /// One trial of a user.

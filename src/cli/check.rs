@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Stop, token_store};
+use super::{Stop, reload, token_store};
 use crate::config::{
     self, AuditConfig, AuditFile, Config, Confinement, Hold, IdentityMethod, Listen, LoadOptions, Plan, Server, Source,
     StdioPlan, Tasks, Template, TokenSetup, TokenStoreConfig, TokenStoreKind, Tools,
 };
+use crate::control::Request;
 use crate::memory::{Memory, PARTS};
 use crate::metrics::Gauge;
 use crate::relay::longest_message;
@@ -24,6 +25,9 @@ pub struct Check {
     /// Let `$env` references that are unset or empty pass.
     #[arg(long)]
     allow_missing_env: bool,
+    /// Ask the running bridges that were started with the file what a reload would change, instead of all this.
+    #[arg(long, conflicts_with = "allow_missing_env")]
+    diff: bool,
 }
 
 impl Check {
@@ -34,6 +38,9 @@ impl Check {
     }
 
     fn check(&self) -> Result<(), Stop> {
+        if self.diff {
+            return reload::tell(Some(&self.config), Request::Diff);
+        }
         let options = LoadOptions { allow_missing_env: self.allow_missing_env, ..LoadOptions::default() };
         let config = config::load(&self.config, &options).map_err(Stop::usage)?;
         let warn = |warning: &dyn fmt::Display| writeln!(io::stderr(), "{warning}\n");

@@ -60,9 +60,9 @@ async fn status(config: &Path) -> Result<(), Stop> {
     let mut status = store.key_status().await?;
     let mut stdout = io::stdout().lock();
     // Those of the ring in its order, then those that are missing in it.
-    let ring: Vec<String> = store.keys().map(str::to_owned).collect();
+    let ring = store.keys();
     for (place, id) in ring.iter().enumerate() {
-        let key = status.keys.remove(id).unwrap_or_default();
+        let key = status.keys.remove(&**id).unwrap_or_default();
         let place = if place == 0 { KeyPlace::First } else { KeyPlace::Older };
         describe(&mut stdout, (id, place), &key, config.session_lifetime).map_err(Stop::output)?;
     }
@@ -124,8 +124,8 @@ fn counted(count: usize, what: &str) -> String {
 async fn rotate(config: &Path, rate: Option<NonZeroU32>) -> Result<(), Stop> {
     let config = load(config)?;
     let store = open(&config)?;
-    let first = store.keys().next().unwrap_or_default();
-    let change = begin(&audit(&config)?, EventKind::KeyRotated, first).await?;
+    let first = store.keys().swap_remove(0);
+    let change = begin(&audit(&config)?, EventKind::KeyRotated, &first).await?;
     let mut stdout = io::stdout().lock();
     let mut written = Ok(());
     let done = store.rotate(rate, |left| written = describe_left_alone(&mut stdout, &left)).await;

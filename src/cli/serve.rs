@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::app::StopSignals;
 use crate::config::Environment;
@@ -81,7 +82,7 @@ impl Serve {
             _ => InstanceResources::create(&self.cgroup),
         };
         match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config, resources, &logs),
+            Ok(config) => serve(config, resources, &logs, self.config),
             Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
@@ -110,7 +111,7 @@ fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
     if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
 }
 
-fn serve(config: Config, resources: InstanceResources, logs: &Logs) -> ExitCode {
+fn serve(config: Config, resources: InstanceResources, logs: &Logs, file: PathBuf) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -118,16 +119,19 @@ fn serve(config: Config, resources: InstanceResources, logs: &Logs) -> ExitCode 
             return ExitCode::FAILURE;
         }
     };
-    let cleanup_plan = CleanupPlan::of(&config);
-    if supervisor::is_supervised()
-        && let Err(error) = cleanup_plan.hand_over()
-    {
-        tracing::warn!(%error, "the supervisor cannot be told what to clear away");
-    }
-    let outcome = runtime.block_on(async { app::run(config, resources, logs.dropped(), supervisor::orphaned()).await });
+    let cleanup_plan = Arc::new(Mutex::new(CleanupPlan::of(&config)));
+    let known = Arc::clone(&cleanup_plan);
+    let start = app::Start {
+        file,
+        resources,
+        log_filter: logs.filter(),
+        log_lines_dropped: logs.dropped(),
+        tell: Box::new(move |config| hand_over(&known, config)),
+    };
+    let outcome = runtime.block_on(async { app::run(config, start, supervisor::orphaned()).await });
     drop(runtime);
     if !supervisor::is_supervised() {
-        cleanup_plan.execute(false, || ());
+        cleanup_plan.lock().unwrap_or_else(PoisonError::into_inner).execute(false, || ());
     }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,5 +139,16 @@ fn serve(config: Config, resources: InstanceResources, logs: &Logs) -> ExitCode 
             tracing::error!(%error, "cannot serve");
             if error.is_configuration() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Lets the supervisor know what to clear away with this configuration, too.
+fn hand_over(plan: &Mutex<CleanupPlan>, config: &Config) {
+    let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+    plan.add(config);
+    if supervisor::is_supervised()
+        && let Err(error) = plan.hand_over()
+    {
+        tracing::warn!(%error, "the supervisor cannot be told what to clear away");
     }
 }

@@ -12,7 +12,8 @@ use super::written::file::{self, Object, Size, Time};
 use super::written::path::Path;
 use super::written::problem::{Problem, Problems};
 use super::written::units;
-use super::{Config, Environment};
+use super::{Config, Environment, Outline};
+use crate::telemetry;
 
 /// How to load a configuration.
 #[derive(Default)]
@@ -114,6 +115,7 @@ impl<'a> Loader<'a> {
         let limits = file.limits.map(|Object(limits)| limits).unwrap_or_default();
         let defaults = self.process_limits(&limits);
         let name = self.name(file.name);
+        let log_filter = self.log_filter(file.log_filter);
         let listen = self.listen(file.listen);
         let public_url = self.public_url(file.public_url, listen.as_ref());
         let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
@@ -148,7 +150,18 @@ impl<'a> Loader<'a> {
             disabled: servers.disabled,
             incomplete: servers.incomplete,
             warnings: std::mem::take(&mut self.warnings),
+            log_filter,
+            outline: Outline::of(&self.document.json()),
         })
+    }
+
+    fn log_filter(&mut self, filter: Option<String>) -> Option<String> {
+        let filter = filter?;
+        if let Err(error) = telemetry::check_filter(&filter) {
+            let help = "write a level (error, warn, info, debug, trace), or levels of parts: `info,tollbridge::upstream=debug`";
+            self.report(&Path::root().key("logFilter"), format!("this is not a filter of the log: {error}"), help);
+        }
+        Some(filter)
     }
 
     /// Reads `json`, which stands at `at`, as a type of `file`.

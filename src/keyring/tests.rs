@@ -38,7 +38,7 @@ fn what_one_purpose_sealed_opens_for_no_other() {
 fn purposes_have_keys_of_their_own() {
     // The label in the associated data would hide a shared key: ask the keys themselves.
     let ring = Keyring::ephemeral();
-    let [token, others @ ..] = &ring.keys[0].seals;
+    let [token, others @ ..] = &ring.keys.load()[0].seals;
     let mut sealed = b"secret".to_vec();
     let nonce = token.seal_in_place_append_tag(Aad::empty(), &mut sealed).unwrap();
     for other in others {

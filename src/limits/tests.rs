@@ -36,6 +36,28 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_becomes_smaller_lets_nobody_in_until_enough_have_left_and_a_larger_one_does_at_once() {
+    let limits = limits(10, 10, 3);
+    let admit = async |limits: &Limits| limits.admit(&user("alice"), &server("s"), false).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(admit(&limits).await.unwrap());
+    }
+    let smaller = limits.changed_to(&config(10, 10, 1));
+    held.pop();
+    held.pop();
+    assert_eq!(admit(&smaller).await.unwrap_err().exhausted, Exhausted::OfAll);
+    held.pop();
+    held.push(admit(&smaller).await.unwrap());
+    assert!(admit(&smaller).await.is_err());
+    let larger = smaller.changed_to(&config(10, 10, 2));
+    held.push(admit(&larger).await.unwrap());
+    assert!(admit(&larger).await.is_err());
+    drop(held);
+    assert!(limits.all.lock().gates.is_empty());
+}
+
 fn limits(per_user: usize, per_server: usize, total: usize) -> Limits {
     Limits::new(&config(per_user, per_server, total), &Metrics::new(TaskTracker::new(), Counter::default()))
 }
@@ -87,10 +109,10 @@ async fn calls_that_may_be_parked_have_a_limit_of_their_own_and_leave_room_for_o
 }
 
 fn is_empty(limits: &Limits) -> bool {
-    limits.users.lock().is_empty()
-        && limits.parked.lock().is_empty()
-        && limits.servers.lock().is_empty()
-        && limits.all.lock().is_empty()
+    limits.users.lock().gates.is_empty()
+        && limits.parked.lock().gates.is_empty()
+        && limits.servers.lock().gates.is_empty()
+        && limits.all.lock().gates.is_empty()
         && limits.permits.get() == 0
         && limits.waiting.get() == 0
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const ABANDONED: Duration = Duration::from_secs(3);
 pub(super) struct Local {
     node: NodeId,
     /// The longest message, bytes.
-    longest: usize,
+    longest: AtomicUsize,
     open: Mutex<Open>,
 }
 
@@ -133,11 +134,15 @@ impl fmt::Debug for Mailbox {
 
 impl Local {
     pub(super) fn new(node: NodeId, longest: usize) -> Self {
-        Self { node, longest, open: Mutex::default() }
+        Self { node, longest: AtomicUsize::new(longest), open: Mutex::default() }
     }
 
     pub(super) fn longest(&self) -> usize {
-        self.longest
+        self.longest.load(Relaxed)
+    }
+
+    pub(super) fn set_longest(&self, longest: usize) {
+        self.longest.store(longest, Relaxed);
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -160,7 +165,7 @@ impl Local {
 
     /// Takes a part of a message of another node; the message waits once its last part has come.
     pub(super) fn deliver_part(&self, from: NodeId, part: Part<'_>) -> Result<(), NotDelivered> {
-        if part.total > self.longest {
+        if part.total > self.longest() {
             return Err(NotDelivered::TooLarge);
         }
         let exchange = self.exchange(part.exchange)?;

@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::auth::PeerAddr;
 use crate::config::{Config, IdentityMethod};
 use crate::metrics::{Counted, Gauge, Metrics};
+use crate::swap::Swap;
 
 /// The most connections unless the operator says how many: each costs some 20 KiB.
 const MOST: usize = 10_000;
@@ -29,12 +30,17 @@ const PART_OF_ONE: usize = 4;
 
 /// Lets connections in.
 pub struct ConnectionLimits {
-    most: usize,
-    most_of_one: usize,
-    /// Reverse proxies, whose connections are those of everybody.
-    proxies: Vec<IpNet>,
+    most: Swap<Most>,
     open: Mutex<Open>,
     gauge: Gauge,
+}
+
+/// How many there may be.
+struct Most {
+    all: usize,
+    of_one: usize,
+    /// Reverse proxies, whose connections are those of everybody.
+    proxies: Vec<IpNet>,
 }
 
 #[derive(Default)]
@@ -65,38 +71,27 @@ impl ConnectionLimits {
     /// As configured, and no more than the descriptors of this process allow.
     #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
-        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        let possible = possible(files.unwrap_or(usize::MAX), config.limits.total);
-        let wanted = config.limits.connections;
-        if let Some(wanted) = wanted.filter(|&wanted| wanted > possible) {
-            tracing::warn!(wanted, possible, "`limits.connections` is more than this process has descriptors for");
-        }
-        let most = wanted.unwrap_or(MOST).min(possible);
-        let most_of_one = config.limits.connections_per_address.unwrap_or((most / PART_OF_ONE).max(1));
-        let proxies = config.identity.iter().flat_map(|method| match method {
-            IdentityMethod::TrustedHeader(header) => header.trusted_peers.as_slice(),
-            IdentityMethod::Bearer { .. } | IdentityMethod::Local { .. } => &[],
-        });
-        Self {
-            most,
-            most_of_one,
-            proxies: proxies.copied().collect(),
-            open: Mutex::default(),
-            gauge: metrics.open_connections.clone(),
-        }
+        let most = Swap::new(Arc::new(Most::of(config)));
+        Self { most, open: Mutex::default(), gauge: metrics.open_connections.clone() }
+    }
+
+    /// Lets as many in as another configuration says. Who is in stays.
+    pub fn change_to(&self, config: &Config) {
+        self.most.store(Arc::new(Most::of(config)));
     }
 
     /// Room for a connection of this peer.
     pub(super) fn admit(self: &Arc<Self>, peer: PeerAddr) -> Result<ConnectionSlot, Full> {
-        let is_proxy = peer.ip().is_some_and(|address| self.proxies.iter().any(|proxies| proxies.contains(&address)));
+        let most = self.most.load();
+        let is_proxy = peer.ip().is_some_and(|address| most.proxies.iter().any(|proxies| proxies.contains(&address)));
         let source = if is_proxy { None } else { peer.source() };
         let mut open = self.open();
-        if open.all >= self.most {
+        if open.all >= most.all {
             return Err(Full::All);
         }
         if let Some(source) = source {
             let of_one = open.by_source.entry(source).or_default();
-            if *of_one >= self.most_of_one {
+            if *of_one >= most.of_one {
                 return Err(Full::One);
             }
             *of_one += 1;
@@ -108,6 +103,24 @@ impl ConnectionLimits {
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Most {
+    fn of(config: &Config) -> Self {
+        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+        let possible = possible(files.unwrap_or(usize::MAX), config.limits.total);
+        let wanted = config.limits.connections;
+        if let Some(wanted) = wanted.filter(|&wanted| wanted > possible) {
+            tracing::warn!(wanted, possible, "`limits.connections` is more than this process has descriptors for");
+        }
+        let all = wanted.unwrap_or(MOST).min(possible);
+        let of_one = config.limits.connections_per_address.unwrap_or((all / PART_OF_ONE).max(1));
+        let proxies = config.identity.iter().flat_map(|method| match method {
+            IdentityMethod::TrustedHeader(header) => header.trusted_peers.as_slice(),
+            IdentityMethod::Bearer { .. } | IdentityMethod::Local { .. } => &[],
+        });
+        Self { all, of_one, proxies: proxies.copied().collect() }
     }
 }
 
@@ -136,14 +149,9 @@ mod tests {
 
     use super::*;
 
-    fn connections(most: usize, most_of_one: usize) -> Arc<ConnectionLimits> {
-        Arc::new(ConnectionLimits {
-            most,
-            most_of_one,
-            proxies: vec!["10.0.0.5".parse::<IpAddr>().unwrap().into()],
-            open: Mutex::default(),
-            gauge: Gauge::default(),
-        })
+    fn connections(all: usize, of_one: usize) -> Arc<ConnectionLimits> {
+        let most = Most { all, of_one, proxies: vec!["10.0.0.5".parse::<IpAddr>().unwrap().into()] };
+        Arc::new(ConnectionLimits { most: Swap::new(Arc::new(most)), open: Mutex::default(), gauge: Gauge::default() })
     }
 
     fn peer(address: &str) -> PeerAddr {

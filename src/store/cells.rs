@@ -212,7 +212,7 @@ impl TokenStore {
     pub(super) async fn rotate_cells(&self) -> Result<usize, StoreError> {
         let mut resealed = 0;
         for (name, sealed) in self.lasting_cells().await? {
-            if keyring::key_id(&sealed) == Some(self.keyring.active_id()) {
+            if keyring::key_id(&sealed) == Some(&self.keyring.active_id()) {
                 continue;
             }
             // One that does not open is of no use to anybody: a new one is made when it is needed.

@@ -166,8 +166,9 @@ pub(super) fn open_owner(keyring: &Keyring, name: &str, sealed: &[u8]) -> Result
 /// A proof that the active key wrote here, with the key's id. Records lie under names that only their key can tell, so
 /// a ring that lacks the key would see none of them; the proof is what it sees instead.
 pub(super) fn prove(keyring: &Keyring) -> (String, Vec<u8>) {
+    let keyring = keyring.snapshot();
     let id = keyring.active_id();
-    (id.to_owned(), keyring.seal(Place { purpose: Purpose::Token, parts: &["key/1", id] }, &[]))
+    (id.as_ref().to_owned(), keyring.seal(Place { purpose: Purpose::Token, parts: &["key/1", &id] }, &[]))
 }
 
 /// Whether the ring holds every key that wrote here.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -163,7 +164,8 @@ impl TokenStore {
     }
 
     /// The ids of the keys of the ring, that of the one that seals first.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
+    #[must_use]
+    pub fn keys(&self) -> Vec<Arc<str>> {
         self.keyring.ids()
     }
 
@@ -174,7 +176,7 @@ impl TokenStore {
     pub async fn key_status(&self) -> Result<KeysStatus, StoreError> {
         let mut status = KeysStatus::default();
         for id in self.keyring.ids() {
-            status.keys.insert(id.to_owned(), KeyStatus::default());
+            status.keys.insert(id.as_ref().to_owned(), KeyStatus::default());
         }
         let mut after = None;
         loop {
@@ -208,7 +210,7 @@ impl TokenStore {
     /// # Errors
     /// The store failed.
     pub async fn retire(&self, id: &str, lifetime: Duration) -> Result<Retired, StoreError> {
-        if self.keyring.active_id() == id {
+        if *self.keyring.active_id() == *id {
             return Ok(Retired::IsFirst);
         }
         // Whoever seals with the key writes its proof anew, and first.
@@ -242,7 +244,8 @@ impl TokenStore {
         let user = owner.as_ref().map_err(Clone::clone)?;
         let server = ServerName::parse(server).ok_or(StoreError::Shape)?;
         record::open(&self.keyring, user, &server, sealed)?;
-        let first = Some(self.keyring.active_id());
+        let first = self.keyring.active_id();
+        let first = Some(&*first);
         let of_owner = row.owner.as_deref().and_then(record::key_id);
         Ok(record::key_id(sealed) == first && of_owner == first && self.names(user).active() == row.name)
     }
@@ -294,7 +297,7 @@ impl TokenStore {
     async fn note_rotation(&self, proofs: &Proofs, replaced: &BTreeSet<String>) -> Result<(), StoreError> {
         let noted = self.rotations().await?;
         let is_due = |id: &String| replaced.contains(id) || noted.iter().all(|(before, _)| before != id);
-        let older = proofs.iter().map(|(id, _)| id).filter(|id| *id != self.keyring.active_id());
+        let older = proofs.iter().map(|(id, _)| id).filter(|id| **id != *self.keyring.active_id());
         let ids: Vec<String> = older.filter(|id| is_due(id)).cloned().collect();
         if ids.is_empty() {
             return Ok(());

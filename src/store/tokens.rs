@@ -164,20 +164,21 @@ impl TokenStore {
         record: &Record,
         over: Over<'_>,
     ) -> Result<Written, StoreError> {
-        let names = self.names(user);
+        let keyring = self.keyring.snapshot();
+        let names = Names::of_user(&keyring, user);
         for _ in 0..ATTEMPTS {
             let there = self.replaceable(&names, user, server).await?;
             if !over.holds(there.as_deref()) {
                 break;
             }
-            let sealed = record::seal(&self.keyring, user, server, record);
+            let sealed = record::seal(&keyring, user, server, record);
             let revision = Revision::of(&sealed);
             let noted = Noted::beside(record, self.notes(&names, server).await?.last_used);
             let write = Write {
-                owner: record::seal_owner(&self.keyring, user, names.active()),
+                owner: record::seal_owner(&keyring, user, names.active()),
                 record: sealed,
-                notes: noted.seal(&self.keyring, names.active(), server),
-                proofs: vec![record::prove(&self.keyring)],
+                notes: noted.seal(&keyring, names.active(), server),
+                proofs: vec![record::prove(&keyring)],
                 there,
             };
             if self.put(&names, server, write).await? {

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Config, Engine};
@@ -47,6 +48,20 @@ impl CleanupPlan {
         }
     }
 
+    /// Adds what another configuration asks for. What the first one has started may still run, so nothing is left out.
+    pub fn add(&mut self, config: &Config) {
+        let Self { engines, token_directories, grace, .. } = Self::of(config);
+        self.grace = grace;
+        for engine in engines {
+            if !self.engines.contains(&engine) {
+                self.engines.push(engine);
+            }
+        }
+        self.token_directories.extend(token_directories);
+        self.token_directories.sort();
+        self.token_directories.dedup();
+    }
+
     /// Hands it to the supervisor, which has made our stdin the file for it.
     ///
     /// # Errors
@@ -55,7 +70,7 @@ impl CleanupPlan {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
         let file = rustix::io::dup(rustix::stdio::stdin())?;
-        // At its start, whatever else has been written: there is one plan.
+        // Over the one before, of which the end may be left: the plan is the first line.
         std::fs::File::from(file).write_all_at(&text, 0)
     }
 
@@ -93,7 +108,8 @@ pub(super) fn read(file: &OwnedFd) -> Option<CleanupPlan> {
     let mut file = std::fs::File::from(file.try_clone().ok()?);
     file.rewind().ok()?;
     file.read_to_end(&mut text).ok()?;
-    serde_json::from_slice(text.strip_suffix(b"\n")?).ok()
+    let (plan, _) = text.split_at_checked(memchr(b'\n', &text)?)?;
+    serde_json::from_slice(plan).ok()
 }
 
 /// How long the requests of the worker whose plan this is may go on once it was told to stop; none before it serves.
@@ -121,7 +137,13 @@ mod tests {
         assert_eq!(read(&ours).unwrap().token_directories, plan.token_directories);
 
         let (ours, theirs) = file().unwrap();
-        std::fs::File::from(theirs).write_all_at(&text[..text.len() - 1], 0).unwrap();
+        let theirs = std::fs::File::from(theirs);
+        theirs.write_all_at(&text[..text.len() - 1], 0).unwrap();
         assert!(read(&ours).is_none());
+
+        let short = CleanupPlan { token_directories: vec!["/one".into()], ..plan };
+        theirs.write_all_at(&text, 0).unwrap();
+        theirs.write_all_at(&[&serde_json::to_vec(&short).unwrap()[..], b"\n"].concat(), 0).unwrap();
+        assert_eq!(read(&ours).unwrap().token_directories, short.token_directories, "the last one counts");
     }
 }

@@ -170,11 +170,12 @@ impl TokenSource {
     ) -> Result<Pending, Unwritten> {
         let record = record.filter(|_| self.audit.is_on());
         let fingerprint = record.map(|record| self.store.fingerprint(user, server, &record.fields));
+        let key = self.store.keys().swap_remove(0);
         let event = Event {
             user: Some(user),
             server: Some(server),
             client: (by.how == SavedBy::Cli).then_some("tollbridge token"),
-            key: record.and(self.store.keys().next()),
+            key: record.and(Some(&key)),
             fingerprint: fingerprint.as_deref(),
             ..Event::of(kind)
         };

@@ -14,8 +14,8 @@ mod tracker;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -31,6 +31,7 @@ use super::stdio::started::StartedProgram;
 use crate::config::{Config, ContainerLaunch, ContainerPlan, Engine, Late, ProcessLimits};
 use crate::lifecycle::Lifecycle;
 use crate::memory::Share;
+use crate::swap::Swap;
 use client::Client;
 use images::Images;
 
@@ -54,7 +55,11 @@ const SWEEP: Duration = Duration::from_mins(1);
 /// Starts containers, and clears away after them.
 pub struct Containers {
     spawner: Spawner,
-    trackers: Vec<Arc<ContainerTracker>>,
+    /// One for each engine there ever was, since containers of an engine may outlast its configuration.
+    trackers: RwLock<Vec<Arc<ContainerTracker>>>,
+    /// Where files with tokens have ever been made.
+    token_directories: Swap<Vec<PathBuf>>,
+    lifecycle: Lifecycle,
     images: Images,
     /// In the names of this instance's containers, and of no other's.
     word: String,
@@ -66,18 +71,32 @@ impl Containers {
     /// container.
     #[must_use]
     pub fn new(config: &Config, spawner: &Spawner, lifecycle: &Lifecycle) -> Arc<Self> {
-        let (spawner, mut trackers) = (spawner.for_clients(), Vec::new());
-        for engine in config.engines() {
-            let tracker = Arc::new(ContainerTracker::new(Client::new(engine, spawner.clone())));
-            lifecycle.spawn(Arc::clone(&tracker).keep(lifecycle.clone()));
-            trackers.push(tracker);
-        }
-        remove_dead_token_files(config.token_directories(), lifecycle);
         let mut word = [0; 8];
         aws_lc_rs::rand::fill(&mut word).expect("the system has randomness");
         let word = format!("{:012x}", u64::from_ne_bytes(word) >> 16);
+        let (trackers, token_directories) = (RwLock::default(), Swap::new(Arc::default()));
+        let (spawner, lifecycle, started) = (spawner.for_clients(), lifecycle.clone(), AtomicU64::new(0));
         let images = Images::new(spawner.instance_directory());
-        Arc::new(Self { spawner, trackers, images, word, started: AtomicU64::new(0) })
+        let containers = Arc::new(Self { spawner, trackers, token_directories, lifecycle, images, word, started });
+        containers.add(config);
+        containers.lifecycle.spawn(Arc::clone(&containers).remove_dead_token_files());
+        containers
+    }
+
+    /// Starts what clears away for the engines of another configuration, beside those that it knows.
+    pub fn add(&self, config: &Config) {
+        let mut trackers = self.trackers.write().unwrap_or_else(PoisonError::into_inner);
+        for engine in config.engines() {
+            if trackers.iter().all(|tracker| tracker.engine() != &engine) {
+                let tracker = Arc::new(ContainerTracker::new(Client::new(engine, self.spawner.clone())));
+                self.lifecycle.spawn(Arc::clone(&tracker).keep(self.lifecycle.clone()));
+                trackers.push(tracker);
+            }
+        }
+        let mut directories = [&self.token_directories.load()[..], &config.token_directories()].concat();
+        directories.sort();
+        directories.dedup();
+        self.token_directories.store(Arc::new(directories));
     }
 
     /// Starts a container.
@@ -116,15 +135,33 @@ impl Containers {
         self.images.learn(plan, self.tracker(&plan.engine).client()).await
     }
 
-    fn tracker(&self, engine: &Arc<Engine>) -> &Arc<ContainerTracker> {
-        let tracker = self.trackers.iter().find(|tracker| tracker.engine() == engine);
-        tracker.expect("there is a tracker for every engine of the configuration")
+    fn tracker(&self, engine: &Arc<Engine>) -> Arc<ContainerTracker> {
+        let trackers = self.trackers();
+        let tracker = trackers.iter().find(|tracker| tracker.engine() == engine);
+        Arc::clone(tracker.expect("there is a tracker for every engine of every configuration"))
+    }
+
+    fn trackers(&self) -> RwLockReadGuard<'_, Vec<Arc<ContainerTracker>>> {
+        self.trackers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn remove_dead_token_files(self: Arc<Self>) {
+        loop {
+            let swept = self.token_directories.load();
+            if !swept.is_empty() {
+                let _ = tokio::task::spawn_blocking(move || token_files::remove_dead(&swept)).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = self.lifecycle.soft.cancelled() => return,
+            }
+        }
     }
 
     /// Whether nothing waits too long to be cleared away.
     #[must_use]
     pub fn are_cleared(&self) -> bool {
-        self.trackers.iter().all(|tracker| !tracker.is_overdue())
+        self.trackers().iter().all(|tracker| !tracker.is_overdue())
     }
 }
 
@@ -144,23 +181,6 @@ fn options(request: &str, files: &TokenFiles) -> Vec<OsString> {
 
 fn name_of(request: &str) -> String {
     format!("tollbridge-{request}")
-}
-
-fn remove_dead_token_files(directories: Vec<PathBuf>, lifecycle: &Lifecycle) {
-    if directories.is_empty() {
-        return;
-    }
-    let soft = lifecycle.soft.clone();
-    lifecycle.spawn(async move {
-        loop {
-            let swept = directories.clone();
-            let _ = tokio::task::spawn_blocking(move || token_files::remove_dead(&swept)).await;
-            tokio::select! {
-                () = tokio::time::sleep(SWEEP) => {}
-                () = soft.cancelled() => return,
-            }
-        }
-    });
 }
 
 /// A container that has been started and is in no conversation yet. Dropping it leaves the client to end by itself and the
@@ -219,10 +239,10 @@ struct Name {
 }
 
 impl Name {
-    fn new(tracker: &Arc<ContainerTracker>, request: &str) -> Self {
+    fn new(tracker: Arc<ContainerTracker>, request: &str) -> Self {
         let name = name_of(request);
         tracker.begin(&name);
-        Self { tracker: Arc::clone(tracker), name: Some(name) }
+        Self { tracker, name: Some(name) }
     }
 
     /// The client was never started.

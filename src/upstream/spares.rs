@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::UpstreamError;
@@ -75,11 +76,12 @@ impl Starter {
 /// The spares of all servers.
 pub struct Spares {
     pools: HashMap<ServerName, Arc<Pool>>,
+    retired: CancellationToken,
 }
 
 impl Spares {
-    /// For the servers of `config`. Starts the tasks that keep them, in `lifecycle`, with which they end when it drains.
-    /// None is started while `is_crowded`.
+    /// For the servers of `config`. Starts the tasks that keep them, in `lifecycle`, with which they end when it drains,
+    /// or before that when they are retired. None is started while `is_crowded`.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -89,17 +91,24 @@ impl Spares {
         is_crowded: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Self {
         let starts = Arc::new(Semaphore::new(STARTS));
-        let mut pools = HashMap::new();
+        let (mut pools, retired) = (HashMap::new(), lifecycle.drain.child_token());
+        let ends = Lifecycle { drain: retired.clone(), ..lifecycle.clone() };
         for (name, count) in config.spares() {
             let Some(server) = config.servers.get(name) else { continue };
             let pool = Arc::new(Pool::new(Arc::clone(server), count, counts.clone()));
-            let keeper = pool::Keeper::new(Arc::clone(&pool), starter.clone(), Arc::clone(&starts), lifecycle);
+            let keeper = pool::Keeper::new(Arc::clone(&pool), starter.clone(), Arc::clone(&starts), &ends);
             // Of no request: what it logs has no user.
             let span = tracing::info_span!(parent: None, "spares", server = %name);
             lifecycle.spawn(keeper.keep(is_crowded.clone()).instrument(span));
             pools.insert(name.clone(), pool);
         }
-        Self { pools }
+        Self { pools, retired }
+    }
+
+    /// Ends all that wait, and starts no more: there is another configuration. Requests that still run with this one start
+    /// their servers themselves.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// The spare of `server` that has waited longest, if one waits, and what the request holds whether it got one or not;

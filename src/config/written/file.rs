@@ -32,6 +32,9 @@ pub struct File {
     pub schema: Option<String>,
     /// What people call this bridge: 1 to 64 characters. Default: `Tollbridge`.
     pub name: Option<String>,
+    /// What the log shows: `error`, `warn`, `info`, `debug` or `trace`, or levels of parts, such as
+    /// `info,tollbridge::upstream=debug`. Default: what the variable `TOLLBRIDGE_LOG` says.
+    pub log_filter: Option<String>,
     /// Where MCP clients are served: `IP:PORT` or `unix:/path`. Default: `127.0.0.1:8080`.
     pub listen: Option<Value>,
     /// The base URL that people and clients use. Default: made from `listen`.
