@@ -128,7 +128,7 @@ async fn a_server_that_prints_its_token_does_not_put_it_into_the_log() {
 async fn a_deleted_token_is_unknown_to_the_next_request_on_every_node() {
     let (home, redis) = (Home::new(), Redis::start());
     let user = User::new("alice");
-    let nodes = [serve(&home, &redis, &[&user], "info"), Bridge::start_in(&home, &[])];
+    let mut nodes = [serve(&home, &redis, &[&user], "info"), Bridge::start_in(&home, &[])];
     for node in &nodes {
         let answer = Client::modern(node, "whoami", Some(&user.bearer)).call("whoami", json!({})).await;
         assert_eq!(answer.expect("an answer").text(), sha256_hex(user.token.as_bytes()));
@@ -139,6 +139,7 @@ async fn a_deleted_token_is_unknown_to_the_next_request_on_every_node() {
         let response = answer.expect("an answer").response();
         assert_eq!(response["result"]["isError"], true, "{response}");
     }
+    nodes.iter_mut().for_each(Bridge::end_spares);
 }
 
 /// The bodies of requests that go wrong in every way that has the token near.

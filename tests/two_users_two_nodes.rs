@@ -115,7 +115,7 @@ async fn call_over_sse(clients: [Client; 2], user: User, calls: usize) {
 async fn every_result_of_two_users_in_all_eras_on_two_nodes_is_made_from_the_askers_token_and_nothing_is_left() {
     let (home, redis) = (Home::new(), Redis::start());
     let users = [User::new("alice"), User::new("bob")];
-    let bridges = nodes(&home, &redis, &users);
+    let mut bridges = nodes(&home, &redis, &users);
     let calls = support::number("TOLLBRIDGE_TEST_REQUESTS", REQUESTS) / (REVISIONS.len() * users.len());
     let mut running = JoinSet::new();
     for (number, user) in users.iter().enumerate() {
@@ -137,6 +137,7 @@ async fn every_result_of_two_users_in_all_eras_on_two_nodes_is_made_from_the_ask
     while let Some(done) = running.join_next().await {
         done.expect("every answer was right");
     }
+    bridges.iter_mut().for_each(Bridge::end_spares);
     let gone = procs::eventually(SETTLED, || procs::with_marker(home.marker()).is_empty().then_some(())).await;
     assert!(gone.is_some(), "{} processes are left", procs::with_marker(home.marker()).len());
     let (lasting, passing) = redis.keys();

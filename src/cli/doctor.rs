@@ -23,6 +23,7 @@ use crate::upstream::process::host_checks::{self, Finding, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
 use crate::upstream::process::oom;
 use crate::upstream::process::orphans::UntaggedChildren;
+use crate::upstream::process::python_checks;
 use crate::upstream::spares::{Starter, trial};
 
 /// How long what spares leave behind may take to be cleared away.
@@ -54,6 +55,7 @@ impl Doctor {
         oom::protect();
         let (resources, held) = InstanceResources::create(&self.cgroup);
         let mut findings = host_checks::findings(&config, &resources);
+        findings.extend(python_checks::findings(&config));
         findings.extend(engine_checks::findings(&config));
         if self.spares {
             let impossible =

@@ -29,5 +29,6 @@ mod remove_tree;
 
 // what holds on this host
 pub mod host_checks;
+pub mod python_checks;
 
 pub use spawn_error::SpawnError;
