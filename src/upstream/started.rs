@@ -66,6 +66,11 @@ impl Started {
         }
     }
 
+    /// Says whether it is a spare, or serves a request.
+    pub fn set_spare(&mut self, is_spare: bool) {
+        self.process().set_spare(is_spare);
+    }
+
     /// Whether it has ended, by a look at this moment; of a container, its client.
     pub fn is_over(&mut self) -> bool {
         self.process().is_over()

@@ -122,6 +122,11 @@ impl Group {
         }
     }
 
+    /// Says whether the server is a spare, or serves a request.
+    pub fn set_spare(&self, is_spare: bool) {
+        self.tracker.set_spare(self.tracked_as, is_spare);
+    }
+
     /// The processor time that the server and what is below it have used, in clock ticks.
     #[must_use]
     pub fn processor_time(&self) -> u64 {

@@ -9,7 +9,8 @@
 //!   lowers its own names a request that has not begun, or one that began after it, and is ended. No variable, file or
 //!   namespace is needed. A server that becomes another user is tagged before it does.
 //! - Its **age**, if it has no tag of ours: it was forked before its server was tagged (a moment after the start), or
-//!   somebody raised the limit. It is ended once every request that was alive when it was started has ended.
+//!   somebody raised the limit. It is ended once every request that was alive when it was started has ended; spares, which
+//!   wait for long, count only for what was started before they were tagged.
 //!
 //! What the client of a container engine leaves behind in a session of its own is the engine's: it watches over a
 //! container, or serves several. Clients have one tag for all, above those of requests, and such a process is spared:
@@ -140,6 +141,10 @@ struct Member {
     born: u64,
     /// Known once it has been started.
     leader: Option<Pid>,
+    /// When its leader bore its tag, if it took it: what that starts later has a tag, too.
+    tagged: Option<u64>,
+    /// Whether it is a spare: it may wait for so long that what has no tag cannot wait for its end.
+    is_spare: bool,
     counted: Counted,
 }
 
@@ -155,6 +160,12 @@ impl Member {
     fn judge(&self, candidate: &Candidate) -> Verdict {
         // A leader that becomes another user is tagged before it is known.
         if candidate.ended && self.leader.is_some() { Verdict::Reap } else { Verdict::Wait }
+    }
+
+    /// Whether one without a tag may have been started by this group.
+    fn may_have_started(&self, candidate: &Candidate) -> bool {
+        let was_tagged = self.tagged.is_some_and(|tagged| candidate.born > tagged);
+        candidate.born >= self.born && !(self.is_spare && was_tagged)
     }
 }
 
@@ -199,8 +210,8 @@ impl ProcessTracker {
             return None;
         }
         table.next += 1;
-        let serial = table.next;
-        table.groups.insert(serial, Member { born, leader: None, counted: Counted::new(&self.counts.live) });
+        let (serial, counted) = (table.next, Counted::new(&self.counts.live));
+        table.groups.insert(serial, Member { born, leader: None, tagged: None, is_spare: false, counted });
         Some(GroupId { serial, born })
     }
 
@@ -218,7 +229,15 @@ impl ProcessTracker {
             ProcessKind::Server => self.tag(group_id),
             ProcessKind::Client => self.first_tag,
         };
-        set_tag(tag, leader);
+        if set_tag(tag, leader) {
+            let now = self.now();
+            self.table().groups.entry(group_id.serial).and_modify(|member| member.tagged = Some(now));
+        }
+    }
+
+    /// Says whether the group is a spare, or serves a request.
+    pub(super) fn set_spare(&self, group_id: GroupId, is_spare: bool) {
+        self.table().groups.entry(group_id.serial).and_modify(|member| member.is_spare = is_spare);
     }
 
     /// Removes a group: the leader has been reaped, or was never started.

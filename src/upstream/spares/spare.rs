@@ -67,12 +67,13 @@ impl Quiet {
 impl Spare {
     /// One that was started just now, in the turn of `turn`, and may take so long to come to rest.
     pub(super) fn new(
-        started: Started,
+        mut started: Started,
         settings: &Settings,
         within: Duration,
         counts: &SpareCounts,
         turn: OwnedSemaphorePermit,
     ) -> Self {
+        started.set_spare(true);
         let since = Instant::now();
         let start = Start {
             quiet: Quiet::default(),
@@ -142,7 +143,8 @@ impl Spare {
     }
 
     /// The server itself, which is no spare any more.
-    pub(super) fn into_started(self) -> Started {
+    pub(super) fn into_started(mut self) -> Started {
+        self.started.set_spare(false);
         self.counts.junk_lines.inc_by(self.output.lines);
         self.started
     }

@@ -76,6 +76,11 @@ impl StartedProgram {
         Self { is_held: true, ..self }
     }
 
+    /// Says whether it is a spare, or serves a request.
+    pub fn set_spare(&self, is_spare: bool) {
+        self.group.set_spare(is_spare);
+    }
+
     /// Whether it has ended, by a look at this moment.
     pub fn is_over(&mut self) -> bool {
         self.group.is_over()

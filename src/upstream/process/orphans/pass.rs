@@ -148,10 +148,12 @@ impl ProcessTracker {
                 _ => Verdict::End,
             },
             None if self.untagged == UntaggedChildren::Spare => Verdict::Spare,
-            Some(0) | None => match table.groups.values().map(|member| member.born).min() {
-                Some(oldest) if candidate.born >= oldest => Verdict::Wait,
-                _ => Verdict::End,
-            },
+            Some(0) | None if !table.groups.values().any(|member| member.may_have_started(candidate)) => Verdict::End,
+            // No group is just being started, whose leader it could be.
+            Some(0) | None if candidate.ended && table.groups.values().all(|member| member.leader.is_some()) => {
+                Verdict::Reap
+            }
+            Some(0) | None => Verdict::Wait,
         }
     }
 

@@ -18,11 +18,9 @@ pub(super) fn first_tag(tracker: u64) -> Option<u64> {
     highest.checked_sub(TAGS_PER_TRACKER * tracker).filter(|&tag| tag > TAGS_PER_TRACKER)
 }
 
-pub(super) fn set_tag(tag: Option<u64>, process: Pid) {
-    if tag.is_some() {
-        // If it is refused, or the process has ended already, age tells whose its orphans are.
-        let _ = prlimit(Some(process), Resource::Locks, Rlimit { current: tag, maximum: tag });
-    }
+/// Whether it was done. If it is refused, or the process has ended already, age tells whose its orphans are.
+pub(super) fn set_tag(tag: Option<u64>, process: Pid) -> bool {
+    tag.is_some() && prlimit(Some(process), Resource::Locks, Rlimit { current: tag, maximum: tag }).is_ok()
 }
 
 /// As `/proc` tells it: 0 if it belongs to a process outside of this namespace, which `getsid` of rustix cannot say.

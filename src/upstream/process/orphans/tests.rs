@@ -69,6 +69,31 @@ fn without_a_mark_an_orphan_ends_with_the_last_request_that_may_have_started_it(
 }
 
 #[test]
+fn without_a_mark_an_orphan_that_has_ended_is_reaped_once_it_is_surely_no_leader() {
+    let tracker = tracker(UntaggedChildren::End);
+    let group_id = tracker.register().unwrap();
+    let ended = Candidate { ended: true, ..candidate(None, group_id.born) };
+    assert!(tracker.judge(&ended) == Verdict::Wait, "a leader has no tag at first");
+    tracker.table().groups.get_mut(&group_id.serial).unwrap().leader = Pid::from_raw(1);
+    assert!(tracker.judge(&ended) == Verdict::Reap);
+}
+
+#[test]
+fn without_a_mark_an_orphan_does_not_outlive_its_request_because_a_spare_waits() {
+    let tracker = tracker(UntaggedChildren::End);
+    let spare = tracker.register().unwrap();
+    let tagged = spare.born + 2;
+    tracker.table().groups.get_mut(&spare.serial).unwrap().tagged = Some(tagged);
+    let judge = |born| tracker.judge(&candidate(None, born));
+    assert!(judge(tagged + 1) == Verdict::Wait, "it serves a request, and may have done what takes a tag away");
+    tracker.set_spare(spare, true);
+    assert!(judge(tagged + 1) == Verdict::End);
+    assert!(judge(tagged) == Verdict::Wait, "it may be the spare's own");
+    tracker.table().groups.get_mut(&spare.serial).unwrap().tagged = None;
+    assert!(judge(tagged + 1) == Verdict::Wait, "none of its processes has a tag");
+}
+
+#[test]
 fn leaders_and_strangers_are_spared() {
     let tracker = tracker(UntaggedChildren::Spare);
     assert!(tracker.judge(&candidate(None, 0)) == Verdict::Spare);
