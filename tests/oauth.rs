@@ -5,14 +5,14 @@
 mod bad_input;
 #[path = "oauth/by_api.rs"]
 mod by_api;
+#[path = "oauth/device.rs"]
+mod device;
 #[path = "oauth/ends.rs"]
 mod ends;
 #[path = "oauth/faults.rs"]
 mod faults;
 #[path = "oauth/gate.rs"]
 mod gate;
-#[path = "oauth/device.rs"]
-mod device;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/outage.rs"]

@@ -98,7 +98,7 @@ impl TokenSource {
             services.give_back_device(server, &record).await;
             return Ok(DeviceSignIn::Nothing);
         }
-        self.save_granted((user, &server.name), record).await?;
+        self.keep_given((user, &server.name), record).await?;
         tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
         Ok(DeviceSignIn::Connected)
     }
