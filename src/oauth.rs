@@ -41,6 +41,7 @@ use breaker::Breakers;
 pub use breaker::{Pass, Rest};
 pub use callback::{Callback, CallbackAnswer};
 pub use device::{Device, DeviceAnswer, DeviceCode, DeviceEnd};
+pub use discovery::demanded_scopes;
 use flow::Kept;
 pub use flow::{Flow, NotTaken};
 use form_post::{Caller, Posted, form_post};
@@ -51,6 +52,9 @@ pub use service::Fault;
 use service::Service;
 use token_response::AnswerFault;
 pub use token_response::TokenAnswer;
+
+/// The most scopes that are asked for.
+const MAX_SCOPES: usize = 256;
 
 /// What it takes to be a client of services; shared by all requests, and immutable.
 pub struct Services {
@@ -126,6 +130,13 @@ impl Services {
         Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers, has_codes })
     }
 
+    /// What `user` has allowed for `server` and what it demands besides, if it does.
+    pub async fn demanded(&self, user: &UserId, server: &Server) -> Vec<String> {
+        let stored = self.store.read(user, &server.name).await.ok().flatten();
+        let grant = stored.and_then(|stored| stored.record.grant).filter(|grant| !grant.demanded.is_empty());
+        grant.map(|grant| [grant.scopes, grant.demanded].concat()).unwrap_or_default()
+    }
+
     /// Begins a sign-in of `user`: where to lead them. Its answer is taken from the browser that is known as `browser`; from
     /// any in which the user has signed in to the pages, where a program began it. With `is_anew` the bridge registers
     /// itself anew there, if it does so at all.
@@ -140,6 +151,7 @@ impl Services {
     ) -> Result<Url, Fault> {
         let oauth = oauth(server);
         let mut found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
+        add_scopes(&mut found.scopes, &self.demanded(user, server).await);
         let client = self.client((server, oauth), &found.service, is_anew).await?;
         let redirect_uri = self.config.redirect_uri(server);
         let begun = found.begin(oauth, &client.id, &redirect_uri).await?;
@@ -264,6 +276,8 @@ impl Services {
             revocation_endpoint: asked.service.revocation_endpoint.clone(),
             account: answer.account,
             subject: answer.subject,
+            demanded: Vec::new(),
+            step_ups: Vec::new(),
             failures: 0,
             next_try: UnixTime(0),
         };
@@ -279,6 +293,15 @@ impl Services {
 
     fn guarded(&self, server: &Server) -> &GuardedClient {
         self.guarded.get(&server.name).expect("every server whose users sign in has a client")
+    }
+}
+
+/// Adds those of `more` that are not there.
+pub fn add_scopes(scopes: &mut Vec<String>, more: &[String]) {
+    for scope in more {
+        if scopes.len() < MAX_SCOPES && !scopes.contains(scope) {
+            scopes.push(scope.clone());
+        }
     }
 }
 

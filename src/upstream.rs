@@ -72,6 +72,9 @@ pub enum UpstreamError {
     /// It refused the credential it was called with, by this HTTP status: 401 or 403.
     #[error("the server refused the credential that it was called with")]
     TokenRefused(u16),
+    /// It demands these scopes, which the credential that it was called with does not have. Source: RFC 6750 section 3.1.
+    #[error("the server demands more than its user has allowed")]
+    ScopeMissing(Vec<String>),
     /// It has too much to do: 429 or 503.
     #[error("the server is busy; try again later")]
     Busy {

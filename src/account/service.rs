@@ -20,7 +20,7 @@ use crate::audit::{Event, EventKind, Outcome};
 use crate::auth::{cookie, set_cookie};
 use crate::config::{Server, ServerName};
 use crate::keyring::random_name;
-use crate::oauth::{Callback, CallbackAnswer, Fault, Flow, NotTaken};
+use crate::oauth::{Callback, CallbackAnswer, Fault, Flow, NotTaken, add_scopes};
 use crate::respond::{self, Body};
 use crate::secret::Secret;
 use crate::store::Quota;
@@ -80,8 +80,12 @@ impl Account {
     pub(super) async fn sign_in_form(&self, visit: &Visit, is_needed: bool) -> Option<SignInForm> {
         visit.server.oauth.as_ref()?;
         let token = self.form_token(&visit.visitor, &start_path(&visit.server.name));
+        let more = self.services.demanded(&visit.visitor.caller.user, &visit.server).await;
         let found = async { timeout(LOOK, self.services.destination(&visit.server)).await.ok()?.ok() };
-        let destination = if is_needed { found.await } else { None };
+        let mut destination = if is_needed || !more.is_empty() { found.await } else { None };
+        if let Some(found) = &mut destination {
+            add_scopes(&mut found.scopes, &more);
+        }
         let code_token = self.form_token(&visit.visitor, &device_path(&visit.server.name));
         Some(SignInForm { token, code_token, destination })
     }

@@ -221,6 +221,7 @@ impl Trial {
         match tried {
             Ok(answer) => Probed::Good { shown: self.shown(&answer) },
             Err(Failure::Bridge(BridgeError::Upstream(UpstreamError::TokenRefused(status)))) => refused(status),
+            Err(Failure::Bridge(BridgeError::Upstream(UpstreamError::ScopeMissing(_)))) => refused(403),
             Err(Failure::Status(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))) => {
                 refused(status.as_u16())
             }

@@ -172,6 +172,16 @@ async fn challenge(servers: &Client, plan: &HttpPlan, url: &Url) -> Result<Optio
     Ok(best.map(|challenge| (*challenge).to_owned()))
 }
 
+/// The scopes that a server demands in this answer, which the token that it was sent does not have. Source: RFC 6750
+/// section 3.1; MCP 2026-07-28, basic/authorization, "Runtime Insufficient Scope Errors".
+#[must_use]
+pub fn demanded_scopes(headers: &HeaderMap, url: &Url) -> Option<Vec<String>> {
+    let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let mut challenges = texts.map(|text| WWWAuthenticateParams::parse(text, url));
+    let scope = challenges.find(WWWAuthenticateParams::is_insufficient_scope)?.scope?;
+    super::token_response::scopes(&Value::String(scope))
+}
+
 /// What metadata says that matters, if all of it can be used.
 fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedClient) -> Result<Service, Fault> {
     let other = |name: &str| metadata.additional_fields.get(name);

@@ -156,7 +156,7 @@ pub(super) fn seconds(value: &Value) -> Option<u64> {
 }
 
 /// Scopes with blanks between them, as the standard has it, with commas, or as a list.
-fn scopes(value: &Value) -> Option<Vec<String>> {
+pub(super) fn scopes(value: &Value) -> Option<Vec<String>> {
     let all: Vec<&str> = match value {
         Value::String(text) => text.split([' ', ',']).collect(),
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),

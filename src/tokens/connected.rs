@@ -99,18 +99,19 @@ impl TokenSource {
         saved
     }
 
-    /// Saves what a service gave. Where it gave nothing that renews it, because it had done so before, what is there of the
+    /// Saves what a service gave. How often its user was asked for more stays known; where it gave nothing that renews it, because it had done so before, what is there of the
     /// same account is kept.
     async fn save_granted(
         &self,
         (user, server): (&UserId, &ServerName),
         mut record: Record,
     ) -> Result<(), ChangeError> {
-        if let Some(grant) = record.grant.as_mut().filter(|grant| grant.refresh_token.is_none()) {
-            let before = self.store.read(user, server).await.ok().flatten();
-            let before = before.and_then(|before| before.record.grant);
-            grant.refresh_token =
-                before.filter(|before| is_same_account(before, grant)).and_then(|it| it.refresh_token);
+        let before = self.store.read(user, server).await.ok().flatten();
+        if let (Some(grant), Some(mut before)) = (record.grant.as_mut(), before.and_then(|it| it.record.grant)) {
+            grant.step_ups = std::mem::take(&mut before.step_ups);
+            if grant.refresh_token.is_none() && is_same_account(&before, grant) {
+                grant.refresh_token = before.refresh_token;
+            }
         }
         let mut failed = None;
         for _ in 0..SAVES {

@@ -6,8 +6,8 @@
 // `interval` lets people enter codes (`slow` says how often it asks to be asked less).
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
-// last (`says`), with which status it answers whoever asks for tokens (`fails`), and how many tokens the server refuses
-// that are good (`refuses`).
+// last (`says`), with which status it answers whoever asks for tokens (`fails`), how many tokens the server refuses
+// that are good (`refuses`), and which scopes it demands (`demands`).
 
 import express from 'express';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
@@ -98,7 +98,9 @@ const app = express();
 const metadata = `/.well-known/oauth-protected-resource/mcp`;
 app.get(metadata, (_, response) =>
   response.json({ resource, authorization_servers: [issuer], scopes_supported: ['read', 'write'] }));
-const auth = requireBearerAuth({ verifier, requiredScopes: ['read'], resourceMetadataUrl: new URL(metadata, resource).href });
+const resourceMetadataUrl = new URL(metadata, resource).href;
+const auth = (request, response, next) =>
+  requireBearerAuth({ verifier, requiredScopes: options.demands ?? ['read'], resourceMetadataUrl })(request, response, next);
 app.post('/mcp', auth, express.json(), async (request, response) => {
   const server = new McpServer({ name: 'guarded', version: '1' });
   server.registerTool('whoami', { description: 'Says whose token it got.' }, ({ authInfo }) => ({

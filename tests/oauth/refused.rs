@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::one_click::{click, leads_to, parameter};
 use crate::service::Service;
 use crate::support::{Client, free_address, metric};
 use crate::{ALICE, Setting, config, found};
@@ -67,4 +68,33 @@ async fn what_cannot_be_written_down_first_is_not_asked_for() {
     let done = alice.get(&setting.service.sign_in(&url, "alice-there").await).await;
     assert_eq!(done.status, 503, "{}", done.text);
     assert_eq!(setting.service.count("token authorization_code 200").await, 0, "what it gives once is not lost");
+}
+
+#[tokio::test]
+async fn who_has_not_allowed_enough_is_asked_for_more_twice_a_day_at_most() {
+    let oauth = json!({ "allowHosts": ["127.0.0.1"], "scopes": ["read", "offline_access"] });
+    let setting = Setting::with(Service::start(&json!({})), &oauth);
+    let mut alice = setting.connected().await;
+    // The second is in no token of this service.
+    for demanded in ["write", "email"] {
+        setting.service.set(&json!({ "demands": ["read", demanded] })).await;
+        for node in [0, 1] {
+            let said = setting.said(node, ALICE).await;
+            assert!(said.contains("Guarded & Co asks for more than you have allowed. Connect again: http"), "{said}");
+        }
+        let page = alice.get("/guarded/connect").await;
+        assert!(page.text.contains(demanded) && page.is_connected(), "it goes on: {}", page.text);
+        let url = leads_to(&click(&mut alice).await);
+        let scope = parameter(&url, "scope").expect("it asks for scopes");
+        let asked: std::collections::BTreeSet<&str> = scope.split(' ').collect();
+        assert!(["read", "offline_access", demanded].iter().all(|scope| asked.contains(scope)), "{scope}");
+        setting.connected().await;
+    }
+    let mut client = Client::modern(&setting.nodes[0], "guarded", Some(ALICE));
+    let answer = client.call("whoami", json!({})).await.expect("an answer");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(answer.response()["error"]["message"].to_string().contains("demands more than its user has allowed"));
+    setting.service.set(&json!({ "demands": ["read"] })).await;
+    assert!(setting.said(1, ALICE).await.starts_with("alice-there read"), "what was allowed is good");
+    assert_eq!(setting.service.count("token refresh_token 200").await, 0);
 }

@@ -140,6 +140,7 @@ fn upstream_errors() -> Vec<UpstreamError> {
         E::VersionChanged,
         E::StartTimeout,
         E::TokenRefused(401),
+        E::ScopeMissing(Vec::new()),
         E::Busy { retry_after: None },
         E::Status(u16::try_from(NUMBER).unwrap()),
         E::Redirect,

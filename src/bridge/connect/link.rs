@@ -39,6 +39,8 @@ pub(in crate::bridge) enum Lack {
     Incomplete(Arc<str>),
     /// Its user must sign in at the service again, since then.
     SignIn(SignInReason, UnixTime),
+    /// The server demands more than its user has allowed.
+    Scopes,
 }
 
 impl Lack {
@@ -49,12 +51,15 @@ impl Lack {
             return match self {
                 Self::Missing => format!("You have not connected {name} yet: sign in at {link} and try again."),
                 Self::Refused => format!("{name} refused your sign-in: connect it again at {link} and try again."),
+                Self::Scopes => format!("{name} asks for more than you have allowed. Connect again: {link}"),
                 _ => format!("{} Connect again: {link}", self.ended(server)),
             };
         }
         match self {
             Self::Missing => format!("You have not connected {name} yet: save your token at {link} and try again."),
-            Self::Refused => format!("Your token for {name} was refused: save a new one at {link} and try again."),
+            Self::Refused | Self::Scopes => {
+                format!("Your token for {name} was refused: save a new one at {link} and try again.")
+            }
             Self::Expired | Self::SignIn(..) => {
                 format!("Your token for {name} has expired: save a new one at {link} and try again.")
             }
@@ -73,12 +78,13 @@ impl Lack {
             return match self {
                 Self::Missing => format!("You have not connected {name} yet. Sign in on this page."),
                 Self::Refused => format!("{name} refused your sign-in. Connect it again on this page."),
+                Self::Scopes => format!("{name} asks for more than you have allowed. Connect it again on this page."),
                 _ => format!("{} Connect again on this page.", self.ended(server)),
             };
         }
         match self {
             Self::Missing => format!("You have not connected {name} yet. Save your token on this page."),
-            Self::Refused => format!("Your token for {name} was refused. Save a new one on this page."),
+            Self::Refused | Self::Scopes => format!("Your token for {name} was refused. Save a new one on this page."),
             Self::Expired | Self::SignIn(..) => {
                 format!("Your token for {name} has expired. Save a new one on this page.")
             }

@@ -28,7 +28,12 @@ const METHOD_NOT_FOUND: i64 = -32601;
 /// The final message of a call that failed.
 pub(in crate::bridge) fn failed(exchange: &Exchange, error: &BridgeError) -> FinalMessage {
     match error {
-        BridgeError::Upstream(UpstreamError::TokenRefused(_)) if exchange.server.requires_user_token => {
+        BridgeError::Upstream(UpstreamError::ScopeMissing(_)) if exchange.server.oauth.is_some() => {
+            error.last(Some(&exchange.reply_id))
+        }
+        BridgeError::Upstream(UpstreamError::TokenRefused(_) | UpstreamError::ScopeMissing(_))
+            if exchange.server.requires_user_token =>
+        {
             exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, &Lack::Refused)
         }
         _ if exchange.call.session().is_some() => error.last_in_session(Some(&exchange.reply_id)),

@@ -2,6 +2,7 @@
 //! yet, the request is sent once more with a fresh one.
 
 use super::{Done, Exchange};
+use crate::bridge::connect::link::Lack;
 use crate::bridge::error::BridgeError;
 use crate::secret::Credential;
 use crate::tokens::TokenError;
@@ -9,8 +10,27 @@ use crate::upstream::{Upstream, UpstreamError};
 
 impl Exchange {
     /// Works until the answer, or until the client must be asked. A token that is refused is renewed once; the user of one
-    /// that is refused then, too, must sign in again.
+    /// that is refused then, too, must sign in again; and who has not allowed enough is asked for more.
     pub(in crate::bridge) async fn run(&mut self) -> Result<Done, BridgeError> {
+        match self.work_with_a_good_token().await {
+            Err(BridgeError::Upstream(UpstreamError::ScopeMissing(scopes))) if self.server.oauth.is_some() => {
+                self.ask_for_more(scopes).await
+            }
+            done => done,
+        }
+    }
+
+    async fn ask_for_more(&mut self, scopes: Vec<String>) -> Result<Done, BridgeError> {
+        let (user, server) = (&self.caller.user, &self.server);
+        match self.bridge.tokens.demand((user, server), &scopes).await {
+            Ok(Some(true)) => self.lead_to_page(&Lack::Scopes).await,
+            Ok(Some(false)) => Err(UpstreamError::ScopeMissing(scopes).into()),
+            Ok(None) => Err(UpstreamError::TokenRefused(403).into()),
+            Err(error) => self.without_token(&error).await,
+        }
+    }
+
+    async fn work_with_a_good_token(&mut self) -> Result<Done, BridgeError> {
         let refused = match self.work().await {
             Err(error) if self.may_begin_anew_after(&error) => error,
             done => return done,
@@ -50,7 +70,11 @@ impl Exchange {
     /// What there is instead of an answer.
     async fn without_token(&mut self, error: &TokenError) -> Result<Done, BridgeError> {
         let lack = self.bridge.lack(error)?;
-        let answer = self.bridge.without_token((&self.caller.user, &self.server), &self.call, &lack);
+        self.lead_to_page(&lack).await
+    }
+
+    async fn lead_to_page(&mut self, lack: &Lack) -> Result<Done, BridgeError> {
+        let answer = self.bridge.without_token((&self.caller.user, &self.server), &self.call, lack);
         self.last(answer).await;
         Ok(Done::Answered)
     }

@@ -32,6 +32,10 @@ pub struct Grant {
     pub account: Option<String>,
     /// The same as the service knows it.
     pub subject: Option<String>,
+    /// What its server demands besides, for which its user has not been asked yet.
+    pub demanded: Vec<String>,
+    /// When its user was last asked for more.
+    pub step_ups: Vec<u64>,
     /// How often in a row it could not be renewed, for reasons that are not its user's.
     pub failures: u32,
     /// When it may be tried again, after such a failure.
@@ -171,6 +175,10 @@ pub(super) struct Plain<'a> {
     account: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    demanded: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    step_ups: Vec<u64>,
     failures: u32,
     next_try: u64,
 }
@@ -189,6 +197,8 @@ impl<'a> Plain<'a> {
             revocation_endpoint: grant.revocation_endpoint.clone(),
             account: grant.account.clone(),
             subject: grant.subject.clone(),
+            demanded: grant.demanded.clone(),
+            step_ups: grant.step_ups.clone(),
             failures: grant.failures,
             next_try: grant.next_try.0,
         }
@@ -207,6 +217,8 @@ impl<'a> Plain<'a> {
             revocation_endpoint: self.revocation_endpoint,
             account: self.account,
             subject: self.subject,
+            demanded: self.demanded,
+            step_ups: self.step_ups,
             failures: self.failures,
             next_try: UnixTime(self.next_try),
         }
@@ -216,9 +228,14 @@ impl<'a> Plain<'a> {
     pub(super) fn size(&self, escaped: usize) -> usize {
         let texts =
             [&self.resource, &self.issuer, &self.origin, &self.revocation_endpoint, &self.account, &self.subject];
-        let texts = texts.into_iter().flatten().chain(&self.scopes).chain([&self.client.id, &self.token_endpoint]);
+        let texts = texts
+            .into_iter()
+            .flatten()
+            .chain(&self.scopes)
+            .chain(&self.demanded)
+            .chain([&self.client.id, &self.token_endpoint]);
         let all: usize = texts.map(|text| 8 + text.len()).sum();
-        1024 + escaped * (all + self.refresh_token.as_ref().map_or(0, |token| token.len()))
+        1024 + 24 * self.step_ups.len() + escaped * (all + self.refresh_token.as_ref().map_or(0, |token| token.len()))
     }
 }
 

@@ -139,13 +139,14 @@ impl HttpServer {
 
     /// A status that is an error: an answer all the same, a reason to speak HTTP+SSE, or a failure.
     fn rejected(&mut self, exchange: Exchange, rejection: Rejection) -> Result<Option<Bytes>, UpstreamError> {
-        let Rejection { status, retry_after, body } = rejection;
+        let Rejection { status, retry_after, demands, body } = rejection;
         if matches!(exchange.purpose, Purpose::ListenDuringCall { .. } | Purpose::EndSession) {
             return Ok(None);
         }
         let error = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(UpstreamError::TokenRefused(status.as_u16()));
+                let refused = UpstreamError::TokenRefused(status.as_u16());
+                return Err(demands.map_or(refused, UpstreamError::ScopeMissing));
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 return Err(UpstreamError::Busy { retry_after });

@@ -13,6 +13,7 @@ use url::Url;
 use super::events::{Event, Events, TooLong};
 use crate::mcp::headers::SESSION_ID;
 use crate::memory::{Held, Share};
+use crate::oauth::demanded_scopes;
 use crate::upstream::process::lines::without_mark;
 use crate::upstream::{Unreachable, UpstreamError};
 
@@ -52,6 +53,8 @@ pub(super) struct Rejection {
     pub(super) status: StatusCode,
     /// When to try again.
     pub(super) retry_after: Option<Duration>,
+    /// Which scopes the server demands that its user has not allowed, if it does.
+    pub(super) demands: Option<Vec<String>>,
     /// The body, if it is JSON.
     pub(super) body: Option<Bytes>,
 }
@@ -286,6 +289,8 @@ fn kind(headers: &HeaderMap) -> Content {
 async fn rejection(response: Response, limit: usize, share: &Share) -> Rejection {
     let status = response.status();
     let retry_after = crate::http_client::retry_after(response.headers());
+    let is_forbidden = status == StatusCode::FORBIDDEN;
+    let demands = is_forbidden.then(|| demanded_scopes(response.headers(), response.url())).flatten();
     let says_all = [401, 403, 429, 503].contains(&status.as_u16());
     let body = match kind(response.headers()) {
         Content::Json if !says_all => whole(response, limit, share).await.ok().map(one_line),
@@ -294,7 +299,7 @@ async fn rejection(response: Response, limit: usize, share: &Share) -> Rejection
             None
         }
     };
-    Rejection { status, retry_after, body }
+    Rejection { status, retry_after, demands, body }
 }
 
 /// Where a redirect leads; `None` if there is none that a message can follow.
