@@ -16,7 +16,7 @@ fn staying(home: &Home) -> Value {
 
 /// A bridge of this server, whose user has a token, and that user's page. The token was saved before, so that no stream
 /// hears of that.
-async fn serve_connected(home: &Home, server: Value) -> (Bridge, Person) {
+fn serve_connected(home: &Home, server: &Value) -> (Bridge, Person) {
     let config = config(home, &json!({ "one": server }));
     home.write(config.clone());
     home.set_token("alice", "one", TOKEN);
@@ -50,7 +50,7 @@ async fn replaces(person: &mut Person) {
 #[tokio::test]
 async fn a_token_that_the_command_line_deletes_is_used_by_no_process_any_more() {
     let home = Home::new();
-    let (bridge, _) = serve_connected(&home, staying(&home)).await;
+    let (bridge, _) = serve_connected(&home, &staying(&home));
     let accept = [("Accept".to_owned(), "text/event-stream".to_owned())];
     let mut connection = open(&bridge).await;
     let mut stream = connection.send("GET", "/one/sse", &accept, b"").await.unwrap();
@@ -64,7 +64,7 @@ async fn a_token_that_the_command_line_deletes_is_used_by_no_process_any_more() 
 #[tokio::test]
 async fn a_stream_with_a_server_for_its_session_ends() {
     let home = Home::new();
-    let (bridge, mut person) = serve_connected(&home, staying(&home)).await;
+    let (bridge, mut person) = serve_connected(&home, &staying(&home));
     let accept = [("Accept".to_owned(), "text/event-stream".to_owned())];
     let (mut one, mut two) = (open(&bridge).await, open(&bridge).await);
     let mut stream = one.send("GET", "/one/sse", &accept, b"").await.unwrap();
@@ -87,7 +87,7 @@ async fn a_session_that_listens_goes_on_with_a_server_of_the_token_that_is_there
     let (home, watched) = (Home::new(), Watched::new());
     let mut server = watched.server(&home, "legacy");
     server["env"] = whoami(&home)["env"].clone();
-    let (bridge, mut person) = serve_connected(&home, server).await;
+    let (bridge, mut person) = serve_connected(&home, &server);
     let (mut client, _) = legacy(&bridge, LEGACY, json!({})).await;
     client.request("resources/subscribe", json!({ "uri": "a://" })).await.unwrap();
     let mut connection = open(&bridge).await;
@@ -111,7 +111,7 @@ async fn a_session_that_listens_goes_on_with_a_server_of_the_token_that_is_there
 #[tokio::test]
 async fn a_subscription_ends_with_its_result() {
     let home = Home::new();
-    let (bridge, mut person) = serve_connected(&home, staying(&home)).await;
+    let (bridge, mut person) = serve_connected(&home, &staying(&home));
     let mut modern = Client::modern(&bridge, "one", None);
     for (id, token) in [(1, TOKEN), (2, OTHER)] {
         let mut connection = open(&bridge).await;
