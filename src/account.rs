@@ -149,6 +149,8 @@ impl Page<'_> {
 struct Visit {
     visitor: Visitor,
     server: Arc<Server>,
+    /// Whether its browser has gone to sign in at the server's service, and has not come back.
+    is_unanswered: bool,
 }
 
 impl Account {
@@ -229,7 +231,8 @@ impl Account {
         let visitor = self.visitor(head, peer).await?;
         let server = server.and_then(|name| self.config.servers.get(&name));
         let server = server.filter(|server| server.allows(&visitor.caller)).ok_or(Refusal::NotFound)?;
-        Ok(Visit { visitor, server: Arc::clone(server) })
+        let is_unanswered = service::is_unanswered(head, &server.name);
+        Ok(Visit { visitor, server: Arc::clone(server), is_unanswered })
     }
 
     /// The form of at most `longest` bytes that a page has sent, on behalf of `user`.

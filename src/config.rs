@@ -68,7 +68,7 @@ pub use environment::Environment;
 pub use limits::{Limits, ProcessLimits};
 pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, parse};
-pub use oauth::{ConfiguredClient, NamedService, OAuth, ResourceIndicator};
+pub use oauth::{ConfiguredClient, NamedService, OAuth, OF_THE_PROTOCOL, ResourceIndicator};
 pub use outline::{Change, ChangeKind, Outline};
 pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,

@@ -23,14 +23,17 @@ mod token_response;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Client;
+use tokio::time::timeout;
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, UnixTime};
 use crate::config::{Config, OAuth, Plan, Server, ServerName};
 use crate::http_client::guard::{CALL, GuardedClient};
+use crate::rate_limit::RateLimit;
 use crate::secret::{Credential, Secret};
 use crate::store::{
     Cell, ClientKind, ClientOf, Grant, GrantState, Record, RecordKind, SavedBy, StoreError, TokenStore,
@@ -40,6 +43,7 @@ use crate::user::UserId;
 use breaker::Breakers;
 pub use breaker::{Pass, Rest};
 pub use callback::{Callback, CallbackAnswer};
+use client::{Who, who};
 pub use device::{Device, DeviceAnswer, DeviceCode, DeviceEnd};
 pub use discovery::demanded_scopes;
 use flow::Kept;
@@ -49,12 +53,19 @@ pub use inspection::{Inspection, inspect};
 pub(crate) use refresh::host_of as renewal_host;
 pub use refresh::{NotRenewed, RENEWAL};
 pub use service::Fault;
-use service::Service;
+use service::{Service, host_of};
 use token_response::AnswerFault;
 pub use token_response::TokenAnswer;
 
 /// The most scopes that are asked for.
 const MAX_SCOPES: usize = 256;
+
+/// How long looking where a sign-in would lead may take.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often a user may look in a row, and after which pause once more.
+const LOOKS: u32 = 20;
+const LOOKS_PAUSE: Duration = Duration::from_secs(6);
 
 /// What it takes to be a client of services; shared by all requests, and immutable.
 pub struct Services {
@@ -67,6 +78,8 @@ pub struct Services {
     guarded: BTreeMap<ServerName, GuardedClient>,
     /// Which token endpoints are left alone for a while.
     breakers: Breakers,
+    /// How often whoever looks at a page has it looked where they would be led.
+    looks: RateLimit,
 }
 
 /// What was asked for, where and as whom.
@@ -114,20 +127,24 @@ impl Services {
             guarded.insert(server.name.clone(), client);
         }
         let (config, store) = (Arc::clone(config), Arc::clone(store));
-        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded, breakers: Breakers::default() }))
+        let (breakers, looks) = (Breakers::default(), RateLimit::new(LOOKS, LOOKS_PAUSE));
+        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded, breakers, looks }))
     }
 
-    /// Where a person would be led who connects to `server`.
-    ///
-    /// # Errors
-    /// Says why they cannot.
-    pub async fn destination(&self, server: &Server) -> Result<Destination, Fault> {
+    /// Where `user` would be led who connects to `server`; nothing if that cannot be found out now, or they have asked too
+    /// often: each time a page is looked at, servers and services are called.
+    pub async fn destination(&self, server: &Server, user: &UserId) -> Option<Destination> {
+        self.looks.count(user).ok()?;
+        timeout(LOOK, self.find_destination(server)).await.ok()?.ok()
+    }
+
+    async fn find_destination(&self, server: &Server) -> Result<Destination, Fault> {
         let oauth = oauth(server);
         let found = discovery::find((server, oauth), &self.servers, self.guarded(server)).await?;
-        let host = Url::parse(&found.service.authorization_endpoint).map(|url| discovery::host(&url));
-        let registers = oauth.client.is_none() && found.service.registration_endpoint.is_some();
+        let registers = matches!(who(&self.config, oauth, &found.service), Ok(Who::Registers(_)));
         let has_codes = found.service.device_endpoint.is_some();
-        Ok(Destination { host: host.unwrap_or_default(), scopes: found.scopes, registers, has_codes })
+        let host = host_of(&found.service.authorization_endpoint);
+        Ok(Destination { host, scopes: found.scopes, registers, has_codes })
     }
 
     /// What `user` has allowed for `server` and what it demands besides, if it does.
@@ -233,13 +250,13 @@ impl Services {
         ];
         fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
         let endpoint = &kept.service.token_endpoint;
-        let host = || Url::parse(endpoint).map(|url| discovery::host(&url)).unwrap_or_default();
+        let host = || host_of(endpoint);
         let unavailable = || Fault::Unavailable { host: host() };
         let pass = self.breakers.enter(endpoint).map_err(|_| unavailable())?;
         let posted = form_post(self.guarded(server), endpoint, &caller, &fields, CALL).await;
         let Ok(Posted::Answer(answer)) = posted else {
             pass.failed();
-            return Err(unavailable());
+            return Err(posted.err().map_or_else(unavailable, |error| Fault::of_call(error, endpoint)));
         };
         pass.answered();
         match token_response::read(&Zeroizing::new(answer.into_body())) {

@@ -1,6 +1,8 @@
 //! People sign in at a service with one click, and the next call of their client has its token: with a real service and a
 //! real server that takes its tokens alone.
 
+#[path = "oauth/attacks.rs"]
+mod attacks;
 #[path = "oauth/bad_input.rs"]
 mod bad_input;
 #[path = "oauth/by_api.rs"]
@@ -11,8 +13,12 @@ mod device;
 mod ends;
 #[path = "oauth/faults.rs"]
 mod faults;
+#[path = "oauth/forged_addresses.rs"]
+mod forged_addresses;
 #[path = "oauth/gate.rs"]
 mod gate;
+#[path = "oauth/hostile.rs"]
+mod hostile;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/outage.rs"]

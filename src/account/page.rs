@@ -104,6 +104,8 @@ pub(super) struct SignInForm {
     pub code_token: String,
     /// Where it leads, if that is known.
     pub destination: Option<Destination>,
+    /// Whether the browser has gone there and has not come back.
+    pub is_unanswered: bool,
 }
 
 impl SignInForm {
@@ -116,8 +118,9 @@ impl SignInForm {
         self.destination.as_ref().is_some_and(|destination| destination.has_codes)
     }
 
-    fn registers(&self) -> bool {
-        self.destination.as_ref().is_some_and(|destination| destination.registers)
+    /// Whether the service may have forgotten an application that registers itself: it would say so on a page of its own.
+    fn may_be_forgotten(&self) -> bool {
+        self.is_unanswered && self.destination.as_ref().is_some_and(|destination| destination.registers)
     }
 }
 

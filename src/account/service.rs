@@ -4,20 +4,18 @@
 //! come back with its answer; else nothing is used, kept or sent anywhere.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
+use http::header::{HeaderName, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use url::Url;
 
 use super::page::{self, SignInForm};
 use super::sign_in::is_name;
-use super::{Account, MAX_FORM, Refusal, Visit, change};
+use super::{Account, MAX_FORM, Refusal, Visit, change, with_cookie};
 use crate::audit::{Event, EventKind, Outcome};
-use crate::auth::{cookie, set_cookie};
+use crate::auth::{cookie, removed_cookie, set_cookie};
 use crate::config::{Server, ServerName};
 use crate::keyring::random_name;
 use crate::oauth::{Callback, CallbackAnswer, Fault, Flow, NotTaken, add_scopes};
@@ -30,15 +28,15 @@ use crate::user::UserId;
 /// By this a browser is known that has begun to sign in somewhere. It is made once, so that two tabs work.
 const BROWSER: &str = "__Host-tb-browser";
 
+/// The server at whose service a browser has last begun to sign in, until it comes back.
+const BEGUN: &str = "__Host-tb-begun";
+
 /// Leads on without a form: browsers hold what a form leads to, and all that follows, to `form-action`. Source: HTML,
 /// section 4.2.5.3.
 pub(super) const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// The field of the form that says that the bridge is to register itself anew.
 const ANEW: &str = "anew";
-
-/// How long looking where a sign-in would lead may hold up a page.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// When to try again with a service that does not answer, seconds.
 pub(super) const LATER: u64 = 10;
@@ -57,12 +55,14 @@ impl Browser {
     }
 
     /// The answer that gives a browser its name that has none yet.
-    pub(super) fn remember(self, mut response: Response<Body>) -> Response<Body> {
-        if self.is_new {
-            response.headers_mut().append(SET_COOKIE, set_cookie(BROWSER, self.name));
-        }
-        response
+    pub(super) fn remember(self, response: Response<Body>) -> Response<Body> {
+        if self.is_new { with_cookie(response, set_cookie(BROWSER, self.name)) } else { response }
     }
+}
+
+/// Whether the browser has begun to sign in at the service of this server, and has not come back.
+pub(super) fn is_unanswered(head: &Parts, server: &ServerName) -> bool {
+    cookie(&head.headers, BEGUN).is_some_and(|begun| begun == server.as_str())
 }
 
 /// Where a sign-in begins.
@@ -80,14 +80,15 @@ impl Account {
     pub(super) async fn sign_in_form(&self, visit: &Visit, is_needed: bool) -> Option<SignInForm> {
         visit.server.oauth.as_ref()?;
         let token = self.form_token(&visit.visitor, &start_path(&visit.server.name));
-        let more = self.services.demanded(&visit.visitor.caller.user, &visit.server).await;
-        let found = async { timeout(LOOK, self.services.destination(&visit.server)).await.ok()?.ok() };
-        let mut destination = if is_needed || !more.is_empty() { found.await } else { None };
+        let user = &visit.visitor.caller.user;
+        let more = self.services.demanded(user, &visit.server).await;
+        let is_needed = is_needed || !more.is_empty();
+        let mut destination = if is_needed { self.services.destination(&visit.server, user).await } else { None };
         if let Some(found) = &mut destination {
             add_scopes(&mut found.scopes, &more);
         }
         let code_token = self.form_token(&visit.visitor, &device_path(&visit.server.name));
-        Some(SignInForm { token, code_token, destination })
+        Some(SignInForm { token, code_token, destination, is_unanswered: visit.is_unanswered })
     }
 
     /// `POST /{server}/connect/start`
@@ -115,10 +116,15 @@ impl Account {
     async fn lead_there(&self, visit: &Visit, head: &Parts, is_anew: bool) -> Result<Response<Body>, Refusal> {
         let browser = Browser::of(head);
         match self.begin(visit, Some(&browser), is_anew).await {
-            Ok(url) if self.config.takes_paste_back(&visit.server) => {
-                Ok(browser.remember(self.ask_for_address(visit, Some(&url), StatusCode::OK)))
+            Ok(url) => {
+                let page = if self.config.takes_paste_back(&visit.server) {
+                    self.ask_for_address(visit, Some(&url), StatusCode::OK)
+                } else {
+                    self.led_to(visit, &url)
+                };
+                let begun = set_cookie(BEGUN, visit.server.name.to_string());
+                Ok(browser.remember(with_cookie(page, begun)))
             }
-            Ok(url) => Ok(browser.remember(self.led_to(visit, &url))),
             Err(fault) => self.faulted(visit, fault),
         }
     }
@@ -170,21 +176,26 @@ impl Account {
             }
             Err(NotTaken::Store(error)) => return Err(self.store_failed(&error, Refusal::NotKnown)),
         };
-        match callback.answer {
-            CallbackAnswer::Code(code) => self.redeem(visit, head, flow, code).await,
+        let said = match callback.answer {
+            CallbackAnswer::Code(code) => match self.redeem(visit, flow, code).await? {
+                Some(said) => said,
+                None => return self.lead_there(visit, head, true).await,
+            },
             CallbackAnswer::Error(Some("access_denied")) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Refused);
-                Ok(self.not_allowed(visit))
+                self.not_allowed(visit)
             }
             CallbackAnswer::Error(code) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Failed);
-                self.faulted(visit, flow.refused(code))
+                self.faulted(visit, flow.refused(code))?
             }
-        }
+        };
+        Ok(if visit.is_unanswered { with_cookie(said, removed_cookie(BEGUN)) } else { said })
     }
 
-    /// Gets what the service gives for `code`, and saves it before anything else.
-    async fn redeem(&self, visit: &Visit, head: &Parts, flow: Flow, code: Secret) -> Result<Response<Body>, Refusal> {
+    /// Gets what the service gives for `code`, and saves it before anything else; nothing if the bridge must register itself
+    /// anew first.
+    async fn redeem(&self, visit: &Visit, flow: Flow, code: Secret) -> Result<Option<Response<Body>>, Refusal> {
         let (user, server) = (&visit.visitor.caller.user, &visit.server);
         let is_anew = flow.is_anew();
         let (services, asked) = (Arc::clone(&self.services), Arc::clone(server));
@@ -193,16 +204,16 @@ impl Account {
             Ok(()) => {}
             Err(NotConnected::Service(Fault::ClientRefused { is_registered: true, .. })) if !is_anew => {
                 tracing::info!(server = %server.name, "a service has forgotten the bridge, which registers itself anew");
-                return self.lead_there(visit, head, true).await;
+                return Ok(None);
             }
             Err(NotConnected::Service(fault)) => {
                 self.note(visit, EventKind::SignInEnded, Outcome::Failed);
-                return self.faulted(visit, fault);
+                return self.faulted(visit, fault).map(Some);
             }
             Err(NotConnected::Change(error)) => return Err(self.unchanged(error, Refusal::NotSaved)),
         }
         tracing::info!(%user, server = %server.name, "connected by signing in at the service");
-        Ok(self.connected(visit))
+        Ok(Some(self.connected(visit)))
     }
 
     /// What is said after what a service gave was saved.

@@ -20,7 +20,7 @@ use checks::needs_leave;
 const REFRESH_BEFORE: Duration = Duration::from_mins(1);
 
 /// What the protocol says by itself where a person signs in.
-const OF_THE_PROTOCOL: [&str; 17] = [
+pub const OF_THE_PROTOCOL: [&str; 17] = [
     "access_token",
     "audience",
     "client_assertion",

@@ -2,7 +2,7 @@
 //! before it is connected to, and the connection goes to what was judged; nothing is followed, kept or read without a
 //! bound.
 
-use std::io;
+use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -70,7 +70,7 @@ struct Permitted(Arc<[Box<str>]>);
 /// Why there is no answer. Whether somebody listens there is not told apart from whether one may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The URL, or every address of its host, is none to call.
+    /// The URL is none to call, or its host is none: it leads to a blocked address, or nowhere, which is not told apart.
     #[error("the address is not one to call")]
     Blocked,
     /// The answer is too long.
@@ -150,7 +150,7 @@ impl GuardedClient {
             return Err(CallError::Blocked);
         }
         let answer = async {
-            let mut response = self.client.execute(request).await.map_err(|_| CallError::NoAnswer)?;
+            let mut response = self.client.execute(request).await.map_err(|error| why(&error))?;
             let mut answer = Response::new(Vec::new());
             *answer.status_mut() = response.status();
             *answer.headers_mut() = std::mem::take(response.headers_mut());
@@ -183,14 +183,27 @@ impl Resolve for Permitted {
     fn resolve(&self, name: Name) -> Resolving {
         let is_let_through = self.has(name.as_str());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| CallError::Blocked)?;
+            let found: Vec<SocketAddr> = found.collect();
             // One address that is blocked among others is a name that leads somewhere else the next time.
             if !is_let_through && found.iter().any(|address| is_blocked(address.ip())) {
-                return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
+                return Err(CallError::Blocked.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
+}
+
+/// What a failure of the client means, whose resolver has refused if one of ours is at the bottom of it.
+fn why(error: &reqwest::Error) -> CallError {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(ours) = error.downcast_ref::<CallError>() {
+            return *ours;
+        }
+        cause = error.source();
+    }
+    CallError::NoAnswer
 }
 
 /// A host as it is compared: as URLs have it, without a dot at its end.
@@ -275,7 +288,7 @@ mod tests {
         let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
         let request = || Request::get(&url).body(Vec::new()).unwrap();
         let answer = GuardedClient::new(&[]).unwrap().call(request(), CALL).await;
-        assert_eq!(answer.err(), Some(CallError::NoAnswer));
+        assert_eq!(answer.err(), Some(CallError::Blocked));
         let connected = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(connected.is_err(), "somebody has connected");
     }

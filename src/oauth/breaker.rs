@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::service::host_of;
+
 /// How many failures within which time are too many.
 const FAILURES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(30);
@@ -91,7 +93,7 @@ impl Breakers {
         failures.push(now);
         if failures.len() >= FAILURES {
             *state = opened(now);
-            tracing::warn!(endpoint = host(endpoint), "a service fails, and is left alone for half a minute");
+            tracing::warn!(endpoint = host_of(endpoint), "a service fails, and is left alone for half a minute");
         }
     }
 
@@ -105,7 +107,7 @@ impl Pass {
     pub(super) fn answered(mut self) {
         if std::mem::take(&mut self.is_probe) {
             self.breakers.states().remove(&self.endpoint);
-            tracing::info!(endpoint = host(&self.endpoint), "a service is back");
+            tracing::info!(endpoint = host_of(&self.endpoint), "a service is back");
         }
     }
 
@@ -144,10 +146,6 @@ fn opened(now: Instant) -> State {
     let mut random = [0];
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
     State::Open(now + REST * 4 / 5 + REST * 2 / 5 * u32::from(random[0]) / 255)
-}
-
-fn host(endpoint: &str) -> String {
-    url::Url::parse(endpoint).map(|url| super::discovery::host(&url)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,16 +4,15 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::discovery::host;
-use super::service::{Fault, Service};
+use super::service::{Fault, Service, host_of};
 use super::{Services, device};
-use crate::config::{ClientAuthentication, Config, OAuth, Registration as How, Server};
+use crate::config::{ClientAuthentication, Config, NamedService, OAuth, Registration as How, Server};
 use crate::http_client::guard::CALL;
 use crate::keyring::random_name;
 use crate::secret::Secret;
@@ -22,6 +21,9 @@ use crate::store::{Cell, ClientAuth, ClientKind, ClientOf, Held, LeaseOf};
 /// How long a node waits for another one to register, and how often it looks: at first, and at last.
 const PATIENCE: Duration = Duration::from_secs(12);
 const LOOK: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(200)];
+
+/// The longest id, secret or other text of a registration that is kept, bytes.
+const MAX_TEXT: usize = 4 << 10;
 
 /// A registration as it is kept. It is not changed; another one takes its place, and this is kept for what was granted to it.
 #[derive(Serialize, Deserialize)]
@@ -59,12 +61,13 @@ pub(super) enum Who<'a> {
     Known(ClientOf),
     /// As what it registers here.
     Registers(&'a str),
-    /// It does not.
-    Nobody,
 }
 
 /// Who the bridge is at `service`, in the order of the specification.
-pub(super) fn who<'a>(config: &Config, oauth: &OAuth, service: &'a Service) -> Who<'a> {
+///
+/// # Errors
+/// It is nobody there, or would not be safe.
+pub(super) fn who<'a>(config: &Config, oauth: &OAuth, service: &'a Service) -> Result<Who<'a>, Fault> {
     if let Some(client) = &oauth.client {
         let auth = match oauth.client_auth {
             ClientAuthentication::None => ClientAuth::None,
@@ -73,16 +76,21 @@ pub(super) fn who<'a>(config: &Config, oauth: &OAuth, service: &'a Service) -> W
             ClientAuthentication::Auto if client.secret.is_none() => ClientAuth::None,
             ClientAuthentication::Auto => with_secret(&service.auth_methods),
         };
-        return Who::Known(ClientOf { id: client.id.clone(), kind: ClientKind::Configured, auth });
+        return Ok(Who::Known(ClientOf { id: client.id.clone(), kind: ClientKind::Configured, auth }));
+    }
+    if oauth.service == NamedService::Found && !service.answers_for_itself() {
+        let why = "its tokens are given elsewhere, by somebody who may be somebody else; whoever runs this bridge can name \
+                   its issuer";
+        return Err(Fault::unusable(&service.authorization_endpoint, why));
     }
     let is_https = config.public_url.scheme() == "https";
     if service.reads_documents && is_https && matches!(oauth.registration, How::Auto | How::MetadataDocument) {
         let id = config.client_document_url();
-        return Who::Known(ClientOf { id, kind: ClientKind::Document, auth: ClientAuth::None });
+        return Ok(Who::Known(ClientOf { id, kind: ClientKind::Document, auth: ClientAuth::None }));
     }
     match &service.registration_endpoint {
-        Some(endpoint) if matches!(oauth.registration, How::Auto | How::Dynamic) => Who::Registers(endpoint),
-        _ => Who::Nobody,
+        Some(endpoint) if matches!(oauth.registration, How::Auto | How::Dynamic) => Ok(Who::Registers(endpoint)),
+        _ => Err(Fault::NotKnown { host: host_of(&service.authorization_endpoint) }),
     }
 }
 
@@ -94,10 +102,9 @@ impl Services {
         service: &Service,
         is_anew: bool,
     ) -> Result<ClientOf, Fault> {
-        match who(&self.config, oauth, service) {
+        match who(&self.config, oauth, service)? {
             Who::Known(client) => Ok(client),
             Who::Registers(endpoint) => self.registered((server, service), endpoint, is_anew).await,
-            Who::Nobody => Err(Fault::NotKnown { host: host_of(&service.authorization_endpoint) }),
         }
     }
 
@@ -142,14 +149,14 @@ impl Services {
             let known = found.as_ref().filter(|found| !is_the_same(found));
             let known = known.and_then(|found| found.usable(service, &redirect_uri, self.clock.now().0));
             let done = match (known, &lease) {
-                (Some(known), _) => Some(known),
-                (None, Some(_)) => self.register(server, (issuer, service), endpoint, (&redirect_uri, found)).await?,
-                (None, None) => None,
+                (Some(known), _) => Ok(Some(known)),
+                (None, Some(_)) => self.register(server, (issuer, service), endpoint, (&redirect_uri, found)).await,
+                (None, None) => Ok(None),
             };
             if let Some(lease) = lease {
                 self.store.give_back(lease).await;
             }
-            if let Some(done) = done {
+            if let Some(done) = done? {
                 return Ok(done);
             }
             sleep(look).await;
@@ -195,8 +202,8 @@ impl Services {
             Request::post(endpoint).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
         let unavailable = || Fault::Unavailable { host: host_of(endpoint) };
         let request = request.body(asked.to_string().into_bytes()).map_err(|_| unavailable())?;
-        let answer = self.guarded(server).call(request, CALL).await.map_err(|_| unavailable())?;
-        if answer.status().is_server_error() {
+        let answer = self.guarded(server).call(request, CALL).await.map_err(|error| Fault::of_call(error, endpoint))?;
+        if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
             return Err(unavailable());
         }
         let mut registration = read(answer, auth).ok_or(Fault::NotKnown { host: host_of(endpoint) })?;
@@ -268,7 +275,8 @@ fn read(answer: Response<Vec<u8>>, asked: ClientAuth) -> Option<Registration> {
     }
     let body = Zeroizing::new(answer.into_body());
     let members: Value = serde_json::from_slice(&body).ok()?;
-    let text = |name: &str| members[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let is_text = |text: &&str| (1..=MAX_TEXT).contains(&text.len());
+    let text = |name: &str| members[name].as_str().filter(is_text).map(str::to_owned);
     let client_secret = text("client_secret");
     let auth = match (&client_secret, members["token_endpoint_auth_method"].as_str()) {
         (None, _) | (_, Some("none")) => ClientAuth::None,
@@ -305,8 +313,4 @@ fn name_of(auth: ClientAuth) -> &'static str {
         ClientAuth::Basic => "client_secret_basic",
         ClientAuth::Post => "client_secret_post",
     }
-}
-
-fn host_of(url: &str) -> String {
-    url::Url::parse(url).map_or_else(|_| "the service".to_owned(), |url| host(&url))
 }

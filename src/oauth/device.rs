@@ -11,11 +11,12 @@ use zeroize::{Zeroize, Zeroizing};
 use super::discovery;
 use super::flow::configured;
 use super::form_post::{Caller, Posted, form_post};
-use super::service::{Fault, Service};
-use super::token_response::{self, AnswerFault};
+use super::service::{Fault, Service, host_of};
+use super::token_response::{self, AnswerFault, TokenAnswer};
 use super::{AskedFor, Services, oauth};
 use crate::config::Server;
 use crate::http_client::guard::CALL;
+use crate::secret::Secret;
 use crate::store::{Cell, ClientKind, ClientOf, Held, Record, StoreError};
 use crate::user::UserId;
 
@@ -226,16 +227,9 @@ impl Services {
         };
         device = marked;
         let kept = &device.kept;
-        let caller = Caller { id: &kept.client.id, auth: kept.client.auth, secret: secret.as_ref() };
-        let mut fields = vec![("grant_type", GRANT), ("device_code", &*kept.device_code)];
-        fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
-        let endpoint = &kept.service.token_endpoint;
-        let host = host_of(endpoint);
-        let answer = match form_post(self.guarded(server), endpoint, &caller, &fields, ASKING).await {
-            Ok(Posted::Answer(answer)) => token_response::read(&Zeroizing::new(answer.into_body())),
-            Ok(Posted::Later(_)) | Err(_) => {
-                return self.pending((user, server), device, |interval| interval * 2).await;
-            }
+        let host = host_of(&kept.service.token_endpoint);
+        let Some(answer) = self.ask(server, kept, secret.as_ref()).await else {
+            return self.pending((user, server), device, |interval| interval * 2).await;
         };
         let end = match answer {
             Ok(answer) => {
@@ -255,6 +249,27 @@ impl Services {
             Err(fault) => end_of(fault, &kept.client, host),
         };
         Ok(DeviceAnswer::Ended(device, end))
+    }
+
+    /// What the token endpoint says; nothing if it does not, or is left alone for a while.
+    async fn ask(
+        &self,
+        server: &Server,
+        kept: &Kept,
+        secret: Option<&Secret>,
+    ) -> Option<Result<TokenAnswer, AnswerFault>> {
+        let caller = Caller { id: &kept.client.id, auth: kept.client.auth, secret };
+        let mut fields = vec![("grant_type", GRANT), ("device_code", &*kept.device_code)];
+        fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
+        let endpoint = &kept.service.token_endpoint;
+        let pass = self.breakers.enter(endpoint).ok()?;
+        let posted = form_post(self.guarded(server), endpoint, &caller, &fields, ASKING).await;
+        let Ok(Posted::Answer(answer)) = posted else {
+            pass.failed();
+            return None;
+        };
+        pass.answered();
+        Some(token_response::read(&Zeroizing::new(answer.into_body())))
     }
 
     async fn pending(
@@ -299,10 +314,6 @@ fn end_of(fault: AnswerFault, client: &ClientOf, host: String) -> DeviceEnd {
         AnswerFault::Refused(code) => DeviceEnd::Fault(Fault::Refused { host, code }),
         AnswerFault::Unreadable => DeviceEnd::Fault(unusable(host, "it cannot be read")),
     }
-}
-
-fn host_of(url: &str) -> String {
-    Url::parse(url).map(|url| discovery::host(&url)).unwrap_or_default()
 }
 
 fn unusable(host: String, why: &'static str) -> Fault {

@@ -2,39 +2,37 @@
 //! looks for metadata in the order of the specification, chooses scopes and makes the URL. Every call of it is made by our
 //! guarded client. What it would do with tokens is not used. Source: MCP 2026-07-28, basic/authorization.
 
+mod calls;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use reqwest::Client;
 use rmcp::transport::auth::{
-    AuthError, AuthorizationManager, AuthorizationMetadata, OAuthClientConfig, OAuthHttpClient, OAuthHttpClientFuture,
-    OAuthHttpRequest, StateStore, StoredAuthorizationState, WWWAuthenticateParams,
+    AuthError, AuthorizationManager, AuthorizationMetadata, OAuthClientConfig, OAuthHttpClient, StateStore,
+    StoredAuthorizationState, WWWAuthenticateParams,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
-use super::service::{Fault, Service};
-use crate::config::{HttpPlan, NamedService, OAuth, Plan, ResourceIndicator, Server};
-use crate::http_client::guard::{CallError, GuardedClient};
+use super::service::{Fault, Service, host};
+use super::token_response::proper_scopes;
+use crate::config::{HttpPlan, NamedService, OAuth, OF_THE_PROTOCOL, Plan, ResourceIndicator, Server};
+use crate::http_client::guard::GuardedClient;
+use calls::{CALL, Calls};
 
 /// How long looking for a service may take in all.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long one call of it may take.
-const CALL: Duration = Duration::from_secs(5);
-
-/// The most calls that are made for one service.
-const MOST_CALLS: usize = 24;
+/// The longest URL that a person is led to, bytes: what browsers and proxies take.
+const MAX_URL: usize = 8 << 10;
 
 /// The one way of proving who has begun a sign-in. Source: RFC 7636.
 const S256: &str = "S256";
-
-/// What is being read when it cannot be used.
-const METADATA: &str = "the metadata";
 
 /// What a server is asked first, without a token: what it refuses says where to get one.
 const INITIALIZE: &str = concat!(
@@ -86,7 +84,7 @@ pub(super) async fn find(
         NamedService::Found => None,
     };
     let base = own.clone().or(named).ok_or(Fault::NoMetadata { tried: Vec::new() })?;
-    let calls = Arc::new(Calls { guarded: guarded.clone(), own, made: Mutex::default() });
+    let calls = Arc::new(Calls::new(guarded, own));
     let looking = async {
         let client = Arc::clone(&calls) as Arc<dyn OAuthHttpClient>;
         let manager = AuthorizationManager::new_with_oauth_http_client(base.clone(), client).await;
@@ -94,10 +92,11 @@ pub(super) async fn find(
         let metadata = match &oauth.service {
             NamedService::Endpoints { authorization, token, issuer } => {
                 let (authorization, token) = (authorization.as_str(), token.as_str());
-                metadata(json!({
+                serde_json::from_value(json!({
                     "issuer": issuer, "authorization_endpoint": authorization, "token_endpoint": token,
                     "code_challenge_methods_supported": [S256],
                 }))
+                .ok()
             }
             NamedService::Issuer(issuer) => Some(calls.metadata_of(issuer).await?),
             NamedService::Found => {
@@ -107,6 +106,9 @@ pub(super) async fn find(
                 };
                 let found = manager.resolve_metadata_from_challenge(challenge.as_deref()).await;
                 let found = found.map_err(|error| calls.fault(&error, &base))?;
+                if found.source.is_discovered() {
+                    calls.check_issuer(&found)?;
+                }
                 found.source.is_discovered().then_some(found.metadata)
             }
         };
@@ -116,7 +118,7 @@ pub(super) async fn find(
         let begun = Arc::default();
         manager.set_state_store(Begins(Arc::clone(&begun)));
         let scopes = match &oauth.scopes[..] {
-            [] => manager.select_initial_scopes(&[]).await,
+            [] => proper_scopes(manager.select_initial_scopes(&[]).await.iter().map(String::as_str)),
             scopes => scopes.to_vec(),
         };
         Ok(Found { manager, begun, has_resource: plan.is_some(), service, scopes })
@@ -130,7 +132,7 @@ impl Found {
     /// # Errors
     /// The service cannot be used.
     pub(super) async fn begin(&mut self, oauth: &OAuth, id: &str, redirect_uri: &str) -> Result<Begun, Fault> {
-        let unusable = || unusable(&self.service.authorization_endpoint, "this is no place to sign in");
+        let unusable = || Fault::unusable(&self.service.authorization_endpoint, "this is no place to sign in");
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
         let client = OAuthClientConfig::new(id, redirect_uri);
         self.manager.configure_client(client).map_err(|_| unusable())?;
@@ -148,6 +150,9 @@ impl Found {
         let named = [("resource", &resource), ("audience", &oauth.audience)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         url.query_pairs_mut().clear().extend_pairs(others).extend_pairs(named).extend_pairs(&oauth.authorize_params);
+        if url.as_str().len() > MAX_URL {
+            return Err(Fault::unusable(&self.service.authorization_endpoint, "what is to be asked there is too long"));
+        }
         Ok(Begun { url, state: begun.csrf_token, verifier: begun.pkce_verifier, resource })
     }
 }
@@ -207,144 +212,30 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     for endpoint in needed.into_iter().chain(optional.into_iter().flatten()) {
         if !Url::parse(endpoint).is_ok_and(|url| guarded.permits(&url)) {
             let named = service.issuer.as_deref().unwrap_or(endpoint);
-            return Err(unusable(named, "it names an address that is not https, or not one to call"));
+            return Err(Fault::unusable(named, "it names an address that is not https, or not one to call"));
         }
+    }
+    if !Url::parse(&service.authorization_endpoint).is_ok_and(|url| can_be_asked(&url)) {
+        return Err(Fault::unusable(
+            &service.authorization_endpoint,
+            "its page for signing in asks for something of its own",
+        ));
     }
     let methods = metadata.code_challenge_methods_supported.iter().flatten();
     if !methods.into_iter().any(|method| method == S256) {
-        return Err(unusable(&service.authorization_endpoint, "it does not offer S256, which protects who signs in"));
+        return Err(Fault::unusable(
+            &service.authorization_endpoint,
+            "it does not offer S256, which protects who signs in",
+        ));
     }
     Ok(service)
 }
 
-fn metadata(members: Value) -> Option<AuthorizationMetadata> {
-    serde_json::from_value(members).ok()
-}
-
-fn unusable(url: &str, why: &'static str) -> Fault {
-    let host = Url::parse(url).map_or_else(|_| "the service".to_owned(), |url| host(&url));
-    Fault::Metadata { step: METADATA, host, why }
-}
-
-/// The host of a URL, with its port.
-pub(super) fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The calls that are made for one service, within bounds.
-struct Calls {
-    guarded: GuardedClient,
-    /// The server itself, which has been asked already.
-    own: Option<Url>,
-    made: Mutex<Made>,
-}
-
-/// What was called, and what has failed last.
-#[derive(Default)]
-struct Made {
-    tried: Vec<Url>,
-    failed: Option<Url>,
-}
-
-impl Calls {
-    async fn get(&self, url: &Url) -> Result<Response<Vec<u8>>, CallError> {
-        let request = Request::get(url.as_str()).header(ACCEPT, "application/json").body(Vec::new());
-        self.call(request.map_err(|_| CallError::Blocked)?).await
-    }
-
-    async fn call(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, CallError> {
-        let url = Url::parse(&request.uri().to_string()).map_err(|_| CallError::Blocked)?;
-        if request.method() == Method::GET && self.own.as_ref() == Some(&url) {
-            let mut nothing = Response::new(Vec::new());
-            *nothing.status_mut() = StatusCode::NOT_FOUND;
-            return Ok(nothing);
-        }
-        let count = {
-            let mut made = self.made();
-            made.tried.push(url.clone());
-            made.tried.len()
-        };
-        let answer = if count > MOST_CALLS { Err(CallError::NoAnswer) } else { self.guarded.call(request, CALL).await };
-        let is_failure = answer.as_ref().map_or(true, |answer| answer.status().is_server_error());
-        if is_failure {
-            self.made().failed = Some(url);
-        }
-        // Nothing is followed: what is elsewhere is not here.
-        answer.map(|mut answer| {
-            answer.headers_mut().remove(LOCATION);
-            answer
-        })
-    }
-
-    /// The metadata of an issuer that an operator named. Source: RFC 8414 section 3.1; `OpenID` Connect Discovery section 4.
-    async fn metadata_of(&self, issuer: &str) -> Result<AuthorizationMetadata, Fault> {
-        let none = || Fault::NoMetadata { tried: vec![issuer.to_owned()] };
-        let base = Url::parse(issuer).map_err(|_| none())?;
-        let path = base.path().trim_end_matches('/').to_owned();
-        let candidates = [
-            format!("/.well-known/oauth-authorization-server{path}"),
-            format!("/.well-known/openid-configuration{path}"),
-            format!("{path}/.well-known/openid-configuration"),
-        ];
-        for candidate in candidates {
-            let mut url = base.clone();
-            url.set_path(&candidate);
-            let answer = self.get(&url).await.map_err(|_| self.failure(&base))?;
-            if answer.status().is_server_error() {
-                return Err(self.failure(&base));
-            }
-            let members = serde_json::from_slice(answer.body()).ok().filter(|_| answer.status() == StatusCode::OK);
-            let Some(found) = members.and_then(metadata) else { continue };
-            if found.issuer.as_deref() != Some(issuer) {
-                return Err(unusable(issuer, "it is of another issuer"));
-            }
-            return Ok(found);
-        }
-        Err(self.nothing_found(&base))
-    }
-
-    /// What a failure of the library means. Its words may hold what others have said.
-    fn fault(&self, error: &AuthError, base: &Url) -> Fault {
-        let step = METADATA;
-        match error {
-            AuthError::PkceUnsupported => {
-                Fault::Metadata { step, host: host(base), why: "it does not offer S256, which protects who signs in" }
-            }
-            AuthError::AuthorizationServerMismatch { expected_issuer, .. }
-            | AuthError::AuthorizationServerMissingIssuer { expected_issuer } => {
-                unusable(expected_issuer, "it is of another issuer")
-            }
-            _ if self.made().failed.is_some() => self.failure(base),
-            _ => Fault::Metadata { step, host: host(base), why: "what it says does not fit the server" },
-        }
-    }
-
-    /// That a call has failed: of a host that an operator named it is said that it does not answer, of any other that it
-    /// cannot be used, whatever it is that listens there or does not.
-    fn failure(&self, base: &Url) -> Fault {
-        let failed = self.made().failed.clone();
-        let other = failed.as_ref().map(host).filter(|other| *other != host(base));
-        match other {
-            Some(host) => Fault::Metadata { step: METADATA, host, why: "it cannot be read" },
-            None => Fault::Unavailable { host: host(base) },
-        }
-    }
-
-    fn nothing_found(&self, base: &Url) -> Fault {
-        let tried: Vec<String> = self.made().tried.iter().map(Url::to_string).collect();
-        Fault::NoMetadata { tried: if tried.is_empty() { vec![base.to_string()] } else { tried } }
-    }
-
-    fn made(&self) -> std::sync::MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl OAuthHttpClient for Calls {
-    fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
-        Box::pin(async move { Ok(self.call(request.request).await?) })
-    }
+/// Whether our question can be put there and is the only one: what stands in the URL already would be read in its place.
+/// Source: RFC 6749 section 3.1.
+fn can_be_asked(url: &Url) -> bool {
+    let asks = |name: &str| name != "audience" && OF_THE_PROTOCOL.contains(&name);
+    url.fragment().is_none() && !url.query_pairs().any(|(name, _)| asks(&name))
 }
 
 /// Takes what the library makes up for a sign-in, which is kept with the rest of it.

@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::service::{Fault, Service};
-use crate::config::{OAuth, Plan, Server};
+use super::service::{Fault, Service, host_of};
+use crate::config::{Plan, Server};
 use crate::store::{ClientOf, Held, StoreError};
 use crate::user::UserId;
 
@@ -66,8 +66,7 @@ impl Flow {
     /// That the service has refused, by a code of the standard's or by another one.
     #[must_use]
     pub fn refused(&self, code: Option<&'static str>) -> Fault {
-        let url = url::Url::parse(&self.kept.service.authorization_endpoint);
-        Fault::Refused { host: url.map(|url| super::discovery::host(&url)).unwrap_or_default(), code }
+        Fault::Refused { host: host_of(&self.kept.service.authorization_endpoint), code }
     }
 
     /// Whether the bridge had registered itself anew for it.
@@ -113,12 +112,13 @@ pub(super) fn hashed(text: &str) -> String {
 
 /// Tells how a server's users sign in, and where its tokens go. It shows no secret, and neither does what it is made of.
 pub(super) fn configured(server: &Server) -> String {
-    let origin = match &server.plan {
-        Plan::Http(plan) => plan.origin.as_str(),
-        Plan::Stdio(_) | Plan::Container(_) => "",
+    let url = match &server.plan {
+        Plan::Http(plan) => plan.url.fixed_text(),
+        Plan::Stdio(_) | Plan::Container(_) => None,
     };
     let Some(oauth) = &server.oauth else { return String::new() };
-    let OAuth { service, client, scopes, resource, audience, .. } = oauth;
-    let client = client.as_ref().map(|client| &client.id);
-    hashed(&format!("{origin} {service:?} {client:?} {scopes:?} {resource:?} {audience:?}"))
+    let client = (oauth.client.as_ref().map(|client| &client.id), oauth.client_auth, oauth.registration);
+    let asked = (&oauth.scopes, &oauth.resource, &oauth.audience, &oauth.authorize_params);
+    let called = (&oauth.service, &oauth.revocation, &oauth.allow_hosts);
+    hashed(&format!("{url:?} {client:?} {asked:?} {called:?}"))
 }

@@ -3,11 +3,10 @@
 use http::Request;
 use http::header::LOCATION;
 use reqwest::Client;
-use url::Url;
 
 use super::client::{Who, who};
 use super::discovery::{self, Found};
-use super::service::Fault;
+use super::service::{Fault, host_of};
 use crate::config::{Config, OAuth, Server};
 use crate::http_client::guard::{CALL, GuardedClient};
 use crate::store::ClientKind;
@@ -37,15 +36,16 @@ pub async fn inspect(config: &Config, server: &Server, servers: &Client) -> Resu
     let unavailable = |_| Fault::Unavailable { host: server.name.to_string() };
     let guarded = GuardedClient::new(&oauth.allow_hosts).map_err(unavailable)?;
     let mut found = discovery::find((server, oauth), servers, &guarded).await?;
-    let host = Url::parse(&found.service.authorization_endpoint).map(|url| discovery::host(&url)).unwrap_or_default();
+    let host = host_of(&found.service.authorization_endpoint);
     let takes_back = found.service.revocation_endpoint.is_some();
     let known = match who(config, oauth, &found.service) {
-        Who::Known(client) => Some(client),
-        Who::Registers(_) => {
+        Ok(Who::Known(client)) => Some(client),
+        Ok(Who::Registers(_)) => {
             let client = Some(ClientKind::Registered(String::new()).as_str());
             return Ok(Inspection { host, client, takes_back, refused_resource: None });
         }
-        Who::Nobody => None,
+        Err(Fault::NotKnown { .. }) => None,
+        Err(fault) => return Err(fault),
     };
     let refused_resource = match &known {
         Some(client) => {

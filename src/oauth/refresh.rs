@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::Services;
@@ -154,5 +153,5 @@ fn is_registered(grant: &Grant) -> bool {
 
 /// The host at which something is renewed, for the log.
 pub(crate) fn host_of(grant: &Grant) -> String {
-    Url::parse(&grant.token_endpoint).map(|url| super::discovery::host(&url)).unwrap_or_default()
+    super::service::host_of(&grant.token_endpoint)
 }

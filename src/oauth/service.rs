@@ -2,7 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use url::Url;
+
+use crate::http_client::guard::CallError;
 use crate::store::StoreError;
+
+/// What is being read when it cannot be used.
+pub(super) const METADATA: &str = "the metadata";
 
 /// What is known of a service when somebody begins to sign in there. It is kept with the sign-in, so that what is
 /// configured or published meanwhile changes nothing of it.
@@ -27,6 +33,28 @@ pub(super) struct Service {
     pub auth_methods: Vec<String>,
     /// Whether it reads metadata documents of clients.
     pub reads_documents: bool,
+}
+
+impl Service {
+    /// Whether a code that it gives is shown to nobody else: either the answer names its issuer, or the code is taken where
+    /// it was given. A redirect URI per server does not tell where everybody may register one, or where one document
+    /// names them all. Source: RFC 9700 section 4.4, mix-up.
+    pub(super) fn answers_for_itself(&self) -> bool {
+        let place = |url: &str| {
+            let url = Url::parse(url).ok()?;
+            Some((url.host_str()?.to_owned(), url.port_or_known_default()))
+        };
+        let places = place(&self.authorization_endpoint).zip(place(&self.token_endpoint));
+        let are_one = |((one, port), (other, other_port)): ((String, _), (String, _))| {
+            port == other_port && (one == other || is_below(&one, &other) || is_below(&other, &one))
+        };
+        self.names_itself || places.is_some_and(are_one)
+    }
+}
+
+/// Whether a host is a name under another one, which is more than a top-level name.
+fn is_below(host: &str, other: &str) -> bool {
+    other.contains('.') && host.strip_suffix(other).is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// Why a person cannot sign in at a service, or could not. What is said names hosts, and nothing that a service said.
@@ -79,4 +107,30 @@ pub enum Fault {
     /// What is needed to go on cannot be read or kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Fault {
+    /// That a call of `url` has failed. Of an address that is none to call is said the same whatever listens there.
+    pub(super) fn of_call(error: CallError, url: &str) -> Self {
+        match error {
+            CallError::NoAnswer | CallError::Unsent => Self::Unavailable { host: host_of(url) },
+            CallError::Blocked | CallError::TooLong => Self::unusable(url, "it cannot be read"),
+        }
+    }
+
+    /// That the metadata of who is at `url` cannot be used.
+    pub(super) fn unusable(url: &str, why: &'static str) -> Self {
+        Self::Metadata { step: METADATA, host: host_of(url), why }
+    }
+}
+
+/// The host of a URL, with its port.
+pub(super) fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The same of a URL that is text.
+pub(super) fn host_of(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| "the service".to_owned(), |url| host(&url))
 }

@@ -162,10 +162,15 @@ pub(super) fn scopes(value: &Value) -> Option<Vec<String>> {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         _ => return None,
     };
+    Some(proper_scopes(all)).filter(|kept| !kept.is_empty())
+}
+
+/// Those of these that are scopes, as many as are kept. Source: RFC 6749 section 3.3.
+pub(super) fn proper_scopes<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let [most, longest] = MAX_SCOPES;
-    let kept = all.into_iter().filter(|scope| !scope.is_empty() && scope.len() <= longest && is_token(scope));
-    let kept: Vec<String> = kept.take(most).map(str::to_owned).collect();
-    Some(kept).filter(|kept| !kept.is_empty())
+    let is_scope = |text: &str| text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    let kept = all.into_iter().filter(|scope| !scope.is_empty() && scope.len() <= longest && is_scope(scope));
+    kept.take(most).map(str::to_owned).collect()
 }
 
 /// The claims of an ID token. It came from the service itself, over TLS, and is used for a name that is shown alone: its

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::TokenSource;
 use super::changes::{By, ChangeError, outcome};
 use super::granted::{is_same_account, is_same_token};
-use crate::audit::{EventKind, Outcome, Pending};
+use crate::audit::{EventKind, Outcome};
 use crate::config::ServerName;
 use crate::oauth::Fault;
 use crate::request_id::RequestId;
@@ -58,7 +58,10 @@ impl TokenSource {
         (user, server): (&UserId, &ServerName),
         asked: impl Future<Output = Result<Record, Fault>>,
     ) -> Result<(), NotConnected> {
-        let change = self.begin_connecting((user, server)).await?;
+        let by = By { caller: None, how: SavedBy::SignIn };
+        let replaces = self.audit.is_on() && self.is_there(user, server, Over::Anything).await;
+        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
+        let change = self.begin(by, kind, (user, server), None).await.map_err(ChangeError::from)?;
         let record = match asked.await {
             Ok(record) => record,
             Err(fault) => {
@@ -66,37 +69,12 @@ impl TokenSource {
                 return Err(fault.into());
             }
         };
-        Ok(self.save_and_tell(change, (user, server), record).await?)
-    }
-
-    /// Saves what a service has given already, durably, in place of whatever is there.
-    ///
-    /// # Errors
-    /// Says why it is not saved.
-    pub(super) async fn keep_given(&self, of: (&UserId, &ServerName), record: Record) -> Result<(), ChangeError> {
-        let change = self.begin_connecting(of).await?;
-        self.save_and_tell(change, of, record).await
-    }
-
-    async fn begin_connecting(&self, (user, server): (&UserId, &ServerName)) -> Result<Pending, ChangeError> {
-        let by = By { caller: None, how: SavedBy::SignIn };
-        let replaces = self.audit.is_on() && self.is_there(user, server, Over::Anything).await;
-        let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
-        Ok(self.begin(by, kind, (user, server), None).await?)
-    }
-
-    async fn save_and_tell(
-        &self,
-        change: Pending,
-        (user, server): (&UserId, &ServerName),
-        record: Record,
-    ) -> Result<(), ChangeError> {
         let saved = self.save_granted((user, server), record).await;
         if saved.is_ok() {
             self.tell(user, server);
         }
         change.done(outcome(&saved)).await;
-        saved
+        Ok(saved?)
     }
 
     /// Saves what a service gave. How often its user was asked for more stays known; where it gave nothing that renews it, because it had done so before, what is there of the

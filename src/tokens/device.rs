@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::changes::ChangeError;
-use super::{TokenError, TokenSource};
+use super::{NotConnected, TokenError, TokenSource};
 use crate::audit::{Event, EventKind, Outcome};
 use crate::config::Server;
 use crate::oauth::{Device, DeviceAnswer, DeviceCode, DeviceEnd, Services};
@@ -98,9 +98,14 @@ impl TokenSource {
             services.give_back_device(server, &record).await;
             return Ok(DeviceSignIn::Nothing);
         }
-        self.keep_given((user, &server.name), record).await?;
-        tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
-        Ok(DeviceSignIn::Connected)
+        match self.connect((user, &server.name), async { Ok(record) }).await {
+            Ok(()) => {
+                tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
+                Ok(DeviceSignIn::Connected)
+            }
+            Err(NotConnected::Change(error)) => Err(error),
+            Err(NotConnected::Service(fault)) => Ok(DeviceSignIn::Ended(DeviceEnd::Fault(fault))),
+        }
     }
 
     /// As [`TokenSource::access_token`], for who waits until its user has connected the server.
