@@ -58,10 +58,10 @@ const BY_WORDS: [ByWords; 38] = [
     ("a page where a document should be", |s| s.says(METADATA, 200, "<html>canary</html>"), 502, UNUSABLE),
     ("a document somewhere else", |s| s.sends_on(METADATA, "/canary"), 502, UNUSABLE),
     ("a thousand services", many_services, 502, UNUSABLE),
-    ("a thousand scopes", |s| many_scopes(s), 502, "too long"),
+    ("a thousand scopes", many_scopes, 502, "too long"),
     ("a name of a client without an end", |s| s.registration["client_id"] = json!("c".repeat(9_000)), 502, "client id"),
     ("what it says of a refusal", |s| s.says("/register", 400, "<b>canary</b>"), 502, "for a client id"),
-    ("nothing, and endpoints to be guessed", |s| silent(s), 502, "does not say where to sign in"),
+    ("nothing, and endpoints to be guessed", silent, 502, "does not say where to sign in"),
     ("nobody is there", |s| s.says(METADATA, 500, "canary"), 503, "does not answer as it should now"),
 ];
 
