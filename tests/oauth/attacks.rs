@@ -102,7 +102,7 @@ fn many_scopes(script: &mut Script) {
 }
 
 fn silent(script: &mut Script) {
-    script.challenge = "Bearer".to_owned();
+    "Bearer".clone_into(&mut script.challenge);
     script.says(RESOURCE, 404, "");
     script.says(METADATA, 404, "");
 }

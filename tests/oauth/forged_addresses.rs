@@ -94,7 +94,7 @@ fn canary() -> (u16, Arc<AtomicUsize>) {
         thread::spawn(move || {
             listener.incoming().for_each(|_| {
                 connected.fetch_add(1, Ordering::SeqCst);
-            })
+            });
         });
     }
     (port, connected)
