@@ -20,7 +20,9 @@ pub(crate) fn with_relay(nodes: usize, options: &serde_json::Value) -> (Setting,
     let relay = Relay::start();
     let service = Service::behind(&relay, options);
     let (home, redis) = (Home::new(), Redis::start());
-    let config = config(&home, &redis, &service, &found());
+    let mut config = config(&home, &redis, &service, &found());
+    // One person has very many calls at once.
+    config["limits"] = json!({ "perUser": 256, "perServer": 256, "total": 256 });
     let nodes = (0..nodes).map(|_| home.serve(config.clone())).collect();
     (Setting { service, nodes, home, redis }, relay)
 }
