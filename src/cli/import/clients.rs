@@ -43,7 +43,7 @@ pub(super) fn server(report: &mut Report, place: &Place, node: &Node) -> Option<
             }
             "envFile" => report.say(&at, "left out: copy the variables of that file into `env`"),
             "serviceAuths" => {
-                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`")
+                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`");
             }
             telling if TELLING.contains(&telling) => {}
             _ => report.say(&at, "left out: tollbridge has no such setting"),
@@ -149,7 +149,7 @@ fn options(report: &mut Report, at: &Place, node: &Node, server: &mut Map<String
             ("toolFilter", Some("allow"), Some(list)) => tools(server, "allow", list),
             ("toolFilter", Some("block"), Some(list)) => tools(server, "deny", list),
             ("authTokens", ..) => {
-                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`")
+                report.say(&at, "left out: say who may call in `identity`, and who may use this server in `allow`");
             }
             _ => report.say(&at, "left out: tollbridge has no such setting"),
         }

@@ -74,10 +74,10 @@ pub(super) fn server(report: &mut Report, place: &Place, node: &Node) -> Option<
             "disableNetwork" => {}
             "volumes" => report.say(&at, "left out: write `mounts`, as source:target"),
             "allowHosts" => {
-                report.say(&at, "left out: to limit what it reaches, give it a `network` that leads nowhere else")
+                report.say(&at, "left out: to limit what it reaches, give it a `network` that leads nowhere else");
             }
             "oauth" => {
-                report.say(&at, "left out: with tollbridge a person pastes a token; write `$userToken` where it goes")
+                report.say(&at, "left out: with tollbridge a person pastes a token; write `$userToken` where it goes");
             }
             "longLived" => report.say(&at, "left out: each request has a server of its own"),
             telling if TELLING.contains(&telling) => {}
