@@ -1,24 +1,23 @@
 //! How a command tells a bridge on the same host something: by a socket without a file, which whoever may send it a signal
-//! may use. A bridge that was started with a configuration file listens under a name made of that file's path and of its
-//! process id. A request is a word and a newline; the answer is one [`Answer`] as JSON, and the end.
+//! may use. A bridge listens under a name made of its process id, since the list of sockets that the system has leaves some
+//! out while others come and go. A request is a word, the [`file_id`] of the configuration file that the bridge must have
+//! been started with, if it matters, and a newline; the answer is one [`Answer`] as JSON, or `null` of a bridge that was
+//! started with another file, and the end.
 //!
-//! Source: unix(7), abstract sockets; the proc file system, `net/unix`.
+//! Source: unix(7), abstract sockets.
 
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::SocketAddr;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-/// What every name begins with.
-const PREFIX: &str = "tollbridge-control/";
-
 /// The longest request, bytes, with its newline.
-pub const MAX_REQUEST: usize = 16;
+pub const MAX_REQUEST: usize = 32;
 
 /// The longest answer, bytes.
 pub const MAX_ANSWER: u64 = 1 << 20;
@@ -47,10 +46,18 @@ impl Request {
         }
     }
 
-    /// The request that a line is, without its newline.
+    /// The line for it, to a bridge that was started with `file`, or with any.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|request| request.as_str().as_bytes() == line)
+    pub fn line(self, file: Option<&Path>) -> String {
+        file.map_or_else(|| format!("{}\n", self.as_str()), |file| format!("{} {}\n", self.as_str(), file_id(file)))
+    }
+
+    /// The request that a line is, without its newline, and the id of the file that it is about.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<(Self, Option<&str>)> {
+        let line = str::from_utf8(line).ok()?;
+        let (word, file) = line.split_once(' ').map_or((line, None), |(word, file)| (word, Some(file)));
+        Self::ALL.into_iter().find(|request| request.as_str() == word).map(|request| (request, file))
     }
 }
 
@@ -63,60 +70,40 @@ pub struct Answer {
     pub text: String,
 }
 
-/// A bridge that listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bridge {
-    /// Its process.
-    pub pid: u32,
-    name: String,
+/// Where the bridge of this process listens.
+///
+/// # Errors
+/// There is no process id of that length.
+pub fn address(pid: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("tollbridge-control/{pid}"))
 }
 
-impl Bridge {
-    /// This process, started with this file.
-    #[must_use]
-    pub fn own(file: &Path) -> Self {
-        let pid = std::process::id();
-        Self { pid, name: format!("{}{pid}", prefix(file)) }
-    }
-
-    /// Those that listen and were started with `file`, or with any.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub fn all(file: Option<&Path>) -> io::Result<Vec<Self>> {
-        let prefix = file.map_or_else(|| PREFIX.to_owned(), prefix);
-        let sockets = fs::read("/proc/net/unix")?;
-        let sockets = String::from_utf8_lossy(&sockets);
-        let mut found: Vec<Self> = Vec::new();
-        for line in sockets.lines() {
-            let Some(name) = line.split_whitespace().nth(7).and_then(|path| path.strip_prefix('@')) else { continue };
-            let pid = name.strip_prefix(&prefix).and_then(|rest| rest.rsplit('/').next()?.parse().ok());
-            // Connections to it are listed under the same name.
-            if let Some(pid) = pid.filter(|&pid| found.iter().all(|bridge| bridge.pid != pid)) {
-                found.push(Self { pid, name: name.to_owned() });
-            }
+/// Connections to all bridges that listen, with their process ids.
+///
+/// # Errors
+/// The system does not tell which processes there are.
+pub fn bridges() -> io::Result<Vec<(u32, UnixStream)>> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc")? {
+        let pid = process.ok().and_then(|process| process.file_name().to_str()?.parse().ok());
+        if let Some(pid) = pid
+            && let Ok(stream) = UnixStream::connect_addr(&address(pid)?)
+        {
+            found.push((pid, stream));
         }
-        Ok(found)
     }
-
-    /// Where it listens.
-    ///
-    /// # Errors
-    /// The name is too long for a socket; its own never is.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        SocketAddr::from_abstract_name(&self.name)
-    }
+    Ok(found)
 }
 
-/// What the names of those begin with that were started with `file`, wherever a link leads that is its last part: such are
-/// made to lead elsewhere.
-fn prefix(file: &Path) -> String {
+/// What a configuration file is known by, wherever a link leads that is its last part: such are made to lead elsewhere.
+#[must_use]
+pub fn file_id(file: &Path) -> String {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let directory = absolute.parent().map(|parent| parent.canonicalize().unwrap_or_else(|_| parent.to_owned()));
     let path: PathBuf = directory.into_iter().chain(absolute.file_name().map(PathBuf::from)).collect();
     let hash = digest(&SHA256, path.as_os_str().as_bytes());
     let hash = u64::from_be_bytes(*hash.as_ref().first_chunk().expect("a SHA-256 has 32 bytes"));
-    format!("{PREFIX}{hash:016x}/")
+    format!("{hash:016x}")
 }
 
 #[cfg(test)]
@@ -124,27 +111,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bridge_is_found_by_its_file_however_the_file_is_named() {
+    fn a_file_has_one_id_however_it_is_named() {
         let home = tempfile::tempdir().unwrap();
         let (file, link) = (home.path().join("real/tollbridge.json"), home.path().join("link"));
         fs::create_dir(home.path().join("real")).unwrap();
         std::os::unix::fs::symlink(home.path().join("real"), &link).unwrap();
-        let own = Bridge::own(&file);
-        let listening = std::os::unix::net::UnixListener::bind_addr(&own.address().unwrap()).unwrap();
-        let is_found = |file: Option<&Path>| Bridge::all(file).unwrap().contains(&own);
-        assert!(is_found(Some(&file)) && is_found(Some(&link.join("tollbridge.json"))) && is_found(None));
-        assert!(!is_found(Some(&home.path().join("tollbridge.json"))));
+        assert_eq!(file_id(&file), file_id(&link.join("tollbridge.json")));
+        assert_ne!(file_id(&file), file_id(&home.path().join("tollbridge.json")));
+    }
+
+    #[test]
+    fn a_bridge_is_found_while_it_listens() {
+        let own = std::process::id();
+        let is_found = || bridges().unwrap().iter().any(|(pid, _)| *pid == own);
+        let listening = std::os::unix::net::UnixListener::bind_addr(&address(own).unwrap()).unwrap();
+        assert!(is_found());
         drop(listening);
-        assert!(!is_found(None));
+        assert!(!is_found());
     }
 
     #[test]
     fn each_request_is_read_as_it_is_written_and_nothing_else_is_one() {
+        let file = Path::new("/etc/tollbridge.json");
         for request in Request::ALL {
-            assert_eq!(Request::parse(request.as_str().as_bytes()), Some(request));
-            assert!(request.as_str().len() < MAX_REQUEST);
+            assert_eq!(Request::parse(request.line(None).trim_end().as_bytes()), Some((request, None)));
+            let line = request.line(Some(file));
+            assert!(line.len() <= MAX_REQUEST);
+            assert_eq!(Request::parse(line.trim_end().as_bytes()), Some((request, Some(&*file_id(file)))));
         }
-        assert_eq!(Request::parse(b"reload "), None);
+        assert_eq!(Request::parse(b"reloads"), None);
         assert_eq!(Request::parse(b""), None);
     }
 }

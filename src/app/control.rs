@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::reload::Reloader;
 use crate::admin::Admin;
-use crate::control::{Answer, Bridge, MAX_REQUEST, Request};
+use crate::control::{self, Answer, MAX_REQUEST, Request};
 use crate::lifecycle::Lifecycle;
 
 /// How many commands are answered at once.
@@ -27,7 +27,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Answers commands until the hard stop.
 pub(super) fn serve(reloader: &Arc<Reloader>, health: &Arc<Admin>) {
-    let listener = match listen(reloader) {
+    let listener = match listen() {
         Ok(listener) => listener,
         // It serves all the same; a signal does what a command would.
         Err(error) => {
@@ -39,8 +39,8 @@ pub(super) fn serve(reloader: &Arc<Reloader>, health: &Arc<Admin>) {
     lifecycle.clone().accompany(accept(listener, reloader, health, lifecycle));
 }
 
-fn listen(reloader: &Reloader) -> io::Result<UnixListener> {
-    let listener = BlockingListener::bind_addr(&Bridge::own(reloader.file()).address()?)?;
+fn listen() -> io::Result<UnixListener> {
+    let listener = BlockingListener::bind_addr(&control::address(std::process::id())?)?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }
@@ -73,12 +73,14 @@ async fn answer(mut stream: UnixStream, reloader: &Reloader, health: &Admin) -> 
             break;
         }
     }
+    let say = |is_good, text: &str| Some(Answer { is_good, text: text.to_owned() });
     let answer = match Request::parse(line.strip_suffix(b"\n").unwrap_or(&line)) {
-        Some(Request::Reload) => reloader.reload().await,
-        Some(Request::Diff) => reloader.compare().await,
-        Some(Request::Health) if health.is_ready().await => Answer { is_good: true, text: "ready".to_owned() },
-        Some(Request::Health) => Answer { is_good: false, text: "not ready".to_owned() },
-        None => Answer { is_good: false, text: "this version does not know the command".to_owned() },
+        Some((_, Some(file))) if file != control::file_id(reloader.file()) => None,
+        Some((Request::Reload, _)) => Some(reloader.reload().await),
+        Some((Request::Diff, _)) => Some(reloader.compare().await),
+        Some((Request::Health, _)) if health.is_ready().await => say(true, "ready"),
+        Some((Request::Health, _)) => say(false, "not ready"),
+        None => say(false, "this version does not know the command"),
     };
     stream.write_all(&serde_json::to_vec(&answer)?).await
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Stop;
-use crate::control::{Answer, Bridge, MAX_ANSWER, Request};
+use crate::control::{self, Answer, MAX_ANSWER, Request};
 
 /// How long a bridge may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,39 +49,46 @@ impl Health {
 /// # Errors
 /// There is none, one does not answer, or one says no.
 pub(super) fn tell(file: Option<&Path>, request: Request) -> Result<(), Stop> {
-    let bridges = Bridge::all(file).map_err(Stop::failed)?;
-    if bridges.is_empty() {
-        let place = file.map_or_else(String::new, |file| format!(" that was started with {}", file.display()));
-        return Err(Stop::failed(format!("no bridge{place} runs on this host")));
-    }
-    let mut refusal = None;
-    for bridge in &bridges {
-        let answer = ask(bridge, request);
-        let (said, code) = match &answer {
-            Ok(Answer { is_good: true, text }) => {
-                writeln!(io::stdout(), "process {}: {text}", bridge.pid).map_err(Stop::output)?;
+    let (mut is_there, mut refusal, mut closed) = (false, None, None);
+    for (pid, stream) in control::bridges().map_err(Stop::failed)? {
+        let answer = ask(stream, &request.line(file));
+        let (said, code) = match answer {
+            // It was started with another file.
+            Ok(None) => continue,
+            Ok(Some(Answer { is_good: true, text })) => {
+                is_there = true;
+                writeln!(io::stdout(), "process {pid}: {text}").map_err(Stop::output)?;
                 continue;
             }
-            Ok(Answer { text, .. }) if request == Request::Health => (text.clone(), Stop::failed as fn(String) -> Stop),
-            Ok(Answer { text, .. }) => (text.clone(), Stop::usage as fn(String) -> Stop),
+            Ok(Some(Answer { text, .. })) if request == Request::Health => (text, Stop::failed as fn(String) -> Stop),
+            Ok(Some(Answer { text, .. })) => (text, Stop::usage as fn(String) -> Stop),
+            // It is somebody else's, and tells nobody which file it was started with; or it has just ended.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                closed = Some(Stop::failed(format!("process {pid}: {error}")));
+                continue;
+            }
             Err(error) => (format!("it does not answer: {error}"), Stop::failed as fn(String) -> Stop),
         };
-        refusal = Some(code(format!("process {}: {said}", bridge.pid)));
+        is_there = true;
+        refusal = Some(code(format!("process {pid}: {said}")));
+    }
+    if !is_there {
+        let place = file.map_or_else(String::new, |file| format!(" that was started with {}", file.display()));
+        let nowhere = || Stop::failed(format!("no bridge{place} runs on this host"));
+        return Err(closed.unwrap_or_else(nowhere));
     }
     refusal.map_or(Ok(()), Err)
 }
 
-fn ask(bridge: &Bridge, request: Request) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect_addr(&bridge.address()?)?;
+fn ask(mut stream: UnixStream, line: &str) -> io::Result<Option<Answer>> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{}\n", request.as_str()).as_bytes())?;
     let mut text = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut text)?;
-    if text.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it takes commands of its own user and of root only",
-        ));
+    let asked = stream.write_all(line.as_bytes()).and_then(|()| stream.take(MAX_ANSWER).read_to_end(&mut text));
+    match asked.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) | Ok(0) => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "it takes commands of its own user and of root only"))
+        }
+        Err(kind) => Err(kind.into()),
+        Ok(_) => Ok(serde_json::from_slice(&text)?),
     }
-    Ok(serde_json::from_slice(&text)?)
 }
