@@ -1,7 +1,7 @@
 //! Containers that wait before the first instruction of their program: their entry point is a helper of the bridge's, which
 //! becomes the program once it is told the variables that nobody knew before the request.
 //!
-//! The helper (`build/held.rs`) is mounted from the directory of this instance. What the program is, the image says; and so
+//! The helper (`src/sys/held/main.rs`) is mounted from the directory of this instance. What the program is, the image says; and so
 //! that it is that of the image which runs, the container is started from the image's id.
 
 use std::ffi::OsString;

@@ -7,7 +7,7 @@
 //!
 //! From stdin it reads a record, and not one byte more: what follows is the program's. A record is its length (4 bytes, the
 //! highest first), and as many bytes of variables, each as `NAME=VALUE` with a NUL behind it. In a container
-//! `build/held.rs` does the same.
+//! `src/sys/held/main.rs` does the same.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;

@@ -1,11 +1,11 @@
-//! Compiles `build/held.rs`, a program of its own that the bridge carries within it.
+//! Compiles `src/sys/held/main.rs`, a program of its own that the bridge carries within it.
 #![expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by its environment")]
 
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCE: &str = "build/held.rs";
+const SOURCE: &str = "src/sys/held/main.rs";
 
 /// The machines whose way of calling the system it knows. For any other an empty file says that there is none.
 const KNOWN: [&str; 2] = ["x86_64", "aarch64"];
