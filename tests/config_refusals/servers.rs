@@ -325,7 +325,12 @@ fn how_users_sign_in() {
         "the bridge sets this parameter",
     );
     url("{ \"allowHosts\": [\"a:1\"] }", "oauth.allowHosts[0]", "this is not a host");
-    url("{ \"deviceEndpoint\": \"https://a.example\" }", "oauth.deviceEndpoint", "unknown field `deviceEndpoint`");
+    url(
+        "{ \"deviceEndpoint\": \"http://a.example\" }",
+        "oauth.deviceEndpoint",
+        "this is a private address, or has no TLS",
+    );
+    url("{ \"jwksUri\": \"https://a.example\" }", "oauth.jwksUri", "unknown field `jwksUri`");
     server(&format!("{program}, \"oauth\": true"), "oauth", "a program cannot say where its users sign in");
     server(
         "\"command\": \"true\", \"oauth\": { \"issuer\": \"https://a.example\" }",
