@@ -14,6 +14,8 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustix::net::{UCred, sockopt::socket_peercred};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 /// The longest request, bytes, with its newline.
@@ -78,7 +80,8 @@ pub fn address(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("tollbridge-control/{pid}"))
 }
 
-/// Connections to all bridges that listen, with their process ids.
+/// Connections to all bridges that take commands of this user, with their process ids. Who listens under the name of
+/// another process is none.
 ///
 /// # Errors
 /// The system does not tell which processes there are.
@@ -88,11 +91,19 @@ pub fn bridges() -> io::Result<Vec<(u32, UnixStream)>> {
         let pid = process.ok().and_then(|process| process.file_name().to_str()?.parse().ok());
         if let Some(pid) = pid
             && let Ok(stream) = UnixStream::connect_addr(&address(pid)?)
+            && is_of(&stream, pid)
         {
             found.push((pid, stream));
         }
     }
     Ok(found)
+}
+
+/// Whether process `pid` listens at the other end, and takes commands of this user. Source: unix(7), `SO_PEERCRED`.
+fn is_of(stream: &UnixStream, pid: u32) -> bool {
+    let own = geteuid();
+    let is_of = |peer: UCred| peer.pid.as_raw_pid().cast_unsigned() == pid && (own.is_root() || peer.uid == own);
+    socket_peercred(stream).is_ok_and(is_of)
 }
 
 /// What a configuration file is known by, wherever a link leads that is its last part: such are made to lead elsewhere.

@@ -49,7 +49,7 @@ impl Health {
 /// # Errors
 /// There is none, one does not answer, or one says no.
 pub(super) fn tell(file: Option<&Path>, request: Request) -> Result<(), Stop> {
-    let (mut is_there, mut refusal, mut closed) = (false, None, None);
+    let (mut is_there, mut refusal) = (false, None);
     for (pid, stream) in control::bridges().map_err(Stop::failed)? {
         let answer = ask(stream, &request.line(file));
         let (said, code) = match answer {
@@ -62,11 +62,6 @@ pub(super) fn tell(file: Option<&Path>, request: Request) -> Result<(), Stop> {
             }
             Ok(Some(Answer { text, .. })) if request == Request::Health => (text, Stop::failed as fn(String) -> Stop),
             Ok(Some(Answer { text, .. })) => (text, Stop::usage as fn(String) -> Stop),
-            // It is somebody else's, and tells nobody which file it was started with; or it has just ended.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                closed = Some(Stop::failed(format!("process {pid}: {error}")));
-                continue;
-            }
             Err(error) => (format!("it does not answer: {error}"), Stop::failed as fn(String) -> Stop),
         };
         is_there = true;
@@ -74,21 +69,20 @@ pub(super) fn tell(file: Option<&Path>, request: Request) -> Result<(), Stop> {
     }
     if !is_there {
         let place = file.map_or_else(String::new, |file| format!(" that was started with {}", file.display()));
-        let nowhere = || Stop::failed(format!("no bridge{place} runs on this host"));
-        return Err(closed.unwrap_or_else(nowhere));
+        return Err(Stop::failed(format!("no bridge{place} runs on this host that takes commands of this user")));
     }
     refusal.map_or(Ok(()), Err)
 }
 
 fn ask(mut stream: UnixStream, line: &str) -> io::Result<Option<Answer>> {
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(line.as_bytes())?;
     let mut text = Vec::new();
-    let asked = stream.write_all(line.as_bytes()).and_then(|()| stream.take(MAX_ANSWER).read_to_end(&mut text));
-    match asked.map_err(|error| error.kind()) {
-        Err(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) | Ok(0) => {
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, "it takes commands of its own user and of root only"))
-        }
-        Err(kind) => Err(kind.into()),
-        Ok(_) => Ok(serde_json::from_slice(&text)?),
+    stream.take(MAX_ANSWER).read_to_end(&mut text)?;
+    let mut answer: Option<Answer> = serde_json::from_slice(&text)?;
+    if let Some(answer) = &mut answer {
+        // A terminal would obey them, and whoever listens under its own name is taken for a bridge.
+        answer.text.retain(|c| c == '\n' || !c.is_control());
     }
+    Ok(answer)
 }
