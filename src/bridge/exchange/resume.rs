@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, Purpose};
@@ -95,26 +97,25 @@ impl Bridge {
     ) -> Result<Option<Response<Body>>, BridgeError> {
         self.limits.admit_message(&incoming.caller.user, incoming.message.text().len()).await?;
         let mailbox = self.mailbox(&incoming.caller.user, &incoming.server);
-        match self.relay.deliver(&address, note(mailbox.address().to_string()).write()).await {
-            Ok(()) => {}
-            Err(NotDelivered::Gone) => return Ok(None),
-            Err(NotDelivered::TooLarge) => return Err(BridgeError::TooLarge),
-            Err(NotDelivered::Full) => return Err(BridgeError::Relay),
-            // The node may have taken it before it fell silent.
-            Err(NotDelivered::Failed) => return Err(BridgeError::Lost),
-        }
+        let note = note(mailbox.address().to_string()).write();
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) =
             response_channel(self.config.limits.write_stall, lost, self.share(&incoming.caller.user, &incoming.server));
-        // Its server runs.
-        outbox.ready();
         let gone = connection.gone.child_token();
         let guard = gone.clone().drop_guard();
         let (bridge, id, within) =
             (Arc::clone(self), call.id().to_owned(), incoming.server.process.request_timeout + LATE);
         let forwarding = Forwarding { bridge, address, mailbox, outbox, gone, id, within };
-        self.lifecycle.spawn(forwarding.run());
-        Ok(Some(inbox.respond(self.form(call), guard.into()).await))
+        let (delivered, delivery) = oneshot::channel();
+        self.lifecycle.spawn(forwarding.deliver_and_run(note, delivered));
+        match delivery.await.unwrap_or(Err(NotDelivered::Failed)) {
+            Ok(()) => Ok(Some(inbox.respond(self.form(call), guard.into()).await)),
+            Err(NotDelivered::Gone) => Ok(None),
+            Err(NotDelivered::TooLarge) => Err(BridgeError::TooLarge),
+            Err(NotDelivered::Full) => Err(BridgeError::Relay),
+            // The node may have taken it before it fell silent.
+            Err(NotDelivered::Failed) => Err(BridgeError::Lost),
+        }
     }
 }
 
@@ -131,6 +132,20 @@ struct Forwarding {
 }
 
 impl Forwarding {
+    /// Delivers `note` and forwards what comes back. It is a task of its own from the first step: a client that leaves while
+    /// the note is on its way has its server told so, after the note.
+    async fn deliver_and_run(self, note: Bytes, delivered: oneshot::Sender<Result<(), NotDelivered>>) {
+        let done = self.bridge.relay.deliver(&self.address, note).await;
+        if done.is_ok() {
+            // Its server runs.
+            self.outbox.ready();
+        }
+        let _client_left = delivered.send(done);
+        if done.is_ok() {
+            self.run().await;
+        }
+    }
+
     async fn run(mut self) {
         let deadline = tokio::time::sleep(self.within);
         tokio::pin!(deadline);
