@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::audit::AuditError;
-use crate::config::{Config, IdentityMethod, Listen};
+use crate::config::{Config, IdentityMethod};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Counter, Metrics};
 use crate::rate_limit::LogRateLimit;
@@ -160,13 +160,7 @@ fn server(generation: &Generation, metrics: &Arc<Metrics>, lifecycle: &Lifecycle
 /// Where clients are served.
 async fn listen(config: &Config) -> Result<Listener, StartError> {
     let bound = Listener::bind(&config.listen, config.limits.write_stall).await;
-    bound.map_err(|error| {
-        let address = match &config.listen {
-            Listen::Tcp(address) => address.to_string(),
-            Listen::Unix(path) => path.display().to_string(),
-        };
-        StartError::Listen { address, error }
-    })
+    bound.map_err(|error| StartError::Listen { address: config.listen.to_string(), error })
 }
 
 /// Ends the start: gives back what only that needed, and says where clients are served: on stdout, for whoever started the process, and in the log, with what should be known.

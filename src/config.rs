@@ -67,7 +67,7 @@ pub use container::Engine;
 pub use environment::Environment;
 pub use limits::{Limits, ProcessLimits};
 pub use literal_secret::{named_argument, names_secret, why_secret};
-pub use load::{LoadOptions, load, parse};
+pub use load::{LoadOptions, load, load_while_bound, parse};
 pub use oauth::{ConfiguredClient, NamedService, OAuth, OF_THE_PROTOCOL, ResourceIndicator};
 pub use outline::{Change, ChangeKind, Outline};
 pub use plan::{
@@ -217,6 +217,15 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A unix socket, written `unix:/path`.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// The name of a configured server: 1 to 64 of `A-Z a-z 0-9 . _ -`, not starting with a dot.

@@ -10,13 +10,12 @@ use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustix::net::{UCred, sockopt::socket_peercred};
-use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
 
 /// The longest request, bytes, with its newline.
 pub const MAX_REQUEST: usize = 32;
@@ -72,38 +71,65 @@ pub struct Answer {
     pub text: String,
 }
 
+impl Answer {
+    /// It is so.
+    #[must_use]
+    pub fn yes(text: impl Into<String>) -> Self {
+        Self { is_good: true, text: text.into() }
+    }
+
+    /// It is not so.
+    #[must_use]
+    pub fn no(text: impl Into<String>) -> Self {
+        Self { is_good: false, text: text.into() }
+    }
+}
+
+/// What listens on this host as bridges do, each under the name of its own process.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Process ids of users who are trusted, and connections to them.
+    pub trusted: Vec<(u32, UnixStream)>,
+    /// Process ids of others, and whose they are.
+    pub others: Vec<(u32, u32)>,
+}
+
 /// Where the bridge of this process listens.
 ///
 /// # Errors
 /// There is no process id of that length.
 pub fn address(pid: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("tollbridge-control/{pid}"))
+    SocketAddr::from_abstract_name(name(pid))
 }
 
-/// Connections to all bridges that take commands of this user, with their process ids. Who listens under the name of
-/// another process is none.
+fn name(pid: u32) -> String {
+    format!("tollbridge-control/{pid}")
+}
+
+/// Finds the bridges of users with these ids, within a Tokio runtime. Who listens under the name of another process, or has
+/// no room for a connection, is none: nothing is waited for.
 ///
 /// # Errors
 /// The system does not tell which processes there are.
-pub fn bridges() -> io::Result<Vec<(u32, UnixStream)>> {
-    let mut found = Vec::new();
+///
+/// Source: unix(7), `SO_PEERCRED`, and `EAGAIN` of connect(2).
+pub async fn find(trusted: &[u32]) -> io::Result<Found> {
+    let mut found = Found::default();
     for process in fs::read_dir("/proc")? {
         let pid = process.ok().and_then(|process| process.file_name().to_str()?.parse().ok());
-        if let Some(pid) = pid
-            && let Ok(stream) = UnixStream::connect_addr(&address(pid)?)
-            && is_of(&stream, pid)
-        {
-            found.push((pid, stream));
+        let Some(pid) = pid else { continue };
+        let Ok(stream) = UnixStream::connect(format!("\0{}", name(pid))).await else { continue };
+        let Ok(peer) = stream.peer_cred() else { continue };
+        if peer.pid().map(i32::cast_unsigned) != Some(pid) {
+            continue;
+        }
+        if trusted.contains(&peer.uid()) {
+            found.trusted.push((pid, stream));
+        } else {
+            found.others.push((pid, peer.uid()));
         }
     }
     Ok(found)
-}
-
-/// Whether process `pid` listens at the other end, and takes commands of this user. Source: unix(7), `SO_PEERCRED`.
-fn is_of(stream: &UnixStream, pid: u32) -> bool {
-    let own = geteuid();
-    let is_of = |peer: UCred| peer.pid.as_raw_pid().cast_unsigned() == pid && (own.is_root() || peer.uid == own);
-    socket_peercred(stream).is_ok_and(is_of)
 }
 
 /// What a configuration file is known by, wherever a link leads that is its last part: such are made to lead elsewhere.
@@ -131,14 +157,16 @@ mod tests {
         assert_ne!(file_id(&file), file_id(&home.path().join("tollbridge.json")));
     }
 
-    #[test]
-    fn a_bridge_is_found_while_it_listens() {
-        let own = std::process::id();
-        let is_found = || bridges().unwrap().iter().any(|(pid, _)| *pid == own);
+    #[tokio::test]
+    async fn a_bridge_is_found_while_it_listens_and_is_trusted_for_its_user_alone() {
+        let (own, user) = (std::process::id(), rustix::process::geteuid().as_raw());
+        let is_found = async |user: u32| find(&[user]).await.unwrap().trusted.iter().any(|(pid, _)| *pid == own);
         let listening = std::os::unix::net::UnixListener::bind_addr(&address(own).unwrap()).unwrap();
-        assert!(is_found());
+        assert!(is_found(user).await);
+        assert!(!is_found(user + 1).await);
+        assert!(find(&[]).await.unwrap().others.contains(&(own, user)));
         drop(listening);
-        assert!(!is_found());
+        assert!(!is_found(user).await);
     }
 
     #[test]

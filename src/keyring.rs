@@ -181,6 +181,21 @@ impl Keyring {
         self.ids() == other.ids() && marks(self) == marks(other)
     }
 
+    /// The id of a key that would be lost if `next` took the place of this ring: of the one that seals, if it is missing
+    /// there, or of one that is another key there.
+    #[must_use]
+    pub fn lost_in(&self, next: &Self) -> Option<Arc<str>> {
+        let marked = |ring: &Self| -> Vec<_> { ring.ids().into_iter().zip(ring.index("same", &[])).collect() };
+        let next = marked(next);
+        let is_lost = |(at, (id, mark)): (usize, &(Arc<str>, _))| match next.iter().find(|(other, _)| other == id) {
+            Some((_, other)) => other != mark,
+            None => at == 0,
+        };
+        let own = marked(self);
+        let lost = own.iter().enumerate().find(|key| is_lost(*key))?;
+        Some(Arc::clone(&lost.1.0))
+    }
+
     /// Seals `plain` to `place` with the first key.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {

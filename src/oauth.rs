@@ -67,6 +67,21 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 20;
 const LOOKS_PAUSE: Duration = Duration::from_secs(6);
 
+/// What keeps calls of services within bounds, whatever the configuration becomes. Cloning it shares it.
+#[derive(Debug, Clone)]
+pub struct CallLimits {
+    /// Which token endpoints are left alone for a while.
+    breakers: Breakers,
+    /// How often whoever looks at a page has it looked where they would be led.
+    looks: Arc<RateLimit>,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self { breakers: Breakers::default(), looks: Arc::new(RateLimit::new(LOOKS, LOOKS_PAUSE)) }
+    }
+}
+
 /// What it takes to be a client of services; shared by all requests, and immutable.
 pub struct Services {
     config: Arc<Config>,
@@ -76,10 +91,7 @@ pub struct Services {
     servers: Client,
     /// Calls what services name, for a server each; they differ where an operator lets hosts through.
     guarded: BTreeMap<ServerName, GuardedClient>,
-    /// Which token endpoints are left alone for a while.
-    breakers: Breakers,
-    /// How often whoever looks at a page has it looked where they would be led.
-    looks: RateLimit,
+    limits: CallLimits,
 }
 
 /// What was asked for, where and as whom.
@@ -113,6 +125,7 @@ impl Services {
         config: &Arc<Config>,
         store: &Arc<TokenStore>,
         servers: &Client,
+        limits: &CallLimits,
         clock: Clock,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let mut guarded: BTreeMap<ServerName, GuardedClient> = BTreeMap::new();
@@ -127,14 +140,13 @@ impl Services {
             guarded.insert(server.name.clone(), client);
         }
         let (config, store) = (Arc::clone(config), Arc::clone(store));
-        let (breakers, looks) = (Breakers::default(), RateLimit::new(LOOKS, LOOKS_PAUSE));
-        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded, breakers, looks }))
+        Ok(Arc::new(Self { config, store, clock, servers: servers.clone(), guarded, limits: limits.clone() }))
     }
 
     /// Where `user` would be led who connects to `server`; nothing if that cannot be found out now, or they have asked too
     /// often: each time a page is looked at, servers and services are called.
     pub async fn destination(&self, server: &Server, user: &UserId) -> Option<Destination> {
-        self.looks.count(user).ok()?;
+        self.limits.looks.count(user).ok()?;
         timeout(LOOK, self.find_destination(server)).await.ok()?.ok()
     }
 
@@ -252,7 +264,7 @@ impl Services {
         let endpoint = &kept.service.token_endpoint;
         let host = || host_of(endpoint);
         let unavailable = || Fault::Unavailable { host: host() };
-        let pass = self.breakers.enter(endpoint).map_err(|_| unavailable())?;
+        let pass = self.limits.breakers.enter(endpoint).map_err(|_| unavailable())?;
         let posted = form_post(self.guarded(server), endpoint, &caller, &fields, CALL).await;
         let Ok(Posted::Answer(answer)) = posted else {
             pass.failed();

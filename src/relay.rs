@@ -145,9 +145,10 @@ impl Relay {
         Ok(relay)
     }
 
-    /// From now on messages of up to `longest` bytes come in.
-    pub fn set_longest(&self, longest: usize) {
-        self.local.set_longest(longest);
+    /// From now on messages of up to `longest` bytes come in; those that came in before still do, since what they are for
+    /// goes on.
+    pub fn raise_longest(&self, longest: usize) {
+        self.local.raise_longest(longest);
     }
 
     /// This node.

@@ -88,13 +88,14 @@ pub struct Server {
 impl Server {
     /// Accepts until the first signal to stop, drains, then waits until every connection has finished or the hard stop has
     /// come.
-    pub async fn run(self: Arc<Self>, listener: Listener) {
+    pub async fn run(self: Arc<Self>, mut listener: Listener) {
+        let stall = || self.times.load().stall;
         let graceful = GracefulShutdown::new();
         let disconnects = Arc::clone(&self.disconnects);
         self.lifecycle.accompany(async move { disconnects.tell().await });
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept(stall) => accepted,
                 () = self.lifecycle.drain.cancelled() => break,
             };
             match accepted {
@@ -106,7 +107,7 @@ impl Server {
             }
         }
         // What the system has let in already would be lost with the listener.
-        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        while let Some(Ok((stream, peer))) = listener.accept(stall).now_or_never() {
             self.take(stream, peer, &graceful);
         }
         drop(listener);

@@ -5,5 +5,7 @@
 mod support;
 
 mod operate {
+    mod control;
+    mod fixed;
     mod reload;
 }

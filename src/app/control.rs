@@ -19,8 +19,11 @@ use crate::lifecycle::Lifecycle;
 /// How many commands are answered at once.
 const AT_ONCE: usize = 8;
 
-/// How long one may take, with the checks of a configuration.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a command may take to be said, and its answer to be taken.
+const SAYING: Duration = Duration::from_secs(2);
+
+/// How long doing it may take, with the checks of a configuration.
+const DOING: Duration = Duration::from_secs(20);
 
 /// How long the listener rests after an error.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -29,9 +32,13 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub(super) fn serve(reloader: &Arc<Reloader>, health: &Arc<Admin>) {
     let listener = match listen() {
         Ok(listener) => listener,
-        // It serves all the same; a signal does what a command would.
+        // It serves all the same. Names are taken by nobody but who means to, since process ids are not.
         Err(error) => {
-            return tracing::warn!(%error, "`tollbridge reload` and `tollbridge health` do not reach this process");
+            return tracing::error!(
+                %error,
+                "another process may have taken the name of this one: `tollbridge reload` and `tollbridge health` do not \
+                 reach it; SIGHUP does"
+            );
         }
     };
     let (reloader, health) = (Arc::clone(reloader), Arc::clone(health));
@@ -61,26 +68,35 @@ async fn accept(listener: UnixListener, reloader: Arc<Reloader>, health: Arc<Adm
         lifecycle.accompany(async move {
             let _turn = turn;
             // Whoever has left does not want to know.
-            let _ = timeout(PATIENCE, answer(stream, &reloader, &health)).await;
+            let _ = converse(stream, &reloader, &health).await;
         });
     }
 }
 
-async fn answer(mut stream: UnixStream, reloader: &Reloader, health: &Admin) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, reloader: &Reloader, health: &Admin) -> io::Result<()> {
+    let line = timeout(SAYING, request(&mut stream)).await??;
+    let late = |_| Some(Answer::no("it takes too long"));
+    let answer = timeout(DOING, answer(&line, reloader, health)).await.unwrap_or_else(late);
+    timeout(SAYING, stream.write_all(&serde_json::to_vec(&answer)?)).await?
+}
+
+async fn request(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") && line.len() < MAX_REQUEST {
         if stream.read_buf(&mut line).await? == 0 {
             break;
         }
     }
-    let say = |is_good, text: &str| Some(Answer { is_good, text: text.to_owned() });
-    let answer = match Request::parse(line.strip_suffix(b"\n").unwrap_or(&line)) {
-        Some((_, Some(file))) if file != control::file_id(reloader.file()) => None,
+    Ok(line)
+}
+
+async fn answer(line: &[u8], reloader: &Reloader, health: &Admin) -> Option<Answer> {
+    match Request::parse(line.strip_suffix(b"\n").unwrap_or(line)) {
+        Some((_, Some(file))) if !reloader.reads(file).await => None,
         Some((Request::Reload, _)) => Some(reloader.reload().await),
         Some((Request::Diff, _)) => Some(reloader.compare().await),
-        Some((Request::Health, _)) if health.is_ready().await => say(true, "ready"),
-        Some((Request::Health, _)) => say(false, "not ready"),
-        None => say(false, "this version does not know the command"),
-    };
-    stream.write_all(&serde_json::to_vec(&answer)?).await
+        Some((Request::Health, _)) if health.is_ready().await => Some(Answer::yes("ready")),
+        Some((Request::Health, _)) => Some(Answer::no("not ready")),
+        None => Some(Answer::no("this version does not know the command")),
+    }
 }

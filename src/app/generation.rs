@@ -27,7 +27,7 @@ impl Generation {
     /// Takes over what `config` says of the node, and starts the spares of its servers.
     pub(super) fn of(node: &Node, config: Arc<Config>, services: Arc<Services>) -> Self {
         let limits = node.change_to(&config);
-        let spares = Spares::new(&config, &node.starter, &node.metrics.spares, &node.lifecycle, limits.crowding());
+        let spares = Spares::new(&config, &node.spare_starts, &node.metrics.spares, &node.lifecycle, limits.crowding());
         let bridge = Arc::new(Bridge {
             authenticator: Arc::new(Authenticator::new(&config)),
             spares,

@@ -16,7 +16,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::oauth::Services;
+use crate::oauth::{CallLimits, Services};
 use crate::relay::{Relay, longest_message};
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::tokens::TokenSource;
@@ -26,7 +26,7 @@ use crate::upstream::process::group::Spawner;
 use crate::upstream::process::host_checks::{self, Verdict};
 use crate::upstream::process::instance::resources::InstanceResources;
 use crate::upstream::process::orphans::UntaggedChildren;
-use crate::upstream::spares::Starter;
+use crate::upstream::spares::{SpareStarts, Starter};
 
 /// What every configuration of this process shares.
 pub(super) struct Node {
@@ -37,10 +37,12 @@ pub(super) struct Node {
     pub(super) audit: Audit,
     pub(super) relay: Relay,
     pub(super) starter: Starter,
+    pub(super) spare_starts: SpareStarts,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
     pub(super) http: Client,
     pub(super) probes: Probes,
+    call_limits: CallLimits,
     resources: InstanceResources,
 }
 
@@ -59,6 +61,7 @@ impl Node {
         let spawner = Spawner::new(lifecycle, UntaggedChildren::End, confiner, metrics.processes.clone())?;
         let containers = Containers::new(config, &spawner, lifecycle);
         promise(config, &resources)?;
+        let starter = Starter { spawner, containers };
         Ok(Self {
             lifecycle: lifecycle.clone(),
             metrics: Arc::clone(metrics),
@@ -66,11 +69,13 @@ impl Node {
             keyring,
             audit,
             relay,
-            starter: Starter { spawner, containers },
+            spare_starts: SpareStarts::new(&starter),
+            starter,
             limits: limits(config, metrics, lifecycle),
             memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
             http: http_client::build().map_err(StartError::HttpClient)?,
             probes: Probes::default(),
+            call_limits: CallLimits::default(),
             resources,
         })
     }
@@ -79,14 +84,14 @@ impl Node {
     pub(super) fn change_to(&self, config: &Config) -> Limits {
         self.starter.containers.add(config);
         let longest = longest_message(config.longest());
-        self.relay.set_longest(longest);
+        self.relay.raise_longest(longest);
         self.memory.change_to(config.limits.memory, longest);
         self.limits.changed_to(&config.limits)
     }
 
     /// The services at which users sign in.
     pub(super) fn services(&self, config: &Arc<Config>) -> Result<Arc<Services>, StartError> {
-        Services::of(config, &self.store, &self.http, Clock::System).map_err(StartError::HttpClient)
+        Services::of(config, &self.store, &self.http, &self.call_limits, Clock::System).map_err(StartError::HttpClient)
     }
 
     /// What users have saved: written down when it changes, told to streams on all nodes, and renewed by `services`.

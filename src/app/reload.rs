@@ -1,19 +1,20 @@
 //! Reads the configuration anew while it is served: all of it is checked, then it is swapped. A file that is bad changes
 //! nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex as BlockingMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 
 use super::generation::Generation;
 use super::node::Node;
 use crate::account::Operators;
 use crate::clock::{Clock, UnixTime};
-use crate::config::{self, Change, Config, LoadOptions};
-use crate::control::Answer;
+use crate::config::{self, Config, Listen, Outline};
+use crate::control::{self, Answer};
 use crate::keyring::Keyring;
 use crate::oauth::Services;
 use crate::server::{Server, Times};
@@ -27,11 +28,23 @@ const FIXED: [&str; 4] = ["listen", "admin.listen", "tokenStore", "audit"];
 /// What of that can be changed all the same.
 const NOT_FIXED: &str = "tokenStore.keys";
 
+/// How long reading and checking a configuration may take: its files may lie on a mount that hangs.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How many threads may read files at once.
+const READERS: usize = 4;
+
+/// How long it may take to find out where the file is.
+const NAMING: Duration = Duration::from_secs(2);
+
 /// Serves one configuration after the other.
 pub(super) struct Reloader {
     pub(super) node: Node,
     server: Arc<Server>,
+    fixed: Fixed,
     served: Mutex<Served>,
+    /// A permit is a thread that reads files: one that is given up may hang for as long as the process lives.
+    readers: Arc<Semaphore>,
     /// How long requests may go on once the bridge is to stop.
     grace: BlockingMutex<Duration>,
     wiring: Wiring,
@@ -45,6 +58,14 @@ pub(super) struct Wiring {
     /// Is told of each configuration before it is served.
     pub(super) tell: Box<dyn Fn(&Config) + Send + Sync>,
     pub(super) operators: Arc<Swap<Option<Operators>>>,
+}
+
+/// What holds from the start to the end of the process, whatever is served meanwhile.
+struct Fixed {
+    listen: Listen,
+    has_store: bool,
+    /// What the file said at the start.
+    outline: Outline,
 }
 
 struct Served {
@@ -63,13 +84,26 @@ struct Next {
 
 impl Reloader {
     pub(super) fn new(node: Node, server: Arc<Server>, generation: Generation, wiring: Wiring) -> Self {
-        let grace = BlockingMutex::new(generation.config.limits.shutdown_grace);
-        Self { node, server, served: Mutex::new(Served { generation, bad_since: None }), grace, wiring }
+        let config = &generation.config;
+        let grace = BlockingMutex::new(config.limits.shutdown_grace);
+        let (listen, has_store) = (config.listen.clone(), config.token_store.is_some());
+        let fixed = Fixed { listen, has_store, outline: config.outline.clone() };
+        Self {
+            node,
+            server,
+            fixed,
+            served: Mutex::new(Served { generation, bad_since: None }),
+            readers: Arc::new(Semaphore::new(READERS)),
+            grace,
+            wiring,
+        }
     }
 
-    /// Where the configuration is read from.
-    pub(super) fn file(&self) -> &Path {
-        &self.wiring.file
+    /// Whether the configuration is read from the file that is known by `id` now.
+    pub(super) async fn reads(&self, id: &str) -> bool {
+        let file = self.wiring.file.clone();
+        let own = timeout(NAMING, self.read(move || control::file_id(&file))).await;
+        own.is_ok_and(|own| own.is_ok_and(|own| own == id))
     }
 
     /// How long requests may go on once the bridge is to stop, as the configuration says that is served.
@@ -89,7 +123,7 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Answer {
         self.node.audit.reopen();
         let mut served = self.served.lock().await;
-        match self.next(&served.generation.config).await {
+        match self.next().await {
             Ok(next) => self.swap(&mut served, next),
             Err(why) => self.refuse(&mut served, &why),
         }
@@ -98,21 +132,18 @@ impl Reloader {
     /// What a reload would do.
     pub(super) async fn compare(&self) -> Answer {
         let served = self.served.lock().await;
-        match self.next(&served.generation.config).await {
+        match self.next().await {
             Ok(next) => {
-                let lines = lines(&served.generation.config, &next);
-                let count = count(lines.len());
-                Answer {
-                    is_good: true,
-                    text: [vec![format!("a reload would change {count}")], lines].concat().join("\n"),
-                }
+                let (count, lines) = self.changes(&served.generation.config, &next);
+                let first = format!("a reload would change {}", things(count));
+                Answer::yes([vec![first], lines].concat().join("\n"))
             }
-            Err(why) => Answer { is_good: false, text: format!("{why}\na reload would change nothing") },
+            Err(why) => Answer::no(format!("{why}\na reload would change nothing")),
         }
     }
 
     fn swap(&self, served: &mut Served, next: Next) -> Answer {
-        let lines = lines(&served.generation.config, &next);
+        let (count, lines) = self.changes(&served.generation.config, &next);
         let Next { config, services, keyring } = next;
         self.wiring.log_filter.change_to(config.log_filter.as_deref()).expect("it was checked with the configuration");
         (self.wiring.tell)(&config);
@@ -130,13 +161,13 @@ impl Reloader {
         let (status, fingerprint) = (&self.node.metrics.config, config.outline.fingerprint());
         status.bad_since.set(0);
         status.reloaded.inc();
-        tracing::info!(config = fingerprint, changes = lines.len(), "reloaded");
+        tracing::info!(config = fingerprint, changes = count, "reloaded");
         for line in &lines {
             tracing::info!("reloaded: {}", line.trim_start());
         }
         status.serve(fingerprint);
-        let first = format!("reloaded: {} changed", count(lines.len()));
-        Answer { is_good: true, text: [vec![first], lines].concat().join("\n") }
+        let first = format!("reloaded: {} changed", things(count));
+        Answer::yes([vec![first], lines].concat().join("\n"))
     }
 
     fn refuse(&self, served: &mut Served, why: &str) -> Answer {
@@ -145,23 +176,26 @@ impl Reloader {
         status.bad_since.set(i64::try_from(since.0).unwrap_or(i64::MAX));
         status.refused.inc();
         tracing::error!(%since, "not reloaded, the file is bad and nothing is changed: {why}");
-        let text = format!("{why}\nnothing was changed; the configuration file is bad since {since}");
-        Answer { is_good: false, text }
+        Answer::no(format!("{why}\nnothing was changed; the configuration file is bad since {since}"))
     }
 
     /// What the file says now, or why that cannot be served.
-    async fn next(&self, old: &Config) -> Result<Next, String> {
-        let file = self.wiring.file.clone();
+    async fn next(&self) -> Result<Next, String> {
+        let late = || Err(format!("the files of the configuration could not be read and checked in {PATIENCE:?}"));
+        timeout(PATIENCE, self.find_next()).await.unwrap_or_else(|_| late())
+    }
+
+    async fn find_next(&self) -> Result<Next, String> {
+        let (file, listen) = (self.wiring.file.clone(), self.fixed.listen.clone());
         let read = move || {
-            let config = config::load(&file, &LoadOptions::default()).map_err(|problems| problems.to_string())?;
+            let config = config::load_while_bound(&file, &listen).map_err(|problems| problems.to_string())?;
             let store = config.token_store.as_ref();
             let keyring =
                 store.map(|store| Keyring::load(&store.keys)).transpose().map_err(|error| error.to_string())?;
             Ok::<_, String>((Arc::new(config), keyring))
         };
-        let read = tokio::task::spawn_blocking(read).await;
-        let (config, keyring) = read.map_err(|error| error.to_string())??;
-        if old.token_store.is_none() && keyring.is_some() {
+        let (config, keyring) = self.read(read).await??;
+        if !self.fixed.has_store && keyring.is_some() {
             return Err("`tokenStore`: there was none at the start; restart to use it".to_owned());
         }
         let keyring = keyring.filter(|keyring| !keyring.is_same(&self.node.keyring));
@@ -175,36 +209,63 @@ impl Reloader {
         Ok(Next { config, services, keyring })
     }
 
-    /// Whether these keys open what the store holds. A store that is down holds up nothing: it did not at the start.
+    /// Reads files where that holds up nobody.
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        let turn = Arc::clone(&self.readers).acquire_owned().await.expect("it is never closed");
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            read()
+        });
+        read.await.map_err(|error| error.to_string())
+    }
+
+    /// Whether these keys open what is sealed. Where nobody can tell, they are not taken.
     async fn check_keys(&self, keyring: &Keyring) -> Result<(), String> {
-        match self.node.store.may_have(keyring).await {
-            Err(error @ StoreError::Sealed(_)) => Err(format!("`tokenStore.keys`: {error}")),
-            Err(error) => {
-                tracing::warn!(%error, "whether the sealing keys are those of the token store is not known");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+        if let Some(id) = self.node.keyring.lost_in(keyring) {
+            return Err(format!("`{NOT_FIXED}`: \"{id}\" is in use, and is missing or another key"));
         }
+        self.node.store.may_have(keyring).await.map_err(|error| match error {
+            StoreError::Sealed(_) => format!("`{NOT_FIXED}`: {error}"),
+            _ => format!("`{NOT_FIXED}`: whether these keys open what the store holds is not known now: {error}"),
+        })
+    }
+
+    /// How much `next` changes, and a line for each thing that differs: from what is served or, where only a restart changes
+    /// it, from what there was at the start.
+    fn changes(&self, served: &Config, next: &Next) -> (usize, Vec<String>) {
+        let outline = &next.config.outline;
+        let mut changed = served.outline.changes(outline);
+        changed.retain(|change| fixed_part(&change.path) != Some(&change.path));
+        let keys = next.keyring.is_some() && !changed.iter().any(|change| is_at(&change.path, NOT_FIXED));
+        let of_files = keys.then(|| format!("  {NOT_FIXED}: other keys, read from the same places"));
+        let of_start = self.fixed.outline.changes(outline);
+        let waiting: Vec<_> = of_start.iter().filter_map(|change| Some((change, fixed_part(&change.path)?))).collect();
+        let told = changed.iter().filter(|change| waiting.iter().all(|(other, _)| other != change));
+        let fixed = waiting.iter().map(|(change, part)| {
+            let part = if *part == change.path { "it".to_owned() } else { format!("`{part}`") };
+            format!("  {change}; only a restart changes {part}")
+        });
+        let lines = told.map(|change| format!("  {change}")).chain(of_files).chain(fixed).collect();
+        (changed.len() + usize::from(keys), lines)
     }
 }
 
-/// What differs between two configurations, a line each.
-fn lines(old: &Config, next: &Next) -> Vec<String> {
-    let changes = old.outline.changes(&next.config.outline);
-    let keys = changes.iter().all(|change| !change.path.starts_with(NOT_FIXED)) && next.keyring.is_some();
-    let of_files = keys.then(|| format!("  {NOT_FIXED}: other keys, read from the same places"));
-    changes.iter().map(line).chain(of_files).collect()
+/// What only a restart changes of the field at `path`: itself, or a part of it.
+fn fixed_part(path: &str) -> Option<&str> {
+    if is_at(path, NOT_FIXED) {
+        return None;
+    }
+    FIXED
+        .into_iter()
+        .find_map(|fixed| if is_at(path, fixed) { Some(path) } else { is_at(fixed, path).then_some(fixed) })
 }
 
-fn line(change: &Change) -> String {
-    let is_at = |place: &str| {
-        change.path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    let is_fixed = FIXED.into_iter().any(is_at) && !is_at(NOT_FIXED);
-    format!("  {change}{}", if is_fixed { "; only a restart changes it" } else { "" })
+/// Whether `path` is `place`, or below it.
+fn is_at(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-fn count(changes: usize) -> String {
+fn things(changes: usize) -> String {
     match changes {
         0 => "nothing".to_owned(),
         1 => "1 thing".to_owned(),

@@ -15,7 +15,7 @@ use crate::config::{self, Config, LoadOptions, Server, TokenAdmin};
 use crate::http_client;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Counter;
-use crate::oauth::Services;
+use crate::oauth::{CallLimits, Services};
 use crate::store::{StoreError, Stored, TokenStore};
 use crate::tokens::TokenSource;
 use crate::user::{LOCAL_ISSUER, UserId};
@@ -70,7 +70,8 @@ impl Connection {
         let store = Arc::new(open(&admin)?);
         store.check().await?;
         let http = http_client::build().map_err(Stop::failed)?;
-        let services = Services::of(&config, &store, &http, Clock::System).map_err(Stop::failed)?;
+        let services =
+            Services::of(&config, &store, &http, &CallLimits::default(), Clock::System).map_err(Stop::failed)?;
         let (audit, lifecycle) = (audit(&admin)?, Lifecycle::default());
         let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit.clone());
         let tokens = tokens.renewed_by(Arc::clone(&services), lifecycle.clone(), Counter::default());

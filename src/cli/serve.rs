@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::app::StopSignals;
 use crate::config::Environment;
@@ -16,6 +17,9 @@ use crate::upstream::process::instance::resources::InstanceResources;
 use crate::{app, config::Config, supervisor};
 
 use super::{EXIT_USAGE, Stop};
+
+/// How long what reads or removes files may go on once all else has ended.
+const LAST_FILES: Duration = Duration::from_secs(1);
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -129,7 +133,8 @@ fn serve(config: Config, resources: InstanceResources, logs: &Logs, file: PathBu
         tell: Box::new(move |config| hand_over(&known, config)),
     };
     let outcome = runtime.block_on(async { app::run(config, start, supervisor::orphaned()).await });
-    drop(runtime);
+    // A file may be on its way that never comes.
+    runtime.shutdown_timeout(LAST_FILES);
     if !supervisor::is_supervised() {
         cleanup_plan.lock().unwrap_or_else(PoisonError::into_inner).execute(false, || ());
     }

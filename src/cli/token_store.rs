@@ -90,21 +90,25 @@ pub(super) fn look(settings: &TokenStoreConfig) -> Result<(&'static str, Vec<Not
     })
 }
 
-/// Root becomes whoever owns the store, for good: what a service keeps private is its user's, who must be able to use
-/// whatever is made there, and as root nothing of it is trusted. Of a Redis it is whoever owns the first key file.
-fn act_as_owner(settings: &TokenStoreConfig) -> Result<(), Stop> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let owned = match &settings.kind {
+/// What belongs to whoever owns the store, if there is anything: its directory, or of a Redis the first key file.
+pub(super) fn owned(settings: &TokenStoreConfig) -> Option<fs::Metadata> {
+    match &settings.kind {
         // The links above it are the operator's, but nobody may point from it to somebody else's.
         TokenStoreKind::Embedded { path, .. } => path.ancestors().find_map(|path| fs::symlink_metadata(path).ok()),
         TokenStoreKind::Redis { .. } => settings.keys.iter().find_map(|key| match &key.source {
             KeySource::File(path) => fs::symlink_metadata(path).ok(),
             KeySource::Value(_) => None,
         }),
-    };
-    let Some(owned) = owned.filter(|owned| owned.uid() != 0) else { return Ok(()) };
+    }
+}
+
+/// Root becomes whoever owns the store, for good: what a service keeps private is its user's, who must be able to use
+/// whatever is made there, and as root nothing of it is trusted.
+fn act_as_owner(settings: &TokenStoreConfig) -> Result<(), Stop> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(owned) = owned(settings).filter(|owned| owned.uid() != 0) else { return Ok(()) };
     sys::become_user(owned.uid(), owned.gid()).map_err(|error| {
         Stop::failed(format!("root cannot act as user {}, who owns the token store: {error}", owned.uid()))
     })

@@ -91,9 +91,9 @@ impl Loader<'_> {
                 return caller.map(IdentityMethod::Local).into_iter().collect();
             }
             let message = if local {
-                "nobody could use this bridge: no way to recognise callers is configured"
+                "nobody could use this bridge: no way to recognise callers is configured".to_owned()
             } else {
-                "others can reach this address, and no way to recognise callers is configured"
+                format!("others can reach {}, and no way to recognise callers is configured", self.reachable())
             };
             let help = "add \"identity\": [{ \"kind\": \"bearer\", \"tokens\": [{ \"user\": \"…\", \"sha256\": \"…\" }] }] \
                         (`tollbridge keygen` makes a token), or listen on 127.0.0.1 and leave `identity` out";
@@ -106,6 +106,14 @@ impl Loader<'_> {
         }
         self.refuse_shared_tokens(&methods);
         methods
+    }
+
+    /// The address that others can reach, for people.
+    fn reachable(&self) -> String {
+        self.options.bound.as_ref().map_or_else(
+            || "this address".to_owned(),
+            |bound| format!("{bound}, where this process listens until it is restarted"),
+        )
     }
 
     fn identity_method(&mut self, at: &Path, entry: Json, local: bool) -> Option<IdentityMethod> {
@@ -122,7 +130,9 @@ impl Loader<'_> {
                 let file: file::Local = self.read(at, entry)?;
                 if !local {
                     let help = "listen on 127.0.0.1, or recognise callers by `bearer` or `trustedHeader`";
-                    self.report(at, "`local` takes everybody for one user, and others can reach this address", help);
+                    let message =
+                        format!("`local` takes everybody for one user, and others can reach {}", self.reachable());
+                    self.report(at, message, help);
                 }
                 let groups = self.groups(&at.key("groups"), file.groups);
                 let email = self.email(&at.key("email"), file.email);

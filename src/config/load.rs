@@ -1,5 +1,7 @@
 //! From the file as written to the configuration as meant, with every problem reported at once.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +14,11 @@ use super::written::file::{self, Object, Size, Time};
 use super::written::path::Path;
 use super::written::problem::{Problem, Problems};
 use super::written::units;
-use super::{Config, Environment, Outline};
+use super::{Config, Environment, Listen, Outline};
 use crate::telemetry;
+
+/// A file is not read beyond this, bytes.
+const MAX_FILE: u64 = 16 << 20;
 
 /// How to load a configuration.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub struct LoadOptions {
     pub allow_missing_env: bool,
     /// Where `$env` and PATH look.
     pub environment: Environment,
+    /// Where the process listens already, and goes on to, whatever the file says.
+    pub bound: Option<Listen>,
 }
 
 /// Loads the configuration in `file`.
@@ -33,12 +40,37 @@ pub fn load(file: &FilePath, options: &LoadOptions) -> Result<Config, Problems> 
     parse(&text_of(file)?, file, options)
 }
 
+/// Loads the configuration in `file` for a process that listens at `bound` for as long as it lives. A process that starts
+/// with the file must be able to serve it, too.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_while_bound(file: &FilePath, bound: &Listen) -> Result<Config, Problems> {
+    let text = text_of(file)?;
+    let config = parse(&text, file, &LoadOptions::default())?;
+    if config.listen == *bound {
+        return Ok(config);
+    }
+    parse(&text, file, &LoadOptions { bound: Some(bound.clone()), ..LoadOptions::default() })
+}
+
 /// The text of `file`.
 pub(super) fn text_of(file: &FilePath) -> Result<Zeroizing<String>, Problems> {
-    std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
+    let mut text = Zeroizing::new(String::new());
+    let read = File::open(file).and_then(|file| {
+        // At once: what grows leaves copies behind.
+        text.reserve(usize::try_from(file.metadata()?.len().min(MAX_FILE)).expect("it is small") + 1);
+        file.take(MAX_FILE + 1).read_to_string(&mut text)
+    });
+    let read = read.map_err(|error| {
         let message = format!("cannot read {}: {error}", file.display());
         Problems::of_file(message, "name an existing file with --config; config.example.json is one to start from")
-    })
+    })?;
+    if read as u64 > MAX_FILE {
+        let message = format!("{} is longer than {} MiB", file.display(), MAX_FILE >> 20);
+        return Err(Problems::of_file(message, "name the configuration file with --config"));
+    }
+    Ok(text)
 }
 
 /// Loads the configuration `text`; `file` is its name, and its directory is where relative paths start.
@@ -116,7 +148,9 @@ impl<'a> Loader<'a> {
         let defaults = self.process_limits(&limits);
         let name = self.name(file.name);
         let log_filter = self.log_filter(file.log_filter);
-        let listen = self.listen(file.listen);
+        let written = self.listen(file.listen);
+        // What strangers can reach is decided by the address at which the process listens.
+        let listen = self.options.bound.clone().or_else(|| written.clone());
         let public_url = self.public_url(file.public_url, listen.as_ref());
         let allowed_hosts = self.allowed_hosts(file.allowed_hosts, listen.as_ref(), public_url.as_ref());
         let allowed_origins = self.allowed_origins(file.allowed_origins, listen.as_ref(), public_url.as_ref());
@@ -126,7 +160,7 @@ impl<'a> Loader<'a> {
         self.warn_of_unsafe_sign_in(public_url.as_ref(), &identity);
         let had_store = file.token_store.is_some();
         let token_store = file.token_store.and_then(|json| self.token_store(json));
-        let admin = file.admin.and_then(|Object(admin)| self.admin(admin, listen.as_ref()));
+        let admin = file.admin.and_then(|Object(admin)| self.admin(admin, written.as_ref()));
         let audit = file.audit.and_then(|Object(audit)| self.audit(audit, token_store.as_ref()));
         let limits = self.limits(&limits);
         let servers = self.servers(file.mcp_servers, &defaults);

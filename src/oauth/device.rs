@@ -262,7 +262,7 @@ impl Services {
         let mut fields = vec![("grant_type", GRANT), ("device_code", &*kept.device_code)];
         fields.extend(kept.resource.as_deref().map(|resource| ("resource", resource)));
         let endpoint = &kept.service.token_endpoint;
-        let pass = self.breakers.enter(endpoint).ok()?;
+        let pass = self.limits.breakers.enter(endpoint).ok()?;
         let posted = form_post(self.guarded(server), endpoint, &caller, &fields, ASKING).await;
         let Ok(Posted::Answer(answer)) = posted else {
             pass.failed();

@@ -58,7 +58,7 @@ impl Services {
     /// Whether the service that renews this is called now.
     #[must_use]
     pub fn rest(&self, grant: &Grant) -> Rest {
-        self.breakers.rest(&grant.token_endpoint)
+        self.limits.breakers.rest(&grant.token_endpoint)
     }
 
     /// The right to have this renewed now.
@@ -66,7 +66,7 @@ impl Services {
     /// # Errors
     /// The service is left alone, for this long.
     pub fn enter(&self, grant: &Grant) -> Result<Pass, Duration> {
-        self.breakers.enter(&grant.token_endpoint)
+        self.limits.breakers.enter(&grant.token_endpoint)
     }
 
     /// Renews what was granted, with one call, as the client and at the place to which it was. What renews it leaves this

@@ -141,8 +141,8 @@ impl Local {
         self.longest.load(Relaxed)
     }
 
-    pub(super) fn set_longest(&self, longest: usize) {
-        self.longest.store(longest, Relaxed);
+    pub(super) fn raise_longest(&self, longest: usize) {
+        self.longest.fetch_max(longest, Relaxed);
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -314,6 +314,14 @@ mod tests {
 
     fn part(total: usize, offset: usize, bytes: &[u8]) -> Part<'_> {
         Part { exchange: 0, message: 1, total, offset, bytes }
+    }
+
+    #[test]
+    fn what_came_in_before_still_does_where_shorter_messages_are_wanted() {
+        let local = Local::new(NODE, 10);
+        local.raise_longest(20);
+        local.raise_longest(15);
+        assert_eq!(local.longest(), 20);
     }
 
     #[test]

@@ -20,8 +20,8 @@ const SEND_BUFFER: usize = 256 * 1024;
 
 /// A bound address.
 pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, and the stall that its connections inherit.
+    Tcp(TcpListener, Duration),
     /// A unix socket, whose file is removed with it.
     Unix(UnixListener, SocketFile),
 }
@@ -54,7 +54,7 @@ impl Listener {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
                 prepare(&listener, stall)?;
-                Ok(Self::Tcp(listener))
+                Ok(Self::Tcp(listener, stall))
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
@@ -68,19 +68,27 @@ impl Listener {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "http://?".into(), |a| format!("http://{a}")),
+            Self::Tcp(listener, _) => {
+                listener.local_addr().map_or_else(|_| "http://?".into(), |a| format!("http://{a}"))
+            }
             Self::Unix(_, file) => format!("unix:{}", file.0.display()),
         }
     }
 
-    /// The next connection.
+    /// The next connection. Its peer is cut by the system after the stall that `stall` says by then.
     ///
     /// # Errors
     /// As the system says; the listener can go on.
-    pub async fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
+    pub async fn accept(&mut self, stall: impl Fn() -> Duration) -> io::Result<(Stream, PeerAddr)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, inherited) => {
                 let (stream, peer) = listener.accept().await?;
+                let stall = stall();
+                if stall != *inherited {
+                    prepare(listener, stall)?;
+                    prepare(&stream, stall)?;
+                    *inherited = stall;
+                }
                 Ok((Stream::Tcp(stream), PeerAddr::Tcp(peer)))
             }
             Self::Unix(listener, _) => {
@@ -93,14 +101,14 @@ impl Listener {
 
 /// Sets what every connection inherits from its listener (Linux). Without anything to send, a peer is asked whether it
 /// is there when half of `stall` is over.
-fn prepare(listener: &TcpListener, stall: Duration) -> io::Result<()> {
+fn prepare(listener: impl AsFd, stall: Duration) -> io::Result<()> {
     let ask = Duration::from_secs((stall / 2).as_secs().clamp(1, 32_767));
-    sockopt::set_tcp_nodelay(listener, true)?;
-    sockopt::set_socket_send_buffer_size(listener, SEND_BUFFER)?;
-    sockopt::set_socket_keepalive(listener, true)?;
-    sockopt::set_tcp_keepidle(listener, ask)?;
-    sockopt::set_tcp_keepintvl(listener, ask)?;
-    sockopt::set_tcp_user_timeout(listener, u32::try_from(stall.as_millis()).unwrap_or(u32::MAX))?;
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
+    sockopt::set_socket_keepalive(&listener, true)?;
+    sockopt::set_tcp_keepidle(&listener, ask)?;
+    sockopt::set_tcp_keepintvl(&listener, ask)?;
+    sockopt::set_tcp_user_timeout(&listener, u32::try_from(stall.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
 }
 
@@ -180,15 +188,18 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_has_vanished_is_given_up_after_the_stall_whether_or_not_something_is_sent_to_it() {
         let stall = Duration::from_secs(30);
-        let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), stall).await.unwrap();
+        let mut listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), stall).await.unwrap();
         let address = listener.describe().strip_prefix("http://").unwrap().to_owned();
-        let _peer = std::net::TcpStream::connect(address).unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        assert_eq!(sockopt::tcp_user_timeout(&stream), Ok(30_000));
-        assert_eq!(sockopt::socket_keepalive(&stream), Ok(true));
-        assert_eq!(sockopt::tcp_keepidle(&stream), Ok(Duration::from_secs(15)));
-        assert_eq!(sockopt::tcp_keepintvl(&stream), Ok(Duration::from_secs(15)));
-        assert_eq!(sockopt::tcp_nodelay(&stream), Ok(true));
-        assert_eq!(sockopt::socket_send_buffer_size(&stream), Ok(2 * SEND_BUFFER), "the system doubles it");
+        // The stall becomes another one meanwhile.
+        for stall in [30, 30, 8, 8, 60] {
+            let _peer = std::net::TcpStream::connect(&address).unwrap();
+            let (stream, _) = listener.accept(|| Duration::from_secs(stall)).await.unwrap();
+            assert_eq!(sockopt::tcp_user_timeout(&stream), Ok(1000 * u32::try_from(stall).unwrap()));
+            assert_eq!(sockopt::socket_keepalive(&stream), Ok(true));
+            assert_eq!(sockopt::tcp_keepidle(&stream), Ok(Duration::from_secs(stall / 2)));
+            assert_eq!(sockopt::tcp_keepintvl(&stream), Ok(Duration::from_secs(stall / 2)));
+            assert_eq!(sockopt::tcp_nodelay(&stream), Ok(true));
+            assert_eq!(sockopt::socket_send_buffer_size(&stream), Ok(2 * SEND_BUFFER), "the system doubles it");
+        }
     }
 }

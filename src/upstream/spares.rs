@@ -14,12 +14,13 @@ mod spare;
 pub mod trial;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::UpstreamError;
@@ -73,42 +74,74 @@ impl Starter {
     }
 }
 
+/// Starts spares: so many at a time, and those of one configuration once those of the one before have ended.
+pub struct SpareStarts {
+    starter: Starter,
+    /// A permit is the turn to start one, among all servers.
+    turns: Arc<Semaphore>,
+    /// The tasks that keep those of the configuration that is served.
+    keepers: Mutex<TaskTracker>,
+}
+
+impl SpareStarts {
+    /// There are none so far.
+    #[must_use]
+    pub fn new(starter: &Starter) -> Self {
+        let none = TaskTracker::new();
+        none.close();
+        Self { starter: starter.clone(), turns: Arc::new(Semaphore::new(STARTS)), keepers: Mutex::new(none) }
+    }
+}
+
 /// The spares of all servers.
 pub struct Spares {
     pools: HashMap<ServerName, Arc<Pool>>,
+    keepers: TaskTracker,
     retired: CancellationToken,
 }
 
 impl Spares {
     /// For the servers of `config`. Starts the tasks that keep them, in `lifecycle`, with which they end when it drains,
-    /// or before that when they are retired. None is started while `is_crowded`.
+    /// or before that when they are retired. None is started while `is_crowded`, and before the last ones of `starts` have
+    /// been retired and have ended.
     #[must_use]
     pub fn new(
         config: &Config,
-        starter: &Starter,
+        starts: &SpareStarts,
         counts: &SpareCounts,
         lifecycle: &Lifecycle,
         is_crowded: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Self {
-        let starts = Arc::new(Semaphore::new(STARTS));
         let (mut pools, retired) = (HashMap::new(), lifecycle.drain.child_token());
+        let keepers = TaskTracker::new();
+        let last =
+            std::mem::replace(&mut *starts.keepers.lock().unwrap_or_else(PoisonError::into_inner), keepers.clone());
+        // Also where there is nothing to keep: whoever comes next waits for all that were before.
+        let of_last = last.clone();
+        lifecycle.spawn(keepers.track_future(async move { of_last.wait().await }));
         let ends = Lifecycle { drain: retired.clone(), ..lifecycle.clone() };
         for (name, count) in config.spares() {
             let Some(server) = config.servers.get(name) else { continue };
             let pool = Arc::new(Pool::new(Arc::clone(server), count, counts.clone()));
-            let keeper = pool::Keeper::new(Arc::clone(&pool), starter.clone(), Arc::clone(&starts), &ends);
+            let keeper = pool::Keeper::new(Arc::clone(&pool), starts.starter.clone(), Arc::clone(&starts.turns), &ends);
             // Of no request: what it logs has no user.
             let span = tracing::info_span!(parent: None, "spares", server = %name);
-            lifecycle.spawn(keeper.keep(is_crowded.clone()).instrument(span));
+            let (last, is_crowded) = (last.clone(), is_crowded.clone());
+            let kept = async move {
+                last.wait().await;
+                keeper.keep(is_crowded).await;
+            };
+            lifecycle.spawn(keepers.track_future(kept.instrument(span)));
             pools.insert(name.clone(), pool);
         }
-        Self { pools, retired }
+        Self { pools, keepers, retired }
     }
 
     /// Ends all that wait, and starts no more: there is another configuration. Requests that still run with this one start
     /// their servers themselves.
     pub fn retire(&self) {
         self.retired.cancel();
+        self.keepers.close();
     }
 
     /// The spare of `server` that has waited longest, if one waits, and what the request holds whether it got one or not;
@@ -148,3 +181,54 @@ const MAKING_ROOM: Duration = Duration::from_secs(1);
 
 /// How a server is ended that has done nothing.
 const AT_ONCE: Graces = Graces { eof: Duration::ZERO, term: Duration::ZERO };
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{LoadOptions, parse};
+    use crate::metrics::{Counter, Metrics};
+    use crate::upstream::process::confinement::Confiner;
+    use crate::upstream::process::instance::resources::InstanceResources;
+    use crate::upstream::process::orphans::UntaggedChildren;
+
+    async fn until(holds: impl Fn() -> bool) {
+        let looked = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), looked).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_spares_of_a_configuration_are_started_once_those_of_all_before_have_ended() {
+        let text = r#"{ "limits": { "spares": 1 }, "mcpServers": {
+            "s": { "command": "cat", "spares": { "count": 1, "sameUser": true } } } }"#;
+        let config = parse(text, Path::new("/etc/tollbridge.json"), &LoadOptions::default()).unwrap();
+        let lifecycle = Lifecycle::default();
+        let metrics = Metrics::new(lifecycle.tasks.clone(), Counter::default());
+        let none = || Err("not here".to_owned());
+        let confiner = Confiner::new(&InstanceResources { directory: none(), cgroup: none() }, &lifecycle);
+        let spawner = Spawner::new(&lifecycle, UntaggedChildren::Spare, confiner, metrics.processes.clone()).unwrap();
+        let starter = Starter { containers: Containers::new(&config, &spawner, &lifecycle), spawner };
+        let starts = SpareStarts::new(&starter);
+        let next = || Spares::new(&config, &starts, &metrics.spares, &lifecycle, || false);
+        let has_any = |spares: &Spares| spares.pools.values().any(|pool| pool.has_any());
+
+        let (first, second, third) = (next(), next(), next());
+        second.retire();
+        until(|| has_any(&first)).await;
+        first.retire();
+        until(|| has_any(&third)).await;
+        assert!(first.keepers.is_empty() && !has_any(&first) && second.keepers.is_empty());
+        let fourth = next();
+        third.take(&ServerName::parse("s").unwrap()).unwrap().0.unwrap().close(AT_ONCE).await;
+        until(|| has_any(&third)).await;
+        assert!(!has_any(&fourth), "the third are not retired");
+        lifecycle.drain.cancel();
+        lifecycle.tasks.close();
+        lifecycle.tasks.wait().await;
+    }
+}

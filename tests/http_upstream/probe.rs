@@ -30,7 +30,7 @@ use tollbridge::upstream::process::confinement::Confiner;
 use tollbridge::upstream::process::group::Spawner;
 use tollbridge::upstream::process::instance::resources::InstanceResources;
 use tollbridge::upstream::process::orphans::UntaggedChildren;
-use tollbridge::upstream::spares::{Spares, Starter};
+use tollbridge::upstream::spares::{SpareStarts, Spares, Starter};
 use tollbridge::user::{Caller, UserId};
 
 use super::fixture::{Act, Fixture, Request, answer, polite};
@@ -62,7 +62,7 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
         store_failure_log: LogThrottle::default(),
         relay: Relay::start(None, Arc::clone(&keyring), &lifecycle, 1 << 26).unwrap(),
         keyring,
-        spares: Spares::new(&config, &starter, &metrics.spares, &lifecycle, || false),
+        spares: Spares::new(&config, &SpareStarts::new(&starter), &metrics.spares, &lifecycle, || false),
         starter,
         server_facts: ServerFacts::nothing(),
         probes: Probes::default(),

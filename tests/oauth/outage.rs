@@ -55,6 +55,8 @@ async fn a_service_that_is_down_is_left_alone_and_is_called_once_to_see_whether_
     let failed = join_all((0..5).map(|n| call(&setting, n))).await;
     assert!(failed.iter().all(|(status, ..)| *status == 503), "{failed:?}");
     assert_eq!(relay.came(), 5, "five failures are enough");
+    // Another configuration knows of it, too.
+    setting.home.run(&["reload", "--config", &setting.home.config().to_string_lossy()], b"");
     let (began, seconds) = (Instant::now(), number("TOLLBRIDGE_TEST_OAUTH_SECONDS", 1));
     let (mut longest, mut calls) = (Duration::ZERO, 0_u32);
     while began.elapsed() < Duration::from_secs(seconds as u64) || calls < 10 {

@@ -99,6 +99,11 @@ impl Pool {
         Self { server, count, state: Mutex::default(), changed: Notify::new(), told, proven, counts }
     }
 
+    #[cfg(test)]
+    pub(super) fn has_any(&self) -> bool {
+        !self.state().spares.is_empty()
+    }
+
     pub(super) fn is_proven(&self) -> bool {
         self.proven.load(Relaxed)
     }
