@@ -323,7 +323,7 @@ impl Account {
     }
 
     fn store_failed(&self, error: &StoreError, refusal: Refusal) -> Refusal {
-        self.metrics.store_failures.inc();
+        self.metrics.store_failed(error.kind());
         if let Some(unsaid) = self.store_failure_log.turn(error.kind()) {
             tracing::error!(%error, unsaid, "the token store failed");
         }

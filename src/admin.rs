@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
 use crate::lifecycle::Lifecycle;
@@ -51,6 +51,10 @@ impl Admin {
             "/livez" => respond::text(StatusCode::OK, "ok\n"),
             "/readyz" if self.is_ready().await => respond::text(StatusCode::OK, "ready\n"),
             "/readyz" => respond::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            _ if wants_plain(&head.headers) => {
+                let content_type = HeaderValue::from_static(metrics::PLAIN_TYPE);
+                respond::with_type(StatusCode::OK, content_type, self.metrics.render_plain())
+            }
             _ => {
                 let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
                 respond::with_type(StatusCode::OK, content_type, self.metrics.render())
@@ -64,6 +68,23 @@ impl Admin {
             && !self.lifecycle.hard.is_cancelled()
             && tokio::time::timeout(CHECK_TIMEOUT, (self.check)()).await.unwrap_or(false)
     }
+}
+
+/// Whether the text format that came before `OpenMetrics` is named, and asked for rather than that.
+fn wants_plain(headers: &HeaderMap) -> bool {
+    weight(headers, "text/plain") > weight(headers, "application/openmetrics-text")
+}
+
+/// How much this media type is wanted; 0 where it is not named. Source: RFC 9110, section 12.5.1.
+fn weight(headers: &HeaderMap, media_type: &str) -> f32 {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let weights = values.flat_map(|value| value.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        parts.next().filter(|name| name.eq_ignore_ascii_case(media_type))?;
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        weight.map_or(Some(1.0), |weight| weight.parse().ok())
+    });
+    weights.fold(0.0, f32::max)
 }
 
 #[cfg(test)]
@@ -137,6 +158,39 @@ mod tests {
         assert_eq!(response.headers()["content-type"], metrics::CONTENT_TYPE);
         let text = response.into_body().collect().await.unwrap().to_bytes();
         assert!(text.starts_with(b"# HELP tollbridge_") && text.ends_with(b"# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn the_older_text_format_is_given_to_who_asks_for_nothing_newer() {
+        let admin = admin(&Lifecycle::default(), || async { true });
+        let ask = async |accept: &str| {
+            let request = Request::builder().uri("/metrics").header("accept", accept).body(()).unwrap();
+            let response = admin.answer(request).await;
+            let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+            (content_type, response.into_body().collect().await.unwrap().to_bytes())
+        };
+        let (content_type, text) = ask("text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
+        assert_eq!(content_type, metrics::PLAIN_TYPE);
+        let text = std::str::from_utf8(&text).unwrap();
+        assert!(text.contains("# TYPE tollbridge_junk_lines_total counter\ntollbridge_junk_lines_total 0\n"), "{text}");
+        assert!(!text.contains("# EOF"));
+        for older in ["Text/Plain", "text/plain;q=0.9, application/openmetrics-text;q=0.1", "text/html,text/plain; q=1"]
+        {
+            assert_eq!(ask(older).await.0, metrics::PLAIN_TYPE, "{older}");
+        }
+        let newer = [
+            "*/*",
+            "",
+            "text/html",
+            "text/plain;q=0",
+            "text/plain;q=much",
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.3",
+            "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text,text/plain",
+        ];
+        for newer in newer {
+            assert_eq!(ask(newer).await.0, metrics::CONTENT_TYPE, "{newer}");
+        }
     }
 
     #[tokio::test]

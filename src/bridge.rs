@@ -63,10 +63,12 @@ use crate::user::{Caller, UserId};
 
 pub use connect::told::{ConnectionChanges, tell_of_change};
 use exchange::conversation::until_forced;
+use exchange::course::Course;
 use incoming::read;
 pub use probe::Probes;
 pub use response::error;
 use response::error::BridgeError;
+use response::reason::reason_of;
 pub use server_facts::ServerFacts;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
@@ -139,6 +141,8 @@ struct IncomingMessage {
     message: Message,
     /// Whose turn it is to wait for a permit, among the messages of a batch.
     turn: Option<Arc<Mutex<()>>>,
+    /// How it has gone so far.
+    course: Course,
 }
 
 impl Bridge {
@@ -177,6 +181,7 @@ impl Bridge {
     ) -> Response<Body> {
         let status = error.verdict().0;
         self.metrics.refused(status);
+        self.metrics.refused_because(reason_of(error));
         self.write_down_refusal(error);
         if let Some(left_out) = self.refusals.next((connection.peer.source(), status)) {
             let left_out = Some(left_out).filter(|&lines| lines > 0);
@@ -223,7 +228,8 @@ impl Bridge {
         let has_session = !modern::is_modern(&head.headers, Some(&message)) && message.method() != "initialize";
         let session = if has_session { self.session(&head, &caller.user, &server)? } else { None };
         known.has_session = session.is_some();
-        self.serve(IncomingMessage { caller, server, head, session, message, turn: None }, connection).await
+        let course = Course::begin(connection, &message);
+        self.serve(IncomingMessage { caller, server, head, session, message, turn: None, course }, connection).await
     }
 
     /// Who is asking for which server.
@@ -282,7 +288,7 @@ impl Bridge {
     }
 
     fn store_failed(&self, error: &crate::store::StoreError) -> BridgeError {
-        self.metrics.store_failures.inc();
+        self.metrics.store_failed(error.kind());
         if let Some(unsaid) = self.store_failure_log.turn(error.kind()) {
             tracing::error!(%error, unsaid, "the token store failed");
         }

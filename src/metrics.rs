@@ -1,6 +1,10 @@
-//! What an operator watches: counters and gauges with closed label sets, never a user's or a server's name.
+//! What an operator watches, with closed label sets: the names of servers are some, never those of users.
 
 mod config_status;
+mod end;
+mod refusals;
+mod server_counts;
+mod text_format;
 
 use http::StatusCode;
 use prometheus_client::encoding::text::encode;
@@ -9,46 +13,40 @@ use prometheus_client::registry::{Metric, Registry};
 use tokio_util::task::TaskTracker;
 
 pub use config_status::ConfigStatus;
+pub use end::End;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
+pub use refusals::RefusalReason;
+use refusals::Refusals;
+pub use server_counts::{Phase, STREAM, ServerMetrics, era_label, method_group};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How a request that was let in ended: the log field and the metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The server's answer, a result or an error, went out.
-    Answered,
-    /// The client went away before the answer.
-    ClientLeft,
-    /// A deadline passed before the answer.
-    DeadlinePassed,
-    /// The bridge was stopped before the answer.
-    Stopped,
-    /// The server went away, or talked nonsense, before the answer.
-    UpstreamLeft,
-}
+/// The media type of [`Metrics::render_plain`].
+pub const PLAIN_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-impl End {
-    const ALL: [Self; 5] = [Self::Answered, Self::ClientLeft, Self::DeadlinePassed, Self::Stopped, Self::UpstreamLeft];
-
-    /// The end as a label and as a log field.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::ClientLeft => "client_left",
-            Self::DeadlinePassed => "deadline_passed",
-            Self::Stopped => "stopped",
-            Self::UpstreamLeft => "upstream_left",
-        }
-    }
-}
-
-/// The statuses with which requests are refused; any other counts as `other`, so that the label set stays closed.
-const REFUSALS: [&str; 14] =
-    ["400", "401", "403", "404", "405", "406", "413", "415", "429", "431", "500", "502", "503", "504"];
+/// The kinds of failures of the token store; any other counts as `other`, so that the label set stays closed.
+pub const STORE_FAILURES: [&str; 18] = [
+    "unreachable",
+    "timeout",
+    "tls",
+    "login",
+    "refused",
+    "shape",
+    "unknown_format",
+    "unknown_key",
+    "tampered",
+    "newer",
+    "damaged",
+    "evicts",
+    "replica",
+    "cluster",
+    "sentinel",
+    "corrupt",
+    "database",
+    "other",
+];
 
 /// Why users must sign in at a service again.
 pub const SIGN_IN_REASONS: [&str; 6] = ["rejected", "lost", "client", "changed", "expired", "refused"];
@@ -164,8 +162,6 @@ pub struct Metrics {
     pub spawn_failures: Counter,
     /// Lines from servers that were no messages.
     pub junk_lines: Counter,
-    /// Operations of the token store that failed.
-    pub store_failures: Counter,
     /// Answers of the token store that belonged to no command, or could not have been written by us.
     pub store_desyncs: Counter,
     /// Answers of the token store that no sealing key opened: a key is missing or wrong, or a record is damaged.
@@ -177,9 +173,10 @@ pub struct Metrics {
     pub config: ConfigStatus,
     /// 1 while the token store refuses writes, as the last check of readiness saw it.
     pub store_refuses_writes: Gauge,
-    ends: [Counter; End::ALL.len()],
-    refusals: [Counter; REFUSALS.len()],
-    refused_otherwise: Counter,
+    /// What is counted by server.
+    pub servers: ServerMetrics,
+    store_failures: [Counter; STORE_FAILURES.len()],
+    refusals: Refusals,
     tasks: Gauge,
     tracker: TaskTracker,
     registry: Registry,
@@ -191,10 +188,8 @@ impl Metrics {
     pub fn new(tracker: TaskTracker, log_lines_dropped: Counter) -> Self {
         let mut registry = Registry::with_prefix("tollbridge");
         let r = &mut registry;
-        let ends = Family::<[(&str, &str); 1], Counter>::default();
-        let refused = Family::<[(&str, &str); 1], Counter>::default();
-        r.register("requests", "Requests that were let in, by how they ended", ends.clone());
-        r.register("requests_refused", "Requests that were refused, by status", refused.clone());
+        let store_failures = Family::<[(&str, &str); 1], Counter>::default();
+        r.register("store_failures", "Operations of the token store that failed, by kind", store_failures.clone());
         let sign_in_needed = Family::<[(&str, &str); 1], Counter>::default();
         let help = "Answers that ask a user to sign in at a service again, by why";
         r.register("oauth_sign_in_needed", help, sign_in_needed.clone());
@@ -221,7 +216,6 @@ impl Metrics {
             memory: registered(r, "memory_held_bytes", "Bytes that requests hold of the budget of memory"),
             spawn_failures: registered(r, "spawn_failures", "Servers that could not be started"),
             junk_lines,
-            store_failures: registered(r, "store_failures", "Operations of the token store that failed"),
             store_desyncs: registered(r, "store_desyncs", "Answers of the token store that fitted no command"),
             oauth_client_refused: registered(
                 r,
@@ -231,24 +225,29 @@ impl Metrics {
             sign_in_needed: SIGN_IN_REASONS.map(|why| sign_in_needed.get_or_create_owned(&[("reason", why)])),
             store_unopened: registered(r, "store_unopened", "Answers of the token store that no sealing key opened"),
             store_refuses_writes: registered(r, "store_refuses_writes", "Whether the token store refuses writes"),
-            ends: End::ALL.map(|end| ends.get_or_create_owned(&[("end", end.as_str())])),
-            refusals: REFUSALS.map(|status| refused.get_or_create_owned(&[("status", status)])),
-            refused_otherwise: refused.get_or_create_owned(&[("status", "other")]),
+            servers: ServerMetrics::registered(r),
+            store_failures: STORE_FAILURES.map(|kind| store_failures.get_or_create_owned(&[("kind", kind)])),
+            refusals: Refusals::registered(r),
             tasks: registered(r, "tasks", "Tasks of the process"),
             tracker,
             registry,
         }
     }
 
-    /// Counts a request that was let in and has ended.
-    pub fn ended(&self, end: End) {
-        self.ends[end as usize].inc();
+    /// Counts an operation of the token store that failed, by one of [`STORE_FAILURES`].
+    pub fn store_failed(&self, kind: &str) {
+        let known = STORE_FAILURES.iter().position(|&known| known == kind);
+        self.store_failures[known.unwrap_or(STORE_FAILURES.len() - 1)].inc();
     }
 
     /// Counts a request that was refused.
     pub fn refused(&self, status: StatusCode) {
-        let known = REFUSALS.iter().position(|&refusal| refusal == status.as_str());
-        known.map_or(&self.refused_otherwise, |at| &self.refusals[at]).inc();
+        self.refusals.count(status);
+    }
+
+    /// Counts why a request for a server was refused.
+    pub fn refused_because(&self, why: RefusalReason) {
+        self.refusals.count_reason(why);
     }
 
     /// Counts an answer that asks a user to sign in at a service again, for one of [`SIGN_IN_REASONS`].
@@ -257,6 +256,12 @@ impl Metrics {
         if let Some(at) = known {
             self.sign_in_needed[at].inc();
         }
+    }
+
+    /// All of it in the text format that came before `OpenMetrics`.
+    #[must_use]
+    pub fn render_plain(&self) -> String {
+        text_format::plain(&self.render())
     }
 
     /// All of it as `OpenMetrics` text, which is what Prometheus reads.
@@ -306,10 +311,6 @@ mod tests {
     #[test]
     fn every_series_is_there_before_anything_happened() {
         let metrics = Metrics::new(TaskTracker::new(), Counter::default());
-        for end in End::ALL {
-            let series = format!("tollbridge_requests_total{{end=\"{}\"}}", end.as_str());
-            assert_eq!(value(&metrics, &series).as_deref(), Some("0"), "{series}");
-        }
         for series in [
             "tollbridge_requests_refused_total{status=\"429\"}",
             "tollbridge_requests_refused_total{status=\"other\"}",
@@ -323,7 +324,6 @@ mod tests {
             "tollbridge_tasks",
             "tollbridge_spawn_failures_total",
             "tollbridge_junk_lines_total",
-            "tollbridge_store_failures_total",
             "tollbridge_store_desyncs_total",
             "tollbridge_store_refuses_writes",
             "tollbridge_orphans_killed_total",
@@ -334,6 +334,9 @@ mod tests {
             "tollbridge_oauth_client_refused_total",
             "tollbridge_oauth_sign_in_needed_total{reason=\"rejected\"}",
             "tollbridge_oauth_sign_in_needed_total{reason=\"refused\"}",
+            "tollbridge_store_failures_total{kind=\"unreachable\"}",
+            "tollbridge_store_failures_total{kind=\"other\"}",
+            "tollbridge_refusals_total{reason=\"user_limit\"}",
             "tollbridge_spares{state=\"waiting\"}",
             "tollbridge_spares{state=\"starting\"}",
             "tollbridge_spares_taken_total",
@@ -349,23 +352,12 @@ mod tests {
     }
 
     #[test]
-    fn each_end_is_counted_under_its_own_name() {
-        let metrics = Metrics::new(TaskTracker::new(), Counter::default());
-        for (times, end) in End::ALL.into_iter().enumerate() {
-            (0..=times).for_each(|_| metrics.ended(end));
-        }
-        for (times, end) in End::ALL.into_iter().enumerate() {
-            let series = format!("tollbridge_requests_total{{end=\"{}\"}}", end.as_str());
-            assert_eq!(value(&metrics, &series), Some((times + 1).to_string()), "{series}");
-        }
-    }
-
-    #[test]
     fn an_unforeseen_status_makes_no_new_series() {
         let metrics = Metrics::new(TaskTracker::new(), Counter::default());
         let before = metrics.render().lines().count();
         metrics.refused(StatusCode::IM_A_TEAPOT);
         metrics.refused(StatusCode::TOO_MANY_REQUESTS);
+        metrics.store_failed("haunted");
         assert_eq!(metrics.render().lines().count(), before);
         assert_eq!(value(&metrics, "tollbridge_requests_refused_total{status=\"other\"}").unwrap(), "1");
         assert_eq!(value(&metrics, "tollbridge_requests_refused_total{status=\"429\"}").unwrap(), "1");

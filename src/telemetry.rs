@@ -29,6 +29,9 @@ pub const FILTER_VARIABLE: &str = "TOLLBRIDGE_LOG";
 /// How long the end of the process may wait for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
+/// The longest name that somebody else has chosen, of a tool for example, in characters.
+const LONGEST_NAME: usize = 100;
+
 /// What a log line looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
@@ -182,6 +185,12 @@ pub fn encode_for_log(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(encoded)
+}
+
+/// As much of a name that somebody else has chosen as a line can bear.
+#[must_use]
+pub fn shorten_for_log(name: &str) -> &str {
+    name.char_indices().nth(LONGEST_NAME).map_or(name, |(end, _)| &name[..end])
 }
 
 /// A duration as a field of a line: whole milliseconds, which JSON shows as a number.

@@ -7,5 +7,6 @@ mod support;
 mod operate {
     mod control;
     mod fixed;
+    mod metrics;
     mod reload;
 }

@@ -7,7 +7,7 @@ use crate::account::{Account, Operators};
 use crate::auth::Authenticator;
 use crate::bridge::{Bridge, ServerFacts};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ServerName};
 use crate::oauth::Services;
 use crate::rate_limit::LogRateLimit;
 use crate::routes::Routes;
@@ -27,6 +27,7 @@ impl Generation {
     /// Takes over what `config` says of the node, and starts the spares of its servers.
     pub(super) fn of(node: &Node, config: Arc<Config>, services: Arc<Services>) -> Self {
         let limits = node.change_to(&config);
+        node.metrics.servers.serve(config.servers.keys().map(ServerName::as_str));
         let spares = Spares::new(&config, &node.spare_starts, &node.metrics.spares, &node.lifecycle, limits.crowding());
         let bridge = Arc::new(Bridge {
             authenticator: Arc::new(Authenticator::new(&config)),

@@ -5,6 +5,7 @@ mod ask_client;
 pub(in crate::bridge) mod call;
 pub(in crate::bridge) mod child;
 pub(in crate::bridge) mod conversation;
+pub(in crate::bridge) mod course;
 mod era_correction;
 mod final_answer;
 pub(in crate::bridge) mod handshake;
@@ -41,6 +42,7 @@ use crate::relay::Mailbox;
 use crate::user::Caller;
 use call::Call;
 use child::Child;
+use course::Course;
 use handshake::Handshake;
 use held_task::Task;
 use list_changes::Changes;
@@ -84,6 +86,8 @@ pub(super) struct Exchange {
     pub(super) settled: Option<Bytes>,
     /// The task that the call was answered with, if the server is held for one.
     task: Option<Box<Task>>,
+    /// How it has gone so far.
+    course: Course,
 }
 
 /// How far the work has come.
@@ -128,6 +132,7 @@ impl Exchange {
             required: None,
             settled: None,
             task: None,
+            course: incoming.course,
         }
     }
 
@@ -141,10 +146,12 @@ impl Exchange {
 
     pub(super) async fn event(&mut self, text: Bytes) -> Result<(), BridgeError> {
         self.has_said = true;
+        self.course.send(text.len());
         self.outbox.event(text).await.map_err(|Stalled| BridgeError::Stalled)
     }
 
     pub(super) async fn last(&mut self, message: FinalMessage) {
+        self.course.finish(&message);
         self.outbox.finish(message).await;
     }
 

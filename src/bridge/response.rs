@@ -3,4 +3,5 @@
 pub mod error;
 pub(super) mod final_message;
 pub(super) mod pending;
+pub(super) mod reason;
 pub(super) mod sse;

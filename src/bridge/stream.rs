@@ -23,7 +23,7 @@ use super::response::sse::{Guard, Outbox, Stalled};
 use super::{Bridge, Connection};
 use crate::config::{Inputs, RequestValues, Server};
 use crate::limits::Permit;
-use crate::metrics::{Counted, End};
+use crate::metrics::{Counted, End, STREAM};
 use crate::relay::Mailbox;
 use crate::request_id::RequestId;
 use crate::telemetry::millis;
@@ -136,7 +136,9 @@ impl Running {
         }
         self.work.finish(error.as_ref()).await;
         let bridge = Arc::clone(&self.work.stream().bridge);
-        bridge.metrics.ended(end);
+        if let Some(counts) = bridge.metrics.servers.of(self.work.stream().server.name.as_str()) {
+            counts.ended(STREAM, matches!(self.work, Work::Subscription(_)), end);
+        }
         drop(live);
         tracing::info!(stream = self.work.name(), end = end.as_str(), ms = millis(began.elapsed()), "stream ended");
         let close = Box::pin(async {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, field};
+use tracing::Instrument as _;
 
 use super::link::{Lack, tool_result};
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
+use crate::bridge::exchange::course::span;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::exchange::questions::call_key;
 use crate::bridge::response::final_message::FinalMessage;
@@ -27,7 +28,6 @@ use crate::mcp::tools::CALL;
 use crate::metrics::{Counted, End};
 use crate::relay::Mailbox;
 use crate::request_id::RequestId;
-use crate::telemetry::millis;
 
 /// The name of the tool. On a server with a user's token it is never a tool of the server's own.
 pub(super) const NAME: &str = "connect_account";
@@ -72,7 +72,7 @@ impl Bridge {
     /// The answer to a call that needs a token and has none that does, or that asks whether there is one.
     pub(in crate::bridge) async fn connect(
         self: &Arc<Self>,
-        incoming: IncomingMessage,
+        mut incoming: IncomingMessage,
         (call, lack): (Call, Option<Lack>),
         permit: Permit,
         connection: &Connection,
@@ -93,7 +93,12 @@ impl Bridge {
                 }
                 form = ResponseForm { accepts_events: false, ..form };
                 let answer = lack.map(|lack| self.without_token((user, server), &call, &lack));
-                outbox.finish(answer.unwrap_or_else(|| self.connected(server, &call))).await;
+                let answer = answer.unwrap_or_else(|| self.connected(server, &call));
+                incoming.course.finish(&answer);
+                outbox.finish(answer).await;
+                let (server, call) = (&incoming.server, (&call.message, call.is_modern()));
+                span(&incoming.caller, server, call.0)
+                    .in_scope(|| incoming.course.report(&self.metrics, server, call, End::Answered));
             }
         }
         PendingResponse { inbox, form, guard, subscription: None }
@@ -118,9 +123,7 @@ impl Bridge {
             mailbox.listen_as(call_key(&session.nonce, call.id()));
             mailbox
         });
-        let (user, server) = (&incoming.caller.user, &incoming.server.name);
-        let request = RequestId::current().map(field::display);
-        let span = tracing::info_span!(parent: None, "call", request, %user, %server, method = CALL);
+        let span = span(&incoming.caller, &incoming.server, &call.message);
         outbox.ready();
         let waiting = Waiting { bridge: Arc::clone(self), incoming, call, seen: Ok(lack), outbox, mailbox };
         let waiting = async move {
@@ -145,16 +148,16 @@ struct Waiting {
 
 impl Waiting {
     async fn run(mut self, gone: CancellationToken) {
-        let (began, live) = (Instant::now(), Counted::new(&self.bridge.metrics.live_requests));
+        let live = Counted::new(&self.bridge.metrics.live_requests);
         let announced = self.announce().await;
         let end = self.until_an_end(&gone).await;
         if let Some(key) = announced {
             // What could not be taken back leads nowhere, and not for long.
             let _ = self.bridge.relay.withdraw(&key).await;
         }
-        self.bridge.metrics.ended(end);
         drop(live);
-        tracing::info!(end = end.as_str(), ms = millis(began.elapsed()), "request ended");
+        let call = (&self.call.message, self.call.is_modern());
+        self.incoming.course.report(&self.bridge.metrics, &self.incoming.server, call, end);
     }
 
     /// Lets a cancellation that another node takes find the call; answers under which key.
@@ -195,7 +198,8 @@ impl Waiting {
         let (user, server) = (&self.incoming.caller.user, &self.incoming.server);
         match self.bridge.tokens.awaited_access_token(user, server).await {
             Ok(_) => {
-                self.outbox.finish(self.bridge.connected(server, &self.call)).await;
+                let answer = self.bridge.connected(server, &self.call);
+                self.last(answer).await;
                 return Some(End::Answered);
             }
             Err(error) => self.seen = self.bridge.lack(&error),
@@ -204,7 +208,7 @@ impl Waiting {
     }
 
     /// Says that it waits, and where its person is waited for.
-    async fn tell(&self, so_far: Duration) -> Result<(), BridgeError> {
+    async fn tell(&mut self, so_far: Duration) -> Result<(), BridgeError> {
         let Some(token) = &self.call.progress else { return Ok(()) };
         let server = &self.incoming.server;
         let text = match &self.seen {
@@ -216,18 +220,24 @@ impl Waiting {
         let event = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{seconds},"total":{total},"message":{text}}}}}"#
         );
+        self.incoming.course.send(event.len());
         self.outbox.event(event.into()).await.map_err(|_| BridgeError::Stalled)
     }
 
+    async fn last(&mut self, answer: FinalMessage) {
+        self.incoming.course.finish(&answer);
+        self.outbox.finish(answer).await;
+    }
+
     /// Answers as a call that does not wait.
-    async fn finish(&self, end: End) -> End {
+    async fn finish(&mut self, end: End) -> End {
         let (user, server, call) = (&self.incoming.caller.user, &self.incoming.server, &self.call);
         let answer = match &self.seen {
             Ok(lack) => self.bridge.without_token((user, server), call, lack),
             Err(error) if call.session().is_some() => error.last_in_session(Some(call.id())),
             Err(error) => error.last(Some(call.id())),
         };
-        self.outbox.finish(answer).await;
+        self.last(answer).await;
         end
     }
 

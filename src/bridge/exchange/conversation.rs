@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, field};
+use tracing::Instrument as _;
 
+use super::course::span;
 use super::final_answer::failed;
 use super::notes::Note;
 use super::questions::call_key;
@@ -18,10 +19,9 @@ use crate::bridge::response::sse::Guard;
 use crate::bridge::{Bridge, Connection};
 use crate::limits::Permit;
 use crate::mcp::legacy;
-use crate::metrics::{Counted, End};
+use crate::metrics::{Counted, End, Phase};
 use crate::relay::{Address, UNANNOUNCED};
 use crate::request_id::RequestId;
-use crate::telemetry::{encode_for_log, millis};
 use crate::upstream::UpstreamError;
 
 /// How long a server has to take note of a cancellation before it is ended.
@@ -60,14 +60,7 @@ impl Bridge {
     ) -> Guard {
         let (gone, permit) = (connection.gone.child_token(), Arc::new(permit));
         let guard = Guard::new(&gone, &permit);
-        let span = tracing::info_span!(
-            parent: None,
-            "call",
-            request = RequestId::current().map(field::display),
-            user = %exchange.caller.user,
-            server = %exchange.server.name,
-            method = %encode_for_log(exchange.call.message.method()),
-        );
+        let span = span(&exchange.caller, &exchange.server, &exchange.call.message);
         let conversation = Conversation { exchange, gone, hard: self.lifecycle.hard.clone(), permit, announced: false };
         self.lifecycle.spawn(RequestId::handed_on(conversation.run()).instrument(span));
         guard
@@ -77,7 +70,7 @@ impl Bridge {
 impl Conversation {
     /// Runs the call to its end and returns when nothing of its server is left.
     async fn run(mut self) {
-        let (began, live) = (Instant::now(), Counted::new(&self.exchange.bridge.metrics.live_requests));
+        let live = Counted::new(&self.exchange.bridge.metrics.live_requests);
         self.listen();
         let end = loop {
             match self.run_until_an_end().await {
@@ -93,16 +86,19 @@ impl Conversation {
             }
         };
         self.exchange.end_changes();
-        self.exchange.bridge.metrics.ended(end);
         if end == End::Answered {
             self.exchange.child.answered();
         }
         drop(live);
-        let took = began.elapsed();
         // The answer goes out first: what is done from here on, nobody waits for.
         tokio::task::yield_now().await;
-        tracing::info!(end = end.as_str(), ms = millis(took), "request ended");
+        let Exchange { bridge, server, call, course, .. } = &mut self.exchange;
+        course.report(&bridge.metrics, server, (&call.message, call.is_modern()), end);
+        let (counts, ending) = (bridge.metrics.servers.of(server.name.as_str()), Instant::now());
         Box::pin(self.close(end)).await;
+        if let Some(counts) = counts {
+            counts.took(Phase::Ending, ending.elapsed());
+        }
     }
 
     /// A legacy client's cancellation names its request by an id of its own: from now on it finds this call, also
@@ -174,7 +170,7 @@ impl Conversation {
     }
 
     async fn fail(&mut self, error: &BridgeError) {
-        let exchange = &self.exchange;
+        let exchange = &mut self.exchange;
         if matches!(error, BridgeError::Cancelled | BridgeError::Stalled) {
             exchange.outbox.finish_silently();
             return;
@@ -182,7 +178,7 @@ impl Conversation {
         tracing::warn!(%error, "request failed");
         let stopped_at_work = exchange.asked && matches!(error, BridgeError::Stopped);
         let last = failed(exchange, if stopped_at_work { &BridgeError::Interrupted } else { error });
-        exchange.outbox.finish(last).await;
+        exchange.last(last).await;
     }
 
     /// The client has been asked and must call again; its server waits, for as long as its lease.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::call::Purpose;
 use super::final_answer::{by_server, initialized};
@@ -24,6 +25,7 @@ use crate::mcp::modern::{Level, ModernFault};
 use crate::mcp::mrtr;
 use crate::mcp::tasks::is_about_one as is_about_task;
 use crate::mcp::translate;
+use crate::metrics::Phase;
 use crate::relay::Mailbox;
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -45,7 +47,10 @@ impl Exchange {
     pub(super) async fn work(&mut self) -> Result<Done, BridgeError> {
         if self.handshake.is_none() {
             let first_message = self.child.first_message(self.call.client());
-            match self.child.perform_handshake(&self.call.introduction, first_message).await? {
+            let began = Instant::now();
+            let shaken = self.child.perform_handshake(&self.call.introduction, first_message).await;
+            self.course.spent(Phase::Handshake, began);
+            match shaken? {
                 Ok(handshake) => {
                     // One that is greeted by the request has started when it says something.
                     if !matches!(handshake, Handshake::Modern(None)) {

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::read;
 use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::course::Course;
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::{Outbox, ResponseForm, response_channel};
 use crate::bridge::{Bridge, Connection, IncomingMessage};
@@ -52,7 +53,7 @@ impl Bridge {
         let messages = by_length(body.len(), || messages(body))?;
         if !messages.iter().any(|message| message.kind() == Kind::Request) {
             for message in messages {
-                let incoming = one_of(&head, &caller, &server, &session, message);
+                let incoming = one_of(&head, (&caller, &server), &session, message, connection);
                 self.document(incoming, connection).await;
             }
             return Ok(respond::empty(StatusCode::ACCEPTED));
@@ -76,7 +77,7 @@ impl Bridge {
         let turn = Arc::<Mutex<()>>::default();
         let answered = async move {
             let one = |message| {
-                let incoming = one_of(&head, &caller, &server, &session, message);
+                let incoming = one_of(&head, (&caller, &server), &session, message, &connection);
                 bridge.document(IncomingMessage { turn: Some(Arc::clone(&turn)), ..incoming }, &connection)
             };
             let answers = stream::iter(messages).map(one).buffer_unordered(AT_ONCE);
@@ -104,7 +105,13 @@ impl Bridge {
 
 /// One message of a batch, asked for by itself. Its answer is a document; how the answers go out together is for the
 /// batch to say.
-fn one_of(head: &Parts, caller: &Caller, server: &Arc<Server>, session: &Session, message: Message) -> IncomingMessage {
+fn one_of(
+    head: &Parts,
+    (caller, server): (&Caller, &Arc<Server>),
+    session: &Session,
+    message: Message,
+    connection: &Connection,
+) -> IncomingMessage {
     let mut head = head.clone();
     head.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     IncomingMessage {
@@ -112,6 +119,7 @@ fn one_of(head: &Parts, caller: &Caller, server: &Arc<Server>, session: &Session
         server: Arc::clone(server),
         head,
         session: Some(session.clone()),
+        course: Course::begin(connection, &message),
         message,
         turn: None,
     }

@@ -4,7 +4,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::local_answers::LocalAnswer;
+use super::session::learn_client;
 use super::tool_access;
 use crate::bridge::connect::handshake::is_asked_without_token;
 use crate::bridge::connect::link::Lack;
@@ -20,21 +23,22 @@ use crate::bridge::{Bridge, Connection, IncomingMessage};
 use crate::config::Inputs;
 use crate::limits::Permit;
 use crate::mcp::modern::Level;
+use crate::metrics::Phase;
 use crate::secret::Credential;
 
 impl Bridge {
     /// What one message asks, with which token, of which fresh server.
     pub(in crate::bridge) async fn begin(
         self: &Arc<Self>,
-        incoming: IncomingMessage,
+        mut incoming: IncomingMessage,
         connection: &Connection,
     ) -> Result<Outcome, BridgeError> {
         let subscription = incoming.subscription()?;
         let mut call = match self.answer_locally(&incoming).await? {
-            LocalAnswer::Answered(response) => return Ok(Outcome::Answered(response)),
+            LocalAnswer::Answered(response) => return Ok(Outcome::Answered(incoming.answered(response))),
             LocalAnswer::Call(call) => *call,
         };
-        self.learn_client(&call.introduction.client_info);
+        learn_client(&call.introduction.client_info);
         let asks_to_connect = tool::is_called(&incoming.server, &call.message);
         if !asks_to_connect {
             tool_access::check(&incoming.server, &incoming.caller, &call.message)?;
@@ -43,22 +47,32 @@ impl Bridge {
             return self.subscribe(incoming, call, connection).await.map(Outcome::Answered);
         }
         let transcript = match self.continue_call(&incoming, &mut call, connection).await? {
-            ControlFlow::Break(response) => return Ok(Outcome::Answered(response)),
+            ControlFlow::Break(response) => return Ok(Outcome::Answered(incoming.answered(response))),
             ControlFlow::Continue(transcript) => transcript,
         };
 
         let values = incoming.server.request_values(&incoming.head.headers)?;
+        let waits = Instant::now();
         let permit = self.admit(&incoming, &call).await?;
-        let credential = match self.find_credential(&incoming, &mut call, connection).await? {
+        incoming.course.spent(Phase::Queue, waits);
+        let asks = Instant::now();
+        let found = self.find_credential(&incoming, &mut call, connection).await?;
+        incoming.course.spent(Phase::Store, asks);
+        let credential = match found {
             Ok(credential) if !asks_to_connect => credential,
             Err(_) if is_asked_without_token(&incoming.server, &call) => None,
             found => {
+                if found.is_err() {
+                    self.metrics.servers.token_missing(incoming.server.name.as_str());
+                }
                 let answer = self.connect(incoming, (call, found.err()), permit, connection).await;
                 return Ok(Outcome::Pending(answer));
             }
         };
         let inputs = Inputs::of(&incoming.caller, credential, values);
+        let starts = Instant::now();
         let child = Child::open(self, &incoming.server, inputs).await?;
+        incoming.course.spent(Phase::Start, starts);
 
         let lost = BridgeError::Lost.document(Some(call.id()));
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, child.share.clone());

@@ -81,15 +81,6 @@ impl Bridge {
         Session::open(&self.keyring, owner, id, self.clock.now()).map(Some).ok_or(BridgeError::Session)
     }
 
-    /// What the client of the request that this task serves calls itself, for what is written down of it.
-    pub(in crate::bridge) fn learn_client(&self, client_info: &str) {
-        let Some(request) = RequestId::current().filter(|_| self.audit.is_on()) else { return };
-        let info = Object::parse(client_info).unwrap_or_default();
-        if let Some(name) = info.get_string("name") {
-            request.introduce(&name);
-        }
-    }
-
     /// How long a session still lasts.
     pub(in crate::bridge) fn remaining(&self, session: &Session) -> Duration {
         Duration::from_secs(session.expires.0.saturating_sub(self.clock.now().0))
@@ -223,6 +214,15 @@ impl Bridge {
 /// The answer to a request that was agreed to.
 fn agreed(message: &Message) -> Response<Body> {
     respond::json(StatusCode::OK, legacy::result(message.id().unwrap_or("null"), "{}"))
+}
+
+/// Learns what the client of the request that this task serves calls itself, for what is written down of it.
+pub(in crate::bridge) fn learn_client(client_info: &str) {
+    let Some(request) = RequestId::current() else { return };
+    let info = Object::parse(client_info).unwrap_or_default();
+    if let Some(name) = info.get_string("name") {
+        request.introduce(&name);
+    }
 }
 
 impl IncomingMessage {

@@ -23,7 +23,7 @@ use crate::bridge::exchange::list_changes::Pace;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::exchange::questions::{for_client, seal_question};
 use crate::bridge::incoming::read;
-use crate::bridge::incoming::session::{introduction, key};
+use crate::bridge::incoming::session::{introduction, key, learn_client};
 use crate::bridge::response::sse::{COMMENT, Outbox, response_channel};
 use crate::bridge::{Bridge, Connection};
 use crate::config::{Listening, RequestValues, Server, WithoutToken};
@@ -87,7 +87,7 @@ impl Bridge {
             return Err(BridgeError::Method("POST"));
         }
         let session = self.session(head, &caller.user, &server)?.ok_or(BridgeError::Method("POST"))?;
-        self.learn_client(&session.client_info);
+        learn_client(&session.client_info);
         if !read::accepts_events(head) {
             return Err(BridgeError::NotAcceptable);
         }

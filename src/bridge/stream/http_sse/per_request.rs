@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::bridge::error::BridgeError;
+use crate::bridge::exchange::course::Course;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::response::pending::{Outcome, PendingResponse};
 use crate::bridge::response::sse::{Guard, Outbox, ResponsePart, Stalled};
@@ -123,7 +124,8 @@ impl PerRequest {
         // Also while it waits for a permit, like the body of any other request.
         let message = message.counted(&bridge.memory.share(&self.stream.caller.user, usize::MAX));
         let (caller, head) = (self.stream.caller.clone(), self.head.clone());
-        let incoming = IncomingMessage { caller, server, head, session, message, turn: None };
+        let course = Course::begin(&self.connection, &message);
+        let incoming = IncomingMessage { caller, server, head, session, message, turn: None, course };
         let (replies, connection, over) = (Arc::clone(&self.replies), self.connection.clone(), self.over.clone());
         let answering = {
             let bridge = Arc::clone(bridge);
