@@ -64,7 +64,7 @@ impl Admin {
 
     /// Whether it is ready to be sent new requests: not stopping, and the check passes in time.
     pub async fn is_ready(&self) -> bool {
-        !self.lifecycle.drain.is_cancelled()
+        !self.lifecycle.stopping.is_cancelled()
             && !self.lifecycle.hard.is_cancelled()
             && tokio::time::timeout(CHECK_TIMEOUT, (self.check)()).await.unwrap_or(false)
     }
@@ -129,7 +129,7 @@ mod tests {
         let lifecycle = Lifecycle::default();
         let admin = admin(&lifecycle, || async { true });
         assert_eq!(status(&admin, "/readyz").await, 200);
-        lifecycle.drain.cancel();
+        lifecycle.stopping.cancel();
         assert_eq!(status(&admin, "/readyz").await, 503);
         assert_eq!(status(&admin, "/livez").await, 200);
     }

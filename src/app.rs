@@ -9,6 +9,7 @@ mod reload;
 use std::future::Future;
 use std::io;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Counter, Metrics};
 use crate::rate_limit::LogRateLimit;
 use crate::server::{ConnectionLimits, DisconnectWatcher, Listener, Server, Times};
+use crate::service_manager::Notice;
 use crate::store::{SetupError, StoreError, TokenStore};
 use crate::swap::Swap;
 use crate::sys::{self, Signals};
@@ -89,6 +91,12 @@ pub struct Start {
     pub log_lines_dropped: Counter,
     /// Is told of each configuration before it is served.
     pub tell: Box<dyn Fn(&Config) + Send + Sync>,
+    /// Tells the service manager.
+    pub notify: Box<dyn Fn(Notice) + Send + Sync>,
+    /// How long may pass between two signs of life, if somebody waits for them.
+    pub watchdog: Option<Duration>,
+    /// The socket on which clients are served, if it is there already.
+    pub socket: Option<OwnedFd>,
 }
 
 /// Serves until a signal says to stop, or `orphaned` resolves because nobody watches over the process any more, and
@@ -98,7 +106,7 @@ pub struct Start {
 /// If it cannot start.
 pub async fn run(config: Config, start: Start, orphaned: impl Future<Output = ()>) -> Result<(), StartError> {
     let (mut signals, hangup) = StopSignals::listen()?;
-    let Start { file, resources, log_filter, log_lines_dropped, tell } = start;
+    let Start { file, resources, log_filter, log_lines_dropped, tell, notify, watchdog, socket } = start;
     log_filter.change_to(config.log_filter.as_deref()).expect("it was checked with the configuration");
     tell(&config);
     let config = Arc::new(config);
@@ -112,7 +120,7 @@ pub async fn run(config: Config, start: Start, orphaned: impl Future<Output = ()
     let node = Node::start(&config, (store, keyring), (&metrics, &lifecycle), resources)?;
     let generation = Generation::of(&node, Arc::clone(&config), node.services(&config)?);
     let server = server(&generation, &metrics, &lifecycle)?;
-    let listener = listen(&config).await?;
+    let listener = listen(&config, socket).await?;
     let admin = AdminListener::bind(config.admin.as_ref(), generation.operators()).await?;
     let (store, containers) = (Arc::clone(&node.store), Arc::clone(&node.starter.containers));
     let check = move || is_there(Arc::clone(&store), Arc::clone(&containers));
@@ -120,13 +128,16 @@ pub async fn run(config: Config, start: Start, orphaned: impl Future<Output = ()
     announce(&config, &listener)?;
     metrics.config.serve(config.outline.fingerprint());
     lifecycle.spawn(Arc::clone(&server).run(listener));
-    let wiring = Wiring { file, log_filter, tell, operators: admin.operators() };
+    let wiring = Wiring { file, log_filter, tell, notify, operators: admin.operators() };
     let reloader = Arc::new(Reloader::new(node, server, generation, wiring));
     lifecycle.accompany(Arc::clone(&reloader).on_signal(hangup));
     control::serve(&reloader, &health);
-    let grace = || reloader.shutdown_grace();
+    reloader.notify(Notice::Ready);
+    if let Some(patience) = watchdog {
+        lifecycle.accompany(Arc::clone(&reloader).show_life(patience / 2));
+    }
     tokio::select! {
-        () = until_stopped(&lifecycle, signals, grace, orphaned) => {}
+        () = until_stopped(&lifecycle, signals, &reloader, orphaned) => {}
         () = admin.serve(health, &lifecycle) => {}
     }
     reloader.node.end().await;
@@ -158,8 +169,12 @@ fn server(generation: &Generation, metrics: &Arc<Metrics>, lifecycle: &Lifecycle
 }
 
 /// Where clients are served.
-async fn listen(config: &Config) -> Result<Listener, StartError> {
-    let bound = Listener::bind(&config.listen, config.limits.write_stall).await;
+async fn listen(config: &Config, socket: Option<OwnedFd>) -> Result<Listener, StartError> {
+    let stall = config.limits.write_stall;
+    let bound = match socket {
+        Some(socket) => Listener::of(socket, stall),
+        None => Listener::bind(&config.listen, stall, config.reuse_port).await,
+    };
     bound.map_err(|error| StartError::Listen { address: config.listen.to_string(), error })
 }
 
@@ -183,7 +198,7 @@ fn announce(config: &Config, listener: &Listener) -> io::Result<()> {
 async fn until_stopped(
     lifecycle: &Lifecycle,
     mut signals: StopSignals,
-    grace: impl Fn() -> Duration,
+    reloader: &Reloader,
     orphaned: impl Future<Output = ()>,
 ) {
     let mut orphaned = std::pin::pin!(orphaned);
@@ -191,17 +206,30 @@ async fn until_stopped(
         () = signals.next() => true,
         () = &mut orphaned => false,
     };
+    let [delay, grace] = reloader.graces();
+    lifecycle.stopping.cancel();
+    reloader.notify(Notice::Stopping);
+    let is_in_order = supervised && {
+        if !delay.is_zero() {
+            tracing::info!("not ready any more; requests are taken until `preStopDelay` is over");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            () = signals.next() => false,
+            () = &mut orphaned => false,
+        }
+    };
     lifecycle.drain.cancel();
     lifecycle.tasks.close();
-    if supervised {
+    if is_in_order {
         tracing::info!("stopping: running requests may finish");
         tokio::select! {
             () = lifecycle.tasks.wait() => {}
-            () = tokio::time::sleep(grace()) => tracing::warn!("`shutdownGrace` is over: ending requests that still run"),
+            () = tokio::time::sleep(grace) => tracing::warn!("`shutdownGrace` is over: ending requests that still run"),
             () = signals.next() => {}
             () = orphaned => {}
         }
-    } else {
+    } else if !supervised {
         tracing::error!("the supervisor is gone: stopping at once");
     }
     lifecycle.soft.cancel();

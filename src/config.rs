@@ -94,6 +94,8 @@ pub use written::problem::{Problem, Problems};
 pub struct Config {
     /// Where MCP clients are served.
     pub listen: Listen,
+    /// Whether other processes may listen there in the same way.
+    pub reuse_port: bool,
     /// What people call this bridge.
     pub name: String,
     /// The base URL that people and clients use; links in answers start with it.

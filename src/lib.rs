@@ -65,6 +65,7 @@ pub mod rate_limit;
 pub mod request_id;
 pub mod respond;
 pub mod secret;
+pub mod service_manager;
 pub mod telemetry;
 pub mod user;
 

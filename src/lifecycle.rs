@@ -1,4 +1,4 @@
-//! How the process ends: it drains (take nothing new in), a soft stop (finish what runs), a hard stop (end it), and a tracker of everything that runs.
+//! How the process ends: it says so, it drains (take nothing new in), a soft stop (finish what runs), a hard stop (end it), and a tracker of everything that runs.
 
 use std::future::Future;
 
@@ -8,8 +8,10 @@ use tokio_util::task::TaskTracker;
 /// Shared by everything that must know of the end. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
-    /// Cancelled at the first signal to stop: connections are not taken any more, and what still comes on those that are
-    /// open is answered.
+    /// Cancelled at the first signal to stop: the bridge says that it is not ready, and goes on for as long as others may
+    /// need to hear it.
+    pub stopping: CancellationToken,
+    /// Cancelled after that: connections are not taken any more, and what still comes on those that are open is answered.
     pub drain: CancellationToken,
     /// Cancelled when no new work is wanted; running requests go on. The server does that once it has drained.
     pub soft: CancellationToken,

@@ -30,6 +30,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::descendants;
 use crate::privilege;
+use crate::service_manager::{FIRST_SOCKET, Notice, ServiceManager};
 use crate::sys::{self, Signals};
 use crate::upstream::process::{oom, orphans};
 
@@ -53,17 +54,21 @@ const SUPERVISOR: &str = "TOLLBRIDGE_SUPERVISOR";
 ///
 /// Call it before the process has another thread that takes signals.
 #[must_use]
-pub fn run(worker_args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(worker_args: impl IntoIterator<Item = OsString>, manager: &ServiceManager) -> ExitCode {
     harden();
     let mut waited_for = HANDED_ON.map(Signal::as_raw).to_vec();
     waited_for.extend([Signal::CHILD, Signal::HUP].map(Signal::as_raw));
+    waited_for.extend(Notice::signals());
     let waited_for = Signals::of(&waited_for);
     // From here on a signal waits until there is somebody to hand it on to.
     waited_for.block_only();
+    if manager.hands_over_to(getpid()) {
+        sys::keep_on_exec(FIRST_SOCKET);
+    }
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
         Ok((worker, plan_file)) => {
             sys::give_start_back();
-            watch(worker, &plan_file, &waited_for)
+            watch(worker, &plan_file, &waited_for, manager)
         }
         Err(error) => {
             tracing::error!(%error, "cannot start the worker");
@@ -99,10 +104,10 @@ fn start(args: impl IntoIterator<Item = OsString>) -> io::Result<(Pid, OwnedFd)>
     Ok((Pid::from_child(&privilege::handing_on_all(|| command.spawn())?), plan_file))
 }
 
-fn watch(worker: Pid, plan_file: &OwnedFd, signals: &Signals) -> ExitCode {
+fn watch(worker: Pid, plan_file: &OwnedFd, signals: &Signals, manager: &ServiceManager) -> ExitCode {
     let (mut told_to_stop, mut deadline) = (false, None);
     loop {
-        let Some(number) = signals.wait_until(deadline) else {
+        let Some((number, sender)) = signals.wait_until(deadline) else {
             tracing::error!("the worker does not stop: it is killed");
             let _ = kill_process(worker, Signal::KILL);
             deadline = None;
@@ -116,6 +121,11 @@ fn watch(worker: Pid, plan_file: &OwnedFd, signals: &Signals) -> ExitCode {
                 let now = Instant::now();
                 let at_once = deadline.map(|deadline: Instant| deadline.min(now + STOPPING_AT_ONCE));
                 deadline = Some(at_once.unwrap_or_else(|| now + STOPPING + cleanup_plan::grace(plan_file)));
+            }
+        } else if let Some(notice) = Notice::of_signal(number) {
+            // Servers of the same user could send it, too.
+            if sender == Some(worker) {
+                manager.tell(notice);
             }
         } else if number == Signal::HUP.as_raw() {
             // Before it has handed over its plan it might die of it, and there is nothing to be opened anew.
@@ -163,6 +173,21 @@ pub fn is_supervised() -> bool {
 #[expect(clippy::disallowed_methods, reason = "said by the supervisor, not by the operator")]
 fn named_supervisor() -> Option<Pid> {
     std::env::var(SUPERVISOR).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?))
+}
+
+/// Lets the supervisor of this worker tell the service manager something: it is the process that is listened to.
+pub fn notify(notice: Notice) {
+    if let (Some(supervisor), true) = (named_supervisor(), is_supervised()) {
+        sys::send_signal(supervisor, notice.signal());
+    }
+}
+
+/// The socket on which clients are served, if a service manager has handed one over to the supervisor of this worker. Call
+/// it once.
+#[must_use]
+pub fn inherited_socket(manager: &ServiceManager) -> Option<OwnedFd> {
+    named_supervisor().filter(|&supervisor| manager.hands_over_to(supervisor))?;
+    sys::inherited(FIRST_SOCKET)
 }
 
 /// Resolves when the supervisor of this worker is gone, at once if it is gone already, never if it had none. Call it

@@ -16,7 +16,7 @@ use std::ffi::{c_char, c_int};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Instant;
 use std::{ptr, thread};
 
@@ -152,19 +152,26 @@ impl Signals {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 
-    /// Waits until one of these signals, which must be blocked, is pending, and takes it; none once the deadline has passed.
+    /// Waits until one of these signals, which must be blocked, is pending, and takes it: its number, and the process that
+    /// has sent it by `kill`, which nobody can forge (`rt_sigqueueinfo(2)`). None once the deadline has passed.
     #[must_use]
-    pub fn wait_until(&self, deadline: Option<Instant>) -> Option<c_int> {
+    pub fn wait_until(&self, deadline: Option<Instant>) -> Option<(c_int, Option<Pid>)> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             let limit = left.map(|left| libc::timespec { tv_sec: left.tv_sec, tv_nsec: left.tv_nsec });
             let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: the set is initialised, no information about the signal is asked for, and the limit is null, which
+            let mut about = MaybeUninit::<libc::siginfo_t>::zeroed();
+            // SAFETY: the set is initialised, there is room for what is known of the signal, and the limit is null, which
             // means none, or outlives the call.
-            let number = unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), limit) };
+            let number = unsafe { libc::sigtimedwait(&raw const self.0, about.as_mut_ptr(), limit) };
             if number > 0 {
-                return Some(number);
+                // SAFETY: the call has filled it in, and zeros are valid for all of it; a signal that was sent has a sender.
+                let sender = unsafe {
+                    let about = about.assume_init_ref();
+                    (about.si_code == libc::SI_USER).then(|| about.si_pid())
+                };
+                return Some((number, sender.and_then(Pid::from_raw)));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return None;
@@ -270,6 +277,28 @@ pub fn close_fds_on_exec() {
         // SAFETY: as above; a number that is no open descriptor is refused.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+}
+
+/// Lets this descriptor, if it is open, go to the programs that this process starts from now on.
+pub fn keep_on_exec(fd: c_int) {
+    // SAFETY: the call changes one flag of a descriptor; a number that is no open descriptor is refused.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// The descriptor of this number, which whoever started this process has opened and nothing in it owns; none if it is not
+/// open. Call it once.
+#[must_use]
+pub fn inherited(fd: c_int) -> Option<OwnedFd> {
+    // SAFETY: the call reads flags; a number that is no open descriptor is refused.
+    let is_open = unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1;
+    // SAFETY: it is open, and the caller sees to it that nothing else owns it.
+    is_open.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal of this number, if there is somebody to take it.
+pub fn send_signal(to: Pid, number: c_int) {
+    // SAFETY: the call takes no memory.
+    unsafe { libc::kill(to.as_raw_pid(), number) };
 }
 
 #[cfg(test)]

@@ -9,4 +9,5 @@ mod operate {
     mod fixed;
     mod metrics;
     mod reload;
+    mod stop;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::generation::Generation;
 use super::node::Node;
@@ -18,12 +18,13 @@ use crate::control::{self, Answer};
 use crate::keyring::Keyring;
 use crate::oauth::Services;
 use crate::server::{Server, Times};
+use crate::service_manager::Notice;
 use crate::store::StoreError;
 use crate::swap::Swap;
 use crate::telemetry::LogFilter;
 
 /// What only a restart changes: the sockets, the place of the tokens, and where it is written down what becomes of them.
-const FIXED: [&str; 4] = ["listen", "admin.listen", "tokenStore", "audit"];
+const FIXED: [&str; 5] = ["listen", "reusePort", "admin.listen", "tokenStore", "audit"];
 
 /// What of that can be changed all the same.
 const NOT_FIXED: &str = "tokenStore.keys";
@@ -45,8 +46,8 @@ pub(super) struct Reloader {
     served: Mutex<Served>,
     /// A permit is a thread that reads files: one that is given up may hang for as long as the process lives.
     readers: Arc<Semaphore>,
-    /// How long requests may go on once the bridge is to stop.
-    grace: BlockingMutex<Duration>,
+    /// How long the bridge serves as ever once it is to stop, and how long requests may go on after that.
+    graces: BlockingMutex<[Duration; 2]>,
     wiring: Wiring,
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Wiring {
     pub(super) log_filter: LogFilter,
     /// Is told of each configuration before it is served.
     pub(super) tell: Box<dyn Fn(&Config) + Send + Sync>,
+    /// Tells the service manager.
+    pub(super) notify: Box<dyn Fn(Notice) + Send + Sync>,
     pub(super) operators: Arc<Swap<Option<Operators>>>,
 }
 
@@ -85,7 +88,7 @@ struct Next {
 impl Reloader {
     pub(super) fn new(node: Node, server: Arc<Server>, generation: Generation, wiring: Wiring) -> Self {
         let config = &generation.config;
-        let grace = BlockingMutex::new(config.limits.shutdown_grace);
+        let graces = BlockingMutex::new(graces(config));
         let (listen, has_store) = (config.listen.clone(), config.token_store.is_some());
         let fixed = Fixed { listen, has_store, outline: config.outline.clone() };
         Self {
@@ -94,7 +97,7 @@ impl Reloader {
             fixed,
             served: Mutex::new(Served { generation, bad_since: None }),
             readers: Arc::new(Semaphore::new(READERS)),
-            grace,
+            graces,
             wiring,
         }
     }
@@ -106,9 +109,24 @@ impl Reloader {
         own.is_ok_and(|own| own.is_ok_and(|own| own == id))
     }
 
-    /// How long requests may go on once the bridge is to stop, as the configuration says that is served.
-    pub(super) fn shutdown_grace(&self) -> Duration {
-        *self.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long the bridge serves as ever once it is to stop, and how long requests may go on after that, as the
+    /// configuration says that is served.
+    pub(super) fn graces(&self) -> [Duration; 2] {
+        *self.graces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the service manager.
+    pub(super) fn notify(&self, notice: Notice) {
+        (self.wiring.notify)(notice);
+    }
+
+    /// Tells the service manager so often that the bridge lives.
+    pub(super) async fn show_life(self: Arc<Self>, every: Duration) {
+        let mut times = interval(every.max(Duration::from_millis(1)));
+        loop {
+            times.tick().await;
+            self.notify(Notice::Alive);
+        }
     }
 
     /// Upon each SIGHUP opens the file of the audit anew and reads the configuration anew.
@@ -123,10 +141,13 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Answer {
         self.node.audit.reopen();
         let mut served = self.served.lock().await;
-        match self.next().await {
+        self.notify(Notice::Reloading);
+        let answer = match self.next().await {
             Ok(next) => self.swap(&mut served, next),
             Err(why) => self.refuse(&mut served, &why),
-        }
+        };
+        self.notify(Notice::Ready);
+        answer
     }
 
     /// What a reload would do.
@@ -155,7 +176,7 @@ impl Reloader {
         self.server.times.store(Arc::new(Times::from(&config.limits)));
         self.server.routes.store(generation.routes());
         self.wiring.operators.store(Arc::new(generation.operators()));
-        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
+        *self.graces.lock().unwrap_or_else(PoisonError::into_inner) = graces(&config);
         std::mem::replace(&mut served.generation, generation).retire();
         served.bad_since = None;
         let (status, fingerprint) = (&self.node.metrics.config, config.outline.fingerprint());
@@ -248,6 +269,10 @@ impl Reloader {
         let lines = told.map(|change| format!("  {change}")).chain(of_files).chain(fixed).collect();
         (changed.len() + usize::from(keys), lines)
     }
+}
+
+fn graces(config: &Config) -> [Duration; 2] {
+    [config.limits.pre_stop_delay, config.limits.shutdown_grace]
 }
 
 /// What only a restart changes of the field at `path`: itself, or a part of it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
+use crate::service_manager::ServiceManager;
 use crate::supervisor::cleanup_plan::CleanupPlan;
 use crate::sys;
 use crate::telemetry::{self, FILTER_VARIABLE, Format, Logs};
@@ -42,6 +43,9 @@ pub struct Serve {
     worker: bool,
 }
 
+/// What is said where nobody would serve the second socket.
+const TOO_MANY_SOCKETS: &str = "the service manager hands over more than one socket; clients are served on one";
+
 /// The form of the log.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
@@ -65,9 +69,10 @@ impl Serve {
             Ok(logs) => logs,
             Err(error) => return Stop::exit(Err(Stop::usage(error))),
         };
+        let manager = ServiceManager::of(|name| Environment::Process.read(name));
         if !self.worker {
             let (resources, held) = InstanceResources::create(&self.cgroup);
-            let code = supervisor::run(self.worker_arguments(&resources));
+            let code = supervisor::run(self.worker_arguments(&resources), &manager);
             resources.remove();
             drop(held);
             return code;
@@ -86,7 +91,7 @@ impl Serve {
             _ => InstanceResources::create(&self.cgroup),
         };
         match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config, resources, &logs, self.config),
+            Ok(config) => serve(config, resources, (&logs, manager), self.config),
             Err(problems) => Stop::exit(Err(Stop::usage(problems))),
         }
     }
@@ -115,7 +120,12 @@ fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
     if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
 }
 
-fn serve(config: Config, resources: InstanceResources, logs: &Logs, file: PathBuf) -> ExitCode {
+fn serve(
+    config: Config,
+    resources: InstanceResources,
+    (logs, manager): (&Logs, ServiceManager),
+    file: PathBuf,
+) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -123,6 +133,10 @@ fn serve(config: Config, resources: InstanceResources, logs: &Logs, file: PathBu
             return ExitCode::FAILURE;
         }
     };
+    let socket = supervisor::inherited_socket(&manager);
+    if socket.is_some() && manager.sockets > 1 {
+        return Stop::exit(Err(Stop::usage(TOO_MANY_SOCKETS)));
+    }
     let cleanup_plan = Arc::new(Mutex::new(CleanupPlan::of(&config)));
     let known = Arc::clone(&cleanup_plan);
     let start = app::Start {
@@ -131,6 +145,13 @@ fn serve(config: Config, resources: InstanceResources, logs: &Logs, file: PathBu
         log_filter: logs.filter(),
         log_lines_dropped: logs.dropped(),
         tell: Box::new(move |config| hand_over(&known, config)),
+        watchdog: manager.watchdog,
+        socket,
+        notify: Box::new(move |notice| match supervisor::is_supervised() {
+            true if manager.is_there() => supervisor::notify(notice),
+            true => {}
+            false => manager.tell(notice),
+        }),
     };
     let outcome = runtime.block_on(async { app::run(config, start, supervisor::orphaned()).await });
     // A file may be on its way that never comes.

@@ -50,6 +50,15 @@ impl Loader<'_> {
         Some(Listen::Tcp(address))
     }
 
+    pub(super) fn reuse_port(&mut self, value: Option<bool>, listen: Option<&Listen>) -> bool {
+        let is_wanted = value.unwrap_or_default();
+        if is_wanted && let Some(Listen::Unix(_)) = listen {
+            let mend = "leave it out, or listen at IP:PORT, or let the service manager hold the socket";
+            self.report(&Path::root().key("reusePort"), "a unix socket cannot be shared", mend);
+        }
+        is_wanted
+    }
+
     pub(super) fn address(&mut self, at: &Path, text: &str) -> Option<SocketAddr> {
         let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         let address = named.as_deref().unwrap_or(text).parse().ok();

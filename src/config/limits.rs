@@ -33,6 +33,8 @@ pub struct Limits {
     pub write_stall: Duration,
     /// How long running requests may go on after the first stop signal.
     pub shutdown_grace: Duration,
+    /// How long the bridge serves as ever after the first signal to stop, while it says that it is not ready.
+    pub pre_stop_delay: Duration,
     /// How long a sealed session of a legacy client lasts.
     pub session_lifetime: Duration,
     /// Requests at once of one user.
@@ -100,6 +102,7 @@ impl Loader<'_> {
             keep_alive: self.time(&at.key("keepAlive"), file.keep_alive.as_ref(), secs(15), Refused),
             write_stall: self.time(&at.key("writeStall"), file.write_stall.as_ref(), secs(30), Refused),
             shutdown_grace: self.time(&at.key("shutdownGrace"), file.shutdown_grace.as_ref(), secs(25), Allowed),
+            pre_stop_delay: self.time(&at.key("preStopDelay"), file.pre_stop_delay.as_ref(), Duration::ZERO, Allowed),
             session_lifetime: self.time(
                 &at.key("sessionLifetime"),
                 file.session_lifetime.as_ref(),

@@ -149,6 +149,7 @@ impl<'a> Loader<'a> {
         let name = self.name(file.name);
         let log_filter = self.log_filter(file.log_filter);
         let written = self.listen(file.listen);
+        let reuse_port = self.reuse_port(file.reuse_port, written.as_ref());
         // What strangers can reach is decided by the address at which the process listens.
         let listen = self.options.bound.clone().or_else(|| written.clone());
         let public_url = self.public_url(file.public_url, listen.as_ref());
@@ -172,6 +173,7 @@ impl<'a> Loader<'a> {
         Some(Config {
             name,
             listen: listen?,
+            reuse_port,
             public_url: public_url?,
             allowed_hosts,
             allowed_origins,

@@ -24,6 +24,7 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
         keep_alive: second,
         write_stall: second,
         shutdown_grace: second,
+        pre_stop_delay: second,
         session_lifetime: second,
         per_user,
         parked_per_user: per_user,

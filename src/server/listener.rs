@@ -1,16 +1,16 @@
 //! Where connections come from: a TCP port or a unix socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::auth::PeerAddr;
 use crate::config::Listen;
@@ -18,12 +18,15 @@ use crate::config::Listen;
 /// What the kernel may hold for a client that does not read, in bytes.
 const SEND_BUFFER: usize = 256 * 1024;
 
+/// How many connections may wait to be accepted where the port is shared, as many as elsewhere.
+const BACKLOG: u32 = 1024;
+
 /// A bound address.
 pub enum Listener {
     /// TCP, and the stall that its connections inherit.
     Tcp(TcpListener, Duration),
-    /// A unix socket, whose file is removed with it.
-    Unix(UnixListener, SocketFile),
+    /// A unix socket, whose file is removed with it if it was made for it.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// A connection.
@@ -45,23 +48,47 @@ impl Drop for SocketFile {
 
 impl Listener {
     /// Binds the address. A peer that takes or acknowledges no byte for as long as `stall` is cut by the system, whatever
-    /// room there is for what is sent to it.
+    /// room there is for what is sent to it. With `reuse_port` others may have bound the address in the same way, and share
+    /// the connections.
     ///
     /// # Errors
     /// If the system refuses it.
-    pub async fn bind(listen: &Listen, stall: Duration) -> io::Result<Self> {
+    pub async fn bind(listen: &Listen, stall: Duration, reuse_port: bool) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await?;
-                prepare(&listener, stall)?;
-                Ok(Self::Tcp(listener, stall))
+            Listen::Tcp(address) if reuse_port => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                socket.set_reuseaddr(true)?;
+                socket.set_reuseport(true)?;
+                socket.bind(*address)?;
+                Self::tcp(socket.listen(BACKLOG)?, stall)
             }
+            Listen::Tcp(address) => Self::tcp(TcpListener::bind(address).await?, stall),
             Listen::Unix(path) => {
                 remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
-                Ok(Self::Unix(listener, SocketFile(path.clone())))
+                Ok(Self::Unix(listener, Some(SocketFile(path.clone()))))
             }
         }
+    }
+
+    /// A socket that somebody else has bound, on which it listens already. Its file, if it has one, is not removed.
+    ///
+    /// # Errors
+    /// It is no socket that connections come from.
+    pub fn of(socket: OwnedFd, stall: Duration) -> io::Result<Self> {
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket that was handed over does not listen"));
+        }
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        match sockopt::socket_domain(&socket)? {
+            AddressFamily::UNIX => Ok(Self::Unix(UnixListener::from_std(socket.into())?, None)),
+            _ => Self::tcp(TcpListener::from_std(socket.into())?, stall),
+        }
+    }
+
+    fn tcp(listener: TcpListener, stall: Duration) -> io::Result<Self> {
+        prepare(&listener, stall)?;
+        Ok(Self::Tcp(listener, stall))
     }
 
     /// What to tell a person who wants to connect.
@@ -71,7 +98,11 @@ impl Listener {
             Self::Tcp(listener, _) => {
                 listener.local_addr().map_or_else(|_| "http://?".into(), |a| format!("http://{a}"))
             }
-            Self::Unix(_, file) => format!("unix:{}", file.0.display()),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "unix:?".into(), |path| format!("unix:{}", path.display()))
+            }
         }
     }
 
@@ -188,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_has_vanished_is_given_up_after_the_stall_whether_or_not_something_is_sent_to_it() {
         let stall = Duration::from_secs(30);
-        let mut listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), stall).await.unwrap();
+        let mut listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), stall, false).await.unwrap();
         let address = listener.describe().strip_prefix("http://").unwrap().to_owned();
         // The stall becomes another one meanwhile.
         for stall in [30, 30, 8, 8, 60] {
@@ -201,5 +232,21 @@ mod tests {
             assert_eq!(sockopt::tcp_nodelay(&stream), Ok(true));
             assert_eq!(sockopt::socket_send_buffer_size(&stream), Ok(2 * SEND_BUFFER), "the system doubles it");
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_somebody_else_is_served_if_it_listens_and_its_file_stays() {
+        let stall = Duration::from_secs(30);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let bound = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let mut listener = Listener::of(bound.into(), stall).unwrap();
+        assert_eq!(listener.describe(), format!("unix:{}", path.display()));
+        let _peer = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        listener.accept(|| stall).await.unwrap();
+        drop(listener);
+        assert!(path.exists());
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(Listener::of(silent.into(), stall).err().unwrap().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -44,7 +44,7 @@ impl CleanupPlan {
             instance: Instance::own().to_string(),
             engines: config.engines().iter().map(|engine| Engine::clone(engine)).collect(),
             token_directories: config.token_directories(),
-            grace: config.limits.shutdown_grace,
+            grace: config.limits.pre_stop_delay + config.limits.shutdown_grace,
         }
     }
 

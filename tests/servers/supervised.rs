@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollbridge::config::{Confinement, StdioLaunch};
 use tollbridge::lifecycle::Lifecycle;
 use tollbridge::metrics::ProcessCounts;
+use tollbridge::service_manager::ServiceManager;
 use tollbridge::supervisor;
 use tollbridge::upstream::process::confinement::Confiner;
 use tollbridge::upstream::process::group::Spawner;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     let [marker, role, held @ ..] = &args[..] else { panic!("supervised MARKER ROLE [HELD …]") };
     if role == "supervisor" {
         let worker = [marker, "worker"].into_iter().chain(held.iter().map(String::as_str));
-        return supervisor::run(worker.map(OsString::from));
+        return supervisor::run(worker.map(OsString::from), &ServiceManager::default());
     }
     supervisor::harden();
     tokio::runtime::Runtime::new().unwrap().block_on(work(marker, held))

@@ -48,6 +48,7 @@ const SHOWN: &[&str] = &[
     "requestTimeout",
     "secretHeader",
     "sessionLifetime",
+    "preStopDelay",
     "shutdownGrace",
     "startTimeout",
     "termGrace",

@@ -37,6 +37,9 @@ pub struct File {
     pub log_filter: Option<String>,
     /// Where MCP clients are served: `IP:PORT` or `unix:/path`. Default: `127.0.0.1:8080`.
     pub listen: Option<Value>,
+    /// Whether another bridge may listen at the same port, which shares the connections: for an upgrade that refuses
+    /// nothing. Default: `false`.
+    pub reuse_port: Option<bool>,
     /// The base URL that people and clients use. Default: made from `listen`.
     pub public_url: Option<Value>,
     /// What a `Host` header may name: `host` (any port) or `host:port`. Default: the host of `publicUrl`, and on a
@@ -278,6 +281,9 @@ pub struct Limits {
     pub write_stall: Option<Time>,
     /// How long running requests may go on after the first stop signal. Default: 25s.
     pub shutdown_grace: Option<Time>,
+    /// How long the bridge serves as ever after the first stop signal, while `/readyz` says 503: for whoever sends requests
+    /// to hear of it. Default: `0s`.
+    pub pre_stop_delay: Option<Time>,
     /// How long the session of a client of an older protocol lasts. Default: 24h.
     pub session_lifetime: Option<Time>,
     /// Requests at once of one user. Default: 32.
