@@ -233,6 +233,10 @@ async fn a_service_as_in_the_readme_limits_each_request_and_leaves_nothing_when_
     let log = service.log();
     assert!(log.contains("each request has a control group"), "{log}");
     assert!(log.contains("`pids` of s: kept by the control group"), "{log}");
+    assert_eq!(service.property("Type"), "notify");
+    systemctl(&["reload", &service.name]);
+    assert!(service.log().contains("reloaded"), "{}", service.log());
+    assert_eq!(service.property("ActiveState"), "active");
     let group = service.group();
     assert!(group_of(service.supervisor()).starts_with(&group) && group_of(service.supervisor()).ends_with("bridge"));
     let started: u32 = act(&mut service.client).await.text().parse().expect("how many it could start");

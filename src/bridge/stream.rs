@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
@@ -21,12 +22,13 @@ use super::exchange::conversation::until_forced;
 use super::exchange::questions::Owner;
 use super::response::sse::{Guard, Outbox, Stalled};
 use super::{Bridge, Connection};
+use crate::auth::PeerAddr;
 use crate::config::{Inputs, RequestValues, Server};
 use crate::limits::Permit;
-use crate::metrics::{Counted, End, STREAM};
+use crate::metrics::{Counted, End, STREAM, era_label};
 use crate::relay::Mailbox;
 use crate::request_id::RequestId;
-use crate::telemetry::millis;
+use crate::telemetry::{millis, shorten_for_log};
 use crate::upstream::UpstreamError;
 use crate::user::Caller;
 
@@ -119,6 +121,8 @@ impl Work {
 /// A stream that is let in, with everything it must give back.
 struct Running {
     work: Work,
+    began: Instant,
+    peer: PeerAddr,
     /// When it ends in any case.
     until: Instant,
     /// Cancelled when the client has left.
@@ -129,18 +133,15 @@ struct Running {
 impl Running {
     /// Runs the stream to its end and returns when nothing of its server is left.
     async fn run(mut self) {
-        let (began, live) = (Instant::now(), Counted::new(&self.work.stream().bridge.metrics.live_requests));
+        let live = Counted::new(&self.work.stream().bridge.metrics.live_requests);
         let (end, error) = self.until_an_end().await;
         if let Some(error) = &error {
             tracing::debug!(%error, "a stream failed");
         }
         self.work.finish(error.as_ref()).await;
+        self.report(end, error.is_some());
         let bridge = Arc::clone(&self.work.stream().bridge);
-        if let Some(counts) = bridge.metrics.servers.of(self.work.stream().server.name.as_str()) {
-            counts.ended(STREAM, matches!(self.work, Work::Subscription(_)), end);
-        }
         drop(live);
-        tracing::info!(stream = self.work.name(), end = end.as_str(), ms = millis(began.elapsed()), "stream ended");
         let close = Box::pin(async {
             let Some(child) = self.work.into_child(end).await else { return };
             if end == End::UpstreamLeft {
@@ -154,6 +155,30 @@ impl Running {
             () = until_forced(&bridge.lifecycle.hard) => {}
         }
         drop(self.permit);
+    }
+
+    /// What the metrics count of it, and its one line in the log.
+    fn report(&self, end: End, has_failed: bool) {
+        let stream = self.work.stream();
+        let (is_modern, bytes_out) = (matches!(self.work, Work::Subscription(_)), stream.outbox.sent());
+        if let Some(counts) = stream.bridge.metrics.servers.of(stream.server.name.as_str()) {
+            counts.ended(STREAM, is_modern, end);
+            counts.sent.inc_by(bytes_out);
+        }
+        let request = RequestId::current();
+        // A subscription that has failed may not have had its status line yet.
+        let status = (!is_modern || !has_failed).then_some(StatusCode::OK.as_u16());
+        tracing::info!(
+            stream = self.work.name(),
+            client = request.as_ref().and_then(RequestId::client).map(shorten_for_log),
+            era = era_label(is_modern),
+            peer = %self.peer,
+            status,
+            end = end.as_str(),
+            ms = millis(self.began.elapsed()),
+            bytes_out,
+            "stream ended"
+        );
     }
 
     /// The one place where everything that can end a stream is waited for.
@@ -206,8 +231,10 @@ impl Bridge {
         let stream = work.stream();
         let (request, user, server) =
             (RequestId::current().map(field::display), &stream.caller.user, &stream.server.name);
-        let span = tracing::info_span!(parent: None, "stream", request, %user, %server);
-        let running = Running { work, until: Instant::now() + lifetime, gone, permit };
+        let method = if let Work::Subscription(_) = work { LISTEN } else { Method::GET.as_str() };
+        let span = tracing::info_span!(parent: None, "stream", request, %user, %server, method);
+        let began = Instant::now();
+        let running = Running { work, began, peer: connection.peer, until: began + lifetime, gone, permit };
         // In a place of its own, since whoever hands it on moves it.
         let running = Box::pin(running.run());
         self.lifecycle.spawn(RequestId::handed_on(running).instrument(span));

@@ -74,6 +74,7 @@ fn addresses() {
     top_refused("\"listen\": \"8080\"", "listen", "this is not an address to listen on");
     top_refused("\"listen\": 8080", "listen", "expected text, ");
     top_refused("\"listen\": \"unix:a.sock\"", "listen", "this names no socket");
+    top_refused("\"listen\": \"unix:/a.sock\", \"reusePort\": true", "reusePort", "a unix socket cannot be shared");
     top_refused("\"listen\": { \"$env\": \"MISSING\" }", "listen", "the environment variable `MISSING` is not set");
     top_refused("\"listen\": { \"$userToken\": \"<<token>>\" }", "listen", "the user's token cannot be in this field");
     top_refused("\"admin\": {}", "admin.listen", "this field is missing");

@@ -179,6 +179,15 @@ async fn a_request_has_one_line_that_says_whose_it_was_and_where_its_time_went()
     );
     assert_eq!((&local["span"]["user"], &local["span"]["server"]), (&span["user"], &span["server"]));
     assert_eq!(lines().iter().filter(|line| of_call(line)).count(), 1);
+
+    let (mut listener, headers) = (Connection::open(bridge.address()).await.unwrap(), client.headers(b""));
+    assert_eq!(listener.send("GET", &client.path(), &headers, b"").await.unwrap().status, 200);
+    drop(listener);
+    let of_stream = |line: &Value| line["message"] == "stream ended";
+    let stream = procs::wait_for(PATIENCE, || lines().into_iter().find(of_stream)).unwrap();
+    assert_eq!((&stream["span"]["user"], &stream["span"]["method"]), (&span["user"], &json!("GET")), "{stream}");
+    assert_eq!((&stream["client"], &stream["status"], &stream["bytes_out"]), (&line["client"], &json!(200), &json!(0)));
+    assert!(stream["ms"].is_u64() && stream["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{stream}");
 }
 
 /// Answers every request with these metrics in the older format, which a Prometheus that may choose does not take.
@@ -289,5 +298,13 @@ async fn prometheus_reads_both_formats_and_the_rules_and_the_dashboard_ask_for_w
         assert!(asked.len() > 8 && asked.is_subset(&known), "{path}: {:?}", asked.difference(&known));
     }
     let dashboard: Value = serde_json::from_str(&fs::read_to_string("deploy/grafana.json").unwrap()).unwrap();
-    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() > 10);
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m").replace("$instance", ".+");
+        let query = query.replace("$server", ".+");
+        let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let answer = prometheus.ask(&format!("/api/v1/query?query={query}")).await.unwrap();
+        assert_eq!(answer["status"], "success", "{target} {answer}");
+    }
 }

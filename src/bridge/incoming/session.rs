@@ -132,6 +132,7 @@ impl Bridge {
             let relay = self.relay.clone();
             self.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
         }
+        tracing::info!(server = %server.name, method = "DELETE", status = 204, "session ended");
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 

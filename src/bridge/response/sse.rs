@@ -5,6 +5,7 @@ mod body;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,8 @@ pub(in crate::bridge) struct LocalOutbox {
     /// What waits is a part of it.
     share: Share,
     stall: Duration,
+    /// Bytes of messages so far.
+    sent: Arc<AtomicU64>,
 }
 
 /// To a client that another exchange has.
@@ -117,7 +120,7 @@ impl From<DropGuard> for Guard {
 pub(in crate::bridge) fn response_channel(stall: Duration, lost: Bytes, share: Share) -> (Outbox, Inbox) {
     let (sender, items) = mpsc::unbounded_channel();
     let (ready, room) = (CancellationToken::new(), Arc::new(Semaphore::new(QUEUE_BYTES as usize)));
-    let outbox = LocalOutbox { items: sender, ready: ready.clone(), room, share, stall };
+    let outbox = LocalOutbox { items: sender, ready: ready.clone(), room, share, stall, sent: Arc::default() };
     (Outbox::Local(outbox), Inbox { items, ready, lost })
 }
 
@@ -146,11 +149,19 @@ impl Outbox {
         }
     }
 
+    /// How many bytes of messages a client of this node has been sent.
+    pub(in crate::bridge) fn sent(&self) -> u64 {
+        match self {
+            Self::Local(local) => local.sent.load(Ordering::Relaxed),
+            Self::Remote(_) => 0,
+        }
+    }
+
     /// Sends the final message; to a client of this node that never waits.
     pub(in crate::bridge) async fn finish(&self, message: FinalMessage) {
         match self {
             Self::Local(local) => {
-                let held = local.share.count(message.text.len());
+                let held = local.count(message.text.len());
                 let _ = local.items.send(Item::Final(message, held));
             }
             Self::Remote(remote) => remote.finish(message).await,
@@ -172,9 +183,14 @@ impl LocalOutbox {
             Ok(room) => room,
             Err(_) => tokio::time::timeout(self.stall, self.wait_for(size)).await.map_err(|_| Stalled)?,
         };
-        let held = self.share.count(text.len());
+        let held = self.count(text.len());
         let _ = self.items.send(Item::Event(text, held, room));
         Ok(())
+    }
+
+    fn count(&self, bytes: usize) -> Held {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.share.count(bytes)
     }
 
     async fn wait_for(&self, size: u32) -> OwnedSemaphorePermit {

@@ -14,6 +14,7 @@ use crate::bridge::connect::told::{ConnectionWatch, changed};
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
 use crate::bridge::exchange::child::Child;
+use crate::bridge::exchange::course::span;
 use crate::bridge::exchange::handshake::{ClientKind, Handshake};
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::response_channel;
@@ -80,7 +81,7 @@ impl Bridge {
         }
         let values = incoming.server.request_values(&incoming.head.headers)?;
         let permit = Arc::new(self.limits.admit_stream(&incoming.caller.user).await?);
-        let IncomingMessage { caller, server, .. } = incoming;
+        let IncomingMessage { caller, server, mut course, .. } = incoming;
         let mut mailbox = self.mailbox(&caller.user, &server);
         // Before it is looked whether there is a token, so that no change is missed.
         let mut watch = ConnectionWatch::new(&mut mailbox, (&caller.user, &server));
@@ -91,6 +92,11 @@ impl Bridge {
                 Ok(started) => child = Some(started),
                 Err(lack) if !server.leads_to_connecting() => {
                     let answer = self.without_token((&caller.user, &server), &call, &lack);
+                    self.metrics.servers.token_missing(server.name.as_str());
+                    course.finish(&answer);
+                    let call = (&call.message, true);
+                    span(&caller, &server, call.0)
+                        .in_scope(|| course.report(&self.metrics, &server, call, End::Answered));
                     return Ok(respond::json(answer.status, answer.text.into_bytes()));
                 }
                 Err(_) => {}
