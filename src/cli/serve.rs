@@ -1,7 +1,8 @@
 //! `tollbridge serve`: the supervisor, and below it the worker that serves.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crate::app::StopSignals;
 use crate::config::Environment;
 use crate::config::{self, LoadOptions};
+use crate::server::Listener;
 use crate::service_manager::ServiceManager;
 use crate::supervisor::cleanup_plan::CleanupPlan;
 use crate::sys;
@@ -90,9 +92,9 @@ impl Serve {
             }
             _ => InstanceResources::create(&self.cgroup),
         };
-        match config::load(&self.config, &LoadOptions::default()) {
-            Ok(config) => serve(config, resources, (&logs, manager), self.config),
-            Err(problems) => Stop::exit(Err(Stop::usage(problems))),
+        match load(&self.config, &manager) {
+            Ok(served) => serve(served, resources, (&logs, manager), self.config),
+            Err(stop) => Stop::exit(Err(stop)),
         }
     }
 
@@ -120,8 +122,23 @@ fn known(path: &OsString, why_not: &OsString) -> Result<PathBuf, String> {
     if path.is_empty() { Err(why_not.to_string_lossy().into_owned()) } else { Ok(path.into()) }
 }
 
+/// The configuration, and the socket on which clients are served, if a service manager has handed one over: who can reach
+/// the bridge is decided by where that is bound.
+fn load(file: &Path, manager: &ServiceManager) -> Result<(Config, Option<OwnedFd>), Stop> {
+    let Some(socket) = supervisor::inherited_socket(manager) else {
+        let config = config::load(file, &LoadOptions::default()).map_err(Stop::usage)?;
+        return Ok((config, None));
+    };
+    if manager.sockets > 1 {
+        return Err(Stop::usage(TOO_MANY_SOCKETS));
+    }
+    let bound = Listener::address_of(&socket).map_err(Stop::usage)?;
+    let config = config::load_while_bound(file, &bound).map_err(Stop::usage)?;
+    Ok((config, Some(socket)))
+}
+
 fn serve(
-    config: Config,
+    (config, socket): (Config, Option<OwnedFd>),
     resources: InstanceResources,
     (logs, manager): (&Logs, ServiceManager),
     file: PathBuf,
@@ -133,10 +150,6 @@ fn serve(
             return ExitCode::FAILURE;
         }
     };
-    let socket = supervisor::inherited_socket(&manager);
-    if socket.is_some() && manager.sockets > 1 {
-        return Stop::exit(Err(Stop::usage(TOO_MANY_SOCKETS)));
-    }
     let cleanup_plan = Arc::new(Mutex::new(CleanupPlan::of(&config)));
     let known = Arc::clone(&cleanup_plan);
     let start = app::Start {

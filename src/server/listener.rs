@@ -86,6 +86,20 @@ impl Listener {
         }
     }
 
+    /// Where somebody else has bound this socket.
+    ///
+    /// # Errors
+    /// It is not bound to an IP address and a port, or to a path.
+    pub fn address_of(socket: &OwnedFd) -> io::Result<Listen> {
+        let copy = socket.try_clone()?;
+        if sockopt::socket_domain(socket)? != AddressFamily::UNIX {
+            return std::net::TcpListener::from(copy).local_addr().map(Listen::Tcp);
+        }
+        let address = std::os::unix::net::UnixListener::from(copy).local_addr()?;
+        let path = address.as_pathname().map(|path| Listen::Unix(path.to_owned()));
+        path.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket that was handed over has no path"))
+    }
+
     fn tcp(listener: TcpListener, stall: Duration) -> io::Result<Self> {
         prepare(&listener, stall)?;
         Ok(Self::Tcp(listener, stall))
@@ -240,7 +254,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
         let bound = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let mut listener = Listener::of(bound.into(), stall).unwrap();
+        let bound = OwnedFd::from(bound);
+        assert_eq!(Listener::address_of(&bound).unwrap(), Listen::Unix(path.clone()));
+        let mut listener = Listener::of(bound, stall).unwrap();
         assert_eq!(listener.describe(), format!("unix:{}", path.display()));
         let _peer = std::os::unix::net::UnixStream::connect(&path).unwrap();
         listener.accept(|| stall).await.unwrap();

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -82,15 +82,36 @@ async fn a_service_manager_hears_when_the_bridge_is_ready_reloads_lives_and_stop
     assert_eq!(bridge.ended(PATIENCE).unwrap().code(), Some(0));
 }
 
-/// A bridge that serves the socket which it is handed over, as a service manager does it.
-fn start_on(home: &Home, listener: &TcpListener) -> Bridge {
-    home.write(config(home, free_address(), &json!({})));
+/// What starts a bridge that is handed this socket over, as a service manager does it.
+fn started_on(listener: &TcpListener) -> Command {
     let number = listener.as_raw_fd();
     fcntl_setfd(listener, FdFlags::empty()).unwrap();
-    let script = format!("exec 3<&{number} {number}<&-; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"");
+    let script = format!("[ {number} = 3 ] || exec 3<&{number} {number}<&-; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"");
     let mut command = Command::new("bash");
     command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_tollbridge")]);
-    Bridge::start_as(home, &mut command, &[])
+    command
+}
+
+fn start_on(home: &Home, listener: &TcpListener) -> Bridge {
+    home.write(config(home, free_address(), &json!({})));
+    Bridge::start_as(home, &mut started_on(listener), &[])
+}
+
+#[test]
+fn who_can_reach_a_bridge_is_decided_by_the_address_of_the_socket_that_it_is_handed_over() {
+    let (home, listener) = (Home::without_key(), TcpListener::bind("0.0.0.0:0").unwrap());
+    let mut config = config(&home, free_address(), &json!({}));
+    config["publicUrl"] = json!("https://mcp.example");
+    home.write(config);
+    let mut command = started_on(&listener);
+    command.args(["serve", "--config"]).arg(home.config()).current_dir(home.path()).stderr(Stdio::piped());
+    let mut started = command.spawn().unwrap();
+    let ended = procs::wait_for(PATIENCE, || started.try_wait().unwrap());
+    if ended.is_none() {
+        procs::kill(started.id(), Signal::TERM);
+    }
+    let said = String::from_utf8(started.wait_with_output().unwrap().stderr).unwrap();
+    assert!(ended.and_then(|ended| ended.code()) == Some(2) && said.contains("identity[0]"), "{said}");
 }
 
 #[tokio::test]
