@@ -41,9 +41,23 @@ struct Counts {
     /// How much there may be.
     most: Most,
     /// How much there is.
-    all: usize,
+    all: Amount,
     /// Users who hold something.
-    users: HashMap<UserId, usize>,
+    users: HashMap<UserId, Amount>,
+}
+
+#[derive(Debug, Default)]
+struct Amount {
+    held: usize,
+    /// How much has been given back, which says whether somebody who waits for room may hope.
+    given_back: usize,
+}
+
+impl Amount {
+    fn give_back(&mut self, bytes: usize) {
+        self.held -= bytes;
+        self.given_back = self.given_back.wrapping_add(bytes);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +108,7 @@ impl Memory {
     /// exchange of `exchange` bytes, or nobody could be answered. `gauge` shows what is held.
     #[must_use]
     pub fn new(all: Option<usize>, exchange: usize, gauge: Gauge) -> Self {
-        let counts = Counts { most: Most::of(all, exchange), all: 0, users: HashMap::new() };
+        let counts = Counts { most: Most::of(all, exchange), all: Amount::default(), users: HashMap::new() };
         Self(Arc::new(Budget { held: Mutex::new(counts), gauge }))
     }
 
@@ -158,8 +172,18 @@ impl Share {
     /// They have not.
     pub fn check_user(&self, bytes: usize) -> Result<(), Full> {
         let counts = self.0.memory.counts();
-        let held = counts.users.get(&self.0.user).copied().unwrap_or(0);
+        let held = counts.users.get(&self.0.user).map_or(0, |amount| amount.held);
         if held.saturating_add(bytes) <= counts.most.per_user { Ok(()) } else { Err(Full::User) }
+    }
+
+    /// A number that changes whenever something is given back of what is `full`.
+    #[must_use]
+    pub fn given_back(&self, full: Full) -> usize {
+        let counts = self.0.memory.counts();
+        match full {
+            Full::All => counts.all.given_back,
+            Full::User | Full::Exchange => counts.users.get(&self.0.user).map_or(0, |amount| amount.given_back),
+        }
     }
 
     /// Whether the exchange holds more than it may: it should take in nothing before it has given something out.
@@ -187,7 +211,7 @@ impl Held {
     pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let shared = &self.share.0;
         let (mut own, mut counts) = (self.share.held(), shared.memory.counts());
-        let users = counts.users.get(&shared.user).copied().unwrap_or(0);
+        let users = counts.users.get(&shared.user).map_or(0, |amount| amount.held);
         let fits = |held: usize, most| held.saturating_add(bytes) <= most;
         if !fits(*own, shared.most) {
             return Err(Full::Exchange);
@@ -195,7 +219,7 @@ impl Held {
         if !fits(users, counts.most.per_user) {
             return Err(Full::User);
         }
-        if !fits(counts.all, counts.most.all) {
+        if !fits(counts.all.held, counts.most.all) {
             return Err(Full::All);
         }
         shared.add(bytes, &mut own, &mut counts);
@@ -214,10 +238,10 @@ impl Held {
         let shared = &self.share.0;
         *self.share.held() -= surplus;
         let mut counts = shared.memory.counts();
-        counts.all -= surplus;
+        counts.all.give_back(surplus);
         if let Some(users) = counts.users.get_mut(&shared.user) {
-            *users -= surplus;
-            if *users == 0 {
+            users.give_back(surplus);
+            if users.held == 0 {
                 counts.users.remove(&shared.user);
             }
         }
@@ -248,8 +272,8 @@ impl Shared {
             return;
         }
         *own += bytes;
-        counts.all += bytes;
-        *counts.users.entry(self.user.clone()).or_default() += bytes;
+        counts.all.held += bytes;
+        counts.users.entry(self.user.clone()).or_default().held += bytes;
         self.memory.0.gauge.inc_by(as_gauge(bytes));
     }
 }
@@ -314,8 +338,9 @@ mod tests {
         let last = memory.share(&user("bob"), 100);
         assert_eq!(last.take(51).unwrap_err(), Full::All);
         assert_eq!(memory.0.gauge.get(), 750);
+        let before = last.given_back(Full::All);
         drop((held, rest));
-        assert!(last.take(100).is_ok());
+        assert!(last.given_back(Full::All) != before && last.take(100).is_ok());
     }
 
     #[test]

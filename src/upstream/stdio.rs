@@ -28,7 +28,7 @@ use started::StartedProgram;
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
 const DRAIN: Duration = Duration::from_millis(50);
 
-/// How long a child may wait for others to give back memory that it needs for what it says.
+/// How long a child waits for memory that it needs for what it says while nobody gives any back.
 const STARVED: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether they have.
@@ -46,8 +46,8 @@ pub struct StdioServer {
     outgoing: VecDeque<Bytes>,
     lines: Lines,
     share: Share,
-    /// Since when there has been no memory for what it says.
-    starved: Option<Instant>,
+    /// Whether there is no memory for what it says.
+    starved: Option<Starved>,
     line_limit: usize,
     errors: ErrorLog,
     invalid_output: InvalidOutput,
@@ -57,6 +57,13 @@ pub struct StdioServer {
     drained: Option<Instant>,
     /// Last, so that they are there as long as the child is.
     files: TokenFiles,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Starved {
+    /// Since when nobody has given any back.
+    since: Instant,
+    given_back: usize,
 }
 
 enum Event {
@@ -155,7 +162,10 @@ impl StdioServer {
     /// There is no memory for what the child says. Others may give some back; the child itself cannot, if nothing of it
     /// is waited for.
     fn starve(&mut self, full: Full) -> Result<(), UpstreamError> {
-        let since = *self.starved.get_or_insert_with(Instant::now);
+        let given_back = self.share.given_back(full);
+        let starved = self.starved.filter(|starved| starved.given_back == given_back);
+        let Starved { since, .. } = starved.unwrap_or_else(|| Starved { since: Instant::now(), given_back });
+        self.starved = Some(Starved { since, given_back });
         if full == Full::Exchange || since.elapsed() >= STARVED { Err(UpstreamError::NoRoom(full)) } else { Ok(()) }
     }
 

@@ -3,6 +3,9 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use tokio::time::Instant;
 
@@ -25,6 +28,9 @@ use crate::limits::Permit;
 use crate::mcp::modern::Level;
 use crate::metrics::Phase;
 use crate::secret::Credential;
+
+/// How often a message of a batch looks whether earlier answers have left room for its own.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
 
 impl Bridge {
     /// What one message asks, with which token, of which fresh server.
@@ -90,7 +96,21 @@ impl Bridge {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Ok(self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?)
+        let permit = self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?;
+        if incoming.turn.is_some() {
+            self.wait_for_earlier_answers(incoming).await;
+        }
+        Ok(permit)
+    }
+
+    /// Waits, no longer than for a permit, until the earlier answers of a batch leave room for one more: how fast its client
+    /// reads them is no reason to refuse the rest of it.
+    async fn wait_for_earlier_answers(&self, incoming: &IncomingMessage) {
+        let share = self.share(&incoming.caller.user, &incoming.server);
+        let until = Instant::now() + self.config.limits.queue;
+        while share.check_user(incoming.server.process.line).is_err() && Instant::now() < until {
+            sleep(LOOK_FOR_ROOM).await;
+        }
     }
 
     /// What the user saved, where the server takes it, or why that does not do; and what the call's session has set.
