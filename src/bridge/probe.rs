@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -199,7 +200,7 @@ impl Trial {
             Some(Probe::Tools) | None => ("tools/list", "{}".to_owned()),
         };
         let values = self.server.request_values(&HeaderMap::new()).map_err(BridgeError::from)?;
-        let child = Child::open(&self.bridge, &self.server, inputs(values)).await?;
+        let child = Child::open(&self.bridge, &self.server, inputs(values), Duration::ZERO).await?;
         started.insert(Started { child, _permit: permit }).child.try_request(&request).await
     }
 

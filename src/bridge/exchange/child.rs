@@ -2,8 +2,10 @@
 //! it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::start::Spare;
@@ -25,6 +27,9 @@ use crate::upstream::{Upstream, UpstreamError};
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
+
+/// How often it is looked whether there is room for a server's answer.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
 
 /// How many lines are kept that come while the bridge itself asks something.
 const MOST_WAITING: usize = 100;
@@ -56,14 +61,22 @@ pub(in crate::bridge) struct Child {
 
 impl Child {
     /// A server of this request alone, filled with `inputs`. None is started whose longest answer would find no room beside
-    /// what its user has not taken yet: it would work for nothing, and perhaps do what is asked for a second time.
+    /// what its user has not taken yet, after `patience`: it would work for nothing, and perhaps do what is asked for a
+    /// second time.
     pub(in crate::bridge) async fn open(
         bridge: &Arc<Bridge>,
         server: &Arc<Server>,
         inputs: Inputs,
+        patience: Duration,
     ) -> Result<Self, BridgeError> {
         let share = bridge.share(&inputs.user, server);
-        share.check_user(server.process.line).map_err(Refused::no_memory)?;
+        let until = Instant::now() + patience;
+        while let Err(full) = share.check_user(server.process.line) {
+            if Instant::now() >= until {
+                return Err(Refused::no_memory(full).into());
+            }
+            sleep(LOOK_FOR_ROOM).await;
+        }
         let (upstream, turn) = bridge.start_server(server, &inputs, &share, Spare::Welcome).await?;
         let fact_key = bridge.server_facts.key_of(server, &inputs);
         let (bridge, server) = (Arc::clone(bridge), Arc::clone(server));
@@ -91,7 +104,7 @@ impl Child {
         inputs: Inputs,
     ) -> Result<Self, BridgeError> {
         let permit = bridge.limits.admit_stream_server(&inputs.user).await?;
-        let mut child = Self::open(bridge, server, inputs).await?;
+        let mut child = Self::open(bridge, server, inputs, Duration::ZERO).await?;
         child.stays = Some(permit);
         if let Some(mark) = child.credential_mark() {
             let (store, user, name) = (Arc::clone(&bridge.store), child.inputs.user.clone(), server.name.clone());

@@ -5,8 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use tokio::time::Instant;
 
 use super::local_answers::LocalAnswer;
@@ -28,9 +26,6 @@ use crate::limits::Permit;
 use crate::mcp::modern::Level;
 use crate::metrics::Phase;
 use crate::secret::Credential;
-
-/// How often a message of a batch looks whether earlier answers have left room for its own.
-const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
 
 impl Bridge {
     /// What one message asks, with which token, of which fresh server.
@@ -77,7 +72,9 @@ impl Bridge {
         };
         let inputs = Inputs::of(&incoming.caller, credential, values);
         let starts = Instant::now();
-        let child = Child::open(self, &incoming.server, inputs).await?;
+        // How fast a client reads the answers to a batch is no reason to refuse the rest of it.
+        let patience = if incoming.turn.is_some() { self.config.limits.queue } else { Duration::ZERO };
+        let child = Child::open(self, &incoming.server, inputs, patience).await?;
         incoming.course.spent(Phase::Start, starts);
 
         let lost = BridgeError::Lost.document(Some(call.id()));
@@ -96,21 +93,7 @@ impl Bridge {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        let permit = self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?;
-        if incoming.turn.is_some() {
-            self.wait_for_earlier_answers(incoming).await;
-        }
-        Ok(permit)
-    }
-
-    /// Waits, no longer than for a permit, until the earlier answers of a batch leave room for one more: how fast its client
-    /// reads them is no reason to refuse the rest of it.
-    async fn wait_for_earlier_answers(&self, incoming: &IncomingMessage) {
-        let share = self.share(&incoming.caller.user, &incoming.server);
-        let until = Instant::now() + self.config.limits.queue;
-        while share.check_user(incoming.server.process.line).is_err() && Instant::now() < until {
-            sleep(LOOK_FOR_ROOM).await;
-        }
+        Ok(self.limits.admit(&incoming.caller.user, &incoming.server.name, may_park).await?)
     }
 
     /// What the user saved, where the server takes it, or why that does not do; and what the call's session has set.
