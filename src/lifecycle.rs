@@ -30,6 +30,18 @@ impl Lifecycle {
         self.tasks.spawn(task);
     }
 
+    /// Starts a task that the end of the process waits for, and answers with what comes of it: it goes on to its end also if
+    /// nobody waits for that any more, where a client that leaves would have cut it off in the middle. Nothing if it
+    /// panicked.
+    pub fn to_the_end<T, F>(&self, work: F) -> impl Future<Output = Option<T>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let task = self.tasks.spawn(work);
+        async { task.await.ok() }
+    }
+
     /// Starts a task that serves the others: the end does not wait for it, it goes on as long as they may need it and
     /// is dropped at the hard stop.
     #[expect(clippy::disallowed_methods, reason = "tracked, it would keep a soft stop from ever being complete")]

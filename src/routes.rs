@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tracing::Instrument as _;
 
 use crate::account::{Account, Operation, Page};
 use crate::bridge::{Bridge, Connection};
 use crate::request_id::RequestId;
-use crate::respond::Body;
+use crate::respond::{self, Body};
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,18 @@ enum Route {
     ApiNowhere,
 }
 
+impl Route {
+    /// Whether a request of pages or programs changes what is kept, and its client may not take it back by leaving: that
+    /// means something to a server, and to what is tried before it is saved.
+    fn changes(self, method: &Method) -> bool {
+        match self {
+            Self::Mcp | Self::Sse | Self::Message | Self::Connect | Self::ApiProbe => false,
+            Self::Callback => true,
+            _ => *method != Method::GET,
+        }
+    }
+}
+
 /// Leads requests to what answers them.
 pub struct Routes {
     table: matchit::Router<Route>,
@@ -99,19 +112,36 @@ impl Routes {
 
     /// Answers one request; it never fails, and says so in the response if something did. The answer, and every line of
     /// the log until then, names the request.
-    pub async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         let id = RequestId::of(request.headers(), connection.peer.ip());
         // On the heap: a connection that waits for its next request need not keep the room of one.
         id.answer(connection.peer, Box::pin(self.lead(request, connection))).await
     }
 
-    async fn lead(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+    async fn lead(self: &Arc<Self>, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         // As it came: no name of a server needs an escape, and a proxy's rule for a path must not have a way around it.
         let path = request.uri().path().to_owned();
         let Ok(found) = self.table.at(&path) else { return self.bridge.not_found(connection) };
-        let server = found.params.get("server").unwrap_or_default();
+        let (route, server) = (*found.value, found.params.get("server").unwrap_or_default());
+        if !route.changes(request.method()) {
+            return self.answer_at((route, server), request, connection).await;
+        }
+        let (routes, server, connection) = (Arc::clone(self), server.to_owned(), connection.clone());
+        let answering = async move { routes.answer_at((route, &server), request, &connection).await };
+        // A change that is cut off in the middle, because its client has left, is none that anybody meant.
+        let answering = RequestId::handed_on(answering).in_current_span();
+        let answered = self.bridge.lifecycle.to_the_end(answering).await;
+        answered.unwrap_or_else(|| respond::empty(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
+    async fn answer_at(
+        &self,
+        (route, server): (Route, &str),
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Body> {
         let (account, peer) = (&self.account, connection.peer);
-        match found.value {
+        match route {
             Route::Mcp => self.bridge.answer(server, request, connection).await,
             Route::Sse => self.bridge.answer_sse(server, request, connection).await,
             Route::Message => self.bridge.answer_message(server, request, connection).await,

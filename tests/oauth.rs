@@ -19,6 +19,8 @@ mod forged_addresses;
 mod gate;
 #[path = "oauth/hostile.rs"]
 mod hostile;
+#[path = "oauth/left.rs"]
+mod left;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/outage.rs"]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use crate::admin::Admin;
 use crate::auth::PeerAddr;
 use crate::config::AdminConfig;
 use crate::lifecycle::Lifecycle;
+use crate::respond;
 use crate::swap::Swap;
 
 /// How long the listener rests after an error.
@@ -57,15 +58,21 @@ impl AdminListener {
                 continue;
             };
             let (admin, operators, hard) = (Arc::clone(&admin), self.operators.load(), lifecycle.hard.clone());
+            let tasks = lifecycle.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let (admin, operators) = (Arc::clone(&admin), Arc::clone(&operators));
-                async move {
-                    Ok::<_, Infallible>(match &*operators {
+                let (admin, operators, tasks) = (Arc::clone(&admin), Arc::clone(&operators), tasks.clone());
+                let answering = async move {
+                    match &*operators {
                         Some(operators) if Operators::has(request.uri().path()) => {
                             operators.answer(request, PeerAddr::Tcp(peer)).await
                         }
                         _ => admin.answer(request).await,
-                    })
+                    }
+                };
+                async move {
+                    // What an operator changes is changed to its end, whoever leaves meanwhile.
+                    let answered = tasks.to_the_end(answering).await;
+                    Ok::<_, Infallible>(answered.unwrap_or_else(|| respond::empty(StatusCode::INTERNAL_SERVER_ERROR)))
                 }
             });
             let mut http = http1::Builder::new();

@@ -124,6 +124,8 @@ impl TokenSource {
         let removed = match self.store.remove(user, server, over).await {
             Ok(Removed::Gone) => Ok(true),
             Ok(Removed::Absent) => Ok(false),
+            // The answer that said that it is gone was lost.
+            Ok(Removed::Changed) if matches!(self.store.read(user, server).await, Ok(None)) => Ok(true),
             Ok(Removed::Changed) => Err(ChangeError::Changed),
             Err(error) => Err(error.into()),
         };

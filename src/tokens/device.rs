@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::changes::ChangeError;
 use super::{NotConnected, TokenError, TokenSource};
 use crate::audit::{Event, EventKind, Outcome};
@@ -43,19 +41,18 @@ impl TokenSource {
         if !device.wait(self.clock.now_millis()).is_zero() {
             return Ok(self.waiting(&device));
         }
-        let Some(lease) = self.store.lease(LeaseOf::Connection(user, &server.name)).await? else {
-            return Ok(self.waiting(&device));
-        };
         let (source, user, server) = (self.clone(), user.clone(), Arc::clone(server));
-        let (tell, told) = oneshot::channel();
         let lifecycle = renewals.lifecycle.clone();
-        // It goes on when whoever looks has left: what the service gives must not be lost.
-        lifecycle.spawn(async move {
+        // It goes on when whoever looks has left: neither what the service gives nor the lease must be lost.
+        let asked = lifecycle.to_the_end(async move {
+            let Some(lease) = source.store.lease(LeaseOf::Connection(&user, &server.name)).await? else {
+                return Ok(source.waiting(&device));
+            };
             let done = source.ask_about_device(&renewals.services, (&user, &server)).await;
             source.store.give_back(lease).await;
-            let _ = tell.send(done);
+            done
         });
-        told.await.unwrap_or(Err(StoreError::Timeout.into()))
+        asked.await.unwrap_or(Err(StoreError::Timeout.into()))
     }
 
     /// What is done under the lease.
@@ -85,7 +82,7 @@ impl TokenSource {
         }
     }
 
-    /// Saves what the service gave, unless a newer sign-in has begun; that ends this one.
+    /// Saves what the service gave, unless a newer sign-in has begun, which ends this one.
     async fn keep_device(
         &self,
         services: &Services,
@@ -93,8 +90,9 @@ impl TokenSource {
         device: &Device,
         record: Record,
     ) -> Result<DeviceSignIn, ChangeError> {
-        // Where nobody knows, it is saved: the service gives it once.
-        if services.end_device(device).await == Ok(false) {
+        let is_ended = services.end_device(device).await;
+        // Where nobody knows, it is saved: the service gives it once. This one is gone also if the answer was lost that said so.
+        if is_ended == Ok(false) && matches!(services.device(server, user).await, Ok(Some(_))) {
             services.give_back_device(server, &record).await;
             return Ok(DeviceSignIn::Nothing);
         }

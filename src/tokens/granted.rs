@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::changes::{By, ChangeError};
@@ -109,14 +108,13 @@ impl TokenSource {
     async fn give_back(&self, server: &Arc<Server>, removed: Option<Stored>) -> Disconnected {
         let (Some(stored), Some(renewals)) = (removed, self.renewals.clone()) else { return Disconnected::Removed };
         let (record, server) = (stored.record, Arc::clone(server));
-        let (tell, told) = oneshot::channel();
-        renewals.lifecycle.spawn(async move {
-            let (Some(grant), Some((_, token))) = (&record.grant, record.fields.first()) else { return };
-            let asked = timeout(GIVING_BACK, renewals.services.revoke(&server, grant, token)).await;
-            // Whoever asked may have left.
-            let _ = tell.send(asked.unwrap_or(false));
+        let lifecycle = renewals.lifecycle.clone();
+        // Whoever asked may have left.
+        let given_back = lifecycle.to_the_end(async move {
+            let (Some(grant), Some((_, token))) = (&record.grant, record.fields.first()) else { return false };
+            timeout(GIVING_BACK, renewals.services.revoke(&server, grant, token)).await.unwrap_or(false)
         });
-        Disconnected::GivenBack(told.await.unwrap_or(false))
+        Disconnected::GivenBack(given_back.await.unwrap_or(false))
     }
 }
 

@@ -9,7 +9,6 @@ mod attempt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::granted::{self, Standing};
@@ -94,22 +93,21 @@ impl TokenSource {
         deadline: Instant,
     ) -> Result<Attempt, TokenError> {
         let Some(renewals) = self.renewals.clone() else { return Err(TokenError::Later(LATER)) };
-        // Before it is asked for: it lasts from some time after.
-        let since = Instant::now();
-        let Some(lease) = self.store.lease(LeaseOf::Connection(user, &server.name)).await? else {
-            return Ok(Attempt::Busy);
-        };
         let (source, user, server, refused) = (self.clone(), user.clone(), Arc::clone(server), refused.cloned());
-        let (tell, told) = oneshot::channel();
         let lifecycle = renewals.lifecycle.clone();
-        lifecycle.spawn(RequestId::handed_on(async move {
+        let renewing = RequestId::handed_on(async move {
+            // Before it is asked for: it lasts from some time after.
+            let since = Instant::now();
+            let Some(lease) = source.store.lease(LeaseOf::Connection(&user, &server.name)).await? else {
+                return Ok(Attempt::Busy);
+            };
             let done = source.attempt(&renewals, (&user, &server), refused.as_ref(), since).await;
             source.store.give_back(lease).await;
-            // Whoever asked may have left.
-            let _ = tell.send(done);
-        }));
-        match timeout_at(deadline, told).await {
-            Ok(told) => told.unwrap_or(Err(TokenError::Later(LATER))),
+            done
+        });
+        // From the lease on: one whose asker has left would keep all others from it.
+        match timeout_at(deadline, lifecycle.to_the_end(renewing)).await {
+            Ok(done) => done.unwrap_or(Err(TokenError::Later(LATER))),
             Err(_) => Ok(Attempt::Busy),
         }
     }

@@ -23,7 +23,7 @@ fn service(interval: u64) -> Service {
 }
 
 /// Begins a sign-in by a code, and looks at the page that shows it.
-async fn begin(person: &mut Person) -> Seen {
+pub(crate) async fn begin(person: &mut Person) -> Seen {
     let form = person.get("/guarded/connect").await.form(CODE);
     let begun = person.post(CODE, &[("form", &form)]).await;
     assert_eq!((begun.status, begun.header("location")), (303, CODE), "{}", begun.text);
@@ -31,7 +31,7 @@ async fn begin(person: &mut Person) -> Seen {
 }
 
 /// The code on a page, and the address that has it.
-fn shown(page: &Seen) -> (String, String) {
+pub(crate) fn shown(page: &Seen) -> (String, String) {
     assert_eq!(page.status, 200, "{}", page.text);
     let between = |begins: &str, ends: char| {
         let rest = page.text.split(begins).nth(1).unwrap_or_else(|| panic!("no {begins}: {}", page.text));
@@ -41,7 +41,7 @@ fn shown(page: &Seen) -> (String, String) {
 }
 
 /// Looks again as often as the page says, until it does not.
-async fn look_on(person: &mut Person) -> Seen {
+pub(crate) async fn look_on(person: &mut Person) -> Seen {
     let until = Instant::now() + PATIENCE;
     loop {
         let seen = person.get(CODE).await;

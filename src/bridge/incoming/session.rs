@@ -113,7 +113,7 @@ impl Bridge {
 
     /// `DELETE /{server}/mcp`: ends the session on every node, and its listener wherever that is.
     pub(in crate::bridge) async fn end_session(
-        &self,
+        self: &Arc<Self>,
         head: &Parts,
         user: &UserId,
         server: &Server,
@@ -123,8 +123,16 @@ impl Bridge {
         }
         let session = self.session(head, user, server)?.ok_or(BridgeError::NoSession)?;
         self.limits.admit_message(user, 0).await?;
-        let status = self.unless_ended(self.store.session_status(&key(user, &session)).await)?;
-        let revoked = self.store.revoke(&key(user, &session)).await;
+        let (bridge, user) = (Arc::clone(self), user.clone());
+        // Whoever ends a session often leaves at once. Its listener would never hear of it.
+        let ended = self.lifecycle.to_the_end(async move { bridge.revoke(&user, &session).await });
+        ended.await.unwrap_or(Err(BridgeError::Store))
+    }
+
+    /// Ends a session, and its listener wherever that is.
+    async fn revoke(&self, user: &UserId, session: &Session) -> Result<Response<Body>, BridgeError> {
+        let status = self.unless_ended(self.store.session_status(&key(user, session)).await)?;
+        let revoked = self.store.revoke(&key(user, session)).await;
         // One that has claimed the session meanwhile is told instead; one that claims it from now on is refused.
         let claimed = revoked.map_err(|error| self.store_failed(&error))?;
         let listener = claimed.or(status.listener.map(|listener| listener.address));
