@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::TokenSource;
@@ -13,7 +12,7 @@ use crate::audit::{EventKind, Outcome};
 use crate::config::ServerName;
 use crate::oauth::Fault;
 use crate::request_id::RequestId;
-use crate::store::{Over, Record, SavedBy, StoreError, Written};
+use crate::store::{Grant, Over, Record, SavedBy, StoreError, Written};
 use crate::user::UserId;
 
 /// How often what a service gave is tried to be saved where the store fails, with this between.
@@ -45,12 +44,9 @@ impl TokenSource {
         let unknown = || Err(ChangeError::Store(StoreError::Timeout).into());
         let Some(renewals) = &self.renewals else { return unknown() };
         let (source, user, server) = (self.clone(), user.clone(), server.clone());
-        let (tell, told) = oneshot::channel();
-        renewals.lifecycle.spawn(RequestId::handed_on(async move {
-            // Whoever has signed in may have left.
-            let _ = tell.send(source.obtain((&user, &server), asked).await);
-        }));
-        told.await.unwrap_or_else(|_| unknown())
+        let obtaining = RequestId::handed_on(async move { source.obtain((&user, &server), asked).await });
+        // Whoever has signed in may have left.
+        renewals.lifecycle.to_the_end(obtaining).await.unwrap_or_else(unknown)
     }
 
     async fn obtain(
@@ -77,33 +73,40 @@ impl TokenSource {
         Ok(saved?)
     }
 
-    /// Saves what a service gave. How often its user was asked for more stays known; where it gave nothing that renews it, because it had done so before, what is there of the
-    /// same account is kept.
+    /// Saves what a service gave, over what was read. How often its user was asked for more stays known; where it gave
+    /// nothing that renews it, because it had done so before, what is there of the same account is kept.
     async fn save_granted(
         &self,
         (user, server): (&UserId, &ServerName),
         mut record: Record,
     ) -> Result<(), ChangeError> {
-        let before = self.store.read(user, server).await.ok().flatten();
-        if let (Some(grant), Some(mut before)) = (record.grant.as_mut(), before.and_then(|it| it.record.grant)) {
-            grant.step_ups = std::mem::take(&mut before.step_ups);
-            if grant.refresh_token.is_none() && is_same_account(&before, grant) {
-                grant.refresh_token = before.refresh_token;
-            }
-        }
+        let is_renewed = record.grant.as_ref().is_some_and(|grant| grant.refresh_token.is_some());
         let mut failed = None;
         for _ in 0..SAVES {
             if failed.is_some() {
                 sleep(SAVE_PAUSE).await;
-                // Perhaps it is there, and the answer that said so was lost.
-                let there = self.store.read(user, server).await;
-                if there.is_ok_and(|there| there.is_some_and(|there| is_same_token(&there.record, &record))) {
-                    return Ok(());
-                }
             }
-            match self.store.save(user, server, &record, Over::Anything).await {
+            let saved = match self.store.read(user, server).await {
+                // The answer that said so was lost.
+                Ok(Some(there)) if is_same_token(&there.record, &record) => return Ok(()),
+                Ok(there) => {
+                    let (before, revision) = there.map(|there| (there.record.grant, there.revision)).unzip();
+                    if let Some(grant) = &mut record.grant {
+                        take_over(grant, before.flatten(), is_renewed);
+                    }
+                    let over = revision.as_ref().map_or(Over::Nothing, Over::This);
+                    self.store.save(user, server, &record, over).await
+                }
+                // It is not written over, and saving says why.
+                Err(StoreError::Shape | StoreError::Sealed(_)) => {
+                    self.store.save(user, server, &record, Over::Anything).await
+                }
+                Err(error) => Err(error),
+            };
+            match saved {
                 Ok(Written::Done(_)) => return Ok(()),
-                Ok(Written::Changed) => return Err(ChangeError::Changed),
+                // Somebody was faster, perhaps with what renews it.
+                Ok(Written::Changed) => failed = None,
                 // What is there must not be written over, or the keys are missing: that does not pass.
                 Err(error @ (StoreError::Newer | StoreError::Damaged | StoreError::Sealed(_))) => {
                     return Err(error.into());
@@ -112,5 +115,84 @@ impl TokenSource {
             }
         }
         Err(failed.unwrap_or(StoreError::Timeout).into())
+    }
+}
+
+/// Takes over from what was there `before` how often its user was asked for more and, unless the service gave what renews it,
+/// what does so of the same account.
+fn take_over(grant: &mut Grant, before: Option<Box<Grant>>, is_renewed: bool) {
+    grant.step_ups = before.as_ref().map(|before| before.step_ups.clone()).unwrap_or_default();
+    if !is_renewed {
+        let before = before.filter(|before| is_same_account(before, grant));
+        grant.refresh_token = before.and_then(|before| before.refresh_token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::audit::Audit;
+    use crate::clock::{Clock, UnixTime};
+    use crate::keyring::Keyring;
+    use crate::secret::{Credential, Secret};
+    use crate::store::{ClientAuth, ClientKind, ClientOf, GrantState, RecordKind, TokenStore};
+
+    fn granted(access_token: &str, refresh_token: Option<&str>) -> Record {
+        let client = ClientOf { id: "c".to_owned(), kind: ClientKind::Configured, auth: ClientAuth::None };
+        let grant = Grant {
+            state: GrantState::Valid,
+            refresh_token: refresh_token.map(|token| Secret::new(token.to_owned())),
+            scopes: Vec::new(),
+            resource: None,
+            issuer: Some("https://as.example".to_owned()),
+            origin: None,
+            client,
+            token_endpoint: "https://as.example/token".to_owned(),
+            revocation_endpoint: None,
+            account: None,
+            subject: Some("7".to_owned()),
+            demanded: Vec::new(),
+            step_ups: Vec::new(),
+            failures: 0,
+            next_try: UnixTime(0),
+        };
+        Record {
+            kind: RecordKind::OAuth,
+            saved_at: UnixTime(0),
+            saved_by: Some(SavedBy::SignIn),
+            expires_at: None,
+            fields: vec![(Credential::TOKEN.into(), Secret::new(access_token.to_owned()))],
+            grant: Some(Box::new(grant)),
+        }
+    }
+
+    /// A service that gives what renews a token once per account, and another one each time it is used.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sign_in_beside_renewals_keeps_what_renews_it_and_is_not_the_one_of_before() {
+        let store = TokenStore::in_memory(Arc::new(Keyring::ephemeral()), Clock::System).unwrap();
+        let source = TokenSource::new(Arc::new(store), Clock::System, Audit::none());
+        let (user, server) = (UserId::local("alice").unwrap(), ServerName::parse("s").unwrap());
+        source.store.save(&user, &server, &granted("a", Some("0")), Over::Nothing).await.unwrap();
+        let renewing = async {
+            let (mut last, mut lost) = (0, 0);
+            for n in 1..300 {
+                let there = source.store.read(&user, &server).await.unwrap().unwrap();
+                let held = there.record.grant.unwrap().refresh_token.unwrap().expose().parse::<u32>().unwrap();
+                lost += u32::from(held != last);
+                let renewed = granted(&format!("renewed {n}"), Some(&n.to_string()));
+                let saved = source.store.save(&user, &server, &renewed, Over::This(&there.revision)).await.unwrap();
+                last = if matches!(saved, Written::Done(_)) { n } else { held };
+            }
+            lost
+        };
+        let signing_in = async {
+            for n in 0..100 {
+                source.save_granted((&user, &server), granted(&format!("signed in {n}"), None)).await.unwrap();
+            }
+        };
+        let (lost, ()) = tokio::join!(renewing, signing_in);
+        assert_eq!(lost, 0);
     }
 }
