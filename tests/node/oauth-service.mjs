@@ -7,13 +7,15 @@
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), with which status it answers whoever asks for tokens (`fails`), how many tokens the server refuses
-// that are good (`refuses`), and which scopes it demands (`demands`).
+// that are good (`refuses`), which scopes it demands (`demands`), and how many calls ask their client whether it is there while
+// they work (`pings`), whose answer is refused.
 
 import express from 'express';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider';
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
 import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
+import { EmptyResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
 
@@ -103,9 +105,16 @@ const auth = (request, response, next) =>
   requireBearerAuth({ verifier, requiredScopes: options.demands ?? ['read'], resourceMetadataUrl })(request, response, next);
 app.post('/mcp', auth, express.json(), async (request, response) => {
   const server = new McpServer({ name: 'guarded', version: '1' });
-  server.registerTool('whoami', { description: 'Says whose token it got.' }, ({ authInfo }) => ({
-    content: [{ type: 'text', text: `${authInfo.extra.sub} ${authInfo.scopes.join(' ')}` }],
-  }));
+  server.registerTool('whoami', { description: 'Says whose token it got.' }, async ({ authInfo, sendRequest }) => {
+    count('work');
+    if (options.pings > 0) {
+      Object.assign(options, { pings: options.pings - 1, refuses: 1 });
+      sendRequest({ method: 'ping' }, EmptyResultSchema).catch(() => {});
+      while (options.refuses > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    return { content: [{ type: 'text', text: `${authInfo.extra.sub} ${authInfo.scopes.join(' ')}` }] };
+  });
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined });
   await server.connect(transport);
   await transport.handleRequest(request, response, request.body);

@@ -30,6 +30,24 @@ async fn a_token_that_the_server_refuses_is_renewed_once_and_its_call_goes_on() 
 }
 
 #[tokio::test]
+async fn a_call_that_is_at_work_is_not_made_again_because_what_is_said_beside_it_is_refused() {
+    let setting = Setting::with(Service::start(&json!({})), &found());
+    setting.connected().await;
+    let clients = [
+        Client::modern(&setting.nodes[0], "guarded", Some(ALICE)),
+        Client::legacy(&setting.nodes[1], "guarded", Some(ALICE)).await,
+    ];
+    for (mut client, at_work) in clients.into_iter().zip(1..) {
+        setting.service.set(&json!({ "pings": 1 })).await;
+        let answer = client.call("whoami", json!({})).await.expect("an answer");
+        assert!(answer.response()["error"].is_object(), "{answer:?}");
+        assert_eq!(setting.service.count("refused by the server").await, at_work);
+        assert_eq!(setting.service.count("work").await, at_work, "once");
+    }
+    assert_eq!(setting.service.count("token refresh_token 200").await, 0, "the token is good");
+}
+
+#[tokio::test]
 async fn who_is_refused_with_a_fresh_token_too_must_sign_in_and_is_counted() {
     let (service, home, redis) = (Service::start(&json!({})), crate::Home::new(), crate::Redis::start());
     let (mut configured, admin) = (config(&home, &redis, &service, &found()), free_address());

@@ -144,7 +144,8 @@ impl HttpServer {
             return Ok(None);
         }
         let error = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            // What is said beside a request says nothing of that: the server may be at work, and is not to be asked again.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !exchange.says_something_beside() => {
                 let refused = UpstreamError::TokenRefused(status.as_u16());
                 return Err(demands.map_or(refused, UpstreamError::ScopeMissing));
             }
@@ -235,6 +236,12 @@ impl Exchange {
     /// Whether it is the delivery of a notification over Streamable HTTP.
     pub(super) fn notifies(&self) -> bool {
         matches!(&self.purpose, Purpose::Post(message) if message.id().is_none())
+    }
+
+    /// Whether it is the delivery of anything but a request.
+    fn says_something_beside(&self) -> bool {
+        let (Purpose::Post(message) | Purpose::PostToEndpoint(message)) = &self.purpose else { return false };
+        message.id().is_none()
     }
 
     /// Whether it only takes something to the server, and brings nothing.
