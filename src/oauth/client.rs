@@ -16,7 +16,7 @@ use crate::config::{ClientAuthentication, Config, NamedService, OAuth, Registrat
 use crate::http_client::guard::CALL;
 use crate::keyring::random_name;
 use crate::secret::Secret;
-use crate::store::{Cell, ClientAuth, ClientKind, ClientOf, Held, LeaseOf};
+use crate::store::{Cell, ClientAuth, ClientKind, ClientOf, Held, LeaseOf, Quota};
 
 /// How long a node waits for another one to register, and how often it looks: at first, and at last.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -182,6 +182,10 @@ impl Services {
         endpoint: &str,
         (redirect_uri, seen): (&str, Option<InUse>),
     ) -> Result<Option<ClientOf>, Fault> {
+        // What is replaced is kept: neither who asks to be known anew nor a service that forgets may fill the store.
+        if seen.is_some() && self.store.count(Quota::Registration, &[issuer, redirect_uri]).await?.is_some() {
+            return Err(Fault::Unavailable { host: host_of(endpoint) });
+        }
         let known = seen.as_ref().and_then(|seen| seen.registration.as_ref());
         let mut redirect_uris: Vec<String> = known.map(|known| known.redirect_uris.clone()).unwrap_or_default();
         redirect_uris.retain(|uri| uri != redirect_uri && self.is_redirect_uri(uri));

@@ -11,16 +11,15 @@ use super::session::CLOCK_ERROR;
 use super::{Backend, StoreError, TokenStore};
 use crate::clock::UnixTime;
 
-/// Over what time a quota counts. It begins with what is counted first.
-pub(super) const QUOTA_TIME: Duration = Duration::from_mins(1);
-
-/// How often something may be done in a minute, over all nodes.
+/// How often something may be done in a time, over all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quota {
     /// Signing in from one source.
     SignIn,
     /// Changing what one user has saved.
     Change,
+    /// Registering at one issuer for one server in place of what is registered, which is kept for what was granted to it.
+    Registration,
 }
 
 impl Quota {
@@ -28,8 +27,16 @@ impl Quota {
     #[must_use]
     pub fn most(self) -> u32 {
         match self {
-            Self::SignIn => 20,
+            Self::SignIn | Self::Registration => 20,
             Self::Change => 10,
+        }
+    }
+
+    /// In what time, which begins with what is counted first.
+    fn time(self) -> Duration {
+        match self {
+            Self::SignIn | Self::Change => Duration::from_mins(1),
+            Self::Registration => Duration::from_hours(1),
         }
     }
 
@@ -37,6 +44,7 @@ impl Quota {
         match self {
             Self::SignIn => "sign-in",
             Self::Change => "change",
+            Self::Registration => "registration",
         }
     }
 }
@@ -76,8 +84,8 @@ impl TokenStore {
         let name = self.keyring.index("quota", &parts).next().expect("a ring is never empty");
         let name = BASE64_URL_SAFE_NO_PAD.encode(name);
         let (count, left) = match &self.backend {
-            Backend::Redis(redis) => redis.count(&name).await?,
-            Backend::Embedded(embedded) => embedded.count(name, self.clock.now()).await?,
+            Backend::Redis(redis) => redis.count(&name, quota.time()).await?,
+            Backend::Embedded(embedded) => embedded.count(name, (self.clock.now(), quota.time())).await?,
         };
         Ok((count > quota.most()).then_some(left))
     }

@@ -14,7 +14,7 @@ const UNUSABLE: &str = "cannot be used";
 const NOT_HTTPS: &str = "not https, or not one to call";
 const OTHER_ISSUER: &str = "it is of another issuer";
 
-const BY_WORDS: [ByWords; 38] = [
+const BY_WORDS: [ByWords; 40] = [
     ("CVE-2025-6514, mcp-remote: a command", |s| asks_at(s, "a:$(cmd.exe /c echo canary)"), 502, NOT_HTTPS),
     ("CVE-2025-54074, Cherry Studio: a program", |s| asks_at(s, "file:///c:/windows/canary.exe"), 502, NOT_HTTPS),
     ("CVE-2025-58444, MCP Inspector: a script", |s| asks_at(s, "javascript:alert('canary')//"), 502, NOT_HTTPS),
@@ -58,6 +58,8 @@ const BY_WORDS: [ByWords; 38] = [
     ("a page where a document should be", |s| s.says(METADATA, 200, "<html>canary</html>"), 502, UNUSABLE),
     ("a document somewhere else", |s| s.sends_on(METADATA, "/canary"), 502, UNUSABLE),
     ("a thousand services", many_services, 502, UNUSABLE),
+    ("what a terminal obeys, in the resource", resource_for_terminals, 502, "no place to sign in"),
+    ("an address without an end", |s| s.metadata["token_endpoint"] = json!(own(s, &"/".repeat(9_000))), 502, NOT_HTTPS),
     ("a thousand scopes", many_scopes, 502, "too long"),
     ("a name of a client without an end", |s| s.registration["client_id"] = json!("c".repeat(9_000)), 502, "client id"),
     ("what it says of a refusal", |s| s.says("/register", 400, "<b>canary</b>"), 502, "for a client id"),
@@ -89,6 +91,10 @@ fn claims_to_be(script: &mut Script, issuer: &str) {
     script.metadata["issuer"] = json!(issuer);
     let document = script.metadata.to_string();
     script.says(place, 200, document);
+}
+
+fn resource_for_terminals(script: &mut Script) {
+    script.resource["resource"] = json!(format!("{}/mcp?\u{1b}[2J", script.base));
 }
 
 fn many_services(script: &mut Script) {
@@ -356,4 +362,21 @@ async fn who_looks_at_a_page_over_and_over_does_not_make_the_bridge_call_the_ser
     assert!((20..40).contains(&asked), "{asked}");
     leads_to(&click(&mut person).await);
     assert!(siege.somebody().get("/guarded/connect").await.text.contains(crate::hostile::HOST), "others see it");
+}
+
+#[tokio::test]
+async fn who_asks_over_and_over_to_be_known_anew_does_not_fill_the_store() {
+    let mut siege = Siege::lay();
+    siege.hostile.does(|_| ());
+    let mut led = 0;
+    for _ in 0..30 {
+        let mut person = siege.somebody();
+        let form = person.get("/guarded/connect").await.form("/guarded/connect/start");
+        let seen = person.post("/guarded/connect/start", &[("form", &form), ("anew", "1")]).await;
+        assert!([200, 503].contains(&seen.status), "{}", seen.text);
+        led += usize::from(seen.status == 200);
+    }
+    assert_eq!((led, siege.hostile.asked("POST /register").len()), (21, 21));
+    leads_to(&click(&mut siege.somebody()).await);
+    assert_eq!(siege.hostile.asked("POST /register").len(), 21, "the last one is good");
 }

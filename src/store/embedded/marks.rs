@@ -7,7 +7,6 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::{Embedded, seconds, session};
 use crate::clock::UnixTime;
 use crate::store::StoreError;
-use crate::store::marks::QUOTA_TIME;
 
 /// What the names of messages begin with.
 const MESSAGE: &str = "message:";
@@ -32,8 +31,12 @@ impl Embedded {
         self.reader.run(self.lookup, read).await
     }
 
-    /// Counts one more; how many there are, and for how much longer.
-    pub(in crate::store) async fn count(&self, name: String, now: UnixTime) -> Result<(u32, Duration), StoreError> {
+    /// Counts one more, in so long from the first; how many there are, and for how much longer.
+    pub(in crate::store) async fn count(
+        &self,
+        name: String,
+        (now, time): (UnixTime, Duration),
+    ) -> Result<(u32, Duration), StoreError> {
         let write = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             forget_what_is_over(&transaction, now)?;
@@ -41,7 +44,7 @@ impl Embedded {
             let (count, until): (u32, i64) = transaction.query_row(
                 "INSERT INTO marks (name, until, count) VALUES (?1, ?2, 1)
                  ON CONFLICT DO UPDATE SET count = min(count + 1, ?3) RETURNING count, until",
-                params![format!("quota:{name}"), seconds(now.0 + QUOTA_TIME.as_secs()), u32::MAX],
+                params![format!("quota:{name}"), seconds(now.0 + time.as_secs()), u32::MAX],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             transaction.commit()?;

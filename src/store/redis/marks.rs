@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{CommandBatch, Redis};
 use crate::store::StoreError;
-use crate::store::marks::QUOTA_TIME;
 
 /// Counts one more, from the first on for `ARGV[1]` milliseconds. Answers how many there are, and for how much longer.
 const COUNT: &str = "local count = redis.call('HINCRBY', KEYS[1], 'count', 1) \
@@ -26,11 +25,11 @@ impl Redis {
         self.link.ask(&batch, |[mark]: [Option<u8>; 1]| Ok(mark.is_some())).await
     }
 
-    /// Counts one more; how many there are, and for how much longer.
-    pub(in crate::store) async fn count(&self, name: &str) -> Result<(u32, Duration), StoreError> {
+    /// Counts one more, in so long from the first; how many there are, and for how much longer.
+    pub(in crate::store) async fn count(&self, name: &str, time: Duration) -> Result<(u32, Duration), StoreError> {
         let mut batch = CommandBatch::new();
         batch.cmd("EVAL").arg(COUNT).arg(1).arg(format!("{}:quota:{name}", self.prefix));
-        batch.arg(u64::try_from(QUOTA_TIME.as_millis()).unwrap_or(u64::MAX));
+        batch.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.link.ask(&batch, |[(count, left)]: [(u32, u64); 1]| Ok((count, Duration::from_millis(left)))).await
     }
 
