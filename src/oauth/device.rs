@@ -144,8 +144,8 @@ impl Services {
         let posted = form_post(self.guarded(server), &endpoint, &caller, &fields, CALL).await;
         let Ok(Posted::Answer(answer)) = posted else { return Err(Fault::Unavailable { host }) };
         let answer = Zeroizing::new(answer.into_body());
-        let is_safe = |uri: &str| Url::parse(uri).is_ok_and(|url| self.guarded(server).permits(&url));
-        let given = code::read(&answer, is_safe).map_err(|fault| match fault {
+        let safe = |uri: &str| Url::parse(uri).ok().filter(|url| self.guarded(server).permits(url)).map(String::from);
+        let given = code::read(&answer, safe).map_err(|fault| match fault {
             CodeFault::Refused(Some("invalid_client")) => {
                 let is_registered = matches!(client.kind, ClientKind::Registered(_));
                 Fault::ClientRefused { host, is_registered }

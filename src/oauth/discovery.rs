@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
-use super::service::{Fault, Service, host};
+use super::service::{Fault, Service, host, is_address};
 use super::token_response::proper_scopes;
 use crate::config::{HttpPlan, NamedService, OAuth, OF_THE_PROTOCOL, Plan, ResourceIndicator, Server};
 use crate::http_client::guard::GuardedClient;
@@ -33,6 +33,9 @@ const MAX_URL: usize = 8 << 10;
 
 /// The one way of proving who has begun a sign-in. Source: RFC 7636.
 const S256: &str = "S256";
+
+/// How a client may show who it is, as far as the bridge can. Source: RFC 7591 section 2.
+const AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
 
 /// What a server is asked first, without a token: what it refuses says where to get one.
 const INITIALIZE: &str = concat!(
@@ -147,6 +150,9 @@ impl Found {
             ResourceIndicator::Named(resource) => Some(resource.clone()),
             ResourceIndicator::Found => found.filter(|found| self.has_resource && !found.is_empty()),
         };
+        if !resource.as_deref().is_none_or(is_address) {
+            return Err(unusable());
+        }
         let named = [("resource", &resource), ("audience", &oauth.audience)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         url.query_pairs_mut().clear().extend_pairs(others).extend_pairs(named).extend_pairs(&oauth.authorize_params);
@@ -193,7 +199,8 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     let text = |name: &str| other(name).and_then(Value::as_str).map(str::to_owned);
     let says = |name: &str| other(name).and_then(Value::as_bool).unwrap_or_default();
     let methods = other("token_endpoint_auth_methods_supported").and_then(Value::as_array);
-    let methods = methods.into_iter().flatten().filter_map(|method| Some(method.as_str()?.to_owned()));
+    let methods = methods.into_iter().flatten().filter_map(Value::as_str);
+    let methods = methods.filter(|method| AUTH_METHODS.contains(method)).map(str::to_owned);
     let revocation = oauth.revocation.as_ref().map(Url::to_string);
     let device = oauth.device.as_ref().map(Url::to_string);
     let service = Service {
@@ -210,7 +217,7 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     let needed = [&service.authorization_endpoint, &service.token_endpoint];
     let optional = [&service.registration_endpoint, &service.revocation_endpoint, &service.device_endpoint];
     for endpoint in needed.into_iter().chain(optional.into_iter().flatten()) {
-        if !Url::parse(endpoint).is_ok_and(|url| guarded.permits(&url)) {
+        if !is_address(endpoint) || !Url::parse(endpoint).is_ok_and(|url| guarded.permits(&url)) {
             let named = service.issuer.as_deref().unwrap_or(endpoint);
             return Err(Fault::unusable(named, "it names an address that is not https, or not one to call"));
         }

@@ -10,6 +10,15 @@ use crate::store::StoreError;
 /// What is being read when it cannot be used.
 pub(super) const METADATA: &str = "the metadata";
 
+/// The longest address that is taken from a service, bytes.
+const MAX_ADDRESS: usize = 2 << 10;
+
+/// Whether this may be an address: no longer than that, and with nothing in it that a terminal or a log would take for
+/// something else. Source: RFC 3986 section 2.
+pub(super) fn is_address(text: &str) -> bool {
+    text.len() <= MAX_ADDRESS && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// What is known of a service when somebody begins to sign in there. It is kept with the sign-in, so that what is
 /// configured or published meanwhile changes nothing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,8 @@ const MOST_LIFE: u64 = 3600;
 
 /// The longest code that a person enters, characters, and the longest address, bytes.
 const MOST_CODE: usize = 64;
+/// The longest code that is the bridge's, bytes.
+const MOST_DEVICE_CODE: usize = 4 << 10;
 const MOST_URI: usize = 2048;
 
 /// What a person is shown.
@@ -51,10 +53,11 @@ pub(super) enum CodeFault {
     Unusable(&'static str),
 }
 
-/// Reads what a service gives, which leads people to addresses that are safe alone. Source: RFC 8628 section 3.2.
-pub(super) fn read(body: &[u8], is_safe: impl Fn(&str) -> bool) -> Result<Given, CodeFault> {
+/// Reads what a service gives, which leads people to addresses that are `safe` alone, as that writes them. Source: RFC
+/// 8628 section 3.2.
+pub(super) fn read(body: &[u8], safe: impl Fn(&str) -> Option<String>) -> Result<Given, CodeFault> {
     const UNREADABLE: CodeFault = CodeFault::Unusable("it cannot be read");
-    let is_safe = |uri: &str| uri.len() <= MOST_URI && is_safe(uri);
+    let safe = |uri: &str| safe(uri).filter(|uri| uri.len() <= MOST_URI);
     let members = members(body).ok_or(UNREADABLE)?;
     if let Some(error) = members.get("error") {
         return Err(CodeFault::Refused(error.as_str().and_then(known_code)));
@@ -63,8 +66,11 @@ pub(super) fn read(body: &[u8], is_safe: impl Fn(&str) -> bool) -> Result<Given,
     // The second is what Google calls it.
     let uri = text("verification_uri").or(text("verification_url")).ok_or(UNREADABLE)?;
     let (device_code, code) = text("device_code").zip(text("user_code")).ok_or(UNREADABLE)?;
-    if !is_safe(uri) {
+    let Some(uri) = safe(uri) else {
         return Err(CodeFault::Unusable("it leads people to an address that is not https, or not one to call"));
+    };
+    if device_code.len() > MOST_DEVICE_CODE {
+        return Err(UNREADABLE);
     }
     if code.chars().count() > MOST_CODE || code.chars().any(char::is_control) {
         return Err(CodeFault::Unusable("it has a code that nobody can enter"));
@@ -72,11 +78,7 @@ pub(super) fn read(body: &[u8], is_safe: impl Fn(&str) -> bool) -> Result<Given,
     let number = |name: &str| members.get(name).and_then(seconds);
     Ok(Given {
         device_code: device_code.to_owned(),
-        shown: DeviceCode {
-            code: code.to_owned(),
-            uri: uri.to_owned(),
-            complete: text("verification_uri_complete").filter(|uri| is_safe(uri)).map(str::to_owned),
-        },
+        shown: DeviceCode { code: code.to_owned(), uri, complete: text("verification_uri_complete").and_then(safe) },
         interval: number("interval").unwrap_or(INTERVAL).min(MOST_INTERVAL),
         lasts: number("expires_in").unwrap_or(MOST_LIFE).min(MOST_LIFE),
     })
@@ -89,7 +91,8 @@ mod tests {
     use super::*;
 
     fn read(answer: &Value) -> Result<Given, &'static str> {
-        super::read(answer.to_string().as_bytes(), |uri| uri.starts_with("https://")).map_err(|fault| match fault {
+        let safe = |uri: &str| Some(String::from(url::Url::parse(uri).ok()?)).filter(|uri| uri.starts_with("https://"));
+        super::read(answer.to_string().as_bytes(), safe).map_err(|fault| match fault {
             CodeFault::Refused(code) => code.unwrap_or("another"),
             CodeFault::Unusable(why) => why,
         })
@@ -117,6 +120,11 @@ mod tests {
         for bad in ["http://s.example/device", "javascript:alert(1)", "data:text/html,x"] {
             assert!(read(&with("verification_uri", json!(bad))).is_err(), "{bad}");
         }
+        for name in ["verification_uri", "verification_uri_complete"] {
+            let shown = read(&with(name, json!("https://s.example/\u{1b}[2J\n"))).ok().unwrap().shown;
+            assert!([Some(shown.uri), shown.complete].iter().flatten().all(|uri| !uri.contains(char::is_control)));
+        }
+        assert!(read(&with("device_code", json!("d".repeat(MOST_DEVICE_CODE + 1)))).is_err());
         for bad in ["", "\u{1b}[2J", &"x".repeat(MOST_CODE + 1)] {
             assert!(read(&with("user_code", json!(bad))).is_err(), "{bad:?}");
         }
