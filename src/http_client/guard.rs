@@ -24,8 +24,8 @@ pub const MAX_ANSWER: usize = 256 << 10;
 pub const CALL: Duration = Duration::from_secs(10);
 
 /// Networks that are nobody's on the Internet, or lead into one that is not. Source: IANA special-purpose address
-/// registries; RFC 6052, RFC 3056, RFC 4380 for those that hold an IPv4 address.
-const BLOCKED: [&str; 24] = [
+/// registries; RFC 6052, RFC 2765, RFC 3056, RFC 4380 for those that hold an IPv4 address.
+const BLOCKED: [&str; 28] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -33,14 +33,17 @@ const BLOCKED: [&str; 24] = [
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
+    "192.88.99.0/24",
     "192.168.0.0/16",
     "198.18.0.0/15",
     "224.0.0.0/3",
     "::/96",
     "::ffff:0:0/96",
+    "::ffff:0:0:0/96",
     "64:ff9b::/96",
     "64:ff9b:1::/48",
-    "2001::/32",
+    "100::/64",
+    "2001::/23",
     "2002::/16",
     "fc00::/7",
     "fe80::/10",
@@ -51,6 +54,7 @@ const BLOCKED: [&str; 24] = [
     "198.51.100.0/24",
     "203.0.113.0/24",
     "2001:db8::/32",
+    "3fff::/20",
 ];
 
 static NETWORKS: LazyLock<Vec<IpNet>> =
@@ -258,6 +262,7 @@ mod tests {
             "https://[::]/",
             "https://[::ffff:127.0.0.1]/",
             "https://[::127.0.0.1]/",
+            "https://[::ffff:0:127.0.0.1]/",
             "https://[64:ff9b::7f00:1]/",
             "https://[64:ff9b:1::1]/",
             "https://[2001::1]/",
