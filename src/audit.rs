@@ -149,6 +149,12 @@ impl Audit {
         Err(Unwritten)
     }
 
+    /// A change that has been written down before, wherever that was ([`Pending::hand_on`]); nothing of one that has not been.
+    pub fn go_on(&self, change: Option<&str>) -> Pending {
+        let change = change.map(|change| Written(change.to_owned()));
+        Pending(self.0.as_ref().map(Arc::clone).zip(change))
+    }
+
     /// Some of the lines in the stream that come after this place, the oldest first; `None` if there is no stream.
     ///
     /// # Errors
@@ -183,6 +189,12 @@ impl Enabled {
 }
 
 impl Pending {
+    /// By which another task, on whichever node, goes on with the change; nothing where nothing is written down.
+    #[must_use]
+    pub fn hand_on(mut self) -> Option<String> {
+        self.0.take().map(|(_, Written(change))| change)
+    }
+
     /// Writes down what came of the change.
     pub async fn done(mut self, outcome: Outcome) {
         if let Some((audit, change)) = self.0.take() {

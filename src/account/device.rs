@@ -14,7 +14,7 @@ use super::{Account, MAX_FORM, Refusal, Visit};
 use crate::audit::{EventKind, Outcome};
 use crate::oauth::{DeviceCode, DeviceEnd};
 use crate::respond::Body;
-use crate::tokens::DeviceSignIn;
+use crate::tokens::{DeviceSignIn, NotConnected};
 
 /// The least size of the picture, pixels.
 const PICTURE: u32 = 200;
@@ -32,13 +32,14 @@ impl Account {
         let path = device_path(&server.name);
         self.check_form(&form, &visit.visitor, &path)?;
         self.count_change(user).await?;
-        match self.services.begin_device(server, user).await {
+        match self.tokens.begin_device(user, server).await {
             Ok(()) => {
                 self.note(&visit, EventKind::SignInBegun, Outcome::Begun);
                 tracing::info!(%user, server = %server.name, "a sign-in by a code has begun");
                 Ok(self.see_other(&path))
             }
-            Err(fault) => self.faulted(&visit, fault),
+            Err(NotConnected::Service(fault)) => self.faulted(&visit, fault),
+            Err(NotConnected::Change(error)) => Err(self.unchanged(error, Refusal::NotSaved)),
         }
     }
 

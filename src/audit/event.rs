@@ -101,7 +101,7 @@ pub enum Outcome {
 
 /// What all lines about one event share, as JSON after the opening brace.
 #[derive(Debug)]
-pub(super) struct Written(String);
+pub(super) struct Written(pub(super) String);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

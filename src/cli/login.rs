@@ -152,7 +152,7 @@ async fn connect_by_code(connection: &Connection) -> Result<(), Stop> {
     let (user, server) = (&connection.user, &connection.server);
     let nothing = |why: &dyn fmt::Display| Stop::failed(format!("{why}: nothing is saved"));
     let before = connection.saved().await?.map(|stored| stored.revision);
-    connection.services.begin_device(server, user).await.map_err(|fault| nothing(&fault))?;
+    connection.tokens.begin_device(user, server).await.map_err(|why| nothing(&why))?;
     connection.note(EventKind::SignInBegun, Outcome::Begun);
     let mut told = None;
     loop {

@@ -50,6 +50,9 @@ struct Kept {
     scopes: Vec<String>,
     /// Tells how the server was configured.
     configured: String,
+    /// What has been written down of the change that this comes to.
+    #[serde(default)]
+    change: Option<String>,
 }
 
 impl Drop for Kept {
@@ -94,6 +97,12 @@ impl Device {
         &self.kept.shown
     }
 
+    /// What has been written down of the change that it comes to, if anything is.
+    #[must_use]
+    pub fn change(&self) -> Option<&str> {
+        self.kept.change.as_deref()
+    }
+
     /// How long the service is not to be asked yet.
     #[must_use]
     pub fn wait(&self, now_millis: u64) -> Duration {
@@ -108,18 +117,21 @@ impl Device {
 }
 
 impl Services {
-    /// Begins a sign-in of `user` by a code, in place of one that may have begun before.
+    /// Begins a sign-in of `user` by a code, in place of one that may have begun before; `change` is what has been written down
+    /// of what it comes to.
     ///
     /// # Errors
     /// Says why they cannot sign in so.
-    pub async fn begin_device(&self, server: &Server, user: &UserId) -> Result<(), Fault> {
-        match self.ask_for_code(server, false).await {
+    pub async fn begin_device(&self, server: &Server, user: &UserId, change: Option<String>) -> Result<(), Fault> {
+        let mut kept = match self.ask_for_code(server, false).await {
             Err(Fault::ClientRefused { is_registered: true, .. }) => {
                 tracing::info!(server = %server.name, "a service has forgotten the bridge, which registers itself anew");
-                self.keep_device(server, user, self.ask_for_code(server, true).await?).await
+                self.ask_for_code(server, true).await?
             }
-            begun => self.keep_device(server, user, begun?).await,
-        }
+            begun => begun?,
+        };
+        kept.change = change;
+        self.keep_device(server, user, kept).await
     }
 
     async fn ask_for_code(&self, server: &Server, is_anew: bool) -> Result<Kept, Fault> {
@@ -164,6 +176,7 @@ impl Services {
             client,
             resource,
             scopes: found.scopes,
+            change: None,
         })
     }
 

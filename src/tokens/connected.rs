@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::TokenSource;
 use super::changes::{By, ChangeError, outcome};
 use super::granted::{is_same_account, is_same_token};
-use crate::audit::{EventKind, Outcome};
+use crate::audit::{EventKind, Outcome, Pending, Unwritten};
 use crate::config::ServerName;
 use crate::oauth::Fault;
 use crate::request_id::RequestId;
@@ -54,32 +54,42 @@ impl TokenSource {
         (user, server): (&UserId, &ServerName),
         asked: impl Future<Output = Result<Record, Fault>>,
     ) -> Result<(), NotConnected> {
+        let change = self.begin_to_connect((user, server)).await.map_err(ChangeError::from)?;
+        match asked.await {
+            Ok(record) => Ok(self.save_granted((user, server), record, change).await?),
+            Err(fault) => {
+                change.done(Outcome::Failed).await;
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Writes down that what a service gives is about to be saved.
+    pub(super) async fn begin_to_connect(&self, (user, server): (&UserId, &ServerName)) -> Result<Pending, Unwritten> {
         let by = By { caller: None, how: SavedBy::SignIn };
         let replaces = self.audit.is_on() && self.is_there(user, server, Over::Anything).await;
         let kind = if replaces { EventKind::TokenReplaced } else { EventKind::TokenSet };
-        let change = self.begin(by, kind, (user, server), None).await.map_err(ChangeError::from)?;
-        let record = match asked.await {
-            Ok(record) => record,
-            Err(fault) => {
-                change.done(Outcome::Failed).await;
-                return Err(fault.into());
-            }
-        };
-        let saved = self.save_granted((user, server), record).await;
+        self.begin(by, kind, (user, server), None).await
+    }
+
+    /// Saves what a service gave, in place of whatever is there, and writes down what came of that change.
+    pub(super) async fn save_granted(
+        &self,
+        (user, server): (&UserId, &ServerName),
+        record: Record,
+        change: Pending,
+    ) -> Result<(), ChangeError> {
+        let saved = self.try_to_save((user, server), record).await;
         if saved.is_ok() {
             self.tell(user, server);
         }
         change.done(outcome(&saved)).await;
-        Ok(saved?)
+        saved
     }
 
-    /// Saves what a service gave, over what was read. How often its user was asked for more stays known; where it gave
-    /// nothing that renews it, because it had done so before, what is there of the same account is kept.
-    async fn save_granted(
-        &self,
-        (user, server): (&UserId, &ServerName),
-        mut record: Record,
-    ) -> Result<(), ChangeError> {
+    /// Saves it, over what was read. How often its user was asked for more stays known; where it gave nothing that renews it,
+    /// because the service had done so before, what is there of the same account is kept.
+    async fn try_to_save(&self, (user, server): (&UserId, &ServerName), mut record: Record) -> Result<(), ChangeError> {
         let is_renewed = record.grant.as_ref().is_some_and(|grant| grant.refresh_token.is_some());
         let mut failed = None;
         for _ in 0..SAVES {

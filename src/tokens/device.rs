@@ -27,6 +27,21 @@ pub enum DeviceSignIn {
 }
 
 impl TokenSource {
+    /// Begins a sign-in of `user` by a code. That something will be saved is written down first: the service gives it once,
+    /// to whoever asks when its person has entered the code.
+    ///
+    /// # Errors
+    /// Says why they cannot sign in so.
+    pub async fn begin_device(&self, user: &UserId, server: &Server) -> Result<(), NotConnected> {
+        let Some(renewals) = &self.renewals else { return Err(ChangeError::Store(StoreError::Timeout).into()) };
+        let change = self.begin_to_connect((user, &server.name)).await.map_err(ChangeError::from)?.hand_on();
+        let begun = renewals.services.begin_device(server, user, change.clone()).await;
+        if begun.is_err() {
+            self.audit.go_on(change.as_deref()).done(Outcome::Failed).await;
+        }
+        Ok(begun?)
+    }
+
     /// How the sign-in by a code stands that `user` has begun for `server`; the service is asked if it is time.
     ///
     /// # Errors
@@ -35,7 +50,9 @@ impl TokenSource {
         let Some(renewals) = self.renewals.clone() else { return Ok(DeviceSignIn::Nothing) };
         let Some(device) = renewals.services.device(server, user).await? else { return Ok(DeviceSignIn::Nothing) };
         if !device.is_current(server, self.clock.now().0) {
-            renewals.services.end_device(&device).await?;
+            if renewals.services.end_device(&device).await? {
+                self.audit.go_on(device.change()).done(Outcome::Failed).await;
+            }
             return Ok(DeviceSignIn::Ended(DeviceEnd::Expired));
         }
         if !device.wait(self.clock.now_millis()).is_zero() {
@@ -75,6 +92,7 @@ impl TokenSource {
             DeviceAnswer::Ended(device, end) => {
                 services.end_device(&device).await?;
                 let outcome = if end == DeviceEnd::Denied { Outcome::Refused } else { Outcome::Failed };
+                self.audit.go_on(device.change()).done(outcome).await;
                 let (user, server) = (Some(user), Some(&server.name));
                 self.audit.note(&Event { user, server, outcome, ..Event::of(EventKind::SignInEnded) });
                 Ok(DeviceSignIn::Ended(end))
@@ -90,20 +108,17 @@ impl TokenSource {
         device: &Device,
         record: Record,
     ) -> Result<DeviceSignIn, ChangeError> {
+        let change = self.audit.go_on(device.change());
         let is_ended = services.end_device(device).await;
         // Where nobody knows, it is saved: the service gives it once. This one is gone also if the answer was lost that said so.
         if is_ended == Ok(false) && matches!(services.device(server, user).await, Ok(Some(_))) {
             services.give_back_device(server, &record).await;
+            change.done(Outcome::Changed).await;
             return Ok(DeviceSignIn::Nothing);
         }
-        match self.connect((user, &server.name), async { Ok(record) }).await {
-            Ok(()) => {
-                tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
-                Ok(DeviceSignIn::Connected)
-            }
-            Err(NotConnected::Change(error)) => Err(error),
-            Err(NotConnected::Service(fault)) => Ok(DeviceSignIn::Ended(DeviceEnd::Fault(fault))),
-        }
+        self.save_granted((user, &server.name), record, change).await?;
+        tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
+        Ok(DeviceSignIn::Connected)
     }
 
     /// As [`TokenSource::access_token`], for who waits until its user has connected the server.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::service::Service;
@@ -172,4 +173,29 @@ async fn a_call_that_waits_and_a_terminal_go_on_once_the_code_is_entered() {
     let (status, out, err) = login.end();
     assert_eq!((status.code(), &*out), (Some(0), "alice is connected to guarded\n"), "{err}");
     assert_eq!(setting.said(0, ALICE).await, "alice-again read");
+}
+
+#[tokio::test]
+async fn what_was_written_down_when_the_code_was_shown_is_done_although_nothing_can_be_any_more() {
+    let (service, home, redis) = (service(1), Home::new(), Redis::start());
+    let mut configured = config(&home, &redis, &service, &found());
+    let [kept, gone] = ["kept", "gone"].map(|name| home.path().join(name));
+    std::fs::create_dir(&kept).expect("a writable directory");
+    configured["audit"] = json!({ "file": kept.join("audit.jsonl"), "required": true });
+    let bridge = home.serve(configured);
+    let mut alice = Person::at(bridge.address());
+    assert_eq!(alice.sign_in("guarded", ALICE).await.status, 303);
+    let (_, address) = shown(&begin(&mut alice).await);
+    std::fs::rename(&kept, &gone).expect("it is there");
+    bridge.signal(Signal::HUP);
+    bridge.log_with("`audit.file` cannot be opened anew");
+    service.enter(&address, "alice-there").await;
+    assert!(look_on(&mut alice).await.text.contains("is connected. You can go back"));
+    assert_eq!(said(&bridge).await, "alice-there read", "what the service gives once is not lost");
+    let lines = std::fs::read_to_string(gone.join("audit.jsonl")).expect("it is where it was moved to");
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let changes: Vec<Value> = events.filter(|event| event["event"] == "token-set").collect();
+    let [begun, done] = &changes[..] else { panic!("{lines}") };
+    assert_eq!((&begun["outcome"], &done["outcome"]), (&json!("begun"), &json!("done")));
+    assert!(begun["change"].is_string() && begun["change"] == done["change"], "{lines}");
 }
