@@ -7,17 +7,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Stop;
-use super::token::{nobody, unknown, user};
-use super::token_store::{audit, load, open, tell_bridges};
+use super::token_store::{audit, load, nobody, open, tell_bridges, unknown, user};
 use crate::audit::{Audit, Event, EventKind, Outcome};
 use crate::clock::Clock;
-use crate::config::{self, Config, LoadOptions, Server, TokenAdmin};
+use crate::config::{self, Config, LoadOptions, Server, ServerName, TokenAdmin};
 use crate::http_client;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Counter;
 use crate::oauth::{CallLimits, Services};
-use crate::store::{StoreError, Stored, TokenStore};
-use crate::tokens::TokenSource;
+use crate::store::{Over, SavedBy, StoreError, Stored, TokenStore};
+use crate::tokens::{By, ChangeError, Disconnected, TokenSource};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// What lines of the audit call these commands.
@@ -67,6 +66,18 @@ impl Connection {
         if server.oauth.is_none() {
             return Err(Stop::failed(format!("the users of {} do not sign in at a service", server.name)));
         }
+        Self::of((admin, config), user, server).await
+    }
+
+    /// The one of `user` to this server, if its users sign in at a service as far as `file` says.
+    pub(super) async fn to(file: &Path, user: UserId, server: &ServerName) -> Result<Option<Self>, Stop> {
+        let Ok(config) = load_what_is_set(file) else { return Ok(None) };
+        let server = config.servers.get(server).filter(|server| server.oauth.is_some()).map(Arc::clone);
+        let Some(server) = server else { return Ok(None) };
+        Self::of((load(file)?, Arc::new(config)), user, server).await.map(Some)
+    }
+
+    async fn of((admin, config): (TokenAdmin, Arc<Config>), user: UserId, server: Arc<Server>) -> Result<Self, Stop> {
         let store = Arc::new(open(&admin)?);
         store.check().await?;
         let http = http_client::build().map_err(Stop::failed)?;
@@ -102,6 +113,17 @@ impl Connection {
         tell_bridges(&self.admin, &self.store, (&self.user, &self.server.name)).await;
     }
 
+    /// Ends it, and has the service take back what it gave.
+    pub(super) async fn end(self) -> Result<Disconnected, ChangeError> {
+        let by = By { caller: None, how: SavedBy::Cli };
+        let ended = self.tokens.disconnect(by, (&self.user, &self.server), Over::Anything).await;
+        if ended.as_ref().is_ok_and(|ended| *ended != Disconnected::Absent) {
+            self.tell_bridges().await;
+        }
+        self.close().await;
+        ended
+    }
+
     /// Waits until nothing goes on in the background.
     pub(super) async fn close(self) {
         self.lifecycle.tasks.close();
@@ -109,6 +131,15 @@ impl Connection {
         let _ = timeout(ENDED, self.lifecycle.tasks.wait()).await;
         self.store.close().await;
         self.audit.flush().await;
+    }
+}
+
+/// What became of what a service gave, as the end of a sentence.
+pub(super) fn given_back(ended: Disconnected) -> &'static str {
+    match ended {
+        Disconnected::Absent | Disconnected::Removed => "",
+        Disconnected::GivenBack(true) => "; the service has confirmed that it took it back",
+        Disconnected::GivenBack(false) => "; the service has not confirmed that it took it back: withdraw it there",
     }
 }
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use super::Stop;
 use super::connection::load_what_is_set;
-use super::token::user;
-use super::token_store::{load, named, open, run};
+use super::token_store::{load, named, open, run, user};
 use crate::clock::{Clock, UnixTime};
 use crate::config::Server;
 use crate::store::{About, GrantState, Overview};

@@ -10,11 +10,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::Stop;
-use super::token_store::{audit, load, named, open, run, tell_bridges};
+use super::connection::{Connection, given_back};
+use super::token_store::{audit, load, named, nobody, open, run, tell_bridges, unknown, user};
 use crate::clock::Clock;
 use crate::config::{ServerName, TokenAdmin};
 use crate::store::{Entry, Over, SavedBy};
-use crate::tokens::{By, Entered, FieldFault, TokenSource};
+use crate::tokens::{By, Disconnected, Entered, FieldFault, TokenSource};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 /// The commands below `token`.
@@ -153,18 +154,13 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     let config = load(&whose.config)?;
     let user = user(&whose.issuer, &whose.user)?;
     let server = ServerName::parse(&whose.server).ok_or_else(|| unknown(&config, &whose.server))?;
-    // A server or a user that is no longer configured may have left tokens behind.
-    let store = open(&config)?;
-    let store = Arc::new(store);
-    let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(&config)?);
-    let by = By { caller: None, how: SavedBy::Cli };
-    let removed = tokens.remove(by, (&user, &server), Over::Anything).await;
-    if removed == Ok(true) {
-        tell_bridges(&config, &store, (&user, &server)).await;
-    }
-    store.close().await;
-    if removed.map_err(Stop::failed)? {
-        return say(&format!("deleted the token of {} for {server}", named(&user)));
+    // What a service gave is given back, where the configuration says how.
+    let ended = match Connection::to(&whose.config, user.clone(), &server).await? {
+        Some(connection) => connection.end().await.map_err(Stop::failed)?,
+        None => remove(&config, &user, &server).await?,
+    };
+    if ended != Disconnected::Absent {
+        return say(&format!("deleted the token of {} for {server}{}", named(&user), given_back(ended)));
     }
     if !config.servers.contains_key(&server) {
         return Err(unknown(&config, &whose.server));
@@ -177,17 +173,28 @@ async fn delete(whose: &Whose) -> Result<(), Stop> {
     Err(Stop::failed(format!("{why}: nothing is deleted")))
 }
 
+/// Removes what is saved; a server or a user that is no longer configured may have left something behind.
+async fn remove(config: &TokenAdmin, user: &UserId, server: &ServerName) -> Result<Disconnected, Stop> {
+    let store = Arc::new(open(config)?);
+    let tokens = TokenSource::new(Arc::clone(&store), Clock::System, audit(config)?);
+    let saved = store.read(user, server).await.ok().flatten();
+    let was_given = saved.is_some_and(|saved| saved.record.grant.is_some());
+    let by = By { caller: None, how: SavedBy::Cli };
+    let removed = tokens.remove(by, (user, server), Over::Anything).await;
+    if removed == Ok(true) {
+        tell_bridges(config, &store, (user, server)).await;
+    }
+    store.close().await;
+    Ok(match removed.map_err(Stop::failed)? {
+        true if was_given => Disconnected::GivenBack(false),
+        true => Disconnected::Removed,
+        false => Disconnected::Absent,
+    })
+}
+
 /// Says what was done, on stdout.
 pub(super) fn say(done: &str) -> Result<(), Stop> {
     writeln!(io::stdout(), "{done}").map_err(Stop::output)
-}
-
-/// That nobody is recognised as `user`, and who may be.
-pub(super) fn nobody(config: &TokenAdmin, user: &UserId) -> String {
-    let known: Vec<String> = config.users.iter().map(named).collect();
-    let others = config.issuers.iter().map(|issuer| format!("whomever the proxy names (--issuer {issuer})"));
-    let known: Vec<String> = known.into_iter().chain(others).collect();
-    format!("nobody is recognised as {}; the configuration knows {}", named(user), known.join(", "))
 }
 
 /// One line: user, server and date, between tabs; the issuer after them unless it is the configuration itself.
@@ -201,17 +208,6 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
         LOCAL_ISSUER => writeln!(out),
         issuer => writeln!(out, "\t{issuer}"),
     }
-}
-
-/// The user whom the arguments name.
-pub(super) fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
-    UserId::new(issuer, subject).map_err(Stop::usage)
-}
-
-/// That no server has this name, and which there are.
-pub(super) fn unknown(config: &TokenAdmin, name: &str) -> Stop {
-    let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
-    Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
 }
 
 #[cfg(test)]

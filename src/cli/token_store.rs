@@ -77,6 +77,25 @@ pub(super) fn named(user: &UserId) -> String {
     }
 }
 
+/// The user whom the arguments name.
+pub(super) fn user(issuer: &str, subject: &str) -> Result<UserId, Stop> {
+    UserId::new(issuer, subject).map_err(Stop::usage)
+}
+
+/// That no server has this name, and which there are.
+pub(super) fn unknown(config: &TokenAdmin, name: &str) -> Stop {
+    let known: Vec<_> = config.servers.keys().map(ServerName::as_str).collect();
+    Stop::usage(format!("no server is named {name:?}; the configuration has {}", known.join(", ")))
+}
+
+/// That nobody is recognised as `user`, and who may be.
+pub(super) fn nobody(config: &TokenAdmin, user: &UserId) -> String {
+    let known: Vec<String> = config.users.iter().map(named).collect();
+    let others = config.issuers.iter().map(|issuer| format!("whomever the proxy names (--issuer {issuer})"));
+    let known: Vec<String> = known.into_iter().chain(others).collect();
+    format!("nobody is recognised as {}; the configuration knows {}", named(user), known.join(", "))
+}
+
 /// How well a bridge could use the store now, and what its operator should know. Nothing is made or changed.
 pub(super) fn look(settings: &TokenStoreConfig) -> Result<(&'static str, Vec<Notice>), Stop> {
     act_as_owner(settings)?;

@@ -107,6 +107,14 @@ async fn who_pastes_is_connected(service: &Service, home: &Home, config: Value) 
     assert!(done && out.contains("the service has confirmed that it took it back"), "{out}{err}");
     assert_eq!(service.count("/token/revocation 200").await, 1);
     assert!(said(&bridge).await.contains("/guarded/connect"));
+    let mut login = Login::begin(home, &["--paste"]);
+    let back = service.sign_in(&login.leads_to(), "alice-there").await;
+    login.paste(&format!("{PUBLIC_URL}{back}"));
+    assert_eq!(login.end().0.code(), Some(0));
+    let (done, out, err) = run(home, &["token", "delete", "--server", "guarded", "--user", "alice"]);
+    let given_back = "deleted the token of alice for guarded; the service has confirmed that it took it back\n";
+    assert!(done && out == given_back, "{out}{err}");
+    assert_eq!(service.count("/token/revocation 200").await, 2, "as Disconnect does");
     let (done, out, err) = run(home, &["logout", "guarded", "--user", "alice"]);
     assert!(!done && out.is_empty() && err.contains("is not connected"), "{out}{err}");
 }
@@ -187,9 +195,20 @@ fn the_doctor_says_what_a_service_lacks_and_what_mends_it() {
             json!({ "clientId": "known" }),
             "write \"resource\": false",
         ),
+        (json!({ "metadata": { "token_endpoint": "http://canary.example/" } }), json!({}), "`allowHosts` in `oauth`"),
+        (json!({ "metadata": { "issuer": "https://canary.example" } }), json!({}), "write `issuer` in `oauth`"),
+        (json!({}), json!({ "issuer": "SERVER" }), "name the service's `issuer`"),
+        (
+            json!({}),
+            json!({ "issuer": "http://localhost:PORT", "allowHosts": ["127.0.0.1", "localhost"] }),
+            "exactly as its metadata",
+        ),
         (json!({}), json!({ "issuer": "http://127.0.0.1:1" }), "see that it runs"),
     ] {
         let service = Service::start(&options);
+        let port = service.issuer().rsplit(':').next().unwrap_or_default().to_owned();
+        let oauth = oauth.to_string().replace("PORT", &port).replace("SERVER", service.url().trim_end_matches("/mcp"));
+        let oauth: Value = serde_json::from_str(&oauth).expect("JSON");
         let mut all = found();
         all.as_object_mut().unwrap().extend(oauth.as_object().unwrap().clone());
         let said = doctor(&service, &all);
