@@ -52,7 +52,7 @@ use form_post::{Caller, Posted, form_post};
 pub use inspection::{Inspection, inspect};
 pub(crate) use refresh::host_of as renewal_host;
 pub use refresh::{NotRenewed, RENEWAL};
-pub use service::Fault;
+pub use service::{Fault, NO_HTTPS, NO_S256, OTHER_ISSUER, UNREADABLE};
 use service::{Service, host_of};
 use token_response::AnswerFault;
 pub use token_response::TokenAnswer;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::Client;
 use rmcp::transport::auth::{
     AuthError, AuthorizationManager, AuthorizationMetadata, OAuthClientConfig, OAuthHttpClient, StateStore,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
-use super::service::{Fault, Service, host, is_address};
+use super::service::{Fault, NO_HTTPS, NO_S256, Service, host, is_address};
 use super::token_response::proper_scopes;
 use crate::config::{HttpPlan, NamedService, OAuth, OF_THE_PROTOCOL, Plan, ResourceIndicator, Server};
 use crate::http_client::guard::GuardedClient;
@@ -44,6 +44,12 @@ const INITIALIZE: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     r#""}}}"#
 );
+
+/// What a server is asked then that greets anybody: there may be more that is for nobody without a token.
+const LIST: &str = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{}}"#;
+
+/// The header that names a session.
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Where a server's users sign in.
 pub(super) struct Found {
@@ -167,10 +173,20 @@ impl Found {
 async fn challenge(servers: &Client, plan: &HttpPlan, url: &Url) -> Result<Option<String>, Fault> {
     let fixed = plan.headers.iter().filter_map(|(name, value)| Some((name.clone(), value.fixed_text()?)));
     let fixed: HeaderMap = fixed.filter_map(|(name, text)| Some((name, text.try_into().ok()?))).collect();
-    let request = servers.post(url.clone()).headers(fixed).header(CONTENT_TYPE, "application/json");
-    let request = request.header(ACCEPT, "application/json, text/event-stream").timeout(CALL).body(INITIALIZE);
     let unavailable = || Fault::Unavailable { host: host(url) };
-    let answer = request.send().await.map_err(|_| unavailable())?;
+    let ask = async |message: &'static str, session: Option<&HeaderValue>| {
+        let mut request = servers.post(url.clone()).headers(fixed.clone()).timeout(CALL).body(message);
+        request =
+            request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json, text/event-stream");
+        if let Some(session) = session {
+            request = request.header(SESSION_ID, session);
+        }
+        request.send().await.map_err(|_| unavailable())
+    };
+    let mut answer = ask(INITIALIZE, None).await?;
+    if answer.status().is_success() {
+        answer = ask(LIST, answer.headers().get(SESSION_ID)).await?;
+    }
     match answer.status() {
         StatusCode::UNAUTHORIZED => {}
         status if status.is_server_error() => return Err(unavailable()),
@@ -219,7 +235,7 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     for endpoint in needed.into_iter().chain(optional.into_iter().flatten()) {
         if !is_address(endpoint) || !Url::parse(endpoint).is_ok_and(|url| guarded.permits(&url)) {
             let named = service.issuer.as_deref().unwrap_or(endpoint);
-            return Err(Fault::unusable(named, "it names an address that is not https, or not one to call"));
+            return Err(Fault::unusable(named, NO_HTTPS));
         }
     }
     if !Url::parse(&service.authorization_endpoint).is_ok_and(|url| can_be_asked(&url)) {
@@ -230,10 +246,7 @@ fn service(metadata: &AuthorizationMetadata, oauth: &OAuth, guarded: &GuardedCli
     }
     let methods = metadata.code_challenge_methods_supported.iter().flatten();
     if !methods.into_iter().any(|method| method == S256) {
-        return Err(Fault::unusable(
-            &service.authorization_endpoint,
-            "it does not offer S256, which protects who signs in",
-        ));
+        return Err(Fault::unusable(&service.authorization_endpoint, NO_S256));
     }
     Ok(service)
 }

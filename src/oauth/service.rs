@@ -10,6 +10,18 @@ use crate::store::StoreError;
 /// What is being read when it cannot be used.
 pub(super) const METADATA: &str = "the metadata";
 
+/// Why metadata cannot be used: it says what somebody else's should.
+pub const OTHER_ISSUER: &str = "it is of another issuer";
+
+/// The same: whoever sees what comes back from a sign-in could use it.
+pub const NO_S256: &str = "it does not offer S256, which protects who signs in";
+
+/// The same: it leads where nobody is to be led, or called.
+pub const NO_HTTPS: &str = "it names an address that is not https, or not one to call";
+
+/// The same: it is too long, or lies where nothing is called.
+pub const UNREADABLE: &str = "it cannot be read";
+
 /// The longest address that is taken from a service, bytes.
 const MAX_ADDRESS: usize = 2 << 10;
 
@@ -123,7 +135,7 @@ impl Fault {
     pub(super) fn of_call(error: CallError, url: &str) -> Self {
         match error {
             CallError::NoAnswer | CallError::Unsent => Self::Unavailable { host: host_of(url) },
-            CallError::Blocked | CallError::TooLong => Self::unusable(url, "it cannot be read"),
+            CallError::Blocked | CallError::TooLong => Self::unusable(url, UNREADABLE),
         }
     }
 

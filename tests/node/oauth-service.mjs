@@ -1,9 +1,9 @@
 // A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
 // [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
 // refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails,
-// hides, refusesResource, refuses, behind, device }: `hides` takes members out of its metadata, `refusesResource` makes it
-// refuse every resource, `behind` is the port at which people and the bridge find it, if it is another one, `device` with its
-// `interval` lets people enter codes (`slow` says how often it asks to be asked less).
+// hides, metadata, refusesResource, refuses, behind, device }: `hides` takes members out of its metadata, `metadata` puts
+// others there, `refusesResource` makes it refuse every resource, `behind` is the port at which people and the bridge find it,
+// if it is another one, `device` with its `interval` lets people enter codes (`slow` says how often it asks to be asked less).
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), with which status it answers whoever asks for tokens (`fails`), how many tokens the server refuses
@@ -69,7 +69,10 @@ provider.use(async (ctx, next) => {
     return void (ctx.status = options.fails);
   }
   await next();
-  if (ctx.path.startsWith('/.well-known/')) for (const name of options.hides ?? []) delete ctx.body?.[name];
+  if (ctx.path.startsWith('/.well-known/')) {
+    for (const name of options.hides ?? []) delete ctx.body?.[name];
+    Object.assign(ctx.body ?? {}, options.metadata);
+  }
   if (ctx.path === '/device/auth') ctx.body.interval = options.device.interval;
   if (ctx.body?.error === 'authorization_pending' && options.slow > 0) {
     options.slow -= 1;

@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 
 use crate::cli::Stop;
 use crate::cli::token_store::run;
-use crate::config::{Config, Server};
+use crate::config::{Config, NamedService, Server};
 use crate::http_client;
-use crate::oauth::{Fault, Inspection, inspect};
+use crate::oauth::{Fault, Inspection, NO_HTTPS, NO_S256, OTHER_ISSUER, UNREADABLE, inspect};
 use crate::upstream::process::host_checks::{Finding, Verdict};
 
 /// What is to be known of the service of each server whose users sign in. All are asked at once.
@@ -22,7 +22,7 @@ pub(super) fn findings(config: &Config) -> Result<Vec<Finding>, Stop> {
         let findings = servers.iter().zip(inspected).flat_map(|(server, inspected)| {
             let said = match inspected {
                 Ok(inspection) => said(config, server, &inspection),
-                Err(fault) => vec![(Verdict::Missing, format!("{fault}: {}", advice(&fault)))],
+                Err(fault) => vec![(Verdict::Missing, format!("{fault}: {}", advice(server, &fault)))],
             };
             said.into_iter()
                 .map(|(verdict, text)| Finding { verdict, text: format!("sign-in at {}: {text}", server.name) })
@@ -64,10 +64,24 @@ fn said(config: &Config, server: &Server, inspection: &Inspection) -> Vec<(Verdi
 }
 
 /// What mends it.
-fn advice(fault: &Fault) -> &'static str {
+fn advice(server: &Server, fault: &Fault) -> &'static str {
+    let is_named = server.oauth.as_ref().is_some_and(|oauth| matches!(oauth.service, NamedService::Issuer(_)));
     match fault {
         Fault::Unavailable { .. } => "see that it runs and that its address in the configuration is right",
         Fault::NoMetadata { .. } => "name the service's `issuer` in `oauth`, or both of its endpoints",
+        Fault::Metadata { why: OTHER_ISSUER, .. } if is_named => {
+            "write `issuer` in `oauth` exactly as its metadata says it"
+        }
+        Fault::Metadata { why: OTHER_ISSUER, .. } => {
+            "the server names its issuer otherwise than that does itself: write `issuer` in `oauth` as it should be"
+        }
+        Fault::Metadata { why: NO_S256, .. } => {
+            "write both of its endpoints in `oauth` if it takes S256 without saying so; nobody can sign in there safely else"
+        }
+        Fault::Metadata { why: NO_HTTPS | UNREADABLE, .. } => {
+            "add the hosts of its addresses to `allowHosts` in `oauth` if they are to be called although they are private or \
+             have no https; else whoever runs the service must mend it"
+        }
         Fault::Metadata { .. } => "nobody can sign in there safely until whoever runs the service mends it",
         Fault::NotKnown { .. } | Fault::ClientRefused { .. } | Fault::Refused { .. } | Fault::Store(_) => {
             "register the bridge there, and write `oauth.clientId`"

@@ -12,7 +12,7 @@ use rmcp::transport::auth::{
 use serde::Deserialize;
 use url::Url;
 
-use super::super::service::{Fault, METADATA, host};
+use super::super::service::{Fault, METADATA, NO_S256, OTHER_ISSUER, host};
 use crate::http_client::guard::{CallError, GuardedClient};
 
 /// How long one call of it may take.
@@ -91,7 +91,7 @@ impl Calls {
                 continue;
             };
             if found.issuer.as_deref() != Some(issuer) {
-                return Err(Fault::unusable(issuer, "it is of another issuer"));
+                return Err(Fault::unusable(issuer, OTHER_ISSUER));
             }
             return Ok(found);
         }
@@ -102,12 +102,10 @@ impl Calls {
     pub(super) fn fault(&self, error: &AuthError, base: &Url) -> Fault {
         let step = METADATA;
         match error {
-            AuthError::PkceUnsupported => {
-                Fault::Metadata { step, host: host(base), why: "it does not offer S256, which protects who signs in" }
-            }
+            AuthError::PkceUnsupported => Fault::Metadata { step, host: host(base), why: NO_S256 },
             AuthError::AuthorizationServerMismatch { expected_issuer, .. }
             | AuthError::AuthorizationServerMissingIssuer { expected_issuer } => {
-                Fault::unusable(expected_issuer, "it is of another issuer")
+                Fault::unusable(expected_issuer, OTHER_ISSUER)
             }
             _ if self.made().failed.is_some() => self.failure(base),
             _ => Fault::Metadata { step, host: host(base), why: "what it says does not fit the server" },
@@ -127,7 +125,7 @@ impl Calls {
         if is_named && is_there {
             return Ok(());
         }
-        Err(Fault::unusable(place.map_or("", Url::as_str), "it is of another issuer"))
+        Err(Fault::unusable(place.map_or("", Url::as_str), OTHER_ISSUER))
     }
 
     /// That a call has failed, which made the library give up.
