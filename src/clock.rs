@@ -12,9 +12,38 @@ use tokio::time::timeout;
 /// In how many parts [`within`] waits.
 const PARTS: u32 = 10;
 
+/// As people write them.
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
 /// Seconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// The day, as people write it: `3 May`, with its year unless that is the one of `now`.
+    #[must_use]
+    pub fn day(self, now: Self) -> String {
+        let (text, now) = (self.to_string(), now.to_string());
+        let mut parts = text.split(['-', 'T']);
+        let [year, month, day] = [(); 3].map(|()| parts.next().unwrap_or_default());
+        let month = month.parse::<usize>().ok().and_then(|month| MONTHS.get(month - 1)).unwrap_or(&MONTHS[0]);
+        let day = day.trim_start_matches('0');
+        if now.split('-').next() == Some(year) { format!("{day} {month}") } else { format!("{day} {month} {year}") }
+    }
+}
 
 /// As RFC 3339 has it: `2026-11-20T05:06:07Z`.
 impl fmt::Display for UnixTime {
@@ -84,6 +113,12 @@ mod tests {
     use tokio::time::{Instant, advance, sleep};
 
     use super::*;
+
+    #[test]
+    fn a_day_has_its_year_where_that_is_another() {
+        let [may, june, next] = [1_777_800_000, 1_781_000_000, 1_800_000_000].map(UnixTime);
+        assert_eq!([may.day(may), may.day(june), may.day(next)], ["3 May", "3 May", "3 May 2026"]);
+    }
 
     #[test]
     fn dates_are_the_calendar_s() {

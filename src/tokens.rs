@@ -27,7 +27,7 @@ pub use connected::NotConnected;
 pub use device::DeviceSignIn;
 pub use entered::{Entered, Fault, FieldFault};
 use granted::Standing;
-pub use granted::{Disconnected, ended_because, must_sign_in};
+pub use granted::{Disconnected, must_sign_in, sign_in_ended};
 pub use trial::{Probed, Prober, TRIAL_DEADLINE};
 
 /// The longest value, bytes.

@@ -7,6 +7,8 @@ mod attacks;
 mod bad_input;
 #[path = "oauth/by_api.rs"]
 mod by_api;
+#[path = "oauth/cost.rs"]
+mod cost;
 #[path = "oauth/device.rs"]
 mod device;
 #[path = "oauth/ends.rs"]
@@ -35,6 +37,8 @@ mod relay;
 mod renewal;
 #[path = "oauth/service.rs"]
 mod service;
+#[path = "oauth/streams.rs"]
+mod streams;
 mod support;
 #[path = "oauth/terminal.rs"]
 mod terminal;

@@ -15,7 +15,7 @@ use crate::config::{Config, Server, ServerName, TokenField};
 use crate::oauth::Destination;
 use crate::secret::Credential;
 use crate::store::Overview;
-use crate::tokens::{FieldFault, Probed, ended_because, must_sign_in};
+use crate::tokens::{FieldFault, Probed, must_sign_in, sign_in_ended};
 use crate::user::{LOCAL_ISSUER, UserId};
 
 pub(super) use leading::{CodePage, code, lead, paste};
@@ -185,9 +185,8 @@ impl<'a> Entry<'a> {
 
 /// What a person reads who must sign in again.
 fn ended(server: &Server, saved: &Overview, now: UnixTime) -> Option<String> {
-    let (reason, since) = must_sign_in(server, saved.about.as_ref().ok()?, now)?;
-    let why = ended_because(reason);
-    Some(format!("Your sign-in to {} ended on {} because {why}. Connect again.", server.display_name(), date(since)))
+    let why = must_sign_in(server, saved.about.as_ref().ok()?, now)?;
+    Some(sign_in_ended(server, why, now) + " Connect again.")
 }
 
 fn facts(saved: &Overview) -> Vec<(&'static str, String)> {

@@ -16,7 +16,7 @@ pub(in crate::bridge) mod notes;
 mod notifications;
 pub(in crate::bridge) mod questions;
 pub(in crate::bridge) mod relayed_reply;
-mod renewed_token;
+pub(in crate::bridge) mod renewed_token;
 pub(in crate::bridge) mod request_state;
 mod resume;
 mod run;

@@ -220,7 +220,7 @@ impl Bridge {
                 let inputs = Inputs::of(caller, credential, values);
                 Ok(Ok(Child::staying(self, server, inputs).await?))
             }
-            Err(error) => self.lack(&error).map(Err),
+            Err(error) => self.lack(server, &error).map(Err),
         }
     }
 

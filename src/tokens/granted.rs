@@ -19,16 +19,22 @@ pub(super) const GIVING_BACK: Duration = Duration::from_secs(10);
 /// How often what is to be removed is read again, because it was renewed meanwhile.
 const READS: usize = 5;
 
-/// Why a user must sign in again at a service, as the end of a sentence.
+/// That a user must sign in again at the service of `server`, and why: one sentence.
 #[must_use]
-pub fn ended_because(reason: SignInReason) -> &'static str {
+pub fn sign_in_ended(server: &Server, (reason, since): (SignInReason, UnixTime), now: UnixTime) -> String {
+    let name = server.display_name();
+    let day = since.day(now);
+    let ended = format!("Your sign-in to {name} ended on {day} because");
     match reason {
-        SignInReason::Rejected => "the service withdrew it",
-        SignInReason::Lost => "an answer of the service was lost on its way",
-        SignInReason::Client => "the service does not know this bridge any more as who it was",
-        SignInReason::Changed => "whoever runs this bridge has changed where you sign in",
-        SignInReason::Expired => "the service gave it for this long and no longer",
-        SignInReason::Refused => "it refused what its service had just renewed",
+        SignInReason::Rejected => format!("{ended} {name} withdrew it."),
+        SignInReason::Lost => format!("{ended} an answer of {name} was lost on its way."),
+        SignInReason::Client => format!("{ended} {name} does not know this bridge any more as who it was."),
+        SignInReason::Expired => format!("{ended} {name} gave it for this long and no longer."),
+        SignInReason::Refused => format!("{ended} {name} refused what had just been renewed."),
+        // When that was done, nobody knows.
+        SignInReason::Changed => {
+            format!("Your sign-in to {name} has ended because whoever runs this bridge has changed where you sign in.")
+        }
     }
 }
 

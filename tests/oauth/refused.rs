@@ -57,7 +57,7 @@ async fn who_is_refused_with_a_fresh_token_too_must_sign_in_and_is_counted() {
     let mut alice = setting.connected().await;
     setting.service.set(&json!({ "refuses": ALWAYS })).await;
     let said = setting.said(0, ALICE).await;
-    assert!(said.contains("because it refused what its service had just renewed"), "{said}");
+    assert!(said.contains("because Guarded & Co refused what had just been renewed"), "{said}");
     assert!(said.contains("Connect again: http://127.0.0.1:7777/guarded/connect"), "{said}");
     let refused = setting.service.count("refused by the server").await;
     assert_eq!((refused, setting.service.count("token refresh_token 200").await), (2, 1), "once more, and no more");
@@ -76,7 +76,8 @@ async fn who_is_refused_with_a_fresh_token_too_must_sign_in_and_is_counted() {
 
 #[tokio::test]
 async fn what_cannot_be_written_down_first_is_not_asked_for() {
-    let (service, home, redis) = (Service::start(&json!({})), crate::Home::new(), crate::Redis::start());
+    let options = json!({ "device": { "interval": 1 } });
+    let (service, home, redis) = (Service::start(&options), crate::Home::new(), crate::Redis::start());
     let mut configured = config(&home, &redis, &service, &found());
     configured["audit"] = json!({ "file": "/dev/full", "required": true });
     let nodes = vec![home.serve(configured)];
@@ -86,6 +87,11 @@ async fn what_cannot_be_written_down_first_is_not_asked_for() {
     let done = alice.get(&setting.service.sign_in(&url, "alice-there").await).await;
     assert_eq!(done.status, 503, "{}", done.text);
     assert_eq!(setting.service.count("token authorization_code 200").await, 0, "what it gives once is not lost");
+
+    let form = alice.get("/guarded/connect").await.form("/guarded/connect/device");
+    let begun = alice.post("/guarded/connect/device", &[("form", &form)]).await;
+    assert_eq!(begun.status, 503, "{}", begun.text);
+    assert!(setting.redis.ask(&["--scan", "--pattern", "*:device:*"]).trim().is_empty(), "no code is asked for");
 }
 
 #[tokio::test]

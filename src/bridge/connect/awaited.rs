@@ -37,7 +37,7 @@ impl Bridge {
                 sleep(LOOK).await;
                 match self.tokens.awaited_access_token(&incoming.caller.user, &incoming.server).await {
                     Ok(credential) => return credential,
-                    Err(error) => lacking = self.lack(&error),
+                    Err(error) => lacking = self.lack(&incoming.server, &error),
                 }
             }
         };

@@ -12,7 +12,6 @@ use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::{Call, Purpose, may_ask};
 use crate::bridge::exchange::questions::Owner;
 use crate::bridge::exchange::visit::ask_to_visit;
-use crate::clock::UnixTime;
 use crate::config::Server;
 use crate::mcp::era::Version;
 use crate::mcp::mrtr::{ELICITATION_URL, URL_ELICITATION_REQUIRED, declares};
@@ -20,7 +19,8 @@ use crate::mcp::session::Session;
 use crate::mcp::tools::CALL;
 use crate::mcp::{json, legacy};
 use crate::store::SignInReason;
-use crate::tokens::{TokenError, Why, ended_because};
+use crate::tokens::{TokenError, Why, sign_in_ended};
+use crate::upstream::UpstreamError;
 use crate::user::UserId;
 
 /// The JSON-RPC code of "no token", or none that is good: an application's own, outside the range that JSON-RPC reserves.
@@ -37,8 +37,8 @@ pub(in crate::bridge) enum Lack {
     Expired,
     /// The server asks for more than was saved: for fields of these names.
     Incomplete(Arc<str>),
-    /// Its user must sign in at the service again, since then.
-    SignIn(SignInReason, UnixTime),
+    /// Its user must sign in at the service again, for this reason: what is said of that, and of since when.
+    SignIn(SignInReason, Arc<str>),
     /// The server demands more than its user has allowed.
     Scopes,
 }
@@ -52,7 +52,8 @@ impl Lack {
                 Self::Missing => format!("You have not connected {name} yet: sign in at {link} and try again."),
                 Self::Refused => format!("{name} refused your sign-in: connect it again at {link} and try again."),
                 Self::Scopes => format!("{name} asks for more than you have allowed. Connect again: {link}"),
-                _ => format!("{} Connect again: {link}", self.ended(server)),
+                Self::SignIn(_, ended) => format!("{ended} Connect again: {link}"),
+                _ => format!("Your sign-in to {name} has ended. Connect again: {link}"),
             };
         }
         match self {
@@ -79,7 +80,8 @@ impl Lack {
                 Self::Missing => format!("You have not connected {name} yet. Sign in on this page."),
                 Self::Refused => format!("{name} refused your sign-in. Connect it again on this page."),
                 Self::Scopes => format!("{name} asks for more than you have allowed. Connect it again on this page."),
-                _ => format!("{} Connect again on this page.", self.ended(server)),
+                Self::SignIn(_, ended) => format!("{ended} Connect again on this page."),
+                _ => format!("Your sign-in to {name} has ended. Connect again on this page."),
             };
         }
         match self {
@@ -94,35 +96,32 @@ impl Lack {
         }
     }
 
-    /// Since when and why a sign-in is over.
-    fn ended(&self, server: &Server) -> String {
-        let name = server.display_name();
-        match self {
-            // When that was changed, nobody knows.
-            Self::SignIn(reason @ SignInReason::Changed, _) => {
-                format!("Your sign-in to {name} has ended because {}.", ended_because(*reason))
-            }
-            Self::SignIn(reason, since) => {
-                let day = since.to_string();
-                let day = day.split('T').next().unwrap_or_default();
-                format!("Your sign-in to {name} ended on {day} because {}.", ended_because(*reason))
-            }
-            _ => format!("Your sign-in to {name} has ended."),
-        }
+    /// That a server has refused what its user has saved, if this error says so.
+    pub(in crate::bridge) fn of_refusal(server: &Server, error: &BridgeError) -> Option<Self> {
+        let is_refusal = match error {
+            BridgeError::Upstream(UpstreamError::TokenRefused(_)) => true,
+            // Who signs in has been asked for more, as often as that is done.
+            BridgeError::Upstream(UpstreamError::ScopeMissing(_)) => server.oauth.is_none(),
+            _ => false,
+        };
+        (is_refusal && server.requires_user_token).then_some(Self::Refused)
     }
 }
 
 impl Bridge {
-    /// Why there is no token that would do.
+    /// Why there is no token for `server` that would do.
     ///
     /// # Errors
     /// Nobody knows whether there is one.
-    pub(in crate::bridge) fn lack(&self, error: &TokenError) -> Result<Lack, BridgeError> {
+    pub(in crate::bridge) fn lack(&self, server: &Server, error: &TokenError) -> Result<Lack, BridgeError> {
         match error {
             TokenError::Absent => Ok(Lack::Missing),
             TokenError::NeedsAnother(Why::Expired) => Ok(Lack::Expired),
             TokenError::NeedsAnother(Why::Incomplete(missing)) => Ok(Lack::Incomplete(Arc::clone(missing))),
-            TokenError::NeedsAnother(Why::SignIn(reason, since)) => Ok(Lack::SignIn(*reason, *since)),
+            TokenError::NeedsAnother(Why::SignIn(reason, since)) => {
+                let ended = sign_in_ended(server, (*reason, *since), self.clock.now());
+                Ok(Lack::SignIn(*reason, ended.into()))
+            }
             TokenError::Failed(error) => Err(self.store_failed(error)),
             TokenError::Later(wait) => Err(BridgeError::Service { retry_after: *wait }),
         }
@@ -155,11 +154,16 @@ impl Bridge {
         }
     }
 
-    /// The same for a stream, which has no id to answer to.
-    pub(in crate::bridge) fn lead_stream_to_page(&self, (user, server): (&UserId, &Server), lack: &Lack) -> String {
+    /// The same for a stream: what is said to each of its requests, by their ids, or to all of it.
+    pub(in crate::bridge) fn lead_stream_to_page(
+        &self,
+        (user, server): (&UserId, &Server),
+        lack: &Lack,
+    ) -> impl Fn(Option<&str>) -> String + use<> {
         let link = self.config.connect_link(&server.name);
         self.write_down_link((user, server), lack);
-        refusal(None, &lack.with_link(server, &link), &link)
+        let sentence = lack.with_link(server, &link);
+        move |id| refusal(id, &sentence, &link)
     }
 
     fn write_down_link(&self, (user, server): (&UserId, &Server), lack: &Lack) {

@@ -202,7 +202,7 @@ impl Waiting {
                 self.last(answer).await;
                 return Some(End::Answered);
             }
-            Err(error) => self.seen = self.bridge.lack(&error),
+            Err(error) => self.seen = self.bridge.lack(&self.incoming.server, &error),
         }
         None
     }

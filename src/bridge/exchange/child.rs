@@ -24,6 +24,7 @@ use crate::secret::Credential;
 use crate::upstream::process::group::Graces;
 use crate::upstream::spares::Turn;
 use crate::upstream::{Upstream, UpstreamError};
+use crate::user::UserId;
 
 /// `Method not found`: what a server's own request is answered with when nobody can be asked.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -119,13 +120,18 @@ impl Child {
         self.inputs.credential.as_ref().map(Credential::mark)
     }
 
+    /// Whose it is.
+    pub(super) fn user(&self) -> &UserId {
+        &self.inputs.user
+    }
+
     /// What it was filled with of its user's.
-    pub(super) fn credential(&self) -> Option<&Credential> {
+    pub(in crate::bridge) fn credential(&self) -> Option<&Credential> {
         self.inputs.credential.as_ref()
     }
 
     /// Another server in place of this one, filled with this.
-    pub(super) async fn refill(&mut self, credential: Credential) -> Result<(), BridgeError> {
+    pub(in crate::bridge) async fn refill(&mut self, credential: Credential) -> Result<(), BridgeError> {
         self.inputs.credential = Some(credential);
         self.fact_key = self.bridge.server_facts.key_of(&self.server, &self.inputs);
         self.waiting.clear();

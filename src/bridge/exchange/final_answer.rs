@@ -20,24 +20,19 @@ use crate::mcp::session::Owner;
 use crate::mcp::splice::{Spliced, Splicer, respliced, with_part};
 use crate::mcp::tasks;
 use crate::mcp::translate;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::Upstream;
 
 /// `Method not found`.
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// The final message of a call that failed.
 pub(in crate::bridge) fn failed(exchange: &Exchange, error: &BridgeError) -> FinalMessage {
-    match error {
-        BridgeError::Upstream(UpstreamError::ScopeMissing(_)) if exchange.server.oauth.is_some() => {
-            error.last(Some(&exchange.reply_id))
+    match (Lack::of_refusal(&exchange.server, error), exchange.call.session()) {
+        (Some(lack), _) => {
+            exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, &lack)
         }
-        BridgeError::Upstream(UpstreamError::TokenRefused(_) | UpstreamError::ScopeMissing(_))
-            if exchange.server.requires_user_token =>
-        {
-            exchange.bridge.without_token((&exchange.caller.user, &exchange.server), &exchange.call, &Lack::Refused)
-        }
-        _ if exchange.call.session().is_some() => error.last_in_session(Some(&exchange.reply_id)),
-        _ => error.last(Some(&exchange.reply_id)),
+        (None, Some(_)) => error.last_in_session(Some(&exchange.reply_id)),
+        (None, _) => error.last(Some(&exchange.reply_id)),
     }
 }
 

@@ -110,7 +110,7 @@ impl Bridge {
         match credential {
             Ok(credential) => Ok(Ok(credential)),
             Err(error) => {
-                let lack = self.lack(&error)?;
+                let lack = self.lack(server, &error)?;
                 self.awaited_credential(incoming, (call, lack), connection).await
             }
         }

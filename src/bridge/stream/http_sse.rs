@@ -93,7 +93,7 @@ impl Bridge {
                 // Served as a session like any other, in which the bridge answers.
                 Err(_) if server.leads_to_connecting() => None,
                 Err(lack) => {
-                    let error = self.lead_stream_to_page((user, &server), &lack) + "\n";
+                    let error = self.lead_stream_to_page((user, &server), &lack)(None) + "\n";
                     return Ok(respond::json(StatusCode::FORBIDDEN, error));
                 }
             };

@@ -14,12 +14,14 @@ use crate::bridge::exchange::call::session_client;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::conversation::until_forced;
 use crate::bridge::exchange::handshake::{Handshake, check_version};
+use crate::bridge::exchange::renewed_token::NoOther;
 use crate::bridge::incoming::session::introduction;
 use crate::bridge::stream::Stream;
 use crate::config::{Inputs, RequestValues, Server};
 use crate::mcp::message::from_server;
 use crate::mcp::session::Session;
 use crate::mcp::tasks;
+use crate::secret::Credential;
 use crate::tokens::TokenError;
 use crate::upstream::UpstreamError;
 use crate::user::Caller;
@@ -37,6 +39,17 @@ enum StartError {
     Bridge(#[from] BridgeError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error("its user must sign in again, or allow more")]
+    Lack,
+}
+
+impl From<NoOther> for StartError {
+    fn from(why: NoOther) -> Self {
+        match why {
+            NoOther::Error(error) => Self::Bridge(error),
+            NoOther::Lack(_) => Self::Lack,
+        }
+    }
 }
 
 /// A server after its handshake.
@@ -89,6 +102,9 @@ pub(super) struct OnDemandServer {
     pause: Duration,
     /// Whether a server was lost since one was needed.
     lost: bool,
+    /// With what the last one was filled that refused it while it ran, and how: that is renewed before the next, once.
+    refused: Option<(Option<Credential>, BridgeError)>,
+    has_renewed: bool,
 }
 
 impl OnDemandServer {
@@ -103,6 +119,8 @@ impl OnDemandServer {
             state: State::None,
             pause: PAUSE[0],
             lost: false,
+            refused: None,
+            has_renewed: false,
         }
     }
 
@@ -143,7 +161,7 @@ impl OnDemandServer {
         if let State::Running(running) = std::mem::replace(&mut self.state, State::None) {
             self.close(running.child);
         }
-        (self.pause, self.lost) = (PAUSE[0], false);
+        (self.pause, self.lost, self.refused, self.has_renewed) = (PAUSE[0], false, None, false);
     }
 
     /// What becomes of the server next. Cancel safe.
@@ -168,16 +186,24 @@ impl OnDemandServer {
                     Err(error) => BridgeError::from(error).into(),
                 },
             };
-            self.lose(&error);
+            self.lose(error);
             return ServerEvent::Lost;
         }
     }
 
-    fn lose(&mut self, error: &StartError) {
+    fn lose(&mut self, error: StartError) {
         tracing::warn!(%error, "the server of a stream failed; it is started again after a pause");
         if let State::Running(running) = std::mem::replace(&mut self.state, State::None) {
             if running.since.elapsed() > GOOD {
-                self.pause = PAUSE[0];
+                (self.pause, self.has_renewed) = (PAUSE[0], false);
+            }
+            if let StartError::Bridge(
+                error @ BridgeError::Upstream(UpstreamError::TokenRefused(_) | UpstreamError::ScopeMissing(_)),
+            ) = error
+                && self.server.oauth.is_some()
+                && !std::mem::replace(&mut self.has_renewed, true)
+            {
+                self.refused = Some((running.child.credential().cloned(), error));
             }
             running.child.upstream.explain();
             self.close(running.child);
@@ -197,15 +223,28 @@ impl OnDemandServer {
         });
     }
 
-    fn start(&self) -> Pin<Box<dyn Future<Output = Result<RunningServer, StartError>> + Send>> {
+    fn start(&mut self) -> Pin<Box<dyn Future<Output = Result<RunningServer, StartError>> + Send>> {
         let (bridge, caller, server) = (Arc::clone(&self.bridge), self.caller.clone(), Arc::clone(&self.server));
-        let (values, session) = (self.values.clone(), self.session.clone());
+        let (values, session, refused) = (self.values.clone(), self.session.clone(), self.refused.take());
         Box::pin(async move {
-            let credential = bridge.tokens.access_token(&caller.user, &server).await?;
+            let (user, mut is_fresh) = (&caller.user, false);
+            let credential = match refused {
+                Some((taken, error)) => {
+                    is_fresh = true;
+                    Some(bridge.other_token((user, &server), taken.as_ref(), (error, false)).await?)
+                }
+                None => bridge.tokens.access_token(user, &server).await?,
+            };
             let inputs = Inputs::of(&caller, credential, values);
             let client = introduction(&session, tasks::of_client(&session.capabilities, false));
             let mut child = Child::staying(&bridge, &server, inputs).await?;
-            let handshake = child.handshake_to_listen(&client, session_client(&session)).await?;
+            let handshake = loop {
+                match child.handshake_to_listen(&client, session_client(&session)).await {
+                    Ok(handshake) => break handshake,
+                    Err(error) => child.refill(child.other_token(error, is_fresh).await?).await?,
+                }
+                is_fresh = true;
+            };
             if let Handshake::Legacy(initialized) = &handshake {
                 check_version(&session, initialized)?;
             }

@@ -2,6 +2,7 @@
 //! Source: MCP 2026-07-28, basic/patterns/subscriptions.
 
 pub(super) mod filter;
+mod tag;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Stream, Work};
+use crate::bridge::connect::link::Lack;
 use crate::bridge::connect::told::{ConnectionWatch, changed};
 use crate::bridge::error::BridgeError;
 use crate::bridge::exchange::call::Call;
 use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::course::span;
 use crate::bridge::exchange::handshake::{ClientKind, Handshake};
+use crate::bridge::exchange::renewed_token::NoOther;
 use crate::bridge::response::final_message::FinalMessage;
 use crate::bridge::response::sse::response_channel;
 use crate::bridge::{Bridge, Connection, IncomingMessage};
@@ -25,20 +28,19 @@ use crate::mcp::legacy::{self, Initialized};
 use crate::mcp::lists::List;
 use crate::mcp::message::{Answer, FromServer, from_server};
 use crate::mcp::modern::{self, ModernFault};
-use crate::mcp::splice::{Spliced, Splicer, respliced, text, with_part};
+use crate::mcp::splice::{Spliced, Splicer, respliced, with_part};
 use crate::mcp::translate;
 use crate::metrics::End;
 use crate::respond::{self, Body};
 use filter::{Filter, TASKS};
+pub(super) use tag::untagged;
+use tag::{SUBSCRIPTION_ID, said_of, tagged};
 
 /// The method.
 pub(in crate::bridge) const LISTEN: &str = "subscriptions/listen";
 
 /// The notification that says what is listened to; it comes before any other.
 pub(super) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
-
-/// `_meta`: the id of the request that a notification belongs to.
-const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// The notification that a resource has changed.
 const UPDATED: &str = "notifications/resources/updated";
@@ -60,8 +62,12 @@ pub(super) struct Subscription {
     filter: Filter,
     /// Whether a modern server is listening for this request, so that a cancellation means something to it.
     asked: bool,
+    /// Whether anything has been said to the client.
+    has_said: bool,
     /// Whether the client has its final message.
     answered: bool,
+    /// Why its user's token does not do any more.
+    lack: Option<Lack>,
 }
 
 impl Bridge {
@@ -114,7 +120,8 @@ impl Bridge {
         let (outbox, inbox) = response_channel(self.config.limits.write_stall, lost, self.share(&caller.user, &server));
         let form = self.form(&call);
         let stream = Stream { bridge: Arc::clone(self), caller, server, outbox, mailbox };
-        let subscription = Subscription { stream, child, watch, call, filter, asked: false, answered: false };
+        let (asked, has_said, answered, lack) = Default::default();
+        let subscription = Subscription { stream, child, watch, call, filter, asked, has_said, answered, lack };
         let lifetime = self.config.limits.session_lifetime;
         let guard = self.run_stream(Work::Subscription(Box::new(subscription)), permit, lifetime, connection);
         Ok(inbox.respond(form, guard).await)
@@ -139,10 +146,31 @@ fn listen_to_tasks(filter: &mut Filter, call: &mut Call, kept: Tasks) -> Result<
 
 impl Subscription {
     pub(super) async fn run(&mut self) -> Result<(), BridgeError> {
-        let Some(child) = &mut self.child else {
+        if self.child.is_none() {
             self.acknowledge().await?;
             return self.hear_of_connection().await;
-        };
+        }
+        let (wanted, mut is_fresh) = (self.filter.clone(), false);
+        loop {
+            let Err(error) = self.hear_of_server().await else { return Ok(()) };
+            is_fresh &= !self.has_said;
+            match Box::pin(self.child().other_token(error, is_fresh)).await {
+                Ok(fresh) if !self.has_said => self.child().refill(fresh).await?,
+                // A client that subscribes anew gets another server.
+                Ok(_) => return Ok(()),
+                Err(NoOther::Error(error)) => return Err(error),
+                Err(NoOther::Lack(lack)) => {
+                    self.lack = Some(lack);
+                    return Ok(());
+                }
+            }
+            (self.filter, self.asked, is_fresh) = (wanted.clone(), false, true);
+        }
+    }
+
+    /// Says what the server says.
+    async fn hear_of_server(&mut self) -> Result<(), BridgeError> {
+        let child = self.child.as_mut().expect("only with a server");
         match child.handshake_to_listen(&self.call.introduction, ClientKind::Modern).await? {
             Handshake::Legacy(initialized) => {
                 self.stream.outbox.ready();
@@ -235,6 +263,7 @@ impl Subscription {
     async fn acknowledge(&mut self) -> Result<(), BridgeError> {
         let (id, agreed) = (self.call.id(), self.filter.write());
         let params = format!(r#"{{"_meta":{{"{SUBSCRIPTION_ID}":{id}}},"notifications":{agreed}}}"#);
+        self.has_said = true;
         self.stream.event(notification(ACKNOWLEDGED, &params)).await
     }
 
@@ -243,6 +272,7 @@ impl Subscription {
             Some(FromServer::Notification { method, params }) => {
                 let acknowledges = self.asked && method == ACKNOWLEDGED;
                 if acknowledges || self.filter.wants(&method, params) {
+                    self.has_said = true;
                     return self.stream.event(tagged(line, self.call.id())).await;
                 }
             }
@@ -274,18 +304,18 @@ impl Subscription {
         if self.answered {
             return;
         }
-        let id = self.call.id();
-        match error {
-            Some(error) if !matches!(error, BridgeError::Stopped) => {
-                let last = error.last(Some(id));
-                self.stream.outbox.finish(last).await;
-            }
-            _ => {
+        let (id, Stream { bridge, caller, server, .. }) = (self.call.id(), &self.stream);
+        let lack = self.lack.take().or_else(|| Lack::of_refusal(server, error?));
+        let last = match (lack, error) {
+            (Some(lack), _) => bridge.without_token((&caller.user, server), &self.call, &lack),
+            (None, Some(error)) if !matches!(error, BridgeError::Stopped) => error.last(Some(id)),
+            (None, _) => {
                 let result = format!(r#"{{"resultType":"complete","_meta":{{"{SUBSCRIPTION_ID}":{id}}}}}"#);
-                let text = legacy::result(id, &result).into();
-                self.last(StatusCode::OK, text).await;
+                FinalMessage::ok(legacy::result(id, &result))
             }
-        }
+        };
+        self.answered = true;
+        self.stream.outbox.finish(last).await;
     }
 
     /// Lets a server that still listens know that nobody wants to hear it.
@@ -318,68 +348,4 @@ pub(super) fn updated(uri: &str) -> Bytes {
 
 fn notification(method: &str, params: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()
-}
-
-/// The result that ends a subscription, said of the id that its client knows.
-fn said_of(result: &str, id: &str) -> String {
-    let mut object = Object::parse(result).unwrap_or_default();
-    let Some(mut meta) = object.get_object("_meta").filter(|meta| meta.get(SUBSCRIPTION_ID).is_some()) else {
-        return result.to_owned();
-    };
-    meta.set(SUBSCRIPTION_ID, id);
-    let meta = meta.write();
-    object.set("_meta", &meta);
-    object.write()
-}
-
-/// A notification that says which subscription it belongs to.
-fn tagged(line: &Bytes, id: &str) -> Bytes {
-    with_tag(line, Some(id))
-}
-
-/// A notification that does not say so.
-pub(super) fn untagged(line: &Bytes) -> Bytes {
-    with_tag(line, None)
-}
-
-fn with_tag(line: &Bytes, id: Option<&str>) -> Bytes {
-    let mut message = Object::parse(text(line)).unwrap_or_default();
-    let mut params = message.get_object("params").unwrap_or_default();
-    let mut meta = params.get_object("_meta").unwrap_or_default();
-    match id {
-        Some(id) => meta.set(SUBSCRIPTION_ID, id),
-        None => meta.remove(SUBSCRIPTION_ID),
-    }
-    let meta = (!meta.is_empty()).then(|| meta.write());
-    match &meta {
-        Some(meta) => params.set("_meta", meta),
-        None => params.remove("_meta"),
-    }
-    let params = params.write();
-    message.set("params", &params);
-    message.write().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_result_that_ends_a_subscription_names_it_as_its_client_does() {
-        let result = r#"{"x":1.0,"_meta":{"io.modelcontextprotocol/subscriptionId":1,"k":1e2}}"#;
-        assert_eq!(said_of(result, "1.5"), result.replace(":1,", ":1.5,"));
-        assert_eq!(said_of(r#"{"_meta": {}}"#, "1.5"), r#"{"_meta": {}}"#);
-    }
-
-    #[test]
-    fn a_tag_keeps_the_type_of_its_id_and_everything_else_as_written() {
-        let line = Bytes::from(r#"{"jsonrpc":"2.0","method":"m","params":{"x":1.0,"_meta":{"k":1e2}},"y":2}"#);
-        let expected = r#"{"jsonrpc":"2.0","method":"m","params":{"x":1.0,"_meta":{"k":1e2,"io.modelcontextprotocol/subscriptionId":"7"}},"y":2}"#;
-        assert_eq!(tagged(&line, r#""7""#), expected);
-        assert_eq!(untagged(&Bytes::from(expected)), line);
-        let bare = Bytes::from(r#"{"jsonrpc":"2.0","method":"m"}"#);
-        let expected =
-            r#"{"jsonrpc":"2.0","method":"m","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#;
-        assert_eq!(tagged(&bare, "7"), expected);
-    }
 }
