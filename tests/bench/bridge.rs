@@ -45,6 +45,8 @@ enum Way {
     Direct,
     Modern,
     Legacy,
+    /// As `Modern`, and the token was given by a service.
+    SignedIn,
     /// As `Modern`, and the server is in a container.
     Image,
 }
@@ -148,6 +150,14 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
         let [direct, modern, legacy] = rows;
         report.rates.push((concurrency, direct, modern, legacy));
     }
+    for round in 0..2 * plan.rounds {
+        let mut order = [Way::Modern, Way::SignedIn];
+        order.rotate_left(round % 2);
+        for way in order {
+            let row = if way == Way::SignedIn { &mut report.signed_in } else { &mut report.pasted };
+            row.add(slice(&setting, &direct, way, 1, plan.slice)?);
+        }
+    }
     report.loaded = setting.memory();
     for _ in 0..plan.large {
         report.large_direct.push(large_direct(&direct)?);
@@ -213,6 +223,7 @@ fn slice(setting: &Setting, direct: &Direct, way: Way, concurrency: usize, time:
                     let client = match way {
                         Way::Direct => Ok(None),
                         Way::Modern => Client::modern(setting).map(Some),
+                        Way::SignedIn => Client::signed_in(setting).map(Some),
                         Way::Image => Client::of_image(setting).map(Some),
                         Way::Legacy => Client::legacy(setting).map(Some),
                     };

@@ -34,6 +34,11 @@ impl Client {
         Self::connect(setting, "tiny").map_err(|error| format!("cannot connect: {error}"))
     }
 
+    /// A client of the server whose token a service gave.
+    pub(crate) fn signed_in(setting: &Setting) -> Result<Self, String> {
+        Self::connect(setting, "signed-in").map_err(|error| format!("cannot connect: {error}"))
+    }
+
     /// A client of the server in a container.
     pub(crate) fn of_image(setting: &Setting) -> Result<Self, String> {
         Self::connect(setting, "image").map_err(|error| format!("cannot connect: {error}"))

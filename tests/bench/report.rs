@@ -7,6 +7,8 @@ use crate::figures::{Figures, Memory, percentile};
 
 /// The most that the bridge may add to the median of a call when calls come one at a time.
 const ADDED: f64 = 0.35;
+/// The most that a token which a service gave may add to it, against one that was pasted.
+const ADDED_SIGNED_IN: f64 = 0.02;
 /// The least share of the direct rate at 8 and 32 calls at a time.
 const SHARE: f64 = 0.55;
 /// The most memory of an idle bridge, MB, worker and supervisor together, pages that they share counted once.
@@ -22,6 +24,9 @@ const PROGRESS: f64 = 0.3;
 pub(crate) struct Report {
     /// Concurrency, direct, modern, legacy.
     pub(crate) rates: Vec<(usize, Figures, Figures, Figures)>,
+    /// One at a time, with a token that was pasted and with one that a service gave.
+    pub(crate) pasted: Figures,
+    pub(crate) signed_in: Figures,
     pub(crate) idle: Memory,
     pub(crate) loaded: Memory,
     pub(crate) after_large: Memory,
@@ -61,6 +66,8 @@ impl Report {
                 }
             }
         }
+        let added = self.signed_in.added_to(&self.pasted);
+        targets.push((added <= ADDED_SIGNED_IN, format!("a token of a service {added:+.3} ms p50 at 1")));
         let idle = self.idle.together;
         targets.push((idle <= IDLE, format!("{idle:.1} MB idle")));
         for (form, rates) in [("JSON", &self.large_json), ("SSE", &self.large_stream)] {
@@ -87,6 +94,9 @@ impl Display for Report {
             for (name, row) in [("direct", direct), ("bridge, modern", modern), ("bridge, legacy", legacy)] {
                 self::row(f, name, *concurrency, row, direct)?;
             }
+        }
+        for (name, row) in [("pasted token", &self.pasted), ("token of a service", &self.signed_in)] {
+            self::row(f, name, 1, row, &self.pasted)?;
         }
         writeln!(f, "\nresident memory, MB  worker  supervisor  worker's peak  both, shared pages once")?;
         for (name, memory) in [("idle", self.idle), ("after load", self.loaded), ("after 10 MB", self.after_large)] {

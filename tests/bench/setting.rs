@@ -32,11 +32,14 @@ impl Setting {
         wait_until("redis-server answers", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
         let bearer = random_hex()?;
         let config = directory.join("tollbridge.json");
-        write(&config, &configuration(directory, tiny, port, &sha256(&bearer)?, image))?;
+        let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+        let ports = [port, service.local_addr().map_err(|error| error.to_string())?.port()];
+        write(&config, &configuration(directory, tiny, ports, &sha256(&bearer)?, image))?;
         let config = config.to_string_lossy().into_owned();
         run(tollbridge, &["keygen", "--out", &directory.join("k1.key").to_string_lossy()], "")?;
         let save = ["token", "set", "--config", &config, "--user", "alice", "--server", "tiny"];
         run(tollbridge, &save, &random_hex()?)?;
+        sign_in(tollbridge, &config, &service)?;
         if image.is_some() {
             let save = ["token", "set", "--config", &config, "--user", "alice", "--server", "image"];
             run(tollbridge, &save, &random_hex()?)?;
@@ -118,7 +121,13 @@ impl Drop for Guard {
     }
 }
 
-fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str, image: Option<&str>) -> String {
+fn configuration(
+    directory: &Path,
+    tiny: &Path,
+    [redis_port, service]: [u16; 2],
+    sha256: &str,
+    image: Option<&str>,
+) -> String {
     let (key, tiny) = (directory.join("k1.key"), tiny.display());
     let key = key.display();
     let image = image.map_or_else(String::new, |image| {
@@ -134,6 +143,8 @@ fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str, i
     format!(
         r#"{{
   "listen": "127.0.0.1:0",
+  "publicUrl": "http://127.0.0.1:7777",
+  "allowedHosts": ["127.0.0.1"],
   "identity": [{{ "kind": "bearer", "tokens": [{{ "user": "alice", "sha256": "{sha256}" }}] }}],
   "tokenStore": {{ "kind": "redis", "url": "redis://127.0.0.1:{redis_port}", "keys": [{{ "id": "k1", "file": "{key}" }}] }},
   "limits": {{ "perUser": 256, "perServer": 256, "total": 256 }},
@@ -143,6 +154,16 @@ fn configuration(directory: &Path, tiny: &Path, redis_port: u16, sha256: &str, i
       "env": {{ "TINY_TOKEN": {{ "$userToken": "<<token>>" }} }},
       "requiresUserToken": true,
       "line": "16MiB"
+    }},
+    "signed-in": {{
+      "command": "{tiny}",
+      "env": {{ "TINY_TOKEN": {{ "$userToken": "<<token>>" }} }},
+      "oauth": {{
+        "authorizationEndpoint": "http://127.0.0.1:{service}/authorize",
+        "tokenEndpoint": "http://127.0.0.1:{service}/token",
+        "clientId": "bench",
+        "allowHosts": ["127.0.0.1"]
+      }}
     }}{image}
   }}
 }}
@@ -167,6 +188,39 @@ fn serve(tollbridge: &Path, config: &str, directory: &Path) -> Result<(Child, So
         return Err(format!("the bridge does not listen: {first:?}\n{log}"));
     };
     Ok((bridge, address))
+}
+
+/// Signs alice in at a service that gives a token to whoever asks once.
+fn sign_in(tollbridge: &Path, config: &str, service: &TcpListener) -> Result<(), String> {
+    let mut command = Command::new(tollbridge);
+    command.args(["login", "signed-in", "--paste", "--user", "alice", "--config", config]);
+    let login = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut login = login.map_err(|error| format!("login: {error}"))?;
+    let lines = BufReader::new(login.stderr.take().ok_or("login: no stderr")?).lines();
+    let mut urls = lines.map_while(Result::ok).filter_map(|line| Some(line.split_once("state=")?.1.to_owned()));
+    let state = urls.find_map(|rest| rest.split('&').next().map(str::to_owned)).ok_or("login: no state")?;
+    let mut stdin = login.stdin.take().ok_or("login: no stdin")?;
+    writeln!(stdin, "http://127.0.0.1:7777/oauth/callback/signed-in?code=c&state={state}")
+        .map_err(|e| e.to_string())?;
+    let (mut asked, _) = service.accept().map_err(|error| error.to_string())?;
+    asked.set_read_timeout(Some(DEADLINE)).map_err(|error| error.to_string())?;
+    let mut request = Vec::new();
+    while !String::from_utf8_lossy(&request).contains("code_verifier=") {
+        let mut piece = [0; 4096];
+        match asked.read(&mut piece) {
+            Ok(length) if length > 0 => request.extend_from_slice(&piece[..length]),
+            _ => return Err("login: no question".to_owned()),
+        }
+    }
+    let answer = format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":86400}}"#, random_hex()?);
+    write!(
+        asked,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",
+        answer.len()
+    )
+    .map_err(|error| error.to_string())?;
+    let status = login.wait().map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("login: {status}")) }
 }
 
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<(), String> {
