@@ -29,6 +29,8 @@ mod one_click;
 mod outage;
 #[path = "oauth/paste.rs"]
 mod paste;
+#[path = "oauth/pictures.rs"]
+mod pictures;
 #[path = "oauth/refused.rs"]
 mod refused;
 #[path = "oauth/relay.rs"]
