@@ -204,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn why_a_sign_in_ended_is_one_sentence_with_the_service_and_the_day() {
+        use SignInReason::{Changed, Client, Expired, Lost, Refused, Rejected};
+        let server = server(r#"{ "displayName": "Linear" }"#, "<<token>>");
+        let said = |reason| sign_in_ended(&server, (reason, UnixTime(1_777_800_000)), UnixTime(1_780_000_000));
+        assert_eq!(said(Rejected), "Your sign-in to Linear ended on 3 May because Linear withdrew it.");
+        for reason in [Lost, Client, Expired, Refused] {
+            let said = said(reason);
+            assert!(said.starts_with("Your sign-in to Linear ended on 3 May because "), "{said}");
+            assert_eq!(said.find('.'), Some(said.len() - 1), "{said}");
+        }
+        assert!(said(Changed).starts_with("Your sign-in to Linear has ended because "), "nobody knows when");
+    }
+
+    #[test]
     fn a_server_gets_all_fields_that_it_asks_for_and_no_others() {
         let fields = r#"{ "fields": { "email": { "label": "E-mail address", "secret": false }, "apiKey": {} } }"#;
         let server = server(fields, "<<email>>:<<apiKey>>");

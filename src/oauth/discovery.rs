@@ -183,14 +183,14 @@ async fn challenge(servers: &Client, plan: &HttpPlan, url: &Url) -> Result<Optio
         }
         request.send().await.map_err(|_| unavailable())
     };
-    let mut answer = ask(INITIALIZE, None).await?;
-    if answer.status().is_success() {
-        answer = ask(LIST, answer.headers().get(SESSION_ID)).await?;
-    }
-    match answer.status() {
-        StatusCode::UNAUTHORIZED => {}
+    let greeted = ask(INITIALIZE, None).await?;
+    let answer = match greeted.status() {
+        status if status.is_success() => ask(LIST, greeted.headers().get(SESSION_ID)).await.unwrap_or(greeted),
         status if status.is_server_error() => return Err(unavailable()),
-        _ => return Ok(None),
+        _ => greeted,
+    };
+    if answer.status() != StatusCode::UNAUTHORIZED {
+        return Ok(None);
     }
     let challenges: Vec<&str> =
         answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();

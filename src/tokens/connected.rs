@@ -56,7 +56,7 @@ impl TokenSource {
     ) -> Result<(), NotConnected> {
         let change = self.begin_to_connect((user, server)).await.map_err(ChangeError::from)?;
         match asked.await {
-            Ok(record) => Ok(self.save_granted((user, server), record, change).await?),
+            Ok(record) => Ok(self.finish_connecting((user, server), record, change).await?),
             Err(fault) => {
                 change.done(Outcome::Failed).await;
                 Err(fault.into())
@@ -73,13 +73,13 @@ impl TokenSource {
     }
 
     /// Saves what a service gave, in place of whatever is there, and writes down what came of that change.
-    pub(super) async fn save_granted(
+    pub(super) async fn finish_connecting(
         &self,
         (user, server): (&UserId, &ServerName),
         record: Record,
         change: Pending,
     ) -> Result<(), ChangeError> {
-        let saved = self.try_to_save((user, server), record).await;
+        let saved = self.save_granted((user, server), record).await;
         if saved.is_ok() {
             self.tell(user, server);
         }
@@ -87,9 +87,13 @@ impl TokenSource {
         saved
     }
 
-    /// Saves it, over what was read. How often its user was asked for more stays known; where it gave nothing that renews it,
-    /// because the service had done so before, what is there of the same account is kept.
-    async fn try_to_save(&self, (user, server): (&UserId, &ServerName), mut record: Record) -> Result<(), ChangeError> {
+    /// Saves what a service gave, over what was read. How often its user was asked for more stays known; where it gave nothing
+    /// that renews it, because the service had done so before, what is there of the same account is kept.
+    async fn save_granted(
+        &self,
+        (user, server): (&UserId, &ServerName),
+        mut record: Record,
+    ) -> Result<(), ChangeError> {
         let is_renewed = record.grant.as_ref().is_some_and(|grant| grant.refresh_token.is_some());
         let mut failed = None;
         for _ in 0..SAVES {

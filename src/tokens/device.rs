@@ -116,7 +116,7 @@ impl TokenSource {
             change.done(Outcome::Changed).await;
             return Ok(DeviceSignIn::Nothing);
         }
-        self.save_granted((user, &server.name), record, change).await?;
+        self.finish_connecting((user, &server.name), record, change).await?;
         tracing::info!(%user, server = %server.name, "connected by a code that was entered at the service");
         Ok(DeviceSignIn::Connected)
     }

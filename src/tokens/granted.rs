@@ -27,9 +27,9 @@ pub fn sign_in_ended(server: &Server, (reason, since): (SignInReason, UnixTime),
     let ended = format!("Your sign-in to {name} ended on {day} because");
     match reason {
         SignInReason::Rejected => format!("{ended} {name} withdrew it."),
-        SignInReason::Lost => format!("{ended} an answer of {name} was lost on its way."),
+        SignInReason::Lost => format!("{ended} an answer of the service was lost on its way."),
         SignInReason::Client => format!("{ended} {name} does not know this bridge any more as who it was."),
-        SignInReason::Expired => format!("{ended} {name} gave it for this long and no longer."),
+        SignInReason::Expired => format!("{ended} {name} gave it until then, and nothing that renews it."),
         SignInReason::Refused => format!("{ended} {name} refused what had just been renewed."),
         // When that was done, nobody knows.
         SignInReason::Changed => {

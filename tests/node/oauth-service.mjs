@@ -7,8 +7,8 @@
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), with which status it answers whoever asks for tokens (`fails`), how many tokens the server refuses
-// that are good (`refuses`), which scopes it demands (`demands`), and how many calls ask their client whether it is there while
-// they work (`pings`), whose answer is refused.
+// that are good (`refuses`) once it has taken some (`lets`), which scopes it demands (`demands`), and how many calls ask their
+// client whether it is there while they work (`pings`), whose answer is refused.
 
 import express from 'express';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
@@ -87,7 +87,8 @@ provider.use(async (ctx, next) => {
 const keys = createRemoteJWKSet(new URL(`${issuer}/jwks`));
 const verifier = {
   async verifyAccessToken(token) {
-    if (options.refuses > 0) {
+    if (options.lets > 0) options.lets -= 1;
+    else if (options.refuses > 0) {
       options.refuses -= 1;
       count('refused by the server');
       throw new InvalidTokenError('not now');

@@ -93,19 +93,22 @@ async fn a_stream_of_http_sse_whose_token_is_refused_goes_on_with_a_fresh_one_or
 
 #[tokio::test]
 async fn a_listener_whose_token_is_refused_gets_a_server_with_a_fresh_one_and_asks_nobody_who_must_sign_in() {
-    let setting = listening().await;
-    let first = Client::legacy(&setting.nodes[0], "guarded", Some(ALICE)).await;
-    let second = Client::legacy(&setting.nodes[0], "guarded", Some(ALICE)).await;
-    for (client, refuses, counts) in [(first, 1, (1, 1)), (second, ALWAYS, (3, 2))] {
-        setting.service.set(&json!({ "refuses": refuses })).await;
+    // At the handshake, after it, and always.
+    for (lets, refuses, counts) in [(0, 1, (1, 1)), (1, 1, (1, 1)), (0, ALWAYS, (2, 1))] {
+        let setting = listening().await;
+        let client = Client::legacy(&setting.nodes[0], "guarded", Some(ALICE)).await;
+        setting.service.set(&json!({ "lets": lets, "refuses": refuses })).await;
         let mut connection = connect(&setting).await;
         let stream = connection.send("GET", &client.path(), &client.headers(b"{}"), b"").await.expect("an answer");
         assert_eq!(stream.status, 200);
         until(&setting, counts).await;
+        if refuses == ALWAYS {
+            assert_eq!(setting.audited("sign-in-needed", 1).len(), 1);
+        }
+        let said = setting.said(0, ALICE).await;
+        assert!(if refuses == ALWAYS { said.contains(REFUSED) } else { said == "alice-there read" }, "{said}");
+        assert_eq!(counted(&setting).await, counts, "once, and nobody is asked who must sign in");
     }
-    let said = setting.said(0, ALICE).await;
-    assert!(said.contains(REFUSED), "{said}");
-    assert_eq!(counted(&setting).await, (3, 2), "nobody is asked until they sign in");
 }
 
 async fn until(setting: &Setting, wanted: (u64, u64)) {
