@@ -6,6 +6,8 @@
 mod as_root;
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/cells.rs"]
+mod cells;
 #[path = "store/embedded_files.rs"]
 mod embedded_files;
 #[path = "store/home.rs"]
@@ -41,6 +43,11 @@ use std::sync::Arc;
 use backup::{
     a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer,
     a_backup_goes_into_a_store_of_another_kind_and_other_keys, a_damaged_backup_is_told_from_a_whole_one,
+};
+use cells::{
+    a_cell_ends_with_its_time, a_cell_is_written_over_what_was_seen_alone, a_cell_opens_in_its_place_and_as_it_was,
+    a_lease_is_its_owner_s_until_it_is_given_back_or_over, cells_outlive_a_change_of_the_sealing_key,
+    of_several_who_take_what_lies_in_a_cell_one_has_it,
 };
 use home::{
     Home, PATIENCE, Seen, Tokens as _, embedded_kind, found, key, look, name, redis_kind_within, ring, secret, server,
@@ -127,6 +134,12 @@ on_every_store! {
     a_session_is_claimed_by_one_listener_at_a_time,
     a_tampered_session_is_failed_and_not_empty,
     a_store_that_works_is_ready,
+    of_several_who_take_what_lies_in_a_cell_one_has_it,
+    a_cell_is_written_over_what_was_seen_alone,
+    a_cell_ends_with_its_time,
+    a_lease_is_its_owner_s_until_it_is_given_back_or_over,
+    a_cell_opens_in_its_place_and_as_it_was,
+    cells_outlive_a_change_of_the_sealing_key,
     a_backup_brings_back_what_is_gone_and_nothing_older_over_what_is_newer,
     a_backup_goes_into_a_store_of_another_kind_and_other_keys,
     a_damaged_backup_is_told_from_a_whole_one,

@@ -134,7 +134,10 @@ impl TokenStore {
     /// # Errors
     /// The store failed, or what lies there does not open: nobody knows.
     pub async fn look_into(&self, cell: Cell<'_>) -> Result<Option<Held>, StoreError> {
-        for name in cell.names(&self.keyring) {
+        let mut names = cell.names(&self.keyring);
+        // What is moved under the first name while the others are looked under lies there by then.
+        names.extend_from_within(..usize::from(names.len() > 1));
+        for name in names {
             let Some(sealed) = self.read_cell(&name).await? else { continue };
             let plain = self.keyring.open(place(cell.purpose(), &["1", &name]), &sealed).map_err(StoreError::Sealed)?;
             let Content(_, content) = serde_json::from_slice(&plain).map_err(|_| StoreError::Newer)?;

@@ -80,6 +80,39 @@ impl Home {
         }
     }
 
+    /// The names of all cells and what lies in them, past the store.
+    pub(crate) fn cells(&self) -> Vec<(String, Vec<u8>)> {
+        match self {
+            Self::Redis(home) => {
+                let keys: Vec<String> = home.raw(&["KEYS", "*"]).unwrap();
+                let is_cell =
+                    |name: &&str| ["flow:", "device:", "client:", "lease:"].iter().any(|l| name.starts_with(l));
+                let names = keys.iter().filter_map(|key| key.strip_prefix(PREFIX)?.strip_prefix(':')).filter(is_cell);
+                names.map(|name| (name.to_owned(), home.raw(&["GET", &format!("{PREFIX}:{name}")]).unwrap())).collect()
+            }
+            Self::Embedded(_) => {
+                let connection = self.sqlite();
+                let mut select = connection.prepare("SELECT name, value FROM cells").unwrap();
+                let cells = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+                cells.collect::<Result<_, _>>().unwrap()
+            }
+        }
+    }
+
+    /// Puts something into the cell that lies under a name, past the store.
+    pub(crate) fn put_cell(&self, name: &str, value: &[u8]) {
+        match self {
+            Self::Redis(home) => {
+                home.raw::<()>(&[b"SET", format!("{PREFIX}:{name}").as_bytes(), value, b"KEEPTTL"]).unwrap();
+            }
+            Self::Embedded(_) => {
+                self.sqlite()
+                    .execute("UPDATE cells SET value = ?2 WHERE name = ?1", rusqlite::params![name, value])
+                    .unwrap();
+            }
+        }
+    }
+
     /// The sealed note at a name, past the store.
     pub(crate) fn note(&self, name: &str, field: &str) -> Option<Vec<u8>> {
         match self {

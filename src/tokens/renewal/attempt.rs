@@ -87,8 +87,8 @@ impl TokenSource {
         // A node that slept would spend the token a second time.
         let renewed = renewals.services.renew((server, grant), pass, since + LEASE - NEEDED).await;
         match renewed {
-            Ok(answer) => self.keep(renewals, (user, server), (record, answer), &marked).await,
-            Err(why) => self.fail(renewals, (user, server), (record, before, why), &marked).await,
+            Ok(answer) => self.keep(renewals, (user, server), (record, answer), marked).await,
+            Err(why) => self.fail(renewals, (user, server), (record, before, why)).await,
         }
     }
 
@@ -98,14 +98,14 @@ impl TokenSource {
         renewals: &Renewals,
         (user, server): (&UserId, &Arc<Server>),
         (mut record, answer): (Record, TokenAnswer),
-        marked: &Revision,
+        mut marked: Revision,
     ) -> Result<Attempt, TokenError> {
         let now = self.clock.now();
         record.saved_at = now;
         record.expires_at = answer.expires_in.map(|seconds| UnixTime(now.0.saturating_add(seconds)));
         record.fields = vec![(Credential::TOKEN.into(), answer.access_token)];
         let grant = record.grant.as_mut().expect("it has one");
-        grant.state = GrantState::Valid;
+        let mark = std::mem::replace(&mut grant.state, GrantState::Valid);
         (grant.failures, grant.next_try) = (0, UnixTime(0));
         grant.refresh_token = answer.refresh_token.or(grant.refresh_token.take());
         if let Some(scopes) = answer.scopes {
@@ -113,13 +113,14 @@ impl TokenSource {
         }
         self.note_renewal((user, server), Outcome::Done);
         for _ in 0..SAVES {
-            if let Ok(Some(_)) = self.replace((user, server), &record, marked).await {
+            if let Ok(Some(_)) = self.replace((user, server), &record, &marked).await {
                 tracing::info!(%user, server = %server.name, "a token was renewed");
                 return Ok(Attempt::Done(record));
             }
             // Somebody else has written meanwhile; or this has, and the answer that said so was lost.
             match self.store.read(user, &server.name).await {
-                Ok(Some(there)) if there.revision == *marked => {}
+                // It may have been sealed anew with another key.
+                Ok(Some(there)) if is_marked(&there.record, &mark) => marked = there.revision,
                 Ok(Some(there)) if is_same_token(&there.record, &record) => return Ok(Attempt::Done(record)),
                 Ok(there) => {
                     let there = there.map(|there| there.record);
@@ -140,11 +141,15 @@ impl TokenSource {
         renewals: &Renewals,
         of: (&UserId, &Arc<Server>),
         (mut record, before, why): (Record, GrantState, NotRenewed),
-        marked: &Revision,
     ) -> Result<Attempt, TokenError> {
         let (user, server) = of;
         let host = record.grant.as_deref().map(renewal_host);
         tracing::warn!(%user, server = %server.name, host, %why, "a token was not renewed");
+        let Some(there) = self.store.read(user, &server.name).await? else { return Ok(Attempt::Again) };
+        if record.grant.as_deref().is_none_or(|grant| !is_marked(&there.record, &grant.state)) {
+            return Ok(Attempt::Again);
+        }
+        let marked = &there.revision;
         let was_lost = matches!(before, GrantState::Refreshing { .. });
         // Whether an answer was lost is known from the mark, which then stays.
         if why != NotRenewed::Lost {
@@ -257,6 +262,11 @@ fn give_back_late(renewals: &Renewals, server: &Arc<Server>, mut late: Record, t
         let is_confirmed = asked.unwrap_or(false);
         tracing::info!(server = %server.name, is_confirmed, "a token that came too late was given back");
     });
+}
+
+/// Whether an attempt has left this mark there, which is no other's.
+fn is_marked(record: &Record, mark: &GrantState) -> bool {
+    record.grant.as_deref().is_some_and(|grant| grant.state == *mark)
 }
 
 fn set_state(record: &mut Record, state: GrantState) {
