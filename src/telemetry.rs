@@ -301,11 +301,17 @@ mod tests {
 
     #[test]
     fn libraries_show_warnings_only_whatever_the_filter_says() {
-        for filter in ["trace", "hyper=trace,h2=trace,tollbridge=trace", "tollbridgeless=trace,tollbridge=trace"] {
+        for filter in [
+            "trace",
+            "hyper=trace,h2=trace,rmcp=trace,oauth2=trace,tollbridge=trace",
+            "tollbridgeless=trace,tollbridge=trace",
+        ] {
             let log = logged(filter, Format::Text, || {
                 tracing::trace!(target: "hyper::proto::h1", "authorization: Bearer secret");
                 tracing::debug!(target: "h2::codec", "authorization: Bearer secret");
                 tracing::info!(target: "redis", "AUTH secret");
+                tracing::debug!(target: "rmcp::transport::auth", "a secret");
+                tracing::info!(target: "oauth2", "a secret");
                 tracing::info!(target: "tollbridgeless", "secret");
                 tracing::warn!(target: "hyper", "a warning");
                 tracing::trace!("ours");
