@@ -1,9 +1,10 @@
 // A service that people sign in at, and an MCP server that takes its tokens alone: `oauth-service.mjs AS_PORT MCP_PORT
 // [OPTIONS]`. The service is oidc-provider: registration, S256, resource indicators, the issuer in answers, single-use
 // refresh tokens whose reuse revokes all that was granted, revocation. OPTIONS is JSON: { ttl, dynamic, client, says, fails,
-// hides, metadata, refusesResource, refuses, behind, device }: `hides` takes members out of its metadata, `metadata` puts
-// others there, `refusesResource` makes it refuse every resource, `behind` is the port at which people and the bridge find it,
-// if it is another one, `device` with its `interval` lets people enter codes (`slow` says how often it asks to be asked less).
+// hides, metadata, refusesResource, refuses, behind, device, documents }: `hides` takes members out of its metadata,
+// `metadata` puts others there, `refusesResource` makes it refuse every resource, `behind` is the port at which people and the
+// bridge find it, if it is another one, `device` with its `interval` lets people enter codes (`slow` says how often it asks to be
+// asked less), `documents` makes it read the metadata documents of clients.
 //
 // At /-/counts of the service it says how often what was called. At /-/set/JSON it is told of how long it says that tokens
 // last (`says`), with which status it answers whoever asks for tokens (`fails`), how many tokens the server refuses
@@ -29,6 +30,8 @@ const count = (name) => (counts[name] = (counts[name] ?? 0) + 1);
 const provider = new Provider(issuer, {
   clients: options.client ? [options.client] : [],
   cookies: { keys: ['a key of a test'] },
+  // Clients of this machine have documents, too, which may take their time.
+  fetch: (url, { dispatcher, signal, ...asked }) => fetch(url, asked),
   pkce: { required: () => true },
   scopes: ['openid', 'email', 'offline_access', 'read', 'write'],
   claims: { openid: ['sub'], email: ['email'] },
@@ -41,6 +44,7 @@ const provider = new Provider(issuer, {
     registration: { enabled: options.dynamic },
     revocation: { enabled: true },
     deviceFlow: { enabled: options.device !== undefined },
+    clientIdMetadataDocument: { enabled: options.documents === true, ack: 'draft-02' },
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true,
@@ -69,6 +73,8 @@ provider.use(async (ctx, next) => {
     return void (ctx.status = options.fails);
   }
   await next();
+  // Its pages ask for letters from elsewhere.
+  if (typeof ctx.body === 'string') ctx.body = ctx.body.replace(/@import url[^;]*;/, '');
   if (ctx.path.startsWith('/.well-known/')) {
     for (const name of options.hides ?? []) delete ctx.body?.[name];
     Object.assign(ctx.body ?? {}, options.metadata);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::faults::{PATIENCE, just_expired, renewals, settled};
+use crate::faults::{PATIENCE, is_current, just_expired, renewals, settled};
 use crate::gate::{Gate, Point};
 use crate::relay::Relay;
 use crate::service::Service;
@@ -109,6 +109,7 @@ async fn a_node_that_sleeps_before_it_calls_the_service_does_not_call_it_when_it
         tokio::join!(begin(setting), meanwhile);
         assert_eq!(settled(setting, 0).await, "alice-there read", "{point:?}");
         assert_eq!((stage.relay.came() - came, renewals(setting).await), (1, (done + 1, 0)), "{point:?}");
+        is_current(setting, 0).await;
     }
 }
 
@@ -199,9 +200,54 @@ async fn a_node_that_is_killed_loses_no_sign_in_but_where_it_alone_had_the_answe
         } else {
             assert_eq!(said, "alice-there read", "{point:?}");
             assert_eq!((came, renewals(setting).await), (1, (done + 1, refused)), "{point:?}");
+            is_current(setting, 1).await;
         }
         assert_eq!(settled(setting, 1).await, said);
         stage.replace_first();
         assert_eq!(settled(&stage.setting, 0).await, said, "{point:?}");
     }
+}
+
+/// What alice has is renewed by a node with these keys, and sealed with `k2` by `keys rotate` at this point, or else once
+/// the service has acted.
+async fn keys_are_rotated_meanwhile(keys: [&str; 2], point: Option<Point>) {
+    let mut stage = Stage::new();
+    just_expired(&stage.setting).await;
+    let home = &stage.setting.home;
+    let file = |id: &str| home.path().join(format!("{id}.key"));
+    home.run(&["keygen", "--out", &file("k2").to_string_lossy()], b"");
+    let ring = |ids: [&str; 2]| json!(ids.map(|id| json!({ "id": id, "file": file(id) })));
+    let (of_node, of_command) = (ring(keys), ring(["k2", "k1"]));
+    stage.behind["tokenStore"]["keys"] = of_node;
+    stage.replace_first();
+    stage.behind["tokenStore"]["keys"] = of_command;
+    let Stage { setting, relay, gate, behind } = &stage;
+    let config = setting.home.write(behind.clone());
+    let (came, (done, _)) = (relay.came(), renewals(setting).await);
+    let (stop, held) = (point.map(|point| gate.stop_at(point)), point.is_none().then(|| relay.hold()));
+    let meanwhile = async {
+        match (&stop, &held) {
+            (Some(stop), _) => stop.wait().await,
+            (None, Some(held)) => held.wait().await,
+            (None, None) => {}
+        }
+        let said = setting.home.run(&["keys", "rotate", "--config", &config.to_string_lossy()], b"");
+        assert!(said.starts_with("sealed "), "{said}");
+        stop.iter().for_each(crate::gate::Stop::release);
+        held.iter().for_each(crate::relay::Held::release);
+    };
+    tokio::join!(begin(setting), meanwhile);
+    assert_eq!(settled(setting, 0).await, "alice-there read");
+    assert_eq!((relay.came() - came, renewals(setting).await), (1, (done + 1, 0)));
+    is_current(setting, 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_sealed_anew_between_two_looks_for_it_is_found() {
+    keys_are_rotated_meanwhile(["k2", "k1"], Some(CLIENT_READ)).await;
+}
+
+#[tokio::test]
+async fn what_the_service_gave_is_saved_where_the_mark_was_sealed_anew_meanwhile() {
+    keys_are_rotated_meanwhile(["k1", "k2"], None).await;
 }

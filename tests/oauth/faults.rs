@@ -9,7 +9,7 @@ use tollbridge::clock::Clock;
 
 use crate::relay::{Fault, Relay};
 use crate::service::Service;
-use crate::support::{Client, Home, Redis, number, procs};
+use crate::support::{Bridge, Client, Home, Redis, number, procs};
 use crate::{ALICE, Setting, config, found};
 
 /// How long a test waits for what comes by itself: longer than a lease lasts, and than a service is left alone.
@@ -17,9 +17,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Some nodes behind whose service a relay stands, and the relay.
 pub(crate) fn with_relay(nodes: usize, options: &serde_json::Value) -> (Setting, Relay) {
+    with_relay_and(Redis::start(), nodes, options)
+}
+
+/// The same on this Redis.
+pub(crate) fn with_relay_and(redis: Redis, nodes: usize, options: &serde_json::Value) -> (Setting, Relay) {
     let relay = Relay::start();
     let service = Service::behind(&relay, options);
-    let (home, redis) = (Home::new(), Redis::start());
+    let home = Home::new();
     let mut config = config(&home, &redis, &service, &found());
     // One person has very many calls at once.
     config["limits"] = json!({ "perUser": 256, "perServer": 256, "total": 256 });
@@ -43,7 +48,12 @@ pub(crate) async fn has_passed(time: Duration) {
 
 /// What a call of alice's comes to on this node: its status, and what is said.
 pub(crate) async fn call(setting: &Setting, node: usize) -> (u16, String) {
-    let mut client = Client::modern(&setting.nodes[node], "guarded", Some(ALICE));
+    call_at(&setting.nodes[node]).await
+}
+
+/// The same where only the node is at hand.
+pub(crate) async fn call_at(node: &Bridge) -> (u16, String) {
+    let mut client = Client::modern(node, "guarded", Some(ALICE));
     let answer = client.call("whoami", json!({})).await.expect("an answer");
     let said = if answer.status == 200 { answer.text() } else { answer.header("retry-after").unwrap_or("").to_owned() };
     (answer.status, said)
@@ -67,25 +77,15 @@ pub(crate) async fn renewals(setting: &Setting) -> (u64, u64) {
     (count("token refresh_token 200").await, count("token refresh_token 400").await)
 }
 
-#[tokio::test]
-#[expect(clippy::print_stdout, reason = "it measures")]
-async fn many_requests_on_three_nodes_renew_a_token_by_one_call() {
-    let (setting, relay) = with_relay(3, &json!({}));
-    let (rounds, calls) = (number("TOLLBRIDGE_TEST_OAUTH_ROUNDS", 1), number("TOLLBRIDGE_TEST_OAUTH_CALLS", 10));
-    relay.always(Some(Fault::Late(Duration::from_millis(500))));
-    let mut longest = Duration::ZERO;
-    for round in 1..=rounds {
-        just_expired(&setting).await;
-        let begun = Instant::now();
-        let call = async |n| (call(&setting, n % 3).await, begun.elapsed());
-        for ((status, said), took) in join_all((0..3 * calls).map(call)).await {
-            assert_eq!((status, said.as_str()), (200, "alice-there read"), "round {round}");
-            longest = longest.max(took);
-        }
-        assert_eq!((relay.came(), renewals(&setting).await), (round, (round as u64, 0)), "one call each");
-    }
-    println!("{rounds} rounds of 3 x {calls}: the longest call took {longest:?}");
-    assert_eq!(setting.redis.ask(&["--scan", "--pattern", "*:lease:*"]).trim(), "", "each lease is given back");
+/// What is kept is what the service gave last: its server refuses the token once, and what renews it is taken.
+pub(crate) async fn is_current(setting: &Setting, node: usize) {
+    // Who was killed may have had the lease.
+    let leases = || setting.redis.ask(&["--scan", "--pattern", "*:lease:*"]);
+    procs::eventually(PATIENCE, || leases().trim().is_empty().then_some(())).await.expect("leases end");
+    let (done, refused) = renewals(setting).await;
+    setting.service.set(&json!({ "refuses": 1 })).await;
+    assert_eq!(call(setting, node).await, (200, "alice-there read".to_owned()));
+    assert_eq!(renewals(setting).await, (done + 1, refused), "what is kept is older than what the service gave last");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! From the click to the call.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use crate::service::Service;
@@ -8,8 +10,14 @@ use crate::{ALICE, BOB, PUBLIC_URL, Setting, found};
 
 /// Opens the page and clicks; what is shown then leads to the service.
 pub(crate) async fn click(person: &mut Person) -> Seen {
-    let form = person.get("/guarded/connect").await.form("/guarded/connect/start");
-    person.post("/guarded/connect/start", &[("form", &form)]).await
+    click_on(person, "guarded").await
+}
+
+/// The same on the page of this server.
+pub(crate) async fn click_on(person: &mut Person, server: &str) -> Seen {
+    let start = format!("/{server}/connect/start");
+    let form = person.get(&format!("/{server}/connect")).await.form(&start);
+    person.post(&start, &[("form", &form)]).await
 }
 
 /// Where a page leads by itself.
@@ -27,6 +35,7 @@ pub(crate) fn parameter(url: &str, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "it measures")]
 async fn a_person_clicks_once_signs_in_and_the_next_call_works_on_every_node() {
     let setting = Setting::with(Service::start(&json!({})), &found());
     let before = setting.said(0, ALICE).await;
@@ -42,7 +51,9 @@ async fn a_person_clicks_once_signs_in_and_the_next_call_works_on_every_node() {
     );
     assert!(page.text.contains("Connect Guarded &#38; Co") && !page.text.contains("field-token"), "{}", page.text);
 
-    let led = click(&mut alice).await;
+    let (form, clicked) = (page.form("/guarded/connect/start"), Instant::now());
+    let led = alice.post("/guarded/connect/start", &[("form", &form)]).await;
+    let there_after = clicked.elapsed();
     assert_eq!((led.status, led.header("location")), (200, ""), "{}", led.text);
     let url = leads_to(&led);
     let of = |name: &str| parameter(&url, name);
@@ -54,7 +65,9 @@ async fn a_person_clicks_once_signs_in_and_the_next_call_works_on_every_node() {
 
     // Any node may answer any step.
     let mut there = setting.elsewhere(&alice);
+    let allowed = Instant::now();
     let done = there.get(&back).await;
+    println!("two hops, with what the service takes: {there_after:?} and {:?}", allowed.elapsed());
     assert_eq!(done.status, 200, "{}", done.text);
     assert!(done.text.contains("is connected. You can go back to your application."), "{}", done.text);
     for node in 0..2 {

@@ -59,6 +59,15 @@ struct Shared {
     held: Mutex<Option<(Sender<()>, Receiver<()>)>>,
     /// Renewals that have come, each as it was sent.
     came: Mutex<Vec<Vec<u8>>>,
+    /// What the service was asked, and what it answered.
+    passed: Mutex<Vec<Passed>>,
+}
+
+/// A request that the service has answered, and its answer.
+#[derive(Clone)]
+pub(crate) struct Passed {
+    pub(crate) request: String,
+    pub(crate) answer: String,
 }
 
 /// A running relay. What it has begun it ends by itself.
@@ -104,6 +113,19 @@ impl Relay {
         let ((tell, arrived), (release, released)) = (channel(), channel());
         *self.shared.held.lock().expect(WHOLE) = Some((tell, released));
         Held { arrived, release }
+    }
+
+    /// What the service was asked and has answered whose first line begins so.
+    pub(crate) fn passed(&self, begins: &str) -> Vec<Passed> {
+        let passed = self.shared.passed.lock().expect(WHOLE);
+        passed.iter().filter(|passed| passed.request.starts_with(begins)).cloned().collect()
+    }
+
+    /// The access token that the service gave last.
+    pub(crate) fn newest(&self) -> Option<String> {
+        let passed = self.shared.passed.lock().expect(WHOLE);
+        let mut given = passed.iter().rev().filter(|passed| passed.request.starts_with("POST /token "));
+        given.find_map(|given| given.answered("access_token"))
     }
 
     /// How many renewals have come.
@@ -159,6 +181,8 @@ impl Shared {
         service.write_all(&[&request[..line], b"Connection: close\r\n", &request[line..]].concat()).ok()?;
         let mut answer = Vec::new();
         service.read_to_end(&mut answer).ok()?;
+        let [request, said] = [request, &answer].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        self.passed.lock().expect(WHOLE).push(Passed { request, answer: said });
         Some(answer)
     }
 }
@@ -197,4 +221,13 @@ fn rewritten(answer: &[u8], from: &str, to: &str) -> Vec<u8> {
     let length = body.len();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
     format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+impl Passed {
+    /// What the answer has under this name, if it is JSON that does.
+    pub(crate) fn answered(&self, name: &str) -> Option<String> {
+        let (_, body) = self.answer.split_once("\r\n\r\n")?;
+        let body: serde_json::Value = serde_json::from_str(body).ok()?;
+        Some(body[name].as_str()?.to_owned())
+    }
 }

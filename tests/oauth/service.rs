@@ -34,7 +34,13 @@ impl Service {
     /// Starts a service.
     pub(crate) fn start(options: &Value) -> Self {
         let (issuer, server) = (free_address(), free_address());
-        Self::start_at((issuer, issuer), server, options)
+        Self::start_at((issuer, issuer), server, options, None)
+    }
+
+    /// Starts a service that believes the certificates of this authority.
+    pub(crate) fn believing(authority: &Path, options: &Value) -> Self {
+        let (issuer, server) = (free_address(), free_address());
+        Self::start_at((issuer, issuer), server, options, Some(authority))
     }
 
     /// Starts a service that is found at a relay.
@@ -42,14 +48,20 @@ impl Service {
         let (own, mut options) = (free_address(), options.clone());
         options["behind"] = relay.address().port().into();
         relay.lead_to(own);
-        Self::start_at((own, relay.address()), free_address(), &options)
+        Self::start_at((own, relay.address()), free_address(), &options, None)
     }
 
-    fn start_at((own, issuer): (SocketAddr, SocketAddr), server: SocketAddr, options: &Value) -> Self {
+    fn start_at(
+        (own, issuer): (SocketAddr, SocketAddr),
+        server: SocketAddr,
+        options: &Value,
+        authority: Option<&Path>,
+    ) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(root.join("tests/.tools/node22"));
         command.arg(root.join("tests/node/oauth-service.mjs"));
         command.args([own.port().to_string(), server.port().to_string(), options.to_string()]);
+        command.envs(authority.map(|file| ("NODE_EXTRA_CA_CERTS", file)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("scripts/test has installed Node");
         let service = Self { process, issuer, server };

@@ -20,7 +20,13 @@ pub(crate) struct Login {
 
 impl Login {
     pub(crate) fn begin(home: &Home, options: &[&str]) -> Self {
+        Self::begin_with(home, options, &[])
+    }
+
+    /// The same with these variables.
+    pub(crate) fn begin_with(home: &Home, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(TOLLBRIDGE);
+        command.envs(environment.iter().copied());
         command.args(["login", "guarded", "--user", "alice", "--config"]).arg(home.config()).args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
@@ -45,7 +51,7 @@ impl Login {
         self.line_with("code_challenge=")
     }
 
-    fn paste(&mut self, text: &str) {
+    pub(crate) fn paste(&mut self, text: &str) {
         writeln!(self.child.stdin.as_mut().expect("it is piped"), "{text}").expect("it reads");
     }
 

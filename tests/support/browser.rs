@@ -127,10 +127,18 @@ impl Browser {
 
     /// Waits until this is true of the page, which may be one that is on its way.
     pub async fn until(&self, condition: &str) {
+        self.once(&format!("return {condition} ? true : null")).await;
+    }
+
+    /// What a script returns, once that is something, of a page that may be on its way.
+    pub async fn once(&self, script: &str) -> Value {
         let deadline = Instant::now() + DEADLINE;
-        let script = json!({ "script": format!("return {condition}"), "args": [] });
-        while self.ask("/execute/sync", script.clone()).await != true {
-            assert!(Instant::now() < deadline, "{condition} does not become true");
+        loop {
+            let returned = self.ask("/execute/sync", json!({ "script": script, "args": [] })).await;
+            if !returned.is_null() && returned.get("error").is_none() {
+                return returned;
+            }
+            assert!(Instant::now() < deadline, "nothing is returned by {script}");
         }
     }
 
@@ -143,6 +151,11 @@ impl Browser {
     pub async fn run_to_the_end(&self, script: &str) -> Value {
         let script = format!("const done = arguments[0]; {script}");
         self.post("/execute/async", json!({ "script": script, "args": [] })).await
+    }
+
+    /// The address of the page, also of one that is not there.
+    pub async fn address(&self) -> String {
+        self.read("/url").await
     }
 
     /// The text of what this selector names, once it is there.

@@ -19,6 +19,7 @@ const ATTEMPTS: usize = 5;
 pub struct Redis {
     server: Child,
     port: u16,
+    arguments: Vec<String>,
     directory: TempDir,
 }
 
@@ -31,15 +32,16 @@ impl Redis {
     /// Starts one with further arguments, as `--name value`.
     pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("tollbridge-redis-").tempdir().expect("a temporary directory");
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         for _ in 0..ATTEMPTS {
             let port = free_address().port();
-            let mut server = spawn(port, &directory, arguments);
+            let mut server = spawn(port, &directory, &arguments);
             let answers = procs::wait_for(DEADLINE, || match server.try_wait() {
                 Ok(Some(_)) | Err(_) => Some(false),
                 Ok(None) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(true),
             });
             if answers == Some(true) {
-                return Self { server, port, directory };
+                return Self { server, port, arguments, directory };
             }
             let _ = server.kill();
             let _ = server.wait();
@@ -78,10 +80,10 @@ impl Redis {
         let _ = self.server.wait();
     }
 
-    /// Starts it again on the same port, empty.
+    /// Starts it again on the same port, with what its arguments have it keep.
     pub fn restart(&mut self) {
         self.crash();
-        self.server = spawn(self.port, &self.directory, &[]);
+        self.server = spawn(self.port, &self.directory, &self.arguments);
         let answers = procs::wait_for(DEADLINE, || TcpStream::connect(self.address()).ok());
         assert!(answers.is_some(), "redis-server does not come back");
     }
@@ -112,7 +114,7 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16, directory: &TempDir, arguments: &[&str]) -> Child {
+fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
         .args(["--rdbcompression", "no"])

@@ -26,11 +26,14 @@ pub struct ReverseProxy {
 impl ReverseProxy {
     /// Starts nginx in front of `nodes`; its answers name the node they came from in `X-Node`.
     pub fn nginx(nodes: &[SocketAddr]) -> Self {
-        let nodes = nodes.iter().fold(String::new(), |mut nodes, node| {
-            let _ = write!(nodes, "server {node} max_fails=0; ");
-            nodes
-        });
-        Self::run_nginx(&CONFIG.replace("NODES", &nodes))
+        Self::run_nginx(&in_front_of(nodes))
+    }
+
+    /// The same with TLS, with what is in the directory of a [`super::certificate`].
+    pub fn nginx_with_tls(nodes: &[SocketAddr], certificate: &Path) -> Self {
+        let file = |name: &str| certificate.join(name).display().to_string();
+        let tls = format!("ssl; ssl_certificate {}; ssl_certificate_key {};", file("server.pem"), file("server.key"));
+        Self::run_nginx(&in_front_of(nodes).replace("127.0.0.1:PORT;", &format!("127.0.0.1:PORT {tls}")))
     }
 
     /// Starts nginx as docs/operate.md configures it, but without TLS and with one user, who is taken for granted, in
@@ -90,6 +93,15 @@ impl ReverseProxy {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// The configuration of nginx in front of these nodes.
+fn in_front_of(nodes: &[SocketAddr]) -> String {
+    let nodes = nodes.iter().fold(String::new(), |mut nodes, node| {
+        let _ = write!(nodes, "server {node} max_fails=0; ");
+        nodes
+    });
+    CONFIG.replace("NODES", &nodes)
 }
 
 /// What docs/operate.md shows for a proxy, in front of these nodes and with this secret.
