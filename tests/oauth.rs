@@ -9,12 +9,12 @@ mod bad_input;
 mod burst;
 #[path = "oauth/by_api.rs"]
 mod by_api;
-#[path = "oauth/cost.rs"]
-mod cost;
 #[path = "oauth/canaries.rs"]
 mod canaries;
 #[path = "oauth/chance.rs"]
 mod chance;
+#[path = "oauth/cost.rs"]
+mod cost;
 #[path = "oauth/device.rs"]
 mod device;
 #[path = "oauth/document.rs"]
@@ -29,10 +29,10 @@ mod forged_addresses;
 mod gate;
 #[path = "oauth/hostile.rs"]
 mod hostile;
-#[path = "oauth/left.rs"]
-mod left;
 #[path = "oauth/in_chromium.rs"]
 mod in_chromium;
+#[path = "oauth/left.rs"]
+mod left;
 #[path = "oauth/one_click.rs"]
 mod one_click;
 #[path = "oauth/outage.rs"]

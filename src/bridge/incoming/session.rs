@@ -126,7 +126,9 @@ impl Bridge {
         let (bridge, user) = (Arc::clone(self), user.clone());
         // Whoever ends a session often leaves at once. Its listener would never hear of it.
         let ended = self.lifecycle.to_the_end(async move { bridge.revoke(&user, &session).await });
-        ended.await.unwrap_or(Err(BridgeError::Store))
+        let response = ended.await.unwrap_or(Err(BridgeError::Store))?;
+        tracing::info!(server = %server.name, method = "DELETE", status = 204, "session ended");
+        Ok(response)
     }
 
     /// Ends a session, and its listener wherever that is.
@@ -140,7 +142,6 @@ impl Bridge {
             let relay = self.relay.clone();
             self.notify_of_end(async move { relay.insist(&address, Note::Left.write()).await });
         }
-        tracing::info!(server = %server.name, method = "DELETE", status = 204, "session ended");
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 
