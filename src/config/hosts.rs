@@ -1,5 +1,6 @@
 //! Where we listen, and under which names we answer.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use url::Url;
@@ -23,6 +24,15 @@ impl Listen {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

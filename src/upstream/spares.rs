@@ -227,6 +227,8 @@ mod tests {
         third.take(&ServerName::parse("s").unwrap()).unwrap().0.unwrap().close(AT_ONCE).await;
         until(|| has_any(&third)).await;
         assert!(!has_any(&fourth), "the third are not retired");
+        third.retire();
+        until(|| has_any(&fourth)).await;
         lifecycle.drain.cancel();
         lifecycle.tasks.close();
         lifecycle.tasks.wait().await;

@@ -55,9 +55,9 @@ async fn a_service_that_is_down_is_left_alone_and_is_called_once_to_see_whether_
     let failed = join_all((0..5).map(|n| call(&setting, n))).await;
     assert!(failed.iter().all(|(status, ..)| *status == 503), "{failed:?}");
     assert_eq!(relay.came(), 5, "five failures are enough");
+    let (began, seconds) = (Instant::now(), number("TOLLBRIDGE_TEST_OAUTH_SECONDS", 1));
     // Another configuration knows of it, too.
     setting.home.run(&["reload", "--config", &setting.home.config().to_string_lossy()], b"");
-    let (began, seconds) = (Instant::now(), number("TOLLBRIDGE_TEST_OAUTH_SECONDS", 1));
     let mut took = Vec::new();
     while began.elapsed() < Duration::from_secs(seconds as u64) || took.len() < 5 {
         let (expired, good) = tokio::join!(call(&setting, 5), call(&setting, 6));
