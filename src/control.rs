@@ -6,6 +6,7 @@
 //!
 //! Source: unix(7), abstract sockets.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -130,6 +131,18 @@ pub async fn find(trusted: &[u32]) -> io::Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Whether process `pid` may have been started with `file`, as far as its command line tells: one that was not need not be
+/// waited for.
+#[must_use]
+pub fn may_read(pid: u32, file: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
+    let mut arguments = line.split(|byte| *byte == 0).skip_while(|argument| *argument != b"--config").skip(1);
+    let (Some(named), Ok(directory)) = (arguments.next(), fs::read_link(format!("/proc/{pid}/cwd"))) else {
+        return true;
+    };
+    file_id(&directory.join(OsStr::from_bytes(named))) == file_id(file)
 }
 
 /// What a configuration file is known by, wherever a link leads that is its last part: such are made to lead elsewhere.

@@ -96,7 +96,9 @@ pub(super) fn tell(file: Option<&Path>, request: Request) -> Result<(), Stop> {
 async fn ask_all(file: Option<&Path>, request: Request) -> Result<(Vec<(u32, Answered)>, Vec<(u32, u32)>), Stop> {
     let found = control::find(&trusted(file)).await.map_err(Stop::failed)?;
     let line = request.line(file);
-    let asked = found.trusted.into_iter().map(async |(pid, stream)| (pid, ask(stream, &line).await));
+    let mut trusted = found.trusted;
+    trusted.retain(|(pid, _)| file.is_none_or(|file| control::may_read(*pid, file)));
+    let asked = trusted.into_iter().map(async |(pid, stream)| (pid, ask(stream, &line).await));
     Ok((join_all(asked).await, found.others))
 }
 

@@ -229,8 +229,7 @@ mod tests {
         assert!(!has_any(&fourth), "the third are not retired");
         third.retire();
         until(|| has_any(&fourth)).await;
-        lifecycle.drain.cancel();
-        lifecycle.tasks.close();
-        lifecycle.tasks.wait().await;
+        fourth.retire();
+        fourth.keepers.wait().await;
     }
 }
