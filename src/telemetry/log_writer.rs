@@ -154,7 +154,12 @@ mod tests {
     fn stuck() -> (LogWriter, UnixStream, usize) {
         let (reader, writer) = UnixStream::pair().unwrap();
         let lines = LogWriter::start(writer).unwrap();
-        let mut given = 0;
+        // Twice what fits between the two, at once: whoever has taken it waits.
+        let mut given = ROOM / 2 / LINE.len();
+        lines.push(&LINE.repeat(given));
+        while !lines.queue().waiting.is_empty() {
+            thread::sleep(REST);
+        }
         while lines.dropped().get() == 0 {
             lines.push(LINE);
             given += 1;

@@ -190,23 +190,23 @@ mod tests {
         let (user, server) = (UserId::local("alice").unwrap(), ServerName::parse("s").unwrap());
         source.store.save(&user, &server, &granted("a", Some("0")), Over::Nothing).await.unwrap();
         let renewing = async {
-            let (mut last, mut lost) = (0, 0);
+            let (mut last, mut vanished) = (0, 0);
             for n in 1..300 {
                 let there = source.store.read(&user, &server).await.unwrap().unwrap();
                 let held = there.record.grant.unwrap().refresh_token.unwrap().expose().parse::<u32>().unwrap();
-                lost += u32::from(held != last);
+                vanished += u32::from(held != last);
                 let renewed = granted(&format!("renewed {n}"), Some(&n.to_string()));
                 let saved = source.store.save(&user, &server, &renewed, Over::This(&there.revision)).await.unwrap();
                 last = if matches!(saved, Written::Done(_)) { n } else { held };
             }
-            lost
+            vanished
         };
         let signing_in = async {
             for n in 0..100 {
                 source.save_granted((&user, &server), granted(&format!("signed in {n}"), None)).await.unwrap();
             }
         };
-        let (lost, ()) = tokio::join!(renewing, signing_in);
-        assert_eq!(lost, 0);
+        let (vanished, ()) = tokio::join!(renewing, signing_in);
+        assert_eq!(vanished, 0);
     }
 }

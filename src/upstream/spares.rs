@@ -199,7 +199,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(60), looked).await.unwrap();
+        timeout(Duration::from_mins(1), looked).await.unwrap();
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use support::{Bridge, Client, Home, bearer_identity, procs, server};
 const ALICE: &str = "a-bearer-token-of-alice-that-is-long-enough";
 const BOB: &str = "a-bearer-token-of-bob-that-is-long-enough-too";
 /// How soon something must be so.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 /// What one user may make the bridge hold here, with what it needs to handle that, KiB.
 const BOUND: u64 = 128 << 10;
 
