@@ -125,13 +125,14 @@ pub async fn run(config: Config, start: Start, orphaned: impl Future<Output = ()
     let (store, containers) = (Arc::clone(&node.store), Arc::clone(&node.starter.containers));
     let check = move || is_there(Arc::clone(&store), Arc::clone(&containers));
     let health = Arc::new(Admin::new(lifecycle.clone(), Arc::clone(&metrics), check));
-    announce(&config, &listener)?;
     metrics.config.serve(config.outline.fingerprint());
-    lifecycle.spawn(Arc::clone(&server).run(listener));
     let wiring = Wiring { file, log_filter, tell, notify, operators: admin.operators() };
-    let reloader = Arc::new(Reloader::new(node, server, generation, wiring));
+    let reloader = Arc::new(Reloader::new(node, Arc::clone(&server), generation, wiring));
     lifecycle.accompany(Arc::clone(&reloader).on_signal(hangup));
     control::serve(&reloader, &health);
+    // Whoever hears of it may give commands at once.
+    announce(&config, &listener)?;
+    lifecycle.spawn(server.run(listener));
     reloader.notify(Notice::Ready);
     if let Some(patience) = watchdog {
         lifecycle.accompany(Arc::clone(&reloader).show_life(patience / 2));
@@ -202,9 +203,13 @@ async fn until_stopped(
     orphaned: impl Future<Output = ()>,
 ) {
     let mut orphaned = std::pin::pin!(orphaned);
+    let is_alone = || {
+        tracing::error!("the supervisor is gone: stopping at once");
+        false
+    };
     let supervised = tokio::select! {
         () = signals.next() => true,
-        () = &mut orphaned => false,
+        () = &mut orphaned => is_alone(),
     };
     let [delay, grace] = reloader.graces();
     lifecycle.stopping.cancel();
@@ -216,7 +221,7 @@ async fn until_stopped(
         tokio::select! {
             () = tokio::time::sleep(delay) => true,
             () = signals.next() => false,
-            () = &mut orphaned => false,
+            () = &mut orphaned => is_alone(),
         }
     };
     lifecycle.drain.cancel();
@@ -229,8 +234,6 @@ async fn until_stopped(
             () = signals.next() => {}
             () = orphaned => {}
         }
-    } else if !supervised {
-        tracing::error!("the supervisor is gone: stopping at once");
     }
     lifecycle.soft.cancel();
     lifecycle.hard.cancel();

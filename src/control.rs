@@ -139,10 +139,14 @@ pub async fn find(trusted: &[u32]) -> io::Result<Found> {
 pub fn may_read(pid: u32, file: &Path) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
     let mut arguments = line.split(|byte| *byte == 0).skip_while(|argument| *argument != b"--config").skip(1);
-    let (Some(named), Ok(directory)) = (arguments.next(), fs::read_link(format!("/proc/{pid}/cwd"))) else {
-        return true;
-    };
-    file_id(&directory.join(OsStr::from_bytes(named))) == file_id(file)
+    let Some(named) = arguments.next().map(|named| Path::new(OsStr::from_bytes(named))) else { return true };
+    if named.file_name() != file.file_name() {
+        return false;
+    }
+    // Where a bridge was started is seen by root alone: nobody else can look into it.
+    let directory = if named.is_absolute() { Ok(PathBuf::new()) } else { fs::read_link(format!("/proc/{pid}/cwd")) };
+    let Ok(directory) = directory else { return true };
+    file_id(&directory.join(named)) == file_id(file)
 }
 
 /// What a configuration file is known by, wherever a link leads that is its last part: such are made to lead elsewhere.

@@ -176,7 +176,7 @@ impl Share {
         if held.saturating_add(bytes) <= counts.most.per_user { Ok(()) } else { Err(Full::User) }
     }
 
-    /// A number that changes whenever something is given back of what is `full`.
+    /// A number that changes whenever something is given back of what is `full`, while some of it is held.
     #[must_use]
     pub fn given_back(&self, full: Full) -> usize {
         let counts = self.0.memory.counts();

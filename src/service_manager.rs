@@ -16,6 +16,9 @@ const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// The variable that says how many microseconds may pass between two signs of life.
 const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 
+/// The variable that says which process is waited for, if it is not whichever speaks.
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
+
 /// The variable that says how many sockets are handed over.
 const LISTEN_FDS: &str = "LISTEN_FDS";
 
@@ -25,13 +28,17 @@ const LISTEN_PID: &str = "LISTEN_PID";
 /// The first socket that is handed over.
 pub const FIRST_SOCKET: c_int = 3;
 
-/// What a service manager is told.
+/// How long a service manager may be busy before it is told no more.
+const MANAGER_READS: Duration = Duration::from_secs(1);
+
+/// What a service manager is told. Of several that wait for the supervisor, the system hands over the one that is named
+/// first here: reading anew comes before being ready. Source: signal(7), "Real-time signals".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// Requests are served, with the configuration as it is now.
-    Ready,
     /// The configuration is being read anew.
     Reloading,
+    /// Requests are served, with the configuration as it is now.
+    Ready,
     /// The bridge is to stop.
     Stopping,
     /// The bridge lives.
@@ -39,7 +46,7 @@ pub enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 4] = [Self::Ready, Self::Reloading, Self::Stopping, Self::Alive];
+    const ALL: [Self; 4] = [Self::Reloading, Self::Ready, Self::Stopping, Self::Alive];
 
     /// The number of the signal by which the worker says it to its supervisor, which is the one that is heard.
     #[must_use]
@@ -78,7 +85,9 @@ pub struct ServiceManager {
     /// Where it listens.
     socket: Option<OsString>,
     /// How long may pass between two signs of life, if it waits for them.
-    pub watchdog: Option<Duration>,
+    watchdog: Option<Duration>,
+    /// Of which process, if it says.
+    watched: Option<u32>,
     /// How many sockets it hands over.
     pub sockets: u32,
     /// To which process.
@@ -96,6 +105,7 @@ impl ServiceManager {
         Self {
             socket,
             watchdog: watchdog.map(Duration::from_micros),
+            watched: small(WATCHDOG_PID),
             sockets: small(LISTEN_FDS).unwrap_or_default(),
             handed_to: small(LISTEN_PID),
         }
@@ -107,16 +117,22 @@ impl ServiceManager {
         self.socket.is_some()
     }
 
+    /// How long may pass between two signs of life of this process, if they are waited for.
+    #[must_use]
+    pub fn watches(&self, pid: Pid) -> Option<Duration> {
+        self.watchdog.filter(|_| self.watched.is_none_or(|watched| is(pid, watched)))
+    }
+
     /// Whether it has handed over sockets to this process, the first of which is [`FIRST_SOCKET`].
     #[must_use]
     pub fn hands_over_to(&self, pid: Pid) -> bool {
-        self.sockets > 0 && self.handed_to.is_some_and(|to| u32::try_from(pid.as_raw_pid()) == Ok(to))
+        self.sockets > 0 && self.handed_to.is_some_and(|to| is(pid, to))
     }
 
     /// Tells it something. It need not hear it.
     pub fn tell(&self, notice: Notice) {
         if let Err(error) = self.send(notice) {
-            tracing::debug!(%error, "the service manager could not be told");
+            tracing::warn!(%error, "the service manager could not be told");
         }
     }
 
@@ -127,10 +143,13 @@ impl ServiceManager {
             _ => SocketAddr::from_pathname(name)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // Nobody waits for one that does not read.
-        socket.set_nonblocking(true)?;
+        socket.set_write_timeout(Some(MANAGER_READS))?;
         socket.send_to_addr(notice.text().as_bytes(), &address).map(drop)
     }
+}
+
+fn is(pid: Pid, number: u32) -> bool {
+    u32::try_from(pid.as_raw_pid()) == Ok(number)
 }
 
 #[cfg(test)]
@@ -149,7 +168,7 @@ mod tests {
         let at = |name: &OsStr| ServiceManager::of(|asked| (asked == NOTIFY_SOCKET).then(|| name.to_owned()));
         let by_path = at(path.as_os_str());
         for (notice, text) in
-            Notice::ALL.into_iter().zip(["READY=1", "RELOADING=1\nMONOTONIC_USEC=", "STOPPING=1", "WATCHDOG=1"])
+            Notice::ALL.into_iter().zip(["RELOADING=1\nMONOTONIC_USEC=", "READY=1", "STOPPING=1", "WATCHDOG=1"])
         {
             assert_eq!(Notice::of_signal(notice.signal()), Some(notice));
             by_path.tell(notice);
@@ -186,8 +205,10 @@ mod tests {
         }
         assert!(of(&[(LISTEN_FDS, "2"), (LISTEN_PID, "1")]).hands_over_to(other));
         let watched = [(NOTIFY_SOCKET, "/there"), (WATCHDOG_USEC, "3000000")];
-        assert_eq!(of(&watched).watchdog, Some(Duration::from_secs(3)));
-        assert_eq!(of(&watched[1..]).watchdog, None);
-        assert_eq!(of(&[(NOTIFY_SOCKET, "/there"), (WATCHDOG_USEC, "0")]).watchdog, None);
+        assert_eq!(of(&watched).watches(own), Some(Duration::from_secs(3)));
+        assert_eq!(of(&watched[1..]).watches(own), None);
+        assert_eq!(of(&[(NOTIFY_SOCKET, "/there"), (WATCHDOG_USEC, "0")]).watches(own), None);
+        let of_another = of(&[watched[0], watched[1], (WATCHDOG_PID, "1")]);
+        assert_eq!((of_another.watches(own), of_another.watches(other)), (None, Some(Duration::from_secs(3))));
     }
 }

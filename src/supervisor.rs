@@ -67,6 +67,8 @@ pub fn run(worker_args: impl IntoIterator<Item = OsString>, manager: &ServiceMan
     }
     match set_child_subreaper(Some(getpid())).map_err(Into::into).and_then(|()| start(worker_args)) {
         Ok((worker, plan_file)) => {
+            // The worker has the socket; the engines' clients that clear away must not.
+            sys::close_fds_on_exec();
             sys::give_start_back();
             watch(worker, &plan_file, &waited_for, manager)
         }
@@ -188,6 +190,13 @@ pub fn notify(notice: Notice) {
 pub fn inherited_socket(manager: &ServiceManager) -> Option<OwnedFd> {
     named_supervisor().filter(|&supervisor| manager.hands_over_to(supervisor))?;
     sys::inherited(FIRST_SOCKET)
+}
+
+/// How long may pass between two signs of life, if a service manager waits for those of the supervisor of this worker, or
+/// of a worker that has none.
+#[must_use]
+pub fn watched(manager: &ServiceManager) -> Option<Duration> {
+    manager.watches(named_supervisor().unwrap_or_else(getpid))
 }
 
 /// Resolves when the supervisor of this worker is gone, at once if it is gone already, never if it had none. Call it

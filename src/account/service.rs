@@ -100,12 +100,20 @@ impl Account {
         let form = self.form(head, body, (user, MAX_FORM)).await?;
         self.check_form(&form, &visit.visitor, &start_path(&server.name))?;
         self.count_change(user).await?;
-        self.lead_there(&visit, head, form.get(ANEW) == "1").await
+        let is_anew = form.get(ANEW) == "1";
+        if is_anew {
+            self.count(Quota::AskedRegistration, user).await?;
+        }
+        self.lead_there(&visit, head, is_anew).await
     }
 
     /// Counts what `user` begins as a change.
     pub(super) async fn count_change(&self, user: &UserId) -> Result<(), Refusal> {
-        let counted = self.store.count(Quota::Change, &[user.issuer(), user.subject()]).await;
+        self.count(Quota::Change, user).await
+    }
+
+    async fn count(&self, quota: Quota, user: &UserId) -> Result<(), Refusal> {
+        let counted = self.store.count(quota, &[user.issuer(), user.subject()]).await;
         match counted.map_err(|error| self.store_failed(&error, Refusal::NotKnown))? {
             Some(wait) => Err(Refusal::TooMany(wait)),
             None => Ok(()),

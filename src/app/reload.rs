@@ -85,6 +85,31 @@ struct Next {
     keyring: Option<Keyring>,
 }
 
+/// Tells the service manager that the configuration is being read, and at its end that it has been, also where whoever asked
+/// for it has been given up.
+struct Reading<'a>(&'a Reloader);
+
+impl<'a> Reading<'a> {
+    fn begin(reloader: &'a Reloader) -> Self {
+        let reading = Self(reloader);
+        reading.notify(Notice::Reloading);
+        reading
+    }
+
+    /// A bridge that is to stop has said so, and nothing after that.
+    fn notify(&self, notice: Notice) {
+        if !self.0.node.lifecycle.stopping.is_cancelled() {
+            self.0.notify(notice);
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.notify(Notice::Ready);
+    }
+}
+
 impl Reloader {
     pub(super) fn new(node: Node, server: Arc<Server>, generation: Generation, wiring: Wiring) -> Self {
         let config = &generation.config;
@@ -141,13 +166,11 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Answer {
         self.node.audit.reopen();
         let mut served = self.served.lock().await;
-        self.notify(Notice::Reloading);
-        let answer = match self.next().await {
+        let _reading = Reading::begin(self);
+        match self.next().await {
             Ok(next) => self.swap(&mut served, next),
             Err(why) => self.refuse(&mut served, &why),
-        };
-        self.notify(Notice::Ready);
-        answer
+        }
     }
 
     /// What a reload would do.

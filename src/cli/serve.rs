@@ -158,7 +158,7 @@ fn serve(
         log_filter: logs.filter(),
         log_lines_dropped: logs.dropped(),
         tell: Box::new(move |config| hand_over(&known, config)),
-        watchdog: manager.watchdog,
+        watchdog: supervisor::watched(&manager),
         socket,
         notify: Box::new(move |notice| match supervisor::is_supervised() {
             true if manager.is_there() => supervisor::notify(notice),

@@ -46,7 +46,10 @@ impl Phase {
     fn metric(self) -> (&'static str, &'static str) {
         match self {
             Self::Queue => ("queue_seconds", "How long requests waited for a permit"),
-            Self::Store => ("store_seconds", "How long requests waited for the token store"),
+            Self::Store => (
+                "store_seconds",
+                "How long requests waited for the token store, and for a token to be renewed where that was due",
+            ),
             Self::Start => ("start_seconds", "How long requests waited until their server was started"),
             Self::Handshake => ("handshake_seconds", "How long the handshake with the server took"),
             Self::FirstByte => ("first_byte_seconds", "From a request to the first byte of its answer"),

@@ -184,6 +184,7 @@ impl Services {
     ) -> Result<Option<ClientOf>, Fault> {
         // What is replaced is kept: neither who asks to be known anew nor a service that forgets may fill the store.
         if seen.is_some() && self.store.count(Quota::Registration, &[issuer, redirect_uri]).await?.is_some() {
+            tracing::warn!(host = host_of(endpoint), "not registered anew: that was done too often within an hour");
             return Err(Fault::Unavailable { host: host_of(endpoint) });
         }
         let known = seen.as_ref().and_then(|seen| seen.registration.as_ref());

@@ -20,6 +20,8 @@ pub enum Quota {
     Change,
     /// Registering at one issuer for one server in place of what is registered, which is kept for what was granted to it.
     Registration,
+    /// The same, because one user says that the service does not know the bridge.
+    AskedRegistration,
 }
 
 impl Quota {
@@ -29,6 +31,7 @@ impl Quota {
         match self {
             Self::SignIn | Self::Registration => 20,
             Self::Change => 10,
+            Self::AskedRegistration => 3,
         }
     }
 
@@ -36,7 +39,7 @@ impl Quota {
     fn time(self) -> Duration {
         match self {
             Self::SignIn | Self::Change => Duration::from_mins(1),
-            Self::Registration => Duration::from_hours(1),
+            Self::Registration | Self::AskedRegistration => Duration::from_hours(1),
         }
     }
 
@@ -45,6 +48,7 @@ impl Quota {
             Self::SignIn => "sign-in",
             Self::Change => "change",
             Self::Registration => "registration",
+            Self::AskedRegistration => "asked-registration",
         }
     }
 }

@@ -211,7 +211,7 @@ async fn an_http2_stream_whose_client_closes_its_window_is_reset_after_the_stall
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_takes_a_permit_for_each_of_its_calls_and_its_answers_go_out_as_they_come() {
-    let limits = json!({ "memory": "256MiB", "perUser": 2, "queue": "2m", "writeStall": "2m" });
+    let limits = json!({ "memory": "256MiB", "perUser": 2, "queue": "5m", "writeStall": "2m" });
     let greedy = Greedy::start(&limits, 6 << 10, &json!({}));
     let mut client = Client::without_session(&greedy.bridge, "large", Some(ALICE));
     assert_eq!(client.initialize("2025-03-26", json!({})).await.unwrap().status, 200);

@@ -379,4 +379,12 @@ async fn who_asks_over_and_over_to_be_known_anew_does_not_fill_the_store() {
     assert_eq!((led, siege.hostile.asked("POST /register").len()), (21, 21));
     leads_to(&click(&mut siege.somebody()).await);
     assert_eq!(siege.hostile.asked("POST /register").len(), 21, "the last one is good");
+    // No one person uses up what there is for all.
+    let mut person = siege.somebody();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let form = person.get("/guarded/connect").await.form("/guarded/connect/start");
+        seen.push(person.post("/guarded/connect/start", &[("form", &form), ("anew", "1")]).await.status);
+    }
+    assert_eq!(seen, [503, 503, 503, 429]);
 }

@@ -66,7 +66,7 @@ impl Shown {
 }
 
 #[tokio::test]
-async fn the_pictures_are_what_a_person_sees_from_the_click_to_the_call_and_when_it_ends() {
+async fn each_page_from_the_click_to_the_call_is_there_and_has_its_picture() {
     let shown = Shown::begin(&json!({ "device": { "interval": 5 } }), &found()).await;
     let browser = &shown.browser;
     shown.take("oauth-connect", "Connect Linear").await;
@@ -88,7 +88,7 @@ async fn the_pictures_are_what_a_person_sees_from_the_click_to_the_call_and_when
 }
 
 #[tokio::test]
-async fn the_picture_of_pasting_is_what_a_person_sees_who_ends_where_nothing_listens() {
+async fn the_page_of_pasting_is_there_and_has_its_picture() {
     let mut oauth = found();
     oauth["redirectUri"] = json!("http://localhost:3118/callback");
     let shown = Shown::begin(&json!({}), &oauth).await;

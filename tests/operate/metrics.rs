@@ -240,6 +240,19 @@ impl Drop for Prometheus {
     }
 }
 
+/// The metrics as plain text, once a call of `whoami` is in them: it is counted just after its answer.
+async fn plain_metrics_of_a_call(admin: SocketAddr) -> String {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let plain = metrics(admin, "text/plain").await;
+        if plain.contains("tollbridge_request_seconds_count{server=\"whoami\"} 1") {
+            return plain;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{plain}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn prometheus_reads_both_formats_and_the_rules_and_the_dashboard_ask_for_what_is_there() {
     let (home, admin) = (Home::new(), free_address());
@@ -249,11 +262,11 @@ async fn prometheus_reads_both_formats_and_the_rules_and_the_dashboard_ask_for_w
     let mut stranger = Client::modern(&bridge, "whoami", Some("nobody's-token-0123456789"));
     assert_eq!(stranger.request("tools/list", json!({})).await.unwrap().status, 401);
 
-    let plain = metrics(admin, "text/plain").await;
+    let plain = plain_metrics_of_a_call(admin).await;
     let (as_before, _serving) = serve_plain(plain.clone()).await;
     let prometheus = Prometheus::start(&home, [admin, as_before]);
     let count = "/api/v1/query?query=tollbridge_request_seconds_count%7Bserver=%22whoami%22%7D";
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
     loop {
         let found = prometheus.ask(count).await.unwrap_or_default();
         let series = found.pointer("/data/result").and_then(Value::as_array).cloned().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! A service manager starts the bridge, hears of it and stops it.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -166,7 +167,7 @@ async fn a_second_bridge_takes_the_port_over_while_the_first_one_serves_it() {
 const GRACE: Duration = Duration::from_secs(8);
 
 /// How long everything else may take: a second, were the machine not slow.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_mins(1);
 
 /// Calls a tool that takes so many tenths of a second, says when it has begun, and answers what it was told at last.
 async fn call_of(address: SocketAddr, tenths: u32, begun: Sender<()>) -> Value {
@@ -250,8 +251,11 @@ async fn while_one_bridge_takes_over_from_another_no_connection_is_refused_on_a_
             while !over.is_cancelled() {
                 // On a connection of its own, each.
                 let mut client = Client::new(address, "whoami", None, Era::Modern);
-                let answer = client.call("add", json!({ "a": 1, "b": 2 })).await.unwrap();
-                assert_eq!((answer.status, answer.text().as_str()), (200, "3"));
+                match client.call("add", json!({ "a": 1, "b": 2 })).await {
+                    Ok(answer) => assert_eq!((answer.status, answer.text().as_str()), (200, "3")),
+                    // The old bridge waits only so long for who has connected and says nothing.
+                    Err(error) => assert_ne!(error.kind(), ErrorKind::ConnectionRefused),
+                }
                 answered += 1;
             }
             answered

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::start::Spare;
@@ -71,11 +71,13 @@ impl Child {
         patience: Duration,
     ) -> Result<Self, BridgeError> {
         let share = bridge.share(&inputs.user, server);
-        let until = Instant::now() + patience;
+        // So many looks, not so much time: whoever answers a batch does not look while its client takes an answer.
+        let mut looks = patience.as_millis() / LOOK_FOR_ROOM.as_millis();
         while let Err(full) = share.check_user(server.process.line) {
-            if Instant::now() >= until {
+            if looks == 0 {
                 return Err(Refused::no_memory(full).into());
             }
+            looks -= 1;
             sleep(LOOK_FOR_ROOM).await;
         }
         let (upstream, turn) = bridge.start_server(server, &inputs, &share, Spare::Welcome).await?;

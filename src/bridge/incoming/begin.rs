@@ -56,10 +56,7 @@ impl Bridge {
         let waits = Instant::now();
         let permit = self.admit(&incoming, &call).await?;
         incoming.course.spent(Phase::Queue, waits);
-        let asks = Instant::now();
-        let found = self.find_credential(&incoming, &mut call, connection).await?;
-        incoming.course.spent(Phase::Store, asks);
-        let credential = match found {
+        let credential = match self.find_credential(&mut incoming, &mut call, connection).await? {
             Ok(credential) if !asks_to_connect => credential,
             Err(_) if is_asked_without_token(&incoming.server, &call) => None,
             found => {
@@ -72,8 +69,8 @@ impl Bridge {
         };
         let inputs = Inputs::of(&incoming.caller, credential, values);
         let starts = Instant::now();
-        // How fast a client reads the answers to a batch is no reason to refuse the rest of it.
-        let patience = if incoming.turn.is_some() { self.config.limits.queue } else { Duration::ZERO };
+        // How fast a client reads the answers to a batch is no reason to refuse the rest of it, unless it does not read.
+        let patience = if incoming.turn.is_some() { self.config.limits.write_stall } else { Duration::ZERO };
         let child = Child::open(self, &incoming.server, inputs, patience).await?;
         incoming.course.spent(Phase::Start, starts);
 
@@ -99,18 +96,20 @@ impl Bridge {
     /// What the user saved, where the server takes it, or why that does not do; and what the call's session has set.
     async fn find_credential(
         &self,
-        incoming: &IncomingMessage,
+        incoming: &mut IncomingMessage,
         call: &mut Call,
         connection: &Connection,
     ) -> Result<Result<Option<Credential>, Lack>, BridgeError> {
+        let asks = Instant::now();
         let (user, server) = (&incoming.caller.user, &incoming.server);
         let (credential, status) = self.token_and_status(user, server, incoming.session.as_ref()).await?;
+        incoming.course.spent(Phase::Store, asks);
         call.level = call.level.or_else(|| status.level.as_deref().and_then(Level::parse));
         call.listener = status.listener.and_then(|listener| listener.address.parse().ok());
         match credential {
             Ok(credential) => Ok(Ok(credential)),
             Err(error) => {
-                let lack = self.lack(server, &error)?;
+                let lack = self.lack(&incoming.server, &error)?;
                 self.awaited_credential(incoming, (call, lack), connection).await
             }
         }
