@@ -31,6 +31,8 @@ mod gate;
 mod hostile;
 #[path = "oauth/in_chromium.rs"]
 mod in_chromium;
+#[path = "oauth/keycloak.rs"]
+mod keycloak;
 #[path = "oauth/left.rs"]
 mod left;
 #[path = "oauth/one_click.rs"]

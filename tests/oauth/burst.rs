@@ -18,22 +18,22 @@ use crate::{Setting, config};
 /// How long the service takes.
 const SERVICE: Duration = Duration::from_millis(500);
 
-/// A server of the modern era, which says in this process whether a call has what the service gave last.
-fn quick_server(relay: &Arc<Relay>) -> SocketAddr {
+/// A server of the modern era in this process. `says` makes its answer of a call's token, or `None` of one that it refuses.
+pub(crate) fn quick_server(says: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (address, relay) = (listener.local_addr().expect("bound"), Arc::clone(relay));
+    let (address, says) = (listener.local_addr().expect("bound"), Arc::new(says));
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            let relay = Arc::clone(&relay);
+            let says = Arc::clone(&says);
             // Who hangs up in the middle hears nothing.
-            std::thread::spawn(move || drop(serve(&connection, &relay)));
+            std::thread::spawn(move || drop(serve(&connection, &*says)));
         }
     });
     address
 }
 
 /// Answers every call of a connection.
-fn serve(mut connection: &TcpStream, relay: &Relay) -> std::io::Result<()> {
+fn serve(mut connection: &TcpStream, says: &dyn Fn(&str) -> Option<String>) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::new(connection);
     loop {
@@ -55,7 +55,12 @@ fn serve(mut connection: &TcpStream, relay: &Relay) -> std::io::Result<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let id = serde_json::from_slice::<Value>(&body).expect("JSON")["id"].take();
-        let text = if relay.newest().as_ref() == Some(&bearer) { "the newest" } else { "another" };
+        let Some(text) = says(&bearer) else {
+            let head =
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error=\"invalid_token\"\r\nContent-Length: 0";
+            connection.write_all(format!("{head}\r\n\r\n").as_bytes())?;
+            continue;
+        };
         let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }] });
         let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}", answer.len());
@@ -73,7 +78,10 @@ async fn many_requests_on_three_nodes_renew_a_token_by_one_call() {
         json!({ "issuer": service.issuer(), "scopes": ["read", "offline_access"], "allowHosts": ["127.0.0.1"] });
     let mut configured = config(&home, &redis, &service, &oauth);
     let guarded = &mut configured["mcpServers"]["guarded"];
-    guarded["url"] = format!("http://{}/mcp", quick_server(&relay)).into();
+    let given = Arc::clone(&relay);
+    let says = move |bearer: &str| if given.newest().as_deref() == Some(bearer) { "the newest" } else { "another" };
+    let server = quick_server(move |bearer| Some(says(bearer).to_owned()));
+    guarded["url"] = format!("http://{server}/mcp").into();
     guarded["protocol"] = "modern".into();
     // One person has very many calls at once.
     configured["limits"] = json!({ "perUser": 256, "perServer": 256, "total": 256 });

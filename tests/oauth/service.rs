@@ -113,7 +113,7 @@ impl Service {
     }
 
     async fn at_code(&self, address: &str, user: Option<&str>) {
-        let mut browser = Browser { cookies: BTreeMap::new() };
+        let mut browser = Browser::default();
         let mut page = browser.ask("GET", address, "").await;
         for _ in 0..PAGES {
             if page.text.contains("Sign-in Success") || page.text.contains(INTERRUPTED) {
@@ -137,7 +137,7 @@ impl Service {
     }
 
     async fn walk(&self, url: &str, user: &str, allows: bool) -> String {
-        let mut browser = Browser { cookies: BTreeMap::new() };
+        let mut browser = Browser::default();
         let mut page = browser.ask("GET", url, "").await;
         for _ in 0..PAGES {
             if let Some(to) = &page.location {
@@ -171,17 +171,18 @@ impl Drop for Service {
 }
 
 /// What a browser keeps of a service.
-struct Browser {
+#[derive(Default)]
+pub(crate) struct Browser {
     cookies: BTreeMap<String, String>,
 }
 
-struct Page {
-    location: Option<String>,
-    text: String,
+pub(crate) struct Page {
+    pub(crate) location: Option<String>,
+    pub(crate) text: String,
 }
 
 impl Browser {
-    async fn ask(&mut self, method: &str, url: &str, body: &str) -> Page {
+    pub(crate) async fn ask(&mut self, method: &str, url: &str, body: &str) -> Page {
         let url = Url::parse(url).expect("a URL");
         let address = url.socket_addrs(|| None).expect("an address")[0];
         let mut headers = Vec::new();
@@ -218,7 +219,7 @@ fn hidden(text: &str) -> Vec<(&str, &str)> {
 }
 
 /// The value of the first attribute that begins so and ends with this.
-fn attribute(text: &str, begins: &str, ends: &str) -> String {
+pub(crate) fn attribute(text: &str, begins: &str, ends: &str) -> String {
     let values = text.split(begins).skip(1).filter_map(|rest| rest.split('"').next());
     let value = values.into_iter().find(|value| value.ends_with(ends));
     value.unwrap_or_else(|| panic!("no {begins} in {text}")).to_owned()

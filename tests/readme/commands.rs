@@ -291,11 +291,12 @@ fn every_page_with_commands_has_a_test_that_runs_them() {
             assert!(tests.contains(&format!("fn {test}()")), "{test}");
         }
     }
-    // The scripts that are named are run before a change lands, but for what has a test of its own here, and what the
-    // others use; so is the installation, which takes minutes.
+    // The scripts that are named are run before a change lands, but for what has a test of its own here, what the others
+    // use, and what is run before a release; so is the installation, which takes minutes.
     let ci = fs::read_to_string(".ci/run").unwrap();
     for script in fs::read_dir("scripts").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        let known = ["demo", "engine", "lib.sh"].contains(&&*script) || ci.contains(&format!("scripts/{script}"));
+        let known =
+            ["demo", "engine", "keycloak", "lib.sh"].contains(&&*script) || ci.contains(&format!("scripts/{script}"));
         assert!(known, "who runs scripts/{script}?");
     }
     let installations: Vec<_> = PAGES.iter().flat_map(|(_, text)| text.split("cargo install ").skip(1)).collect();
