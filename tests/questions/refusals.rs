@@ -191,12 +191,13 @@ async fn calls_that_are_led_to_a_server_that_is_gone_are_not_without_limit() {
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let (mut client, params) = (nodes.modern(0, "park", ALICE), asked.answered(&arguments, "late"));
+        let long = json!({ "_meta": { "long": "x".repeat(128 << 10) } });
         asking.spawn(async move {
             let mut refused = 0;
             for _ in 0..10 {
-                // They count together with what costs less to send.
+                // They count together with what costs less to send, and what is long for several.
                 for _ in 0..4 {
-                    client.request("ping", json!({})).await.expect("an answer");
+                    client.request("ping", long.clone()).await.expect("an answer");
                 }
                 let answer = client.request("tools/call", params.clone()).await.expect("an answer");
                 refused += usize::from(answer.status == 429);

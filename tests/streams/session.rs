@@ -130,16 +130,18 @@ async fn who_sends_too_much_that_needs_no_process_is_refused_and_nobody_else_is(
         "mcpServers": { "one": hostile(&home, &["polite"]) },
     }));
     let client = Client::legacy(&bridge, "one", Some(one)).await;
+    // What is long counts for several, so that they are too many on a slow machine, too.
+    let long = json!({ "_meta": { "long": "x".repeat(128 << 10) } });
     let mut connections = tokio::task::JoinSet::new();
     for _ in 0..50 {
-        let mut client = client.twin();
+        let (mut client, long) = (client.twin(), long.clone());
         connections.spawn(async move {
             let cancelled =
                 json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
             let mut refused = 0;
             for _ in 0..10 {
                 let answers = [
-                    client.request("ping", json!({})).await.expect("an answer"),
+                    client.request("ping", long.clone()).await.expect("an answer"),
                     client.request("logging/setLevel", json!({ "level": "info" })).await.expect("an answer"),
                     client.exchange(cancelled.to_string().as_bytes()).await.expect("an answer"),
                 ];
