@@ -16,6 +16,7 @@ mod environment;
 mod hosts;
 mod identity;
 mod limits;
+mod listen;
 mod literal_secret;
 mod load;
 mod name;
@@ -23,6 +24,7 @@ mod oauth;
 mod outline;
 mod probe;
 mod request_header;
+mod server_name;
 mod servers;
 mod slow_start;
 mod spares;
@@ -47,9 +49,6 @@ mod template;
 mod testing;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +65,7 @@ pub use confinement::{Confinement, RunAs};
 pub use container::Engine;
 pub use environment::Environment;
 pub use limits::{Limits, ProcessLimits};
+pub use listen::Listen;
 pub use literal_secret::{named_argument, names_secret, why_secret};
 pub use load::{LoadOptions, load, load_while_bound, parse};
 pub use oauth::{ConfiguredClient, NamedService, OAuth, OF_THE_PROTOCOL, ResourceIndicator};
@@ -75,6 +75,7 @@ pub use plan::{
     TokenFilePlan,
 };
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
+pub use server_name::ServerName;
 pub use spares::Spares;
 pub use tasks::Tasks;
 pub use template::fill::{FillError, MAX_LAUNCH};
@@ -209,54 +210,6 @@ fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => authority,
-    }
-}
-
-/// A listening address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// TCP; port 0 asks the system for one.
-    Tcp(SocketAddr),
-    /// A unix socket, written `unix:/path`.
-    Unix(PathBuf),
-}
-
-/// The name of a configured server: 1 to 64 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerName(Arc<str>);
-
-impl ServerName {
-    /// The name, if it may be one.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=64).contains(&text.len())
-            && !text.starts_with('.')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        fits.then(|| Self(text.into()))
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for ServerName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ServerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ServerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -27,7 +27,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub const PLAIN_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The kinds of failures of the token store; any other counts as `other`, so that the label set stays closed.
-pub const STORE_FAILURES: [&str; 18] = [
+pub(crate) const STORE_FAILURES: [&str; 18] = [
     "unreachable",
     "timeout",
     "tls",

@@ -22,8 +22,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::PeerAddr;
 use crate::bridge::Connection;
@@ -58,7 +58,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long open connections are served as ever after the first signal to stop: a proxy that has had an answer on each by
 /// then has been told to use them no more.
-const DRAIN: Duration = Duration::from_millis(300);
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a connection is read before it is told to end, so that a request that has come is answered.
+const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// How long the accept loop rests after an error, so that a lack of file descriptors does not make it spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -90,7 +93,7 @@ impl Server {
     /// come.
     pub async fn run(self: Arc<Self>, mut listener: Listener) {
         let stall = || self.times.load().stall;
-        let graceful = GracefulShutdown::new();
+        let open = TaskTracker::new();
         let disconnects = Arc::clone(&self.disconnects);
         self.lifecycle.accompany(async move { disconnects.tell().await });
         loop {
@@ -99,7 +102,7 @@ impl Server {
                 () = self.lifecycle.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer, &graceful),
+                Ok((stream, peer)) => self.take(stream, peer, &open),
                 Err(error) => {
                     tracing::error!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -108,26 +111,26 @@ impl Server {
         }
         // What the system has let in already would be lost with the listener.
         while let Some(Ok((stream, peer))) = listener.accept(stall).now_or_never() {
-            self.take(stream, peer, &graceful);
+            self.take(stream, peer, &open);
         }
         drop(listener);
-        if graceful.count() > 0 {
-            // A proxy may just be sending on a connection that seems to be idle.
-            tokio::select! {
-                () = tokio::time::sleep(DRAIN) => {}
-                () = self.lifecycle.soft.cancelled() => {}
-            }
+        open.close();
+        // A proxy may just be sending on a connection that seems to be idle.
+        tokio::select! {
+            () = open.wait() => {}
+            () = tokio::time::sleep(DRAIN) => {}
+            () = self.lifecycle.soft.cancelled() => {}
         }
         self.lifecycle.soft.cancel();
         tokio::select! {
-            () = graceful.shutdown() => {}
+            () = open.wait() => {}
             () = self.lifecycle.hard.cancelled() => {}
         }
     }
 
-    fn take(self: &Arc<Self>, stream: Stream, peer: PeerAddr, graceful: &GracefulShutdown) {
+    fn take(self: &Arc<Self>, stream: Stream, peer: PeerAddr, open: &TaskTracker) {
         match self.connections.admit(peer) {
-            Ok(room) => self.serve(stream, peer, room, graceful),
+            Ok(room) => self.serve(stream, peer, room, open),
             Err(full) => self.turn_away(&stream, peer, full),
         }
     }
@@ -140,7 +143,7 @@ impl Server {
         stream.try_write(NO_ROOM);
     }
 
-    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: ConnectionSlot, graceful: &GracefulShutdown) {
+    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: ConnectionSlot, open: &TaskTracker) {
         let gone = CancellationToken::new();
         let watch = match self.disconnects.watch(&stream, gone.clone()) {
             Ok(watch) => watch,
@@ -163,15 +166,25 @@ impl Server {
         });
         let times = *self.times.load();
         let io = TokioIo::new(TimedConnection::new(stream, activity, times));
-        let exchange = graceful.watch(builder(times.stall).serve_connection(io, service).into_owned());
+        let exchange = builder(times.stall).serve_connection(io, service).into_owned();
         // In a place of its own: it is large, and whoever waits for it twice would hold it twice.
         let mut exchange = Box::pin(exchange);
-        let hard = self.lifecycle.hard.clone();
+        let (soft, hard, open) = (self.lifecycle.soft.clone(), self.lifecycle.hard.clone(), open.token());
         self.lifecycle.spawn(async move {
-            let _held = (room, watch);
+            let _held = (room, watch, open);
             let _gone = gone.drop_guard();
+            let stops = async {
+                soft.cancelled().await;
+                tokio::time::sleep(LAST_LOOK).await;
+            };
+            // A connection that breaks is its client's affair; its requests learn of it by the guard.
             tokio::select! {
-                // A connection that breaks is its client's affair; its requests learn of it by the guard.
+                biased;
+                _ = &mut exchange => return,
+                () = stops => {}
+            }
+            exchange.as_mut().graceful_shutdown();
+            tokio::select! {
                 _ = &mut exchange => return,
                 () = hard.cancelled() => {}
             }

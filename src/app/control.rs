@@ -91,12 +91,20 @@ async fn request(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
 }
 
 async fn answer(line: &[u8], reloader: &Reloader, health: &Admin) -> Option<Answer> {
-    match Request::parse(line.strip_suffix(b"\n").unwrap_or(line)) {
-        Some((_, Some(file))) if !reloader.reads(file).await => None,
-        Some((Request::Reload, _)) => Some(reloader.reload().await),
-        Some((Request::Diff, _)) => Some(reloader.compare().await),
-        Some((Request::Health, _)) if health.is_ready().await => Some(Answer::yes("ready")),
-        Some((Request::Health, _)) => Some(Answer::no("not ready")),
-        None => Some(Answer::no("this version does not know the command")),
+    let Some((request, file)) = Request::parse(line.strip_suffix(b"\n").unwrap_or(line)) else {
+        return Some(Answer::no("this version does not know the command"));
+    };
+    if let Some(file) = file {
+        match reloader.reads(file).await {
+            Some(true) => {}
+            Some(false) => return None,
+            None => return Some(Answer::no("the directory of its configuration file cannot be read now")),
+        }
     }
+    Some(match request {
+        Request::Reload => reloader.reload().await,
+        Request::Diff => reloader.compare().await,
+        Request::Health if health.is_ready().await => Answer::yes("ready"),
+        Request::Health => Answer::no("not ready"),
+    })
 }

@@ -127,11 +127,12 @@ impl Reloader {
         }
     }
 
-    /// Whether the configuration is read from the file that is known by `id` now.
-    pub(super) async fn reads(&self, id: &str) -> bool {
+    /// Whether the configuration is read from the file that is known by `id` now; nothing if that cannot be found out in
+    /// time.
+    pub(super) async fn reads(&self, id: &str) -> Option<bool> {
         let file = self.wiring.file.clone();
         let own = timeout(NAMING, self.read(move || control::file_id(&file))).await;
-        own.is_ok_and(|own| own.is_ok_and(|own| own == id))
+        Some(own.ok()?.ok()? == id)
     }
 
     /// How long the bridge serves as ever once it is to stop, and how long requests may go on after that, as the

@@ -1,6 +1,5 @@
 //! Where we listen, and under which names we answer.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use url::Url;
@@ -16,26 +15,6 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr
 
 /// The names of this machine to itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-
-impl Listen {
-    /// Whether only this machine can reach it. A unix socket is guarded by the permissions of its directory.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 impl Loader<'_> {
     pub(super) fn listen(&mut self, value: Option<Value>) -> Option<Listen> {

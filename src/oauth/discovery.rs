@@ -185,7 +185,16 @@ async fn challenge(servers: &Client, plan: &HttpPlan, url: &Url) -> Result<Optio
     };
     let greeted = ask(INITIALIZE, None).await?;
     let answer = match greeted.status() {
-        status if status.is_success() => ask(LIST, greeted.headers().get(SESSION_ID)).await.unwrap_or(greeted),
+        status if status.is_success() => {
+            let session = greeted.headers().get(SESSION_ID);
+            let listed = ask(LIST, session).await;
+            if let Some(session) = session {
+                // It may refuse that; then it ends the session when it likes.
+                let ending = servers.delete(url.clone()).headers(fixed.clone()).header(SESSION_ID, session);
+                let _ = ending.timeout(CALL).send().await;
+            }
+            listed.unwrap_or(greeted)
+        }
         status if status.is_server_error() => return Err(unavailable()),
         _ => greeted,
     };

@@ -194,3 +194,24 @@ pub enum Notice {
     #[error("whether the token store keeps tokens across its own restart could not be checked")]
     PersistenceUnknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::STORE_FAILURES;
+
+    #[test]
+    fn every_kind_is_counted() {
+        use OpenError::{Format, Tampered, UnknownKey};
+        use StoreError::{
+            Cluster, Corrupt, Damaged, Database, Evicts, Login, Newer, Refused, Replica, Sealed, Sentinel, Shape,
+            Timeout, Tls, Unreachable,
+        };
+        let (refused, evicts) = (Refused("OOM".into()), Evicts("allkeys-lru".into()));
+        let sealed = [Format, UnknownKey, Tampered].map(Sealed);
+        let first = [Unreachable, Timeout, Tls, Login, refused, Shape];
+        let last = [Newer, Damaged, evicts, Replica, Cluster, Sentinel, Corrupt, Database("full")];
+        let kinds: Vec<_> = first.iter().chain(&sealed).chain(&last).map(StoreError::kind).chain(["other"]).collect();
+        assert_eq!(kinds, STORE_FAILURES);
+    }
+}

@@ -365,6 +365,18 @@ async fn who_looks_at_a_page_over_and_over_does_not_make_the_bridge_call_the_ser
 }
 
 #[tokio::test]
+async fn a_server_that_greets_anybody_is_left_no_session_of_who_only_looks_where_to_sign_in() {
+    let mut siege = Siege::lay();
+    let headers = "Mcp-Session-Id: one\r\nContent-Type: application/json\r\n";
+    siege.hostile.does(|script| {
+        script.instead.insert("/mcp".to_owned(), (200, headers.to_owned(), "{}".to_owned()));
+    });
+    siege.somebody().get("/guarded/connect").await;
+    let ended = siege.hostile.asked("DELETE /mcp");
+    assert!(ended.len() == 1 && ended[0].to_lowercase().contains("mcp-session-id: one\r\n"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn who_asks_over_and_over_to_be_known_anew_does_not_fill_the_store() {
     let mut siege = Siege::lay();
     siege.hostile.does(|_| ());

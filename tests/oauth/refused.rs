@@ -10,15 +10,16 @@ use crate::{ALICE, Setting, config, found};
 /// More than anybody asks.
 const ALWAYS: u64 = 1_000_000;
 
+async fn of_both_eras(setting: &Setting) -> [Client; 2] {
+    let modern = Client::modern(&setting.nodes[0], "guarded", Some(ALICE));
+    [modern, Client::legacy(&setting.nodes[1], "guarded", Some(ALICE)).await]
+}
+
 #[tokio::test]
 async fn a_token_that_the_server_refuses_is_renewed_once_and_its_call_goes_on() {
     let setting = Setting::with(Service::start(&json!({})), &found());
     setting.connected().await;
-    let clients = [
-        Client::modern(&setting.nodes[0], "guarded", Some(ALICE)),
-        Client::legacy(&setting.nodes[1], "guarded", Some(ALICE)).await,
-    ];
-    for (mut client, renewed) in clients.into_iter().zip(1..) {
+    for (mut client, renewed) in of_both_eras(&setting).await.into_iter().zip(1..) {
         setting.service.set(&json!({ "refuses": 1 })).await;
         let answer = client.call("whoami", json!({})).await.expect("an answer");
         assert_eq!((answer.status, answer.text().as_str()), (200, "alice-there read"), "{answer:?}");
@@ -33,11 +34,7 @@ async fn a_token_that_the_server_refuses_is_renewed_once_and_its_call_goes_on() 
 async fn a_call_that_is_at_work_is_not_made_again_because_what_is_said_beside_it_is_refused() {
     let setting = Setting::with(Service::start(&json!({})), &found());
     setting.connected().await;
-    let clients = [
-        Client::modern(&setting.nodes[0], "guarded", Some(ALICE)),
-        Client::legacy(&setting.nodes[1], "guarded", Some(ALICE)).await,
-    ];
-    for (mut client, at_work) in clients.into_iter().zip(1..) {
+    for (mut client, at_work) in of_both_eras(&setting).await.into_iter().zip(1..) {
         setting.service.set(&json!({ "pings": 1 })).await;
         let answer = client.call("whoami", json!({})).await.expect("an answer");
         assert_eq!(setting.service.count("refused by the server").await, at_work);

@@ -37,6 +37,14 @@ pub(in crate::bridge::stream) struct PerSession {
     notified: Instant,
 }
 
+/// Tells a server this, and listens to one that has heard that its session has begun.
+fn say(child: &mut Child, message: &Message) {
+    child.upstream.send(message.text());
+    if message.method() == "notifications/initialized" {
+        child.upstream.listen();
+    }
+}
+
 impl PerSession {
     pub(in crate::bridge::stream) fn new(stream: Stream, child: Child) -> Self {
         let (pending, told) = (PendingRequests::default(), Some(Vec::new()));
@@ -82,7 +90,7 @@ impl PerSession {
         self.child.refill(fresh).await?;
         self.is_fresh = true;
         for message in told {
-            self.child.upstream.send(message.text());
+            say(&mut self.child, message);
         }
         Ok(false)
     }
@@ -126,7 +134,7 @@ impl PerSession {
         };
         match ours {
             Some(ours) => {
-                self.child.upstream.send(ours.text());
+                say(&mut self.child, &ours);
                 self.told = self.told.take().filter(|told| told.len() < MOST_AGAIN);
                 if let Some(told) = &mut self.told {
                     told.push(ours.counted(&self.child.share));
@@ -137,9 +145,6 @@ impl PerSession {
                 self.stream.event(refusal.into()).await?;
             }
             None => {}
-        }
-        if message.method() == "notifications/initialized" {
-            self.child.upstream.listen();
         }
         Ok(())
     }
