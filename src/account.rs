@@ -125,8 +125,10 @@ impl Page<'_> {
     /// The methods that the path takes.
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Overview | Self::Style | Self::Callback(_) | Self::ClientDocument => &[Method::GET],
-            Self::Connect(_) | Self::Device(_) | Self::SignIn => &[Method::GET, Method::POST],
+            Self::Overview | Self::Style | Self::ClientDocument => &[Method::GET, Method::HEAD],
+            // What the service has sent along is good once: for who asks for the page.
+            Self::Callback(_) => &[Method::GET],
+            Self::Connect(_) | Self::Device(_) | Self::SignIn => &[Method::GET, Method::HEAD, Method::POST],
             Self::Remove(_) | Self::Start(_) | Self::Paste(_) | Self::SignOut => &[Method::POST],
         }
     }
@@ -293,7 +295,7 @@ impl Account {
 
     fn refuse(&self, page: Page<'_>, head: &Parts, peer: PeerAddr, refusal: &Refusal) -> Response<Body> {
         let is_nobody = matches!(refusal, Refusal::Nobody(AuthError::Missing));
-        if is_nobody && head.method == Method::GET && self.authenticator.has_sign_in() {
+        if is_nobody && head.method != Method::POST && self.authenticator.has_sign_in() {
             return self.see_other(&sign_in::path(page.server().as_ref()));
         }
         let refusal = if is_nobody && head.method == Method::POST { &Refusal::Stale } else { refusal };

@@ -12,6 +12,7 @@ mod trusted_header;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -40,11 +41,22 @@ const BURST: u32 = 20;
 /// How long it takes until it may present one more.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// How many bad credentials each source has presented of late, whatever the configuration becomes meanwhile. Cloning it
+/// shares it.
+#[derive(Debug, Clone)]
+pub struct BadCredentials(Arc<RateLimit>);
+
+impl Default for BadCredentials {
+    fn default() -> Self {
+        Self(Arc::new(RateLimit::new(BURST, PAUSE)))
+    }
+}
+
 /// Recognises callers. Nothing is remembered of a request but that its credential was bad.
 #[derive(Debug)]
 pub struct Authenticator {
     methods: Vec<Method>,
-    failures: RateLimit,
+    failures: BadCredentials,
 }
 
 #[derive(Debug)]
@@ -137,8 +149,8 @@ impl AuthError {
 impl Authenticator {
     /// The methods as configured, in that order.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self::of(&config.identity)
+    pub fn new(config: &Config, failures: BadCredentials) -> Self {
+        Self::of(&config.identity, failures)
     }
 
     /// Recognises whoever presents the operators' token, as a caller whom nobody else can be.
@@ -149,16 +161,16 @@ impl Authenticator {
     pub fn of_operators(token: &Secret) -> Self {
         let caller = UserId::new("operators", "operator").expect("both are plain").into();
         let token = BearerToken { caller, sha256: sha256(token.expose().as_bytes()) };
-        Self::of(&[IdentityMethod::Bearer { tokens: vec![token], incomplete: Vec::new() }])
+        Self::of(&[IdentityMethod::Bearer { tokens: vec![token], incomplete: Vec::new() }], BadCredentials::default())
     }
 
-    fn of(methods: &[IdentityMethod]) -> Self {
+    fn of(methods: &[IdentityMethod], failures: BadCredentials) -> Self {
         let methods = methods.iter().map(|method| match method {
             IdentityMethod::Bearer { tokens, .. } => Method::Bearer(Bearer::new(tokens)),
             IdentityMethod::TrustedHeader(header) => Method::TrustedHeader(TrustedHeader::new(header)),
             IdentityMethod::Local(caller) => Method::Local(caller.clone()),
         });
-        Self { methods: methods.collect(), failures: RateLimit::new(BURST, PAUSE) }
+        Self { methods: methods.collect(), failures }
     }
 
     /// The user whose request it is, with the groups they are in. Every request is asked about, also on a connection that has been used before.
@@ -233,7 +245,7 @@ impl Authenticator {
     /// Counts a bad credential of `peer`, if it is one.
     fn count(&self, peer: PeerAddr, error: AuthError) -> AuthError {
         match error {
-            AuthError::Bearer(_) | AuthError::TrustedHeader(_) => match self.failures.count(peer.source()) {
+            AuthError::Bearer(_) | AuthError::TrustedHeader(_) => match self.failures.0.count(peer.source()) {
                 Ok(()) => error,
                 Err(retry_after) => AuthError::TooMany { retry_after },
             },
@@ -304,7 +316,9 @@ mod tests {
     }
 
     fn ask(methods: &[IdentityMethod], peer: PeerAddr, fields: &[(&'static str, &str)]) -> Result<String, AuthError> {
-        Authenticator::of(methods).authenticate(&peer, &headers(fields)).map(|caller| caller.user.to_string())
+        Authenticator::of(methods, BadCredentials::default())
+            .authenticate(&peer, &headers(fields))
+            .map(|caller| caller.user.to_string())
     }
 
     const GOOD: (&str, &str) = ("authorization", "Bearer correct-horse-battery-staple");
@@ -361,7 +375,7 @@ mod tests {
 
     #[test]
     fn bad_credentials_are_limited_per_source_and_good_ones_are_not() {
-        let authenticator = Authenticator::of(&[bearer()]);
+        let authenticator = Authenticator::of(&[bearer()], BadCredentials::default());
         let ask = |peer, fields: &[_]| authenticator.authenticate(&peer, &headers(fields));
         let refused = (0..100).find_map(|_| match ask(STRANGER, &[BAD]) {
             Err(AuthError::TooMany { retry_after }) => Some(retry_after),

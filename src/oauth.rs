@@ -266,9 +266,14 @@ impl Services {
         let unavailable = || Fault::Unavailable { host: host() };
         let pass = self.limits.breakers.enter(endpoint).map_err(|_| unavailable())?;
         let posted = form_post(self.guarded(server), endpoint, &caller, &fields, CALL).await;
-        let Ok(Posted::Answer(answer)) = posted else {
-            pass.failed();
-            return Err(posted.err().map_or_else(unavailable, |error| Fault::of_call(error, endpoint)));
+        let answer = match posted {
+            Ok(Posted::Answer(answer)) => answer,
+            // That may be the doing of who brings the code: it keeps nobody else from the service.
+            Ok(Posted::Later(_)) => return Err(unavailable()),
+            Err(error) => {
+                pass.failed();
+                return Err(Fault::of_call(error, endpoint));
+            }
         };
         pass.answered();
         match token_response::read(&Zeroizing::new(answer.into_body())) {

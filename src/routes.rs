@@ -65,7 +65,7 @@ impl Route {
         match self {
             Self::Mcp | Self::Sse | Self::Message | Self::Connect | Self::ApiProbe => false,
             Self::Callback => true,
-            _ => *method != Method::GET,
+            _ => !method.is_safe(),
         }
     }
 }

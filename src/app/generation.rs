@@ -30,7 +30,7 @@ impl Generation {
         node.metrics.servers.serve(config.servers.keys().map(ServerName::as_str));
         let spares = Spares::new(&config, &node.spare_starts, &node.metrics.spares, &node.lifecycle, limits.crowding());
         let bridge = Arc::new(Bridge {
-            authenticator: Arc::new(Authenticator::new(&config)),
+            authenticator: Arc::new(Authenticator::new(&config, node.bad_credentials.clone())),
             spares,
             starter: node.starter.clone(),
             limits,

@@ -6,6 +6,7 @@ use reqwest::Client;
 
 use super::StartError;
 use crate::audit::Audit;
+use crate::auth::BadCredentials;
 use crate::bridge::{ConnectionChanges, Probes};
 use crate::clock::Clock;
 use crate::config::{Config, TokenStoreKind};
@@ -42,6 +43,7 @@ pub(super) struct Node {
     pub(super) memory: Memory,
     pub(super) http: Client,
     pub(super) probes: Probes,
+    pub(super) bad_credentials: BadCredentials,
     call_limits: CallLimits,
     resources: InstanceResources,
 }
@@ -75,6 +77,7 @@ impl Node {
             memory: Memory::new(config.limits.memory, longest_message(config.longest()), metrics.memory.clone()),
             http: http_client::build().map_err(StartError::HttpClient)?,
             probes: Probes::default(),
+            bad_credentials: BadCredentials::default(),
             call_limits: CallLimits::default(),
             resources,
         })

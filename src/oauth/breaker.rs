@@ -121,7 +121,7 @@ impl Pass {
     }
 }
 
-/// Nobody was called: the next one may.
+/// Nobody was called, or nothing is known of the endpoint by it: the next one may.
 impl Drop for Pass {
     fn drop(&mut self) {
         if self.is_probe {

@@ -103,10 +103,11 @@ impl Device {
         self.kept.change.as_deref()
     }
 
-    /// How long the service is not to be asked yet.
+    /// How long the service is not to be asked yet. More than its interval is of a clock that was ahead.
     #[must_use]
     pub fn wait(&self, now_millis: u64) -> Duration {
-        Duration::from_millis(self.kept.next_poll.saturating_sub(now_millis))
+        let wait = Duration::from_millis(self.kept.next_poll.saturating_sub(now_millis));
+        wait.min(Duration::from_secs(self.kept.interval))
     }
 
     /// Whether the server is still what it was, and the code good.

@@ -86,6 +86,12 @@ impl StoreError {
         matches!(self, Self::Evicts(_) | Self::Replica | Self::Cluster | Self::Sentinel)
     }
 
+    /// Whether the store answered, with a record that does not open.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        matches!(self, Self::Sealed(_) | Self::Newer | Self::Damaged)
+    }
+
     /// Whether this may be another question's answer, so that nothing from the same connection can be trusted.
     pub(super) fn is_desync(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@ use super::{TokenSource, Why, missing_fields};
 use crate::clock::UnixTime;
 use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server};
 use crate::secret::Credential;
-use crate::store::{About, Grant, GrantState, Over, Record, SignInReason, Stored};
+use crate::store::{About, Grant, GrantState, Over, Record, SignInReason, StoreError, Stored};
 use crate::user::UserId;
 
 /// How long giving back what a service gave may take in all.
@@ -91,7 +91,7 @@ impl TokenSource {
     ) -> Result<Disconnected, ChangeError> {
         self.count(by).await?;
         for read in 1.. {
-            let granted = self.granted(user, server).await;
+            let granted = self.granted(user, server).await?;
             let granted = granted.filter(|stored| !matches!(over, Over::This(seen) if *seen != stored.revision));
             let seen = granted.as_ref().map_or(over, |stored| Over::This(&stored.revision));
             match self.remove_counted(by, (user, &server.name), seen).await {
@@ -105,10 +105,13 @@ impl TokenSource {
         Err(ChangeError::Changed)
     }
 
-    /// What a service gave to `user` for `server`, if it did and that can be read.
-    async fn granted(&self, user: &UserId, server: &Server) -> Option<Stored> {
-        let stored = self.store.read(user, &server.name).await.ok().flatten();
-        stored.filter(|stored| stored.record.grant.is_some() && server.oauth.is_some())
+    /// What a service gave to `user` for `server`, if it did and that opens: what does not cannot be given back.
+    async fn granted(&self, user: &UserId, server: &Server) -> Result<Option<Stored>, StoreError> {
+        let stored = match self.store.read(user, &server.name).await {
+            Err(error) if !error.is_of_record() => return Err(error),
+            stored => stored.ok().flatten(),
+        };
+        Ok(stored.filter(|stored| stored.record.grant.is_some() && server.oauth.is_some()))
     }
 
     async fn give_back(&self, server: &Arc<Server>, removed: Option<Stored>) -> Disconnected {

@@ -19,8 +19,8 @@ use crate::request_id::RequestId;
 use crate::secret::Credential;
 use crate::store::{LeaseOf, Record};
 use crate::user::UserId;
-use attempt::Attempt;
 pub(super) use attempt::Renewals;
+use attempt::{Attempt, MOST_PAUSE};
 
 /// How long a request waits for a token that another one renews, and how often it looks: at first, and at last.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,7 +80,8 @@ impl TokenSource {
             Rest::For(rest) => Some(Duration::from_secs(rest.as_secs() + 1)),
             Rest::None => {
                 let wait = grant.next_try.0.saturating_sub(self.clock.now().0);
-                (wait > 0).then(|| Duration::from_secs(wait))
+                // More was written by a clock that was ahead.
+                (1..=MOST_PAUSE).contains(&wait).then(|| Duration::from_secs(wait))
             }
         }
     }

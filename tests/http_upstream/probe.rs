@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tollbridge::audit::Audit;
-use tollbridge::auth::Authenticator;
+use tollbridge::auth::{Authenticator, BadCredentials};
 use tollbridge::bridge::{Bridge, Probes, ServerFacts};
 use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::config::{self, LoadOptions, Server};
@@ -54,7 +54,7 @@ fn bridge(server: &Value) -> (Arc<Bridge>, Arc<Server>) {
     let starter = Starter { containers: Containers::new(&config, &spawner, &lifecycle), spawner };
     let server = Arc::clone(&config.servers["s"]);
     let bridge = Bridge {
-        authenticator: Arc::new(Authenticator::new(&config)),
+        authenticator: Arc::new(Authenticator::new(&config, BadCredentials::default())),
         limits: Limits::new(&config.limits, &metrics),
         memory: Memory::new(config.limits.memory, 1 << 26, metrics.memory.clone()),
         tokens: TokenSource::new(Arc::clone(&store), Clock::System, Audit::none()),

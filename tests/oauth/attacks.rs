@@ -312,6 +312,26 @@ async fn what_is_given_for_a_code_is_used_as_a_token_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn codes_that_a_service_fails_on_keep_nobody_else_from_it() {
+    let mut siege = Siege::lay();
+    let back = |url: &str| {
+        let issuer = url.split("/authorize").next().expect("it is there");
+        format!("/oauth/callback/guarded?code=c&iss={issuer}&state={}", parameter(url, "state").expect("a state"))
+    };
+    for status in [500, 429, 503, 500, 429, 500] {
+        siege.hostile.does(|script| script.says("/token", status, "not with this code"));
+        let mut mallory = siege.somebody();
+        let url = leads_to(&click(&mut mallory).await);
+        assert_eq!(mallory.get(&back(&url)).await.status, 503);
+        assert_eq!(siege.hostile.asked("POST /token").len(), 1, "it is not left alone");
+    }
+    siege.hostile.does(|_| ());
+    let mut person = siege.somebody();
+    let url = leads_to(&click(&mut person).await);
+    assert_eq!(person.get(&back(&url)).await.status, 200);
+}
+
+#[tokio::test]
 async fn scopes_that_are_none_are_neither_shown_nor_asked_for() {
     let mut siege = Siege::lay();
     siege.hostile.does(|script| {

@@ -115,6 +115,27 @@ async fn users_servers_and_limits_change_while_a_call_goes_on_and_no_connection_
 }
 
 #[tokio::test]
+async fn bad_credentials_that_were_presented_before_count_after_a_reload() {
+    let (home, admin) = (Home::without_key(), free_address());
+    let bridge = home.serve(config(&home, admin, &[("alice", ALICE)]));
+    let mut guessing = Client::modern(&bridge, "whoami", Some(BOB));
+    let mut guess = async || status(&mut guessing).await;
+    let mut refused = false;
+    for _ in 0..30 {
+        refused |= guess().await == 429;
+    }
+    assert!(refused);
+    home.write(config(&home, admin, &[("alice", ALICE), ("carol", "token-of-carol-0123456789")]));
+    assert_eq!(command(&home, &["reload"]).0, 0);
+    let mut refused = false;
+    // One more is let through every few seconds; after a fresh start twenty would be.
+    for _ in 0..15 {
+        refused |= guess().await == 429;
+    }
+    assert!(refused);
+}
+
+#[tokio::test]
 async fn a_bad_file_changes_nothing_and_the_caller_the_log_and_a_metric_are_told_since_when() {
     let (home, admin) = (Home::without_key(), free_address());
     let good = config(&home, admin, &[("alice", ALICE)]);

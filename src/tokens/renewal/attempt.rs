@@ -24,6 +24,9 @@ const PAUSE: [u64; 2] = [1, 60];
 /// The longest pause that a service may ask for, seconds.
 const MAX_ASKED: u64 = 3600;
 
+/// The longest that a service is left alone for what one record says, seconds.
+pub(super) const MOST_PAUSE: u64 = MAX_ASKED + PAUSE[1] / 5;
+
 /// What a lease must have left when what renews a token leaves this node: all that the call may take, and as much as
 /// writing may.
 const NEEDED: Duration = Duration::from_secs(RENEWAL.as_secs() + 4);
