@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::TokenSource;
 use super::changes::{By, ChangeError, outcome};
-use super::granted::{is_same_account, is_same_token};
+use super::granted::{is_same_account, is_same_token, is_under_way};
 use crate::audit::{EventKind, Outcome, Pending, Unwritten};
 use crate::config::ServerName;
 use crate::oauth::Fault;
@@ -96,13 +96,17 @@ impl TokenSource {
     ) -> Result<(), ChangeError> {
         let is_renewed = record.grant.as_ref().is_some_and(|grant| grant.refresh_token.is_some());
         let mut failed = None;
-        for _ in 0..SAVES {
+        for tries in 0..SAVES {
             if failed.is_some() {
                 sleep(SAVE_PAUSE).await;
             }
             let saved = match self.store.read(user, server).await {
                 // The answer that said so was lost.
                 Ok(Some(there)) if is_same_token(&there.record, &record) => return Ok(()),
+                // What renews it is just being exchanged for another.
+                Ok(Some(there)) if !is_renewed && tries < SAVES / 2 && self.is_renewing(&there.record) => {
+                    Err(StoreError::Timeout)
+                }
                 Ok(there) => {
                     let (before, revision) = there.map(|there| (there.record.grant, there.revision)).unzip();
                     if let Some(grant) = &mut record.grant {
@@ -129,6 +133,10 @@ impl TokenSource {
             }
         }
         Err(failed.unwrap_or(StoreError::Timeout).into())
+    }
+
+    fn is_renewing(&self, record: &Record) -> bool {
+        record.grant.as_ref().is_some_and(|grant| is_under_way(grant, self.clock.now()))
     }
 }
 
@@ -208,5 +216,28 @@ mod tests {
         };
         let (vanished, ()) = tokio::join!(renewing, signing_in);
         assert_eq!(vanished, 0);
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_waits_for_what_a_renewal_gets_in_place_of_what_renews_it() {
+        let clock = Clock::System;
+        let store = TokenStore::in_memory(Arc::new(Keyring::ephemeral()), clock.clone()).unwrap();
+        let source = TokenSource::new(Arc::new(store), clock.clone(), Audit::none());
+        let (user, server) = (UserId::local("alice").unwrap(), ServerName::parse("s").unwrap());
+        let mut marked = granted("a", Some("spent"));
+        marked.grant.as_mut().unwrap().state = GrantState::Refreshing { since: clock.now().0, attempt: String::new() };
+        source.store.save(&user, &server, &marked, Over::Nothing).await.unwrap();
+        let there = source.store.read(&user, &server).await.unwrap().unwrap();
+        let renewing = async {
+            // Meanwhile the sign-in looks at least once.
+            sleep(SAVE_PAUSE).await;
+            let renewed = granted("renewed", Some("fresh"));
+            let saved = source.store.save(&user, &server, &renewed, Over::This(&there.revision)).await.unwrap();
+            assert!(matches!(saved, Written::Done(_)), "it is not written over");
+        };
+        let (saved, ()) = tokio::join!(source.save_granted((&user, &server), granted("signed in", None)), renewing);
+        saved.unwrap();
+        let record = source.store.read(&user, &server).await.unwrap().unwrap().record;
+        assert_eq!(record.grant.unwrap().refresh_token.unwrap().expose(), "fresh");
     }
 }

@@ -10,7 +10,7 @@ use super::{TokenSource, Why, missing_fields};
 use crate::clock::UnixTime;
 use crate::config::{NamedService, OAuth, Plan, ResourceIndicator, Server};
 use crate::secret::Credential;
-use crate::store::{About, Grant, GrantState, Over, Record, SignInReason, StoreError, Stored};
+use crate::store::{About, Grant, GrantState, LEASE, Over, Record, SignInReason, StoreError, Stored};
 use crate::user::UserId;
 
 /// How long giving back what a service gave may take in all.
@@ -42,6 +42,15 @@ pub fn sign_in_ended(server: &Server, (reason, since): (SignInReason, UnixTime),
 pub(super) fn is_same_account(before: &Grant, now: &Grant) -> bool {
     let is_known = now.subject.is_some() && now.issuer.is_some();
     is_known && !before.needs_sign_in() && before.subject == now.subject && is_alike(before, now)
+}
+
+/// Whether somebody is renewing it, as far as the clocks of nodes agree: a mark says so for as long as a lease lasts, also
+/// where the lease itself was lost. Where an attempt has failed, a later time to try again stands beside its mark.
+pub(super) fn is_under_way(grant: &Grant, now: UnixTime) -> bool {
+    match grant.state {
+        GrantState::Refreshing { since, .. } => grant.next_try.0 <= since && now.0.abs_diff(since) < LEASE.as_secs(),
+        GrantState::Valid | GrantState::NeedsSignIn { .. } => false,
+    }
 }
 
 /// Whether both may go back to one grant at the service, which it may take back as a whole.

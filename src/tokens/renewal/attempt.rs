@@ -12,9 +12,9 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Counter;
 use crate::oauth::{NotRenewed, RENEWAL, Services, TokenAnswer, renewal_host};
 use crate::secret::Credential;
-use crate::store::{Grant, GrantState, LEASE, Over, Record, Revision, SignInReason, StoreError, Written};
+use crate::store::{GrantState, LEASE, Over, Record, Revision, SignInReason, StoreError, Written};
 use crate::tokens::connected::{SAVE_PAUSE, SAVES};
-use crate::tokens::granted::{GIVING_BACK, Standing, is_of_same_grant, is_same_token};
+use crate::tokens::granted::{GIVING_BACK, Standing, is_of_same_grant, is_same_token, is_under_way};
 use crate::tokens::{TokenError, TokenSource, Why};
 use crate::user::UserId;
 
@@ -239,15 +239,6 @@ impl TokenSource {
     fn note_renewal(&self, (user, server): (&UserId, &Arc<Server>), outcome: Outcome) {
         let (user, server) = (Some(user), Some(&server.name));
         self.audit.note(&Event { user, server, outcome, ..Event::of(EventKind::TokenRenewed) });
-    }
-}
-
-/// Whether somebody is renewing it, as far as the clocks of nodes agree: a mark says so for as long as a lease lasts, also
-/// where the lease itself was lost. Where an attempt has failed, a later time to try again stands beside its mark.
-fn is_under_way(grant: &Grant, now: UnixTime) -> bool {
-    match grant.state {
-        GrantState::Refreshing { since, .. } => grant.next_try.0 <= since && now.0.abs_diff(since) < LEASE.as_secs(),
-        GrantState::Valid | GrantState::NeedsSignIn { .. } => false,
     }
 }
 
