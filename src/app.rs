@@ -5,6 +5,7 @@ mod control;
 mod generation;
 mod node;
 mod reload;
+mod server_reports;
 
 use std::future::Future;
 use std::io;
@@ -36,6 +37,7 @@ use admin_listener::AdminListener;
 use generation::Generation;
 use node::Node;
 use reload::{Reloader, Wiring};
+pub use server_reports::server_reports;
 
 /// How long everything may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);

@@ -26,6 +26,9 @@ mod server_facts;
 // what a person gives is tried
 mod probe;
 
+// what a server turns out to be
+mod server_report;
+
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -70,6 +73,7 @@ pub use response::error;
 use response::error::BridgeError;
 use response::reason::reason_of;
 pub use server_facts::ServerFacts;
+pub use server_report::ServerReport;
 
 /// What it takes to answer requests; shared by all of them, and immutable.
 pub struct Bridge {

@@ -103,6 +103,37 @@ pub fn processor_time(of: Pid) -> u64 {
     used
 }
 
+/// The memory of a process and those below it, bytes. What several processes share counts for each of them in part
+/// (proportional set size); nothing of those that may not be looked into.
+#[must_use]
+pub fn memory(of: Pid) -> u64 {
+    let (mut used, mut next) = (0, vec![of]);
+    while let Some(pid) = next.pop() {
+        used += proportional_set(pid).unwrap_or(0);
+        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
+    }
+    used
+}
+
+fn proportional_set(pid: Pid) -> Option<u64> {
+    let told = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_pid())).ok()?;
+    let pss = told.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(pss.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+/// How long after a process the last of those below it was started, in clock ticks: of a program that first looks for another
+/// one and then starts it, what that took.
+#[must_use]
+pub fn last_start_after(of: Pid) -> u64 {
+    let (mut births, mut next) = (Vec::new(), vec![of]);
+    while let Some(pid) = next.pop() {
+        births.extend(Process::read(pid).map(|process| process.born));
+        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
+    }
+    let first = births.first().copied().unwrap_or_default();
+    births.into_iter().max().unwrap_or_default().saturating_sub(first)
+}
+
 fn used_by(pid: Pid) -> Option<u64> {
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     let mut fields = after_name(&stat)?;

@@ -23,7 +23,7 @@ use crate::memory::Full;
 use container::ContainerServer;
 use http::HttpServer;
 use process::SpawnError;
-use process::group::Graces;
+use process::group::{Consumption, Graces};
 use stdio::StdioServer;
 
 /// An open conversation with a fresh server.
@@ -198,6 +198,15 @@ impl Upstream {
             Self::Stdio(server) => server.explain(),
             Self::Container(server) => server.client.explain(),
             Self::Http(_) => {}
+        }
+    }
+
+    /// What the server takes on this host: nothing of a container or a server elsewhere.
+    #[must_use]
+    pub fn consumption(&self) -> Option<Consumption> {
+        match self {
+            Self::Stdio(server) => Some(server.consumption()),
+            Self::Container(_) | Self::Http(_) => None,
         }
     }
 

@@ -347,6 +347,42 @@ fn doctor_starts_one_of_each_and_says_what_it_is_worth() {
     assert_eq!(procs::with_marker(home.marker()), [0; 0]);
 }
 
+#[test]
+fn doctor_starts_each_server_once_and_says_what_it_is_and_takes() {
+    let home = Home::new();
+    let marker = format!("marker={}", home.marker());
+    let (mut refuses, mut needs) =
+        (shell(&home, "exit 3", "hostile", &json!(0)), shell(&home, "exit 3", "hostile", &json!(0)));
+    refuses["eofGrace"] = "50ms".into();
+    needs["env"] = json!({ "NOTES_TOKEN": { "$userToken": "<<token>>" } });
+    home.write(json!({
+        "identity": [{ "kind": "local", "user": "alice" }], "tokenStore": home.embedded(), "mcpServers": {
+            "good": { "command": server("whoami"), "args": [marker], "env": { "NOTES_TOKEN": { "$userToken": "<<token>>" } } },
+            "refuses": refuses, "needs": needs, "elsewhere": { "url": "http://127.0.0.1:1/mcp" },
+        },
+    }));
+    let output = home.output(&["doctor", "--servers", "--config", &home.config().to_string_lossy()], b"");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of = |name: &str| {
+        let line = said.lines().find_map(|line| Some(line.split_once(&format!("server {name}: "))?));
+        line.map(|(verdict, text)| (verdict.trim().to_owned(), text.to_owned())).unwrap_or_else(|| panic!("{said}"))
+    };
+    let (verdict, good) = of("good");
+    assert!(
+        verdict == "good" && good.starts_with(concat!("whoami ", env!("CARGO_PKG_VERSION"), " speaks 20")),
+        "{good}"
+    );
+    assert!(good.contains(" tools; it answered ") && good.ends_with(" MiB") && !good.contains(" 0 MiB"), "{good}");
+    let what = |name| of(name).0;
+    assert_eq!(
+        (what("refuses"), what("needs"), what("elsewhere")),
+        ("MISSING".into(), "weak".into(), "MISSING".into())
+    );
+    assert!(of("needs").1.contains("with a made-up token"), "{said}");
+    assert_eq!(procs::with_marker(home.marker()), [0; 0]);
+    assert!(!said.contains("doctor-has-no-token") && output.status.code() == Some(1), "{said}");
+}
+
 #[tokio::test]
 async fn a_server_without_spares_has_none_and_check_says_who_has() {
     let home = Home::without_key();

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::node::Node;
 use crate::account::{Account, Operators};
 use crate::auth::Authenticator;
-use crate::bridge::{Bridge, ServerFacts};
+use crate::bridge::error::BridgeError;
+use crate::bridge::{Bridge, ServerFacts, ServerReport};
 use crate::clock::Clock;
-use crate::config::{Config, ServerName};
+use crate::config::{Config, Server, ServerName};
 use crate::oauth::Services;
 use crate::rate_limit::LogRateLimit;
 use crate::routes::Routes;
@@ -15,6 +16,7 @@ use crate::telemetry::LogThrottle;
 use crate::tokens::Prober;
 use crate::upstream::http::HttpServers;
 use crate::upstream::spares::Spares;
+use crate::user::Caller;
 
 /// What follows from one configuration.
 pub(super) struct Generation {
@@ -64,6 +66,11 @@ impl Generation {
     pub(super) fn operators(&self) -> Option<Operators> {
         let token = self.config.admin.as_ref()?.token.as_ref()?;
         Some(Operators::new(Arc::clone(&self.account), token))
+    }
+
+    /// What `server` turns out to be.
+    pub(super) async fn report(&self, caller: &Caller, server: &Arc<Server>) -> Result<ServerReport, BridgeError> {
+        self.bridge.report(caller, server).await
     }
 
     /// Ends what it keeps for requests, of which no more come.

@@ -260,8 +260,7 @@ impl Trial {
 impl Child {
     /// The text of the answer to one request of the bridge's own, after the handshake.
     async fn try_request(&mut self, (method, params): &(&str, String)) -> Result<String, Failure> {
-        let client_info = format!(r#"{{"name":"tollbridge","version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
-        let client = Introduction { version: Version::V2025_11_25, client_info, capabilities: "{}".to_owned() };
+        let client = own_introduction();
         let handshake = self.handshake_to_listen(&client, ClientKind::WithoutSession).await?;
         let request = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"{method}","params":{params}}}"#, legacy::PROBE_ID);
         let message = Message::parse(request.into()).map_err(BridgeError::Malformed)?;
@@ -283,6 +282,12 @@ impl Child {
             _ => Err(UpstreamError::InvalidOutput.into()),
         }
     }
+}
+
+/// How the bridge introduces itself where it asks something of its own.
+pub(super) fn own_introduction() -> Introduction {
+    let client_info = format!(r#"{{"name":"tollbridge","version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
+    Introduction { version: Version::V2025_11_25, client_info, capabilities: "{}".to_owned() }
 }
 
 /// What the result of a method says in words: the names of tools, or what a tool says.

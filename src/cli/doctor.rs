@@ -1,6 +1,7 @@
 //! `tollbridge doctor`: what holds on this host. The checks are in `upstream::process::host_checks` and
 //! `upstream::container::engine_checks`; what services say of themselves is in `sign_in`.
 
+mod servers;
 mod sign_in;
 
 use std::fmt;
@@ -41,6 +42,9 @@ pub struct Doctor {
     /// Start one spare of each server that has them, and say what it is worth: some seconds for each.
     #[arg(long)]
     spares: bool,
+    /// Start each server once, without anybody's token, and say what it is and what it takes.
+    #[arg(long)]
+    servers: bool,
 }
 
 impl Doctor {
@@ -62,11 +66,18 @@ impl Doctor {
                 |error: io::Error| vec![Finding { verdict: Verdict::Missing, text: format!("spares: {error}") }];
             findings.extend(try_spares(&config, &resources).unwrap_or_else(impossible));
         }
-        resources.remove();
+        let impossible =
+            |what| move |stop: Stop| vec![Finding { verdict: Verdict::Missing, text: format!("{what}: {stop}") }];
+        if self.servers {
+            let again = config::load(&self.config, &LoadOptions::default()).map_err(Stop::usage);
+            let found = again.and_then(|again| servers::findings(&config, again, resources));
+            findings.extend(found.unwrap_or_else(impossible("servers")));
+        } else {
+            resources.remove();
+        }
         drop(held);
         findings.extend(config.token_store.iter().flat_map(store_findings));
-        let impossible = |stop: Stop| vec![Finding { verdict: Verdict::Missing, text: format!("sign-in: {stop}") }];
-        findings.extend(sign_in::findings(&config).unwrap_or_else(impossible));
+        findings.extend(sign_in::findings(&config).unwrap_or_else(impossible("sign-in")));
         // A reader that left does not change the answer.
         let _ = print(&findings, &mut io::stdout().lock());
         let holds = findings.iter().all(|finding| matches!(finding.verdict, Verdict::Holds | Verdict::Weak));

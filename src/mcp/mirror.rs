@@ -68,6 +68,12 @@ impl Tools {
         }
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.wanted.len()
+    }
+
     /// What they take in memory, in bytes, to the nearest allocation.
     #[must_use]
     pub fn size(&self) -> usize {

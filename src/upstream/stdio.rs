@@ -13,7 +13,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
-use super::process::group::{Exit, Graces, Group, Pipes};
+use super::process::group::{Consumption, Exit, Graces, Group, Pipes};
 use super::process::held;
 use super::process::invalid_output::InvalidOutput;
 use super::process::lines::{LineTooLong, Lines};
@@ -208,6 +208,12 @@ impl StdioServer {
     /// If there were too many.
     pub fn count_invalid(&mut self, line: &[u8]) -> Result<(), UpstreamError> {
         self.invalid_output.count(line)
+    }
+
+    /// What the child and what is below it take.
+    #[must_use]
+    pub fn consumption(&self) -> Consumption {
+        self.group.consumption()
     }
 
     /// Puts into the log how the child ended, if it has, and what it last wrote to stderr: it did not do what it should.

@@ -27,7 +27,8 @@ use super::SpawnError;
 use super::confinement::ActiveConfinement;
 use super::exec_as::ExecErrorPipe;
 use super::orphans::{GroupId, ProcessKind, ProcessTracker};
-use crate::descendants::processor_time;
+use crate::descendants::{last_start_after, memory, processor_time};
+use crate::sys;
 
 use exit::exit_status;
 
@@ -48,6 +49,17 @@ pub struct Graces {
     pub eof: Duration,
     /// From SIGTERM to SIGKILL.
     pub term: Duration,
+}
+
+/// What a server and what is below it take at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Consumption {
+    /// Processor time since it was started.
+    pub processor: Duration,
+    /// Memory, bytes.
+    pub memory: u64,
+    /// How long after its first process the last one was started.
+    pub last_start: Duration,
 }
 
 /// A started server and its group. Dropping it kills them all, at once and without waiting; the client of an engine is
@@ -131,6 +143,18 @@ impl Group {
     #[must_use]
     pub fn processor_time(&self) -> u64 {
         processor_time(self.leader)
+    }
+
+    /// What the server and what is below it take at this moment.
+    #[must_use]
+    pub fn consumption(&self) -> Consumption {
+        let ticks =
+            |ticks: u64| Duration::from_secs(ticks) / u32::try_from(sys::ticks_per_second()).unwrap_or(100).max(1);
+        Consumption {
+            processor: ticks(processor_time(self.leader)),
+            memory: memory(self.leader),
+            last_start: ticks(last_start_after(self.leader)),
+        }
     }
 
     /// Ends the group: the caller has closed stdin, and here the server may end by itself, then upon SIGTERM to its
