@@ -39,7 +39,7 @@ use node::Node;
 use reload::{Reloader, Wiring};
 pub use server_reports::server_reports;
 
-/// How long everything may take to end once it must end now.
+/// How long everything but connections may take to end once it must end now.
 const LAST_EFFORT: Duration = Duration::from_millis(700);
 
 /// Why the bridge does not start.
@@ -228,6 +228,7 @@ async fn until_stopped(
     };
     lifecycle.drain.cancel();
     lifecycle.tasks.close();
+    lifecycle.connections.close();
     if is_in_order {
         tracing::info!("stopping: running requests may finish");
         tokio::select! {
@@ -240,6 +241,8 @@ async fn until_stopped(
     lifecycle.soft.cancel();
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;
+    // Whoever takes what their request came to is told of it, however slow this machine is.
+    lifecycle.connections.wait().await;
 }
 
 /// The signals that say to stop.

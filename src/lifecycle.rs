@@ -19,6 +19,8 @@ pub struct Lifecycle {
     pub hard: CancellationToken,
     /// Every task of the process; empty means nothing is left behind.
     pub tasks: TaskTracker,
+    /// Of these, the connections of clients: also at the hard stop they bound by themselves how long they go on.
+    pub connections: TaskTracker,
 }
 
 impl Lifecycle {

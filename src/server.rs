@@ -22,8 +22,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::auth::PeerAddr;
 use crate::bridge::Connection;
@@ -93,7 +93,7 @@ impl Server {
     /// come.
     pub async fn run(self: Arc<Self>, mut listener: Listener) {
         let stall = || self.times.load().stall;
-        let open = TaskTracker::new();
+        let open = &self.lifecycle.connections;
         let disconnects = Arc::clone(&self.disconnects);
         self.lifecycle.accompany(async move { disconnects.tell().await });
         loop {
@@ -102,7 +102,7 @@ impl Server {
                 () = self.lifecycle.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer, &open),
+                Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) => {
                     tracing::error!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -111,7 +111,7 @@ impl Server {
         }
         // What the system has let in already would be lost with the listener.
         while let Some(Ok((stream, peer))) = listener.accept(stall).now_or_never() {
-            self.take(stream, peer, &open);
+            self.take(stream, peer);
         }
         drop(listener);
         open.close();
@@ -128,9 +128,9 @@ impl Server {
         }
     }
 
-    fn take(self: &Arc<Self>, stream: Stream, peer: PeerAddr, open: &TaskTracker) {
+    fn take(self: &Arc<Self>, stream: Stream, peer: PeerAddr) {
         match self.connections.admit(peer) {
-            Ok(room) => self.serve(stream, peer, room, open),
+            Ok(room) => self.serve(stream, peer, room),
             Err(full) => self.turn_away(&stream, peer, full),
         }
     }
@@ -143,7 +143,7 @@ impl Server {
         stream.try_write(NO_ROOM);
     }
 
-    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: ConnectionSlot, open: &TaskTracker) {
+    fn serve(self: &Arc<Self>, stream: Stream, peer: PeerAddr, room: ConnectionSlot) {
         let gone = CancellationToken::new();
         let watch = match self.disconnects.watch(&stream, gone.clone()) {
             Ok(watch) => watch,
@@ -161,15 +161,18 @@ impl Server {
                 if is_reused && server.lifecycle.drain.is_cancelled() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight }))
+                Ok::<_, Infallible>(
+                    response.map(|body| Tracked { body: Watched::new(body), _in_flight: in_flight.answering() }),
+                )
             }
         });
         let times = *self.times.load();
-        let io = TokioIo::new(TimedConnection::new(stream, activity, times));
+        let io = TokioIo::new(TimedConnection::new(stream, Arc::clone(&activity), times));
         let exchange = builder(times.stall).serve_connection(io, service).into_owned();
         // In a place of its own: it is large, and whoever waits for it twice would hold it twice.
         let mut exchange = Box::pin(exchange);
-        let (soft, hard, open) = (self.lifecycle.soft.clone(), self.lifecycle.hard.clone(), open.token());
+        let (soft, hard, open) =
+            (self.lifecycle.soft.clone(), self.lifecycle.hard.clone(), self.lifecycle.connections.token());
         self.lifecycle.spawn(async move {
             let _held = (room, watch, open);
             let _gone = gone.drop_guard();
@@ -189,14 +192,21 @@ impl Server {
                 () = hard.cancelled() => {}
             }
             // The last events of the requests that were ended are on their way; a client that does not take them now
-            // never will.
-            let _ = tokio::time::timeout(LAST_WORDS, exchange).await;
+            // never will. What is not there yet is late by a machine that is slow.
+            for _ in 0..ROUNDS {
+                if timeout(LAST_WORDS, &mut exchange).await.is_ok() || !activity.is_late() {
+                    break;
+                }
+            }
         });
     }
 }
 
-/// How long connections may take to send what their requests said when they were ended by the hard stop.
+/// How long a client may take to take what its requests said when they were ended by the hard stop.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How many times that it may be late.
+const ROUNDS: u32 = 12;
 
 fn builder(stall: Duration) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams { stall });

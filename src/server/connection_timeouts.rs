@@ -39,24 +39,38 @@ impl From<&Limits> for Times {
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     in_flight: AtomicUsize,
+    /// Of these, those whose response has begun.
+    answering: AtomicUsize,
     /// What is read need not be the beginning of a request: HTTP/2 has pings and settings.
     multiplexed: AtomicBool,
+    /// The peer does not take what is written.
+    stalled: AtomicBool,
 }
 
 /// One request in flight; it ends with its response.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    is_answering: bool,
+}
 
 impl Activity {
     /// A request has been read.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.multiplexed.store(version >= Version::HTTP_2, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight { activity: Arc::clone(self), is_answering: false }
     }
 
     fn is_waiting(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a response has begun whose end the peer would take if it were there. What HTTP/2 keeps back for a peer cannot
+    /// be told from what is not there.
+    pub(super) fn is_late(&self) -> bool {
+        let is_answering = self.answering.load(Ordering::Relaxed) > 0;
+        is_answering && !self.is_multiplexed() && !self.stalled.load(Ordering::Relaxed)
     }
 
     fn is_multiplexed(&self) -> bool {
@@ -64,9 +78,19 @@ impl Activity {
     }
 }
 
+impl InFlight {
+    /// Its response begins.
+    pub(super) fn answering(mut self) -> Self {
+        self.activity.answering.fetch_add(1, Ordering::Relaxed);
+        self.is_answering = true;
+        self
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.activity.answering.fetch_sub(usize::from(self.is_answering), Ordering::Relaxed);
+        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,7 +105,6 @@ pub(super) struct TimedConnection<S> {
     awaiting: Awaiting,
     /// When a wait for the peer to take bytes ends.
     stall: Pin<Box<Sleep>>,
-    stalled: bool,
     /// How many it has taken since that wait began.
     taken: usize,
 }
@@ -107,7 +130,6 @@ impl<S> TimedConnection<S> {
             head: Box::pin(tokio::time::sleep(times.head)),
             awaiting: Awaiting::Head,
             stall: Box::pin(tokio::time::sleep(times.stall)),
-            stalled: false,
             taken: 0,
         }
     }
@@ -134,11 +156,13 @@ impl<S> TimedConnection<S> {
     fn check_stall(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
             self.taken += *written.as_ref().unwrap_or(&0);
-            self.stalled &= self.taken < PIECE;
+            if self.taken >= PIECE {
+                self.activity.stalled.store(false, Ordering::Relaxed);
+            }
             return Poll::Ready(written);
         }
-        if !self.stalled {
-            (self.stalled, self.taken) = (true, 0);
+        if !self.activity.stalled.swap(true, Ordering::Relaxed) {
+            self.taken = 0;
             self.stall.as_mut().reset(Instant::now() + self.times.stall);
         }
         ready!(self.stall.as_mut().poll(cx));
@@ -196,7 +220,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedConnection<S> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         // All that there was has been taken.
-        this.stalled = false;
+        this.activity.stalled.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 

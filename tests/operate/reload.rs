@@ -70,7 +70,7 @@ async fn users_servers_and_limits_change_while_a_call_goes_on_and_no_connection_
         let countdown = json!({ "name": "countdown", "arguments": { "from": 100_000, "delay_ms": 20 } });
         running.request("tools/call", countdown).await
     });
-    procs::wait_for(Duration::from_secs(20), || (!bridge.children().is_empty()).then_some(())).unwrap();
+    procs::wait_for(Duration::from_mins(1), || (!bridge.children().is_empty()).then_some(())).unwrap();
     let before = fingerprint(admin).await;
 
     let mut new = config(&home, admin, &[("bob", BOB)]);
