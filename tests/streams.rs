@@ -23,7 +23,7 @@ use support::{Bridge, Client, Home, Redis, bearer_identity};
 use watched::Watched;
 
 /// How long something that is on its way may take.
-const SOON: std::time::Duration = std::time::Duration::from_secs(10);
+const SOON: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// `server-everything`, as an entry of `mcpServers`.
 fn everything() -> Value {

@@ -202,16 +202,16 @@ async fn a_server_that_ends_is_started_again_and_nothing_that_changed_meanwhile_
 #[tokio::test]
 async fn a_bridge_that_stops_ends_the_stream_cleanly() {
     let (home, watched) = (Home::without_key(), Watched::new());
-    let mut bridge = home.serve(config(&json!({ "one": always(watched.server(&home, "legacy")) })));
+    let mut config = config(&json!({ "one": always(watched.server(&home, "legacy")) }));
+    config["limits"] = json!({ "shutdownGrace": "10m" });
+    let mut bridge = home.serve(config);
     let client = Client::legacy(&bridge, "one", None).await;
     let mut connection = connect(&bridge).await;
     let mut stream = listen(&client, &mut connection).await;
     watched.until_heard("notifications/initialized").await;
-    let asked = std::time::Instant::now();
     bridge.signal(rustix::process::Signal::TERM);
     assert_eq!(stream.event().await.expect("a clean end"), None);
-    assert!(bridge.ended(SOON).is_some_and(|status| status.success()));
-    assert!(asked.elapsed() < SOON, "it waited for a stream: {:?}", asked.elapsed());
+    assert!(bridge.ended(SOON).is_some_and(|status| status.success()), "it waits for a stream");
 }
 
 #[tokio::test]

@@ -130,8 +130,9 @@ async fn who_sends_too_much_that_needs_no_process_is_refused_and_nobody_else_is(
         "mcpServers": { "one": hostile(&home, &["polite"]) },
     }));
     let client = Client::legacy(&bridge, "one", Some(one)).await;
-    // What is long counts for several, so that they are too many on a slow machine, too.
-    let long = json!({ "_meta": { "long": "x".repeat(128 << 10) } });
+    // What is long counts for many, so that they are too many on a slow machine, too: 50 of these are those of 8 s.
+    let params = json!({ "_meta": { "long": "x".repeat(512 << 10) } });
+    let long = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": params }).to_string();
     let mut connections = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let (mut client, long) = (client.twin(), long.clone());
@@ -141,7 +142,7 @@ async fn who_sends_too_much_that_needs_no_process_is_refused_and_nobody_else_is(
             let mut refused = 0;
             for _ in 0..10 {
                 let answers = [
-                    client.request("ping", long.clone()).await.expect("an answer"),
+                    client.exchange(long.as_bytes()).await.expect("an answer"),
                     client.request("logging/setLevel", json!({ "level": "info" })).await.expect("an answer"),
                     client.exchange(cancelled.to_string().as_bytes()).await.expect("an answer"),
                 ];

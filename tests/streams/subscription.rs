@@ -85,7 +85,9 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
     let (home, watched) = (Home::without_key(), Watched::new());
     let servers =
         json!({ "one": always(watched.server(&home, "legacy")), "two": always(watched.server(&home, "modern")) });
-    let mut bridge = home.serve(config(&servers));
+    let mut config = config(&servers);
+    config["limits"] = json!({ "shutdownGrace": "10m" });
+    let mut bridge = home.serve(config);
     let (mut first, mut second) = (connect(&bridge).await, connect(&bridge).await);
     let (mut one, mut two) = (Client::modern(&bridge, "one", None), Client::modern(&bridge, "two", None));
     let params = wanted(&json!({ "toolsListChanged": true }));
@@ -94,7 +96,6 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
     for stream in [&mut one, &mut two] {
         assert_eq!(next(stream).await["method"], "notifications/subscriptions/acknowledged");
     }
-    let asked = std::time::Instant::now();
     bridge.signal(rustix::process::Signal::TERM);
     for stream in [&mut one, &mut two] {
         let last = next(stream).await;
@@ -102,8 +103,7 @@ async fn a_bridge_that_stops_ends_subscriptions_with_their_result() {
         assert_eq!(last.pointer(&ID.replace("/params", "/result")), Some(&json!(1)));
         assert_eq!(stream.event().await.expect("a clean end"), None);
     }
-    assert!(bridge.ended(SOON).is_some_and(|status| status.success()));
-    assert!(asked.elapsed() < SOON, "it waited for a stream: {:?}", asked.elapsed());
+    assert!(bridge.ended(SOON).is_some_and(|status| status.success()), "it waits for a stream");
 }
 
 #[tokio::test]
