@@ -17,7 +17,7 @@ use support::home::TOLLBRIDGE;
 use support::{Bridge, Client, Home, Redis, bearer_identity, free_address, metric, procs, server};
 
 /// How long a line may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// What nobody may find in a line.
 const TOKEN: &str = "canary-3f9a51c2";
 const ALICE: (&str, &str) = ("alice", "alice-presents-this-to-the-bridge");

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use support::{Bridge, Client, Home, procs, server};
 
 /// How long after a request something of it may still be there.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_mins(1);
 
 fn config(home: &Home, behaviour: &[&str], fields: &Value) -> Value {
     let marker = format!("marker={}", home.marker());
@@ -125,7 +125,7 @@ async fn a_server_that_nests_directories_beside_its_token_file_leaves_none_and_h
     let told: Value = serde_json::from_str(&told.text()).expect("JSON");
     assert_eq!(told["file"], "tok-2");
     let run = Path::new(told["path"].as_str().expect("a path")).ancestors().nth(2).expect("that of the run").to_owned();
-    procs::eventually(Duration::from_secs(20), || is_empty(&run).then_some(())).await.expect("nothing is left");
+    procs::eventually(SETTLED, || is_empty(&run).then_some(())).await.expect("nothing is left");
     drop(bridge);
     // A bridge that starts meanwhile may be looking whether there is anything to remove.
     procs::eventually(SETTLED, || (!run.exists()).then_some(())).await.expect("it goes with the bridge");

@@ -23,7 +23,7 @@ const AT_ONCE: Duration = Duration::from_millis(250);
 /// How many of them may be later, once: the machine has other things to do.
 const LATE: usize = 3;
 /// How long to wait for what has no bound of its own.
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_mins(1);
 
 const POINTS: [&str; 3] = ["start", "initialized", "call"];
 const WAYS: [&str; 4] = ["code=0", "code=1", "signal=11", "signal=9"];

@@ -44,8 +44,8 @@ fn a_marked_process_is_counted_until_it_has_ended_and_a_zombie_until_it_is_reape
         procs::kill(pid, Signal::KILL);
     }
     let zombie = || procs::zombies(std::process::id()).iter().any(|zombie| zombie.pid == child.id()).then_some(());
-    procs::wait_for(Duration::from_secs(5), zombie).expect("it is a zombie until we wait for it");
-    procs::wait_for(Duration::from_secs(5), || procs::with_marker(&marker).is_empty().then_some(())).expect("all gone");
+    procs::wait_for(Duration::from_mins(1), zombie).expect("it is a zombie until we wait for it");
+    procs::wait_for(Duration::from_mins(1), || procs::with_marker(&marker).is_empty().then_some(())).expect("all gone");
     child.wait().expect("our child");
     assert!(procs::Process::read(child.id()).is_none());
 }

@@ -48,7 +48,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use support::procs;
 
 /// How long to wait for what has no bound of its own.
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_mins(1);
 /// Descriptors of this program and the bridge: a connection has two ends, and a call some more.
 const FILES: u64 = 16_384;
 

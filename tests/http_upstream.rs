@@ -33,7 +33,7 @@ use support::mcp::Answer;
 use support::{Bridge, Client};
 
 /// How long something that is on its way may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
 fn bridge(mut server: Value) -> Bridge {
     // What is asked of a server to learn its era is not the matter here, where nothing else is said.

@@ -21,7 +21,7 @@ const LEAVER: usize = 20;
 /// The latest random moment.
 const PATIENCE: Duration = Duration::from_millis(40);
 /// How long to wait for what has no bound of its own.
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_mins(1);
 /// How long to look for the fewest descriptors.
 const REST: Duration = Duration::from_secs(3);
 /// Live children when the bridge is killed.
@@ -298,7 +298,7 @@ async fn fifty_live_children(bridge: &Bridge, home: &Home) -> Vec<support::http:
         connections.push(client.post("tools/call", json!({ "name": "act", "arguments": {} })).await.expect("accepted"));
     }
     let there = || (procs::with_marker(home.marker()).len() >= expected).then_some(());
-    let reached = procs::eventually(Duration::from_secs(20), there).await;
+    let reached = procs::eventually(SETTLED, there).await;
     assert!(reached.is_some(), "{} of {expected} processes", procs::with_marker(home.marker()).len());
     connections
 }

@@ -145,7 +145,7 @@ impl Setting {
             let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             events.filter(|event| event["event"] == kind).collect::<Vec<_>>()
         };
-        procs::wait_for(Duration::from_secs(20), || (read().len() >= most).then_some(()));
+        procs::wait_for(Duration::from_mins(1), || (read().len() >= most).then_some(()));
         read()
     }
 }

@@ -17,4 +17,4 @@ mod rounds;
 mod tasks;
 
 /// How long something that is on its way may take.
-const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+const SOON: std::time::Duration = std::time::Duration::from_mins(1);

@@ -16,7 +16,7 @@ use support::{Bridge, Client, Home, free_address, metric, procs, server};
 use tokio::task::JoinSet;
 
 /// How long to wait for what has no bound of its own.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_mins(1);
 /// How soon a server that is told nothing and given no time is gone.
 const AT_ONCE: Duration = Duration::from_secs(5);
 

@@ -22,7 +22,7 @@ struct Supervisor(Child);
 
 impl Supervisor {
     fn code(&mut self) -> Option<i32> {
-        wait_until(Duration::from_secs(10), || self.0.try_wait().unwrap().ok_or("running")).code()
+        wait_until(Duration::from_mins(1), || self.0.try_wait().unwrap().ok_or("running")).code()
     }
 }
 

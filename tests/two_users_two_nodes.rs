@@ -16,7 +16,7 @@ const REVISIONS: [&str; 5] = [SSE, "2025-03-26", "2025-06-18", "2025-11-25", MOD
 /// The revision that is spoken over HTTP+SSE.
 const SSE: &str = "2024-11-05";
 /// How long after the last request something may still be there.
-const SETTLED: std::time::Duration = std::time::Duration::from_secs(10);
+const SETTLED: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A user with a bearer token of ours and a token of the service.
 #[derive(Clone)]

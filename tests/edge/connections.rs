@@ -20,7 +20,7 @@ pub(super) fn connect_from(source: [u8; 4], bridge: &Bridge, receive: Option<usi
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
     socket.connect(&bridge.address().into()).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream
 }
 

@@ -25,7 +25,7 @@ use super::support::mcp::MODERN;
 use super::support::{Bridge, Client};
 use super::{bridge, call};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const GRACES: Graces = Graces { eof: PATIENCE, term: PATIENCE };
 

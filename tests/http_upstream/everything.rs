@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::support::{free_address, procs};
 
 /// How long it may take to listen, and to say something.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How often a port that somebody else took first is replaced by another.
 const ATTEMPTS: usize = 5;

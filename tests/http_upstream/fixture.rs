@@ -182,7 +182,7 @@ impl Fixture {
                 news.await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(20), seen).await;
+        let waited = tokio::time::timeout(Duration::from_mins(1), seen).await;
         waited.unwrap_or_else(|_| panic!("{what} does not come {count} times: {:?}", self.asked()))
     }
 

@@ -204,7 +204,7 @@ fn is_running(seconds: &str) -> bool {
 async fn nothing_is_left_of_a_probe_that_hangs() {
     let unknown = probe(&hanging("98761.5", "1s")).await;
     assert!(matches!(&unknown, Probed::Unknown { sentence } if sentence.contains("did not start")), "{unknown:?}");
-    let ended = procs::eventually(Duration::from_secs(20), || (!is_running("98761.5")).then_some(()));
+    let ended = procs::eventually(Duration::from_mins(1), || (!is_running("98761.5")).then_some(()));
     ended.await.expect("it is ended");
 
     // Whoever asked leaves.
@@ -212,12 +212,12 @@ async fn nothing_is_left_of_a_probe_that_hangs() {
     let entered = Entered::parse(&server.token_setup, &[("token", TOKEN.as_bytes())], UnixTime(0)).unwrap();
     let caller = alice();
     let asked = Arc::clone(&bridge).probe(&caller, &server, &entered);
-    let started = procs::eventually(Duration::from_secs(20), || is_running("98762.5").then_some(()));
+    let started = procs::eventually(Duration::from_mins(1), || is_running("98762.5").then_some(()));
     tokio::select! {
         _ = asked => panic!("it never answers"),
         started = started => started.expect("it is started"),
     }
-    let ended = procs::eventually(Duration::from_secs(20), || (!is_running("98762.5")).then_some(()));
+    let ended = procs::eventually(Duration::from_mins(1), || (!is_running("98762.5")).then_some(()));
     ended.await.expect("it is ended");
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use tollbridge::descendants::Process;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 
 /// The program of an example, which `cargo test` builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {

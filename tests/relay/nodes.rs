@@ -17,9 +17,9 @@ use tollbridge::user::UserId;
 use crate::support::Redis;
 
 /// How long anything here may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// How long a question to Redis may take where a test is not about that: one that stalls with its machine is no outage.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// More memory than any test here needs.
 pub(crate) fn share() -> Share {

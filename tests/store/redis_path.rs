@@ -15,7 +15,7 @@ use crate::support::free_address;
 
 const SOON: Duration = Duration::from_secs(1);
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn open(url: String, keys: &[Key]) -> TokenStore {
     TokenStore::open(&redis_kind(url), Arc::new(ring(keys)), Clock::System).unwrap()

@@ -43,7 +43,7 @@ impl RedisServer {
             .spawn()
             .expect("redis-server is installed");
         self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_mins(1);
         // One that wants a password is up as well.
         while self.raw::<()>(&["PING"]).is_err_and(|error| error.is_io_error() || error.code() == Some("LOADING")) {
             assert!(Instant::now() < deadline, "redis-server does not answer");

@@ -15,7 +15,10 @@ use super::number;
 use super::procs::{self, Process};
 
 /// How long the program may take to serve, and to end.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a stop may take: less than running requests may go on by default, so that one that waits for them is seen.
+const STOPPED: Duration = Duration::from_secs(20);
 
 /// A running bridge. Dropping it stops it at once and fails the test if any descendant is left.
 pub struct Bridge {
@@ -145,7 +148,7 @@ impl Bridge {
     /// Stops it as an operator does, and answers how it ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
-        self.ended(DEADLINE).expect("tollbridge ends after SIGTERM")
+        self.ended(STOPPED).expect("tollbridge ends after SIGTERM")
     }
 
     /// Where servers have spares by `TOLLBRIDGE_TEST_SPARES`, stops it: those that wait are no request's, and only then gone.

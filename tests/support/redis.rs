@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::procs;
 
 /// How long a redis-server may take to answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How often a port that somebody else took first is replaced by another.
 const ATTEMPTS: usize = 5;
 

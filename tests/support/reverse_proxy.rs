@@ -76,7 +76,7 @@ impl ReverseProxy {
         let file = directory.path().join("proxy.conf");
         std::fs::write(&file, config.replace("PORT", &address.port().to_string())).expect("a writable directory");
         let mut server = program(name).args(arguments(&file)).spawn().expect("it is installed");
-        let answers = procs::wait_for(Duration::from_secs(10), || match server.try_wait() {
+        let answers = procs::wait_for(Duration::from_mins(1), || match server.try_wait() {
             Ok(Some(_)) | Err(_) => Some(false),
             Ok(None) => TcpStream::connect(address).is_ok().then_some(true),
         });
