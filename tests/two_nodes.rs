@@ -1,4 +1,4 @@
-//! Two nodes that share a Redis, behind a real nginx or `HAProxy` in plain round robin.
+//! Two nodes that share a Redis, behind a real nginx, `HAProxy` or Caddy in plain round robin.
 
 mod support;
 
@@ -52,7 +52,7 @@ impl Node {
         [Self::new(home, redis), Self::new(other, redis)]
     }
 
-    /// The same with the identity of docs/operate.md: the proxy says who is calling, and proves itself.
+    /// The same with an identity as in docs/operate.md: the proxy says who is calling, and proves itself.
     fn behind_a_proxy(mut self) -> Self {
         self.config["identity"] = json!([{
             "kind": "trustedHeader", "header": "X-Forwarded-User", "trustedPeers": ["127.0.0.1"],
@@ -206,10 +206,10 @@ fn rolling_calls() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_of_a_slow_server_is_lost() {
+async fn nodes_behind_the_nginx_of_deploy_are_restarted_by_turns_and_no_call_of_a_slow_server_is_lost() {
     let redis = Redis::start();
     let nodes = Node::two(&redis).map(Node::behind_a_proxy);
-    let nginx = ReverseProxy::documented_nginx(&[nodes[0].address, nodes[1].address], "alice", PROOF);
+    let nginx = ReverseProxy::deployed_nginx(&[nodes[0].address, nodes[1].address], "alice", PROOF);
     let mut running = nodes.each_ref().map(|node| Some(node.start()));
 
     let (calls, done, over) = (rolling_calls(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -251,31 +251,63 @@ async fn nodes_behind_the_nginx_of_the_docs_are_restarted_by_turns_and_no_call_o
     drop((nginx, running));
 }
 
-#[tokio::test]
-async fn behind_the_haproxy_of_the_docs_a_caller_is_who_has_logged_in_there_and_nobody_else() {
+/// `alice:wonderland`.
+const ALICE: &str = "YWxpY2U6d29uZGVybGFuZA==";
+/// `alice:looking-glass`.
+const NOBODY: &str = "YWxpY2U6bG9va2luZy1nbGFzcw==";
+
+/// The headers of a message with a login, which say in vain that somebody else is calling.
+fn logged_in(login: &str, client: &Client, message: &str) -> Vec<(String, String)> {
+    let more = [
+        ("Authorization", format!("Basic {login}")),
+        ("X-Forwarded-User", "mallory".to_owned()),
+        ("X-Tollbridge-Proxy", "a-guess".to_owned()),
+    ];
+    let more = more.map(|(name, value)| (name.to_owned(), value));
+    client.headers(message.as_bytes()).into_iter().chain(more).collect()
+}
+
+/// Through such a proxy a caller is who has logged in there; events come as they are said, and a client that leaves is
+/// heard of: its server ends.
+async fn tells_who_calls_and_who_has_left(deployed: fn(&[SocketAddr; 2], &str) -> ReverseProxy) {
     let redis = Redis::start();
     let mut nodes = Node::two(&redis).map(Node::behind_a_proxy);
     for node in &mut nodes {
         node.config["mcpServers"]["whoami"]["allow"] = json!(["alice"]);
     }
     let running = nodes.each_ref().map(Node::start);
-    let haproxy = ReverseProxy::documented_haproxy(&[nodes[0].address, nodes[1].address], "wonderland", PROOF);
+    let proxy = deployed(&[nodes[0].address, nodes[1].address], PROOF);
+    let mut client = Client::new(proxy.address(), "whoami", None, Era::Modern);
 
-    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
-    // `alice:wonderland`, and `alice:looking-glass`; either says in vain that somebody else is calling.
-    for (login, expected) in [("YWxpY2U6d29uZGVybGFuZA==", 200), ("YWxpY2U6bG9va2luZy1nbGFzcw==", 401)] {
-        let headers = [
-            ("Authorization", format!("Basic {login}")),
-            ("Content-Type", "application/json".to_owned()),
-            ("Accept", "application/json, text/event-stream".to_owned()),
-            ("X-Forwarded-User", "mallory".to_owned()),
-            ("X-Tollbridge-Proxy", "a-guess".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
+    let list = client.message("tools/list", json!({}));
+    for (login, expected) in [(ALICE, 200), (NOBODY, 401)] {
+        let headers = logged_in(login, &client, &list);
         for _ in &nodes {
-            let mut connection = Connection::open(haproxy.address()).await.expect("HAProxy takes connections");
-            let reply = connection.send("POST", "/whoami/mcp", &headers, ping.as_bytes()).await.expect("it answers");
+            let mut connection = Connection::open(proxy.address()).await.expect("it takes connections");
+            let reply = connection.send("POST", "/whoami/mcp", &headers, list.as_bytes()).await.expect("it answers");
             assert_eq!(reply.status, expected, "{} {}", running[0].log(), running[1].log());
         }
     }
+
+    // It would go on for an hour.
+    let arguments = json!({ "from": 36_000, "delay_ms": 100 });
+    let params = json!({ "name": "countdown", "arguments": arguments, "_meta": { "progressToken": 7 } });
+    let call = client.message("tools/call", params);
+    let headers = logged_in(ALICE, &client, &call);
+    let mut connection = Connection::open(proxy.address()).await.expect("it takes connections");
+    let mut reply = connection.send("POST", "/whoami/mcp", &headers, call.as_bytes()).await.expect("it answers");
+    assert!(reply.event().await.expect("a stream").is_some());
+    drop(connection);
+    let ended = || nodes.iter().all(|node| procs::with_marker(node.home.marker()).is_empty()).then_some(());
+    procs::eventually(Duration::from_mins(1), ended).await.expect("its server ends");
+}
+
+#[tokio::test]
+async fn behind_the_haproxy_of_deploy_a_caller_is_who_has_logged_in_there_and_nobody_else() {
+    tells_who_calls_and_who_has_left(ReverseProxy::deployed_haproxy).await;
+}
+
+#[tokio::test]
+async fn behind_the_caddy_of_deploy_a_caller_is_who_has_logged_in_there_and_nobody_else() {
+    tells_who_calls_and_who_has_left(ReverseProxy::deployed_caddy).await;
 }

@@ -5,7 +5,7 @@
 //! - [`browser`]: a Chromium of one's own
 //! - [`redis`]: a redis-server of one's own
 //! - [`registry`]: a registry of images of one's own
-//! - [`reverse_proxy`]: an nginx or `HAProxy` of one's own in front of several nodes
+//! - [`reverse_proxy`]: an nginx, `HAProxy` or Caddy of one's own in front of several nodes
 //! - [`certificate`]: a certificate for TLS
 //! - [`elsewhere`]: a server that listens by itself
 //! - [`unprivileged`]: a bridge that is not root

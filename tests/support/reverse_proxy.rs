@@ -13,10 +13,15 @@ use super::{free_address, procs};
 /// The configuration that `scripts/conformance` uses too.
 const CONFIG: &str = include_str!("../nginx.conf");
 
-/// The page that shows two to operators.
-const PAGE: &str = include_str!("../../docs/operate.md");
+/// The configurations for operators.
+const NGINX: &str = include_str!("../../deploy/nginx.conf");
+const HAPROXY: &str = include_str!("../../deploy/haproxy.cfg");
+const CADDY: &str = include_str!("../../deploy/Caddyfile");
 
-/// A running nginx or `HAProxy`.
+/// `wonderland` as Caddy keeps passwords, with as little work as it takes.
+const WONDERLAND: &str = "$2a$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu";
+
+/// A running nginx, `HAProxy` or Caddy.
 pub struct ReverseProxy {
     server: Child,
     address: SocketAddr,
@@ -36,10 +41,10 @@ impl ReverseProxy {
         Self::run_nginx(&in_front_of(nodes).replace("127.0.0.1:PORT;", &format!("127.0.0.1:PORT {tls}")))
     }
 
-    /// Starts nginx as docs/operate.md configures it, but without TLS and with one user, who is taken for granted, in
+    /// Starts nginx as deploy/nginx.conf configures it, but without TLS and with one user, who is taken for granted, in
     /// front of two `nodes`. `proof` is the secret by which it proves itself.
-    pub fn documented_nginx(nodes: &[SocketAddr; 2], user: &str, proof: &str) -> Self {
-        let shown = documented("nginx", nodes, proof);
+    pub fn deployed_nginx(nodes: &[SocketAddr; 2], user: &str, proof: &str) -> Self {
+        let shown = deployed(NGINX, nodes, proof);
         let lines =
             shown.lines().filter(|line| !line.trim().starts_with("ssl_") && !line.trim().starts_with("auth_basic"));
         let shown: String = lines.map(|line| line.to_owned() + "\n").collect();
@@ -48,17 +53,31 @@ impl ReverseProxy {
         Self::run_nginx(&format!("{around}{shown}}}\n"))
     }
 
-    /// Starts `HAProxy` as docs/operate.md configures it, but without TLS and with this password of alice, in front of two
-    /// `nodes`. `proof` is the secret by which it proves itself.
-    pub fn documented_haproxy(nodes: &[SocketAddr; 2], password: &str, proof: &str) -> Self {
-        let config = documented("haproxy", nodes, proof)
-            .replace("password $5$\u{2026}", &format!("insecure-password {password}"))
+    /// Starts `HAProxy` as deploy/haproxy.cfg configures it, but without TLS and with alice's password `wonderland`, in
+    /// front of two `nodes`. `proof` is the secret by which it proves itself.
+    pub fn deployed_haproxy(nodes: &[SocketAddr; 2], proof: &str) -> Self {
+        let config = deployed(HAPROXY, nodes, proof)
+            .replace("password $5$\u{2026}", "insecure-password wonderland")
             .replace("bind :443 ssl crt /etc/haproxy/mcp.pem", "bind 127.0.0.1:PORT");
         Self::run("haproxy", &config, |file| {
             let check = program("haproxy").arg("-c").arg("-f").arg(file).output().expect("haproxy is installed");
             let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
             assert!(check.status.success() && !said.contains("[WARNING]"), "{said}");
             vec!["-db".into(), "-f".into(), file.into()]
+        })
+    }
+
+    /// The same of Caddy and deploy/Caddyfile.
+    pub fn deployed_caddy(nodes: &[SocketAddr; 2], proof: &str) -> Self {
+        let config = deployed(CADDY, nodes, proof)
+            .replace("$2a$14$\u{2026}", WONDERLAND)
+            .replace("mcp.example.com {", "http://127.0.0.1:PORT {");
+        let (tls, rest) = config.split_once("\ttls ").expect("TLS");
+        let (_, rest) = rest.split_once('\n').expect("more than that");
+        // It would listen for commands.
+        let options = "{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n\tstorage file_system DIRECTORY\n}\n";
+        Self::run("caddy", &format!("{options}{tls}{rest}"), |file| {
+            ["run", "--adapter", "caddyfile", "--config"].map(Into::into).into_iter().chain([file.into()]).collect()
         })
     }
 
@@ -75,7 +94,10 @@ impl ReverseProxy {
         let config = config.replace("DIRECTORY", &directory.path().to_string_lossy());
         let file = directory.path().join("proxy.conf");
         std::fs::write(&file, config.replace("PORT", &address.port().to_string())).expect("a writable directory");
-        let mut server = program(name).args(arguments(&file)).spawn().expect("it is installed");
+        // Where Caddy keeps a copy of its configuration.
+        let mut program = program(name);
+        program.env("XDG_CONFIG_HOME", directory.path());
+        let mut server = program.args(arguments(&file)).spawn().expect("it is installed");
         let answers = procs::wait_for(Duration::from_mins(1), || match server.try_wait() {
             Ok(Some(_)) | Err(_) => Some(false),
             Ok(None) => TcpStream::connect(address).is_ok().then_some(true),
@@ -104,10 +126,9 @@ fn in_front_of(nodes: &[SocketAddr]) -> String {
     CONFIG.replace("NODES", &nodes)
 }
 
-/// What docs/operate.md shows for a proxy, in front of these nodes and with this secret.
-fn documented(language: &str, nodes: &[SocketAddr; 2], proof: &str) -> String {
-    let shown = PAGE.split(&format!("```{language}\n")).nth(1).and_then(|rest| rest.split("```").next());
-    let mut shown = shown.expect("a configuration").replace("\"\u{2026}\"", &format!("\"{proof}\""));
+/// A configuration for operators, in front of these nodes and with this secret.
+fn deployed(config: &str, nodes: &[SocketAddr; 2], proof: &str) -> String {
+    let mut shown = config.replace("\"\u{2026}\"", &format!("\"{proof}\""));
     for (documented, node) in ["10.0.0.11:8080", "10.0.0.12:8080"].into_iter().zip(nodes) {
         assert!(shown.contains(documented), "{shown}");
         shown = shown.replace(documented, &node.to_string());
