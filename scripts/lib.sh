@@ -140,6 +140,20 @@ go_tools() {
     (cd tests/go && go build -mod=readonly -o "$TOOLS/go-tools" .)
 }
 
+# The kernel of Debian's cloud images: all that the tests need is built in.
+install_kernel() {
+    local at=$TOOLS/kernel name
+    if compgen -G "$at/boot/vmlinuz-*" >/dev/null; then return; fi
+    say "fetching a kernel"
+    rm -rf "$at"
+    mkdir -p "$at"
+    as_root apt-get update -qq >/dev/null
+    # The package of this name is empty, and depends on that of the newest version.
+    name=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+    (cd "$at" && apt-get download -qq -o APT::Sandbox::User=root "$name" && dpkg -x ./*.deb .) >&2
+    rm -rf "${at:?}"/{*.deb,lib,usr}
+}
+
 # start_server LOG COMMAND…: starts a program that says "listening on URL" first of all, and waits for that. Sets
 # SERVER_URL and SERVER_PID; stop_servers ends them all.
 SERVERS=()

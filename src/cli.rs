@@ -23,7 +23,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::upstream::process::exec_as::EXEC_AS;
 use crate::upstream::process::held::HELD;
@@ -117,6 +117,12 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.message.fmt(f)
     }
+}
+
+/// All commands with their arguments, for what is written about them: man pages and completions.
+#[must_use]
+pub fn commands() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that the arguments name.

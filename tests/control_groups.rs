@@ -160,7 +160,7 @@ async fn a_bridge_that_is_not_alone_in_its_group_says_that_it_cannot_limit_and_e
     assert!(procs::with_marker(home.marker()).is_empty());
 }
 
-/// The service of `deploy/tollbridge.service`, with the configuration of this test.
+/// The service of `deploy/systemd/tollbridge.service`, with the configuration of this test.
 struct Service {
     name: String,
     directory: tempfile::TempDir,
@@ -176,7 +176,7 @@ impl Service {
         fs::write(&config_file, config(marker, behaviour, fields).to_string()).expect("a file");
         fs::write(directory.path().join("environment"), "").expect("a file");
         fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
-        let unit = include_str!("../deploy/tollbridge.service")
+        let unit = include_str!("../deploy/systemd/tollbridge.service")
             .replace("/etc/tollbridge/tollbridge.json", &config_file.to_string_lossy())
             .replace("/etc/tollbridge/environment", &directory.path().join("environment").to_string_lossy())
             .replace(
@@ -297,9 +297,9 @@ fn documented_lines() -> Vec<String> {
 #[ignore = "changes the machine: scripts/control-groups runs it on one of its own"]
 fn the_lines_of_the_docs_install_a_service_and_save_tokens_beside_it() {
     let clone = tempfile::tempdir().expect("a directory");
-    fs::create_dir(clone.path().join("deploy")).expect("ours");
-    let unit = include_str!("../deploy/tollbridge.service");
-    fs::write(clone.path().join("deploy/tollbridge.service"), unit).expect("ours");
+    fs::create_dir_all(clone.path().join("deploy/systemd")).expect("ours");
+    let unit = include_str!("../deploy/systemd/tollbridge.service");
+    fs::write(clone.path().join("deploy/systemd/tollbridge.service"), unit).expect("ours");
     fs::create_dir_all("/etc/tollbridge").expect("the machine is ours");
     let config = json!({
         "identity": [{ "kind": "bearer", "tokens": [{ "user": "alice", "sha256": { "$env": "ALICE_SHA256" } }] }],

@@ -5,6 +5,8 @@
 
 #[path = "readme/commands.rs"]
 mod commands;
+#[path = "readme/deploy.rs"]
+mod deploy;
 #[path = "readme/errors.rs"]
 mod errors;
 #[path = "readme/unit.rs"]
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use tollbridge::config::file::schema;
 
 /// Every page, by its path.
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 19] = [
     ("README.md", include_str!("../README.md")),
     ("docs/CHANGELOG.md", include_str!("../docs/CHANGELOG.md")),
     ("docs/CONTRIBUTING.md", include_str!("../docs/CONTRIBUTING.md")),
@@ -34,6 +36,7 @@ const PAGES: [(&str, &str); 18] = [
     ("docs/errors.md", include_str!("../docs/errors.md")),
     ("docs/getting-started.md", include_str!("../docs/getting-started.md")),
     ("docs/how-the-code-reads.md", include_str!("../docs/how-the-code-reads.md")),
+    ("docs/install.md", include_str!("../docs/install.md")),
     ("docs/oauth.md", include_str!("../docs/oauth.md")),
     ("docs/operate.md", include_str!("../docs/operate.md")),
     ("docs/protocol.md", include_str!("../docs/protocol.md")),

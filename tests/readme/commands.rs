@@ -275,16 +275,18 @@ fn the_programs_that_are_shown_to_users_of_the_sdks_run_as_they_are_shown() {
 }
 
 /// What runs the commands of a page's consoles, or shows that they are right.
-const RUN_BY: [(&str, &str); 3] = [
+const RUN_BY: [(&str, &str); 4] = [
     ("README.md", "the_commands_of_the_readme_go_as_they_are_shown"),
     ("docs/getting-started.md", "the_walk_of_getting_started_goes_as_it_is_shown_from_the_demo_to_the_end"),
+    // scripts/install-check runs them, before a release.
+    ("docs/install.md", "the_commands_of_the_installation_name_what_there_is"),
     // scripts/control-groups runs those of a service; tests/store/shown.rs the rules for Redis.
     ("docs/operate.md", "the_lines_of_the_docs_install_a_service_and_save_tokens_beside_it"),
 ];
 
 #[test]
 fn every_page_with_commands_has_a_test_that_runs_them() {
-    let tests = fs::read_to_string("tests/control_groups.rs").unwrap() + include_str!("commands.rs");
+    let tests = [include_str!("../control_groups.rs"), include_str!("commands.rs"), include_str!("deploy.rs")].concat();
     for (path, text) in PAGES {
         if text.contains("```console\n") {
             let (_, test) = RUN_BY.iter().find(|(page, _)| *page == path).unwrap_or_else(|| panic!("who runs {path}?"));
@@ -295,8 +297,8 @@ fn every_page_with_commands_has_a_test_that_runs_them() {
     // use, and what is run before a release; so is the installation, which takes minutes.
     let ci = fs::read_to_string(".ci/run").unwrap();
     for script in fs::read_dir("scripts").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        let known =
-            ["demo", "engine", "keycloak", "lib.sh"].contains(&&*script) || ci.contains(&format!("scripts/{script}"));
+        let known = ["demo", "engine", "install-check", "keycloak", "lib.sh", "package"].contains(&&*script)
+            || ci.contains(&format!("scripts/{script}"));
         assert!(known, "who runs scripts/{script}?");
     }
     let installations: Vec<_> = PAGES.iter().flat_map(|(_, text)| text.split("cargo install ").skip(1)).collect();

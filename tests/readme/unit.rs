@@ -1,4 +1,4 @@
-//! The unit of the service: shown as it is, good, and closed as far as the page says.
+//! The unit of the service and its socket: good, and closed as far as the page says.
 
 use std::fs;
 use std::path::Path;
@@ -6,15 +6,8 @@ use std::process::Command;
 
 use super::page;
 
-/// The unit that docs/operate.md shows.
-fn unit() -> &'static str {
-    page("docs/operate.md").split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit")
-}
-
-#[test]
-fn the_unit_that_is_shown_is_the_one_that_is_installed() {
-    assert_eq!(unit(), include_str!("../../deploy/tollbridge.service"));
-}
+const UNIT: &str = include_str!("../../deploy/systemd/tollbridge.service");
+const SOCKET: &str = include_str!("../../deploy/systemd/tollbridge.socket");
 
 /// Runs `systemd-analyze` on the unit with the program under test, where there is one that does this without a manager.
 fn analyzed(arguments: &[&str]) -> Option<String> {
@@ -28,7 +21,10 @@ fn analyzed(arguments: &[&str]) -> Option<String> {
     }
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("tollbridge.service");
-    fs::write(&path, unit().replace("/usr/local/bin/tollbridge", env!("CARGO_BIN_EXE_tollbridge"))).unwrap();
+    let program = concat!("=", env!("CARGO_BIN_EXE_tollbridge"), " ");
+    let unit = UNIT.replace("ExecStart=tollbridge ", &format!("ExecStart{program}"));
+    fs::write(&path, unit.replace("ExecReload=tollbridge ", &format!("ExecReload{program}"))).unwrap();
+    fs::write(home.path().join("tollbridge.socket"), SOCKET).unwrap();
     let output = analyze(arguments, &path).unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}");

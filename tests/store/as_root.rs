@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::unprivileged::{USER, Unprivileged};
 use crate::support::{Bridge, Client, Home, server, sha256_hex};
 
-/// The users and directories of `deploy/tollbridge.service`: the configuration is root's, what the service keeps is below a
+/// The users and directories of `deploy/systemd/tollbridge.service`: the configuration is root's, what the service keeps is below a
 /// directory of its user, who alone may enter it.
 fn installed() -> Option<Unprivileged> {
     let host = Unprivileged::new()?;
