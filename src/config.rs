@@ -71,8 +71,8 @@ pub use load::{LoadOptions, load, load_while_bound, parse};
 pub use oauth::{ConfiguredClient, NamedService, OAuth, OF_THE_PROTOCOL, ResourceIndicator};
 pub use outline::{Change, ChangeKind, Outline};
 pub use plan::{
-    ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, Launch, Plan, StdioLaunch, StdioPlan, TokenFile,
-    TokenFilePlan,
+    ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, LateName, Launch, Plan, StdioLaunch, StdioPlan,
+    TokenFile, TokenFilePlan,
 };
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
 pub use server_name::ServerName;
@@ -84,8 +84,8 @@ pub use template::{MAX_VALUE, Source, Template};
 pub use token_admin::{TokenAdmin, load_token_admin};
 pub use token_store::{KeySource, SealingKey, TokenStoreConfig, TokenStoreKind};
 pub use written::choices::{
-    AuditedUses, ClientAuthentication, EngineKind, Hold, Listening, Protocol, Questions, Registration, SseServers,
-    Transport, WithoutToken,
+    AuditedUses, ClientAuthentication, EngineKind, EnvironmentCopies, Hold, Listening, Protocol, Questions,
+    Registration, SseServers, Transport, WithoutToken,
 };
 pub use written::file;
 pub use written::problem::{Problem, Problems};

@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 pub use clone::can_clone;
 pub use memory::{give_free_memory_back, give_large_blocks_back, give_start_back};
 pub use program::Program;
-pub use run::{duplicate, run};
+pub use run::{duplicate, hand_on, run};
 pub use spawn::spawn;
 pub use user::{FileUser, become_user};
 

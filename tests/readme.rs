@@ -100,6 +100,7 @@ const OTHERS: &[&str] = &[
     "auditedUses",
     "clientAuth",
     "engine",
+    "environmentCopies",
     "hold",
     "listening",
     "oauth",

@@ -1,6 +1,8 @@
 //! Spares: servers that are started before the request that they are for. Each serves one and ends with it; no answer
 //! depends on there being any, and nothing is left of them.
 
+#[path = "spares/gates.rs"]
+mod gates;
 #[path = "spares/late.rs"]
 mod late;
 mod support;

@@ -262,6 +262,9 @@ fn spares(config: &Config, server: &Server, out: &mut impl Write) -> io::Result<
     let place = match spares.hold {
         Hold::Ready => "each waits for its client's first message",
         Hold::Start => "each waits before its program's first instruction",
+        Hold::Node | Hold::Python => {
+            "each waits where it first needs what is its user's, or for its client's first message"
+        }
     };
     writeln!(out, "  spares     {count}{short}: {place}, for {:?} at most", spares.max_age)
 }

@@ -159,6 +159,15 @@ pub struct Late {
     pub credential: Option<Credential>,
 }
 
+/// A variable that only a request knows, of a server that was started before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateName<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether every request has it: one may be served without what its user has not saved.
+    pub is_sure: bool,
+}
+
 /// A container to start, filled for one user.
 pub struct ContainerLaunch {
     /// Its engine.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::{Loader, Zero};
-use super::written::choices::Hold;
+use super::written::choices::{EnvironmentCopies, Hold};
 use super::written::file;
 use super::written::path::Path;
 use super::{Config, Limits, Plan, RunAs, Server, ServerName, StdioPlan, Template};
@@ -20,6 +20,8 @@ pub struct Spares {
     pub count: usize,
     /// Where they wait.
     pub hold: Hold,
+    /// What copies of the environment are while a spare on Python imports its modules.
+    pub environment_copies: EnvironmentCopies,
     /// After that one is replaced.
     pub max_age: Duration,
 }
@@ -61,11 +63,18 @@ impl Loader<'_> {
         let max_age = self.time(&at.key("maxAge"), settings.max_age.as_ref(), MAX_AGE, Zero::Refused);
         let is_for_all = plan.and_then(Plan::process).is_none_or(StdioPlan::is_for_all);
         let hold = settings.hold.unwrap_or(if is_for_all { Hold::Ready } else { Hold::Start });
+        if hold != Hold::Python && settings.environment_copies.is_some() {
+            self.report_key(&at.key("environmentCopies"), "this is for spares on Python", "write \"hold\": \"python\"");
+        }
         let count = settings.count.filter(|&count| count > 0)?;
+        if let Some(plan) = plan.filter(|_| hold.is_gate()) {
+            self.check_gate(at, plan, hold);
+        }
         if let Some(plan) = plan.filter(|_| !is_for_all) {
             self.check_late(at, plan, hold, settings.same_user == Some(true));
         }
-        Some(Spares { count, hold, max_age })
+        let environment_copies = settings.environment_copies.unwrap_or_default();
+        Some(Spares { count, hold, environment_copies, max_age })
     }
 
     /// Refuses spares of a server that could not be given what is the user's once there is a request, or not safely.
@@ -92,6 +101,23 @@ impl Loader<'_> {
             let help = "give it a range in `runAs`, or a container (`image`); or write \"sameUser\": true, if every server of \
                 that system user may have the tokens of all users";
             self.report(at, message, help);
+        }
+    }
+
+    /// Refuses to have a runtime wait that cannot.
+    fn check_gate(&mut self, at: &Path, plan: &Plan, hold: Hold) {
+        let Plan::Stdio(process) = plan else {
+            let help = "write \"start\", or take `hold` out";
+            return self.report(&at.key("hold"), "only a program's runtime waits, not that of an image", help);
+        };
+        // The runtime reads these before it loads anything.
+        let own = if hold == Hold::Node { "NODE_" } else { "PYTHON" };
+        let late = process.env.iter().filter(|(_, value)| value.has_holes());
+        for (name, _) in late.filter(|(name, _)| name.starts_with(own)) {
+            let message = format!(
+                "`{name}` is read before anything can wait, and something of the user or of the request stands in it"
+            );
+            self.report(&at.key("hold"), message, "write \"start\", or take `hold` out");
         }
     }
 
@@ -136,7 +162,8 @@ mod tests {
     #[test]
     fn a_number_is_a_count_and_an_object_says_more() {
         let spares = |written: serde_json::Value| server(&json!({ "command": "/bin/cat", "spares": written })).spares;
-        let two = Spares { count: 2, hold: Hold::Ready, max_age: Duration::from_mins(10) };
+        let environment_copies = EnvironmentCopies::Wait;
+        let two = Spares { count: 2, hold: Hold::Ready, environment_copies, max_age: Duration::from_mins(10) };
         assert_eq!(spares(json!(2)), Some(two));
         assert_eq!(spares(json!({ "count": 2, "hold": "ready" })), Some(two));
         let young = Some(Spares { max_age: Duration::from_secs(30), ..two });
@@ -161,6 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn a_runtime_waits_where_that_is_asked_for() {
+        const TOKEN: &str = r#""env": { "T": { "$userToken": "<<token>>" } }"#;
+        let spares = |more: &str| {
+            let fields = format!(
+                r#"{{ "command": "/bin/cat", "spares": {{ "count": 1, "sameUser": true, {more} }}, {TOKEN} }}"#
+            );
+            try_server(&fields).unwrap().spares.map(|spares| (spares.hold, spares.environment_copies))
+        };
+        assert_eq!(spares(r#""hold": "node""#), Some((Hold::Node, EnvironmentCopies::Wait)));
+        assert_eq!(spares(r#""hold": "python""#), Some((Hold::Python, EnvironmentCopies::Wait)));
+        let without = r#""hold": "python", "environmentCopies": "without""#;
+        assert_eq!(spares(without), Some((Hold::Python, EnvironmentCopies::Without)));
+    }
+
+    #[test]
     fn what_cannot_be_started_before_a_request_has_no_spares() {
         for fields in [
             r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<token>>" } }"#,
@@ -178,6 +220,12 @@ mod tests {
             r#""command": "/bin/cat", "spares": true"#,
             r#""command": "/bin/cat", "spares": {}"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "soon" }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node" }, "env": { "T": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node", "sameUser": true }, "env": { "NODE_OPTIONS": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "python", "sameUser": true }, "env": { "PYTHONPATH": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node", "environmentCopies": "wait" }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "python", "environmentCopies": "never" }"#,
+            r#""image": "i", "spares": { "count": 1, "hold": "node" }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "maxAge": "0s" }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "other": 1 }"#,
         ] {

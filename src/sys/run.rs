@@ -37,3 +37,15 @@ pub fn duplicate(number: c_int) -> io::Result<OwnedFd> {
         }
     }
 }
+
+/// Makes `target` name the file that `number` names, also in the program that this one becomes.
+///
+/// # Errors
+/// `EBADF` if there is none.
+pub fn hand_on(number: c_int, target: c_int) -> io::Result<()> {
+    // SAFETY: what `target` named is closed; for that the caller, who is about to become another program, has no use.
+    match unsafe { libc::dup2(number, target) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

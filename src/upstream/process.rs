@@ -4,6 +4,7 @@
 // starting one
 mod command_line;
 pub mod exec_as;
+pub mod gate;
 pub mod group;
 pub mod held;
 mod spawn_error;

@@ -2,9 +2,9 @@
 //! serves one request, and ends with it.
 //!
 //! What a spare is started from is the same for everybody, so nothing of a user or a request is in one: what is theirs is
-//! told to it by the request that takes it, where it waits for that before its program's first instruction. No answer
-//! depends on there being any: a request that finds none starts its server itself. How many wait is a function of the
-//! configuration alone.
+//! told to it by the request that takes it, where it waits for that: before its program's first instruction, or where it
+//! first needs it. No answer depends on there being any: a request that finds none starts its server itself. How many wait
+//! is a function of the configuration alone.
 //!
 //! There is a [`Pool`] for each server that has spares; its task starts them, watches them while they wait and replaces
 //! them. Taking one is a step under a lock, in which nothing is waited for.
@@ -51,10 +51,16 @@ impl Starter {
     /// started so.
     #[must_use]
     pub fn start_early(&self, server: &Server) -> Option<Result<Started, UpstreamError>> {
-        let hold = server.spares.as_ref()?.hold;
+        let settings = server.spares.as_ref()?;
+        let hold = settings.hold;
         match (server.early()?, &server.plan, hold) {
             (Launch::Stdio(program), _, Hold::Ready) => Some(Started::program(&self.spawner, program)),
             (Launch::Stdio(program), _, Hold::Start) => Some(Started::held_program(&self.spawner, program)),
+            (Launch::Stdio(mut program), _, Hold::Node | Hold::Python) => {
+                let late = server.late_names();
+                self.spawner.gates().put_before(&mut program, &late, (hold, settings.environment_copies))?;
+                Some(Started::gated_program(&self.spawner, program))
+            }
             (Launch::Container(container), _, Hold::Ready) => Some(Started::container(&self.containers, container)),
             (Launch::Container(container), Plan::Container(plan), Hold::Start) => {
                 Started::held_container(&self.containers, plan, container)

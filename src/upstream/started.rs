@@ -35,6 +35,14 @@ impl Started {
         StartedProgram::start_held(spawner, launch).map(Self::Program)
     }
 
+    /// Starts a program whose runtime waits, as its `launch` says.
+    ///
+    /// # Errors
+    /// If the system does not start it.
+    pub fn gated_program(spawner: &Spawner, launch: StdioLaunch) -> Result<Self, UpstreamError> {
+        StartedProgram::start_gated(spawner, launch).map(Self::Program)
+    }
+
     /// Starts a container so that it waits before the first instruction of its program; nothing if it is not known what that
     /// is.
     ///
@@ -74,6 +82,11 @@ impl Started {
     /// Whether it has ended, by a look at this moment; of a container, its client.
     pub fn is_over(&mut self) -> bool {
         self.process().is_over()
+    }
+
+    /// What its gate has said of how far it came, if it has one.
+    pub fn said_by_gate(&mut self) -> Option<String> {
+        self.process().said_by_gate()
     }
 
     /// The processor time that its processes here have used, in clock ticks.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{Instant, timeout_at};
 
@@ -23,7 +24,7 @@ use crate::config::{Late, ProcessLimits};
 use crate::long_work::by_length;
 use crate::mcp::message;
 use crate::memory::{Full, Share};
-use started::StartedProgram;
+use started::{Channel, StartedProgram};
 
 /// How long what an exited child had written may take to come out of the pipe, whatever others go on writing to it.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -44,6 +45,8 @@ pub struct StdioServer {
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
     outgoing: VecDeque<Bytes>,
+    /// What a program whose runtime waits is told, until it has been written.
+    gate: Option<Gate>,
     lines: Lines,
     share: Share,
     /// Whether there is no memory for what it says.
@@ -59,6 +62,12 @@ pub struct StdioServer {
     files: TokenFiles,
 }
 
+/// The channel of a program's gate, and what of the record is not yet in it. Closing it takes nothing out of it.
+struct Gate {
+    socket: UnixStream,
+    rest: Bytes,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Starved {
     /// Since when nobody has given any back.
@@ -71,6 +80,7 @@ enum Event {
     Stdout(std::io::Result<usize>),
     Stderr(std::io::Result<usize>),
     Stdin(std::io::Result<usize>),
+    Gate(std::io::Result<usize>),
     Exited,
     Drained,
 }
@@ -79,15 +89,21 @@ impl StdioServer {
     /// Talks to a program that has been started. What is secret in `late` must not be seen in its log lines; what is read
     /// and queued is a part of `share`.
     pub(super) fn of(started: StartedProgram, limits: &ProcessLimits, late: Late, share: &Share) -> Self {
-        let StartedProgram { group, pipes: Pipes { stdin, stdout, stderr }, is_held, files } = started;
-        // Before whatever it is asked.
-        let record = is_held.then(|| share.queued(held::record(&late.env)));
+        let StartedProgram { group, pipes: Pipes { stdin, stdout, stderr }, channel, files } = started;
+        let record = || share.queued(held::record(&late.env));
+        let (first, gate) = match channel {
+            Channel::Nothing => (None, None),
+            // Before whatever it is asked.
+            Channel::Stdin => (Some(record()), None),
+            Channel::Gate(socket) => (None, Some(Gate { socket, rest: record() })),
+        };
         Self {
             group,
             stdin: Some(stdin),
             stdout,
             stderr: Some(stderr),
-            outgoing: record.into_iter().collect(),
+            outgoing: first.into_iter().collect(),
+            gate,
             lines: Lines::new(limits.line, share),
             share: share.clone(),
             starved: None,
@@ -131,6 +147,9 @@ impl StdioServer {
                 Event::Stdin(Ok(n)) if n > 0 => self.written(n),
                 // The child no longer reads; what it has to say may still come.
                 Event::Stdin(_) => self.close_stdin(),
+                Event::Gate(Ok(n)) if n > 0 => self.told(n),
+                // The program has closed it, and will not ask.
+                Event::Gate(_) => self.gate = None,
                 Event::NoRoom(full) => self.starve(full)?,
                 Event::Exited => self.drained = Some(Instant::now() + DRAIN),
             }
@@ -170,7 +189,7 @@ impl StdioServer {
     }
 
     async fn event(&mut self) -> Event {
-        let Self { group, stdin, stdout, stderr, outgoing, lines, share, starved, errors, drained, .. } = self;
+        let Self { group, stdin, stdout, stderr, outgoing, gate, lines, share, starved, errors, drained, .. } = self;
         let (exited, drained) = (drained.is_some(), drained.unwrap_or_else(Instant::now));
         // A child that does not take what it is owed is not listened to.
         let owed = stdin.is_some() && !outgoing.is_empty();
@@ -182,6 +201,7 @@ impl StdioServer {
             n = stdout.read_buf(&mut space), if has_room => Event::Stdout(n),
             () = tokio::time::sleep(look), if !has_room && !owed => Event::NoRoom(full),
             n = write(stdin, outgoing), if stdin.is_some() && !outgoing.is_empty() => Event::Stdin(n),
+            n = tell(gate), if gate.is_some() => Event::Gate(n),
             n = read(stderr, errors.space()), if stderr.is_some() => Event::Stderr(n),
             _ = group.exited(), if !exited => Event::Exited,
             () = tokio::time::sleep_until(drained), if exited => Event::Drained,
@@ -195,6 +215,13 @@ impl StdioServer {
                 self.outgoing.pop_front();
             }
         }
+    }
+
+    fn told(&mut self, n: usize) {
+        if let Some(gate) = &mut self.gate {
+            gate.rest.advance(n);
+        }
+        self.gate.take_if(|gate| gate.rest.is_empty());
     }
 
     fn close_stdin(&mut self) {
@@ -267,6 +294,13 @@ async fn write(stdin: &mut Option<ChildStdin>, outgoing: &VecDeque<Bytes>) -> st
     match (stdin, outgoing.front()) {
         (Some(stdin), Some(line)) => stdin.write(line).await,
         _ => std::future::pending().await,
+    }
+}
+
+async fn tell(gate: &mut Option<Gate>) -> std::io::Result<usize> {
+    match gate {
+        Some(gate) => gate.socket.write(&gate.rest).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,23 +12,23 @@ use super::{Node, SETTLED, TAKEN, discarded, free_address, shell};
 
 /// A user with a bearer token of ours and a token of the service.
 #[derive(Clone)]
-struct User {
-    name: &'static str,
+pub(crate) struct User {
+    pub(crate) name: &'static str,
     bearer: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl User {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self { name, bearer: random_hex(32), token: format!("canary-{}", random_hex(24)) }
     }
 
-    fn client(&self, bridge: &Bridge, server: &str) -> Client {
+    pub(crate) fn client(&self, bridge: &Bridge, server: &str) -> Client {
         Client::without_session(bridge, server, Some(&self.bearer))
     }
 
     /// Calls `whoami`, and checks that it has this user's token.
-    async fn is_known_to(&self, bridge: &Bridge, server: &str) {
+    pub(crate) async fn is_known_to(&self, bridge: &Bridge, server: &str) {
         let answer = self.client(bridge, server).call("whoami", json!({})).await.expect("an answer");
         assert_eq!(answer.text(), sha256_hex(self.token.as_bytes()), "{answer:?}\n{}", bridge.log());
     }
@@ -51,7 +51,7 @@ fn started_by(home: &Home, script: &str) -> Value {
 }
 
 /// A bridge whose users have saved their tokens for these servers.
-fn node(home: Home, servers: &Value, users: &[&User], environment: &[(&str, &str)]) -> Node {
+pub(crate) fn node(home: Home, servers: &Value, users: &[&User], environment: &[(&str, &str)]) -> Node {
     let admin = free_address();
     let bearers: Vec<_> = users.iter().map(|user| (user.name, user.bearer.as_str())).collect();
     home.write(json!({
@@ -83,7 +83,7 @@ async fn a_spare_is_given_the_token_of_the_request_that_takes_it() {
 }
 
 /// What of a process can be read from outside: its memory, arguments and environment.
-fn holds(pid: u32, text: &str) -> bool {
+pub(crate) fn holds(pid: u32, text: &str) -> bool {
     let contains = |bytes: &[u8]| memchr::memmem::find(bytes, text.as_bytes()).is_some();
     let files = ["cmdline", "environ"].map(|name| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default());
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();

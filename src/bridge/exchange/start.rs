@@ -71,7 +71,9 @@ impl Bridge {
         choice: Spare,
     ) -> Result<Upstream, BridgeError> {
         // As its spares are, if they are known to work: so nobody else is shown the token.
-        let as_spare = choice == Spare::Welcome && self.spares.are_proven(&server.name);
+        // One whose runtime waits always is, so that it is the same with and without spares.
+        let has_gate = server.spares.is_some_and(|spares| spares.hold.is_gate());
+        let as_spare = has_gate || choice == Spare::Welcome && self.spares.are_proven(&server.name);
         let launch = || self.launch(server, inputs, share, as_spare);
         let mut launched = launch();
         if wants_room(&launched) && self.spares.make_room(server).await {

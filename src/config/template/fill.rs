@@ -10,7 +10,8 @@ use super::hole::Unfit;
 use super::input::{Input, Inputs};
 use super::{MAX_VALUE, Template};
 use crate::config::{
-    ContainerLaunch, HttpLaunch, HttpPlan, Late, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile, WithoutToken,
+    ContainerLaunch, HttpLaunch, HttpPlan, Late, LateName, Launch, Plan, Server, StdioLaunch, StdioPlan, TokenFile,
+    WithoutToken,
 };
 use crate::secret::Secret;
 
@@ -116,6 +117,15 @@ impl Server {
             }),
             Plan::Http(_) => None,
         }
+    }
+
+    /// The names of the variables that [`Server::early`] leaves out.
+    #[must_use]
+    pub fn late_names(&self) -> Vec<LateName<'_>> {
+        let may_lack = self.without_token == WithoutToken::Start;
+        let variables = self.plan.process().into_iter().flat_map(|process| &process.env);
+        let late = variables.filter(|(_, value)| value.has_holes());
+        late.map(|(name, value)| LateName { name, is_sure: !(may_lack && value.takes_credential()) }).collect()
     }
 
     /// What one request gives to a server that was started from [`Server::early`].

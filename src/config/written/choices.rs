@@ -41,6 +41,29 @@ pub enum Hold {
     Ready,
     /// Before their program's first instruction: what is the user's is told to them then.
     Start,
+    /// Where a program on Node.js first reads a variable that is the user's, or waits for its first message.
+    Node,
+    /// The same for a program on Python.
+    Python,
+}
+
+impl Hold {
+    /// Whether it is the program's runtime that waits.
+    #[must_use]
+    pub fn is_gate(self) -> bool {
+        matches!(self, Self::Node | Self::Python)
+    }
+}
+
+/// What a library gets that copies all variables while it is imported, in a spare on Python.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "environmentCopies")]
+pub enum EnvironmentCopies {
+    /// All of them: the spare waits there for its request.
+    #[default]
+    Wait,
+    /// Those that are not the user's.
+    Without,
 }
 
 /// When a stream on which a client listens has a server of its own.

@@ -4,12 +4,12 @@
 //! undo, and nothing has to be done from outside to a process that we may not touch any more:
 //!
 //! ```text
-//! tollbridge exec-as UID GID OOM NICE LOCKS FILES DATA PROCESSES DIRECTORY PROGRAM ARGUMENT…
+//! tollbridge exec-as UID GID OOM NICE LOCKS FILES DATA PROCESSES GATE DIRECTORY PROGRAM ARGUMENT…
 //! ```
 //!
 //! OOM is what `oom_score_adj` is set to, and NICE the nice value. Each may be `-` for what is there, as may a limit, which
-//! is `SOFT:HARD`; without a directory it stays where it is. The error of a program that cannot be run goes to a pipe that
-//! is closed by running it.
+//! is `SOFT:HARD`; without a directory it stays where it is. GATE is `-` where the program has no gate (`super::gate`). The error
+//! of a program that cannot be run goes to a pipe that is closed by running it.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -25,6 +25,7 @@ use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 
 use super::SpawnError;
 use super::confinement::ActiveConfinement;
+use super::gate;
 use super::oom;
 use crate::privilege;
 use crate::sys::{self, CStrings};
@@ -34,6 +35,9 @@ pub const EXEC_AS: &str = "exec-as";
 
 /// The descriptor, after stdin, stdout and stderr, on which it is told why the program cannot be run.
 const ERROR_FD: i32 = 3;
+
+/// The descriptor with the channel of the program's gate, if it has one.
+const GATE_FD: i32 = 4;
 
 /// The limits that are set, in their order among the arguments.
 const LIMITS: [Resource; 4] = [Resource::Locks, Resource::Nofile, Resource::Data, Resource::Nproc];
@@ -49,6 +53,8 @@ pub struct ExecSetup {
     nice: Option<i32>,
     /// Of [`LIMITS`], those to set.
     limits: [Option<Rlimit>; LIMITS.len()],
+    /// Whether the program gets the channel of a gate.
+    has_gate: bool,
     /// Where the program works.
     directory: Option<PathBuf>,
 }
@@ -79,7 +85,13 @@ impl ExecSetup {
         let both = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
         let limits =
             [tag.map(both), files, confined.by_process.data.map(both), confined.by_process.processes.map(both)];
-        Some(Self { user: (user.uid, user.gid), oom_score_adj, nice, limits, directory: directory.map(Path::to_owned) })
+        let directory = directory.map(Path::to_owned);
+        Some(Self { user: (user.uid, user.gid), oom_score_adj, nice, limits, has_gate: false, directory })
+    }
+
+    /// The same for a program that has a gate, or none.
+    pub(super) fn with_gate(self, has_gate: bool) -> Self {
+        Self { has_gate, ..self }
     }
 
     /// What stands before the program among the arguments.
@@ -91,6 +103,7 @@ impl ExecSetup {
         arguments.push(or_dash(self.oom_score_adj.map(|value| value.to_string())));
         arguments.push(or_dash(self.nice.map(|value| value.to_string())));
         arguments.extend(self.limits.iter().map(|limit| written(limit.as_ref()).into()));
+        arguments.push(if self.has_gate { "gate" } else { "-" }.into());
         arguments.push(self.directory.clone().unwrap_or_default().into());
         arguments
     }
@@ -105,8 +118,13 @@ impl ExecSetup {
         for limit in &mut limits {
             *limit = read(&text()?)?;
         }
+        let has_gate = match text()?.as_str() {
+            "-" => false,
+            "gate" => true,
+            _ => return None,
+        };
         let directory = Some(PathBuf::from(arguments.next()?)).filter(|path| !path.as_os_str().is_empty());
-        Some(Self { user, oom_score_adj, nice, limits, directory })
+        Some(Self { user, oom_score_adj, nice, limits, has_gate, directory })
     }
 }
 
@@ -188,6 +206,11 @@ fn become_program(setup: &ExecSetup, command: &Command) -> Stopped {
     if let Err(refused) = without {
         return Stopped::Before("to give up privilege", refused);
     }
+    if setup.has_gate
+        && let Err(refused) = sys::hand_on(GATE_FD, gate::DESCRIPTOR)
+    {
+        return Stopped::Before("its gate", refused);
+    }
     // As the user, whose directory may be closed to us.
     match setup.directory.as_ref().map_or(Ok(()), std::env::set_current_dir) {
         Err(error) => Stopped::Program(error),
@@ -229,11 +252,11 @@ mod tests {
     fn a_change_reads_back_as_it_is_written() {
         let all = Some(Rlimit { current: Some(7), maximum: Some(u64::MAX - 1) });
         let endless = Some(Rlimit { current: Some(0), maximum: None });
-        for (oom_score_adj, nice, limits, directory) in [
-            (None, Some(-3), [all, None, endless, None], None),
-            (Some(-5), None, [None, endless, None, all], Some(PathBuf::from("/a b"))),
+        for (oom_score_adj, nice, limits, has_gate, directory) in [
+            (None, Some(-3), [all, None, endless, None], true, None),
+            (Some(-5), None, [None, endless, None, all], false, Some(PathBuf::from("/a b"))),
         ] {
-            let setup = ExecSetup { user: (61_000, 7), oom_score_adj, nice, limits, directory };
+            let setup = ExecSetup { user: (61_000, 7), oom_score_adj, nice, limits, has_gate, directory };
             let mut arguments = setup.arguments().into_iter().skip(2).chain(["/bin/true".into()]);
             assert_eq!(ExecSetup::read(&mut arguments), Some(setup));
             assert_eq!(arguments.next(), Some("/bin/true".into()));
@@ -246,13 +269,14 @@ mod tests {
             "",
             "1",
             "1 1",
-            "x 1 - - - - - /",
-            "1 1 - - - - - -",
-            "1 1 - - - 1 - - /",
-            "1 1 - - - a:b - - /",
-            "1 1 - - - - - - /",
-            "1 1 x - - - - - / /",
-            "1 1 - x - - - - / /",
+            "x 1 - - - - - - - / /",
+            "1 1 - - - - - - -",
+            "1 1 - - - 1 - - - / /",
+            "1 1 - - - a:b - - - / /",
+            "1 1 - - - - - - - /",
+            "1 1 - - - - - - 4 / /",
+            "1 1 x - - - - - - / /",
+            "1 1 - x - - - - - / /",
         ] {
             let stopped = run(line.split(' ').map(OsString::from));
             assert!(matches!(stopped, Stopped::Arguments), "{line}");

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::UnixStream;
 
 use crate::config::StdioLaunch;
 use crate::upstream::UpstreamError;
@@ -19,12 +20,21 @@ const MOST_UNASKED: usize = 64 * 1024;
 /// How much is read at once.
 const CHUNK: usize = 4 * 1024;
 
+/// How a program that waits is told what nobody knew before its request.
+pub(super) enum Channel {
+    /// Not at all: nothing is missing.
+    Nothing,
+    /// On its stdin, before all else: it waits before its program's first instruction.
+    Stdin,
+    /// On a socket of its own: its runtime waits.
+    Gate(UnixStream),
+}
+
 /// A program that has been started. Dropping it kills it.
 pub struct StartedProgram {
     pub(super) group: Group,
     pub(super) pipes: Pipes,
-    /// Whether it waits before its program's first instruction, to be told what the program gets.
-    pub(super) is_held: bool,
+    pub(super) channel: Channel,
     /// Last, so that they are there as long as the program is.
     pub(super) files: TokenFiles,
 }
@@ -58,7 +68,7 @@ impl StartedProgram {
     pub fn start(spawner: &Spawner, mut launch: StdioLaunch) -> Result<Self, UpstreamError> {
         let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
         let (group, pipes) = spawner.spawn(&launch)?;
-        Ok(Self { group, pipes, is_held: false, files })
+        Ok(Self { group, pipes, channel: Channel::Nothing, files })
     }
 
     /// Starts it so that it waits before its first instruction.
@@ -73,7 +83,26 @@ impl StartedProgram {
     /// The same, which something else has made wait.
     #[must_use]
     pub fn held(self) -> Self {
-        Self { is_held: true, ..self }
+        Self { channel: Channel::Stdin, ..self }
+    }
+
+    /// Starts it with a gate, which `launch` has its runtime load.
+    ///
+    /// # Errors
+    /// If the system does not start it.
+    pub fn start_gated(spawner: &Spawner, mut launch: StdioLaunch) -> Result<Self, UpstreamError> {
+        let files = spawner.token_files().write(&mut launch, Reader::OurUser).map_err(SpawnError::from)?;
+        let (group, pipes, socket) = spawner.spawn_gated(&launch)?;
+        Ok(Self { group, pipes, channel: Channel::Gate(socket), files })
+    }
+
+    /// What its gate has said of how far it came, if it has one.
+    #[must_use]
+    pub fn said_by_gate(&self) -> Option<String> {
+        let Channel::Gate(socket) = &self.channel else { return None };
+        let mut said = [0; CHUNK];
+        let length = socket.try_read(&mut said).unwrap_or_default();
+        Some(String::from_utf8_lossy(&said[..length]).into_owned())
     }
 
     /// Says whether it is a spare, or serves a request.
@@ -117,14 +146,14 @@ impl StartedProgram {
 
     /// Closes its stdin, then ends its group.
     pub async fn close(self, graces: Graces) -> Exit {
-        let Self { group, pipes, is_held: _, files: _files } = self;
+        let Self { group, pipes, channel: _, files: _files } = self;
         drop(pipes.stdin);
         group.close(graces).await
     }
 
     /// The same for the client of a container engine, whose container `last` removes: it may still be making it.
     pub async fn close_client(self, graces: Graces, last: impl Future<Output = ()>) -> Exit {
-        let Self { group, pipes, is_held: _, files: _files } = self;
+        let Self { group, pipes, channel: _, files: _files } = self;
         drop(pipes.stdin);
         group.close_client(graces, false, last).await
     }

@@ -342,3 +342,15 @@ fn what_clears_away_calls_the_same_engine_and_knows_no_token() {
     let file = &launch.client.token_files[0];
     assert_eq!((file.variable.as_str(), file.content.expose()), ("F", r#"{"t": "a\"b"}"#));
 }
+
+#[test]
+fn a_request_may_leave_out_what_its_user_has_not_saved_where_the_server_starts_without() {
+    let late = |without_token: &str| {
+        let env = r#"{ "A": { "$userToken": "<<token>>" }, "B": { "$userToken": "<<user.id>>" }, "C": "1" }"#;
+        let fields = format!(r#"{{ "command": "sh", "withoutToken": "{without_token}", "env": {env} }}"#);
+        let server = try_server(&fields).unwrap();
+        server.late_names().iter().map(|late| format!("{} {}", late.name, late.is_sure)).collect::<Vec<_>>()
+    };
+    assert_eq!(late("connect"), ["A true", "B true"]);
+    assert_eq!(late("start"), ["A false", "B true"]);
+}

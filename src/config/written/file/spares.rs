@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::text::Time;
-use crate::config::written::choices::Hold;
+use crate::config::written::choices::{EnvironmentCopies, Hold};
 
 /// How many, or how.
 #[derive(JsonSchema)]
@@ -31,6 +31,8 @@ pub struct SpareSettings {
     pub hold: Option<Hold>,
     /// After that one is replaced; a tenth of it is random. Default: 10m.
     pub max_age: Option<Time>,
+    /// For `hold: python`: what a library gets that copies all variables while it is imported. Default: wait.
+    pub environment_copies: Option<EnvironmentCopies>,
     /// Lets a program with a token wait as a user whom other servers share. Default: false.
     pub same_user: Option<bool>,
 }

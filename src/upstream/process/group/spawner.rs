@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::{ChildStderr as StdStderr, ChildStdin as StdStdin, ChildStdout as StdStdout};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use super::Group;
@@ -24,6 +26,7 @@ use crate::upstream::process::SpawnError;
 use crate::upstream::process::command_line::{self, CommandLine};
 use crate::upstream::process::confinement::{ActiveConfinement, Confiner};
 use crate::upstream::process::exec_as::{self, ExecErrorPipe, ExecSetup};
+use crate::upstream::process::gate::Gates;
 use crate::upstream::process::orphans::{self, GroupId, ProcessKind, ProcessTracker, UntaggedChildren};
 use crate::upstream::process::token_files::TokenFileWriter;
 
@@ -38,6 +41,7 @@ pub struct Spawner {
     confiner: Arc<Confiner>,
     kind: ProcessKind,
     token_files: TokenFileWriter,
+    gates: Arc<Gates>,
 }
 
 /// Our ends of a server's stdin, stdout and stderr.
@@ -49,6 +53,12 @@ pub struct Pipes {
     pub stdout: ChildStdout,
     /// From its stderr; to be read always, or the server will block.
     pub stderr: ChildStderr,
+}
+
+/// What a server finds open: its stdin, stdout and stderr, and the channel of its gate.
+struct Files {
+    stdio: [OwnedFd; 3],
+    gate: Option<OwnedFd>,
 }
 
 impl Spawner {
@@ -67,7 +77,8 @@ impl Spawner {
         lifecycle.spawn(orphans::sweep(Arc::clone(&tracker), lifecycle.clone()));
         let (ignored, limits) = (Signals::ignored(), Limits::raise());
         let token_files = TokenFileWriter::new(confiner.cleanup());
-        Ok(Self { tracker, ignored, limits, confiner: Arc::new(confiner), kind: ProcessKind::Server, token_files })
+        let (gates, confiner) = (Arc::new(Gates::new(confiner.instance_directory())), Arc::new(confiner));
+        Ok(Self { tracker, ignored, limits, confiner, kind: ProcessKind::Server, token_files, gates })
     }
 
     /// The same, for clients of container engines: what they leave behind in a session of its own is the engine's, and
@@ -83,6 +94,12 @@ impl Spawner {
         &self.token_files
     }
 
+    /// What has the runtimes of programs wait.
+    #[must_use]
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
     /// The directory of this instance, which goes with it. Others may pass through it.
     #[must_use]
     pub fn instance_directory(&self) -> Option<&Path> {
@@ -94,10 +111,25 @@ impl Spawner {
     /// # Errors
     /// Whatever keeps it from running. Nothing is left behind then.
     pub fn spawn(&self, launch: &StdioLaunch) -> Result<(Group, Pipes), SpawnError> {
+        self.spawn_with(launch, None)
+    }
+
+    /// The same, and our end of a socket whose other end is its descriptor 3.
+    ///
+    /// # Errors
+    /// As [`Spawner::spawn`].
+    pub fn spawn_gated(&self, launch: &StdioLaunch) -> Result<(Group, Pipes, UnixStream), SpawnError> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let (group, pipes) = self.spawn_with(launch, Some(theirs.into()))?;
+        Ok((group, pipes, UnixStream::from_std(ours)?))
+    }
+
+    fn spawn_with(&self, launch: &StdioLaunch, gate: Option<OwnedFd>) -> Result<(Group, Pipes), SpawnError> {
         let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-        let group = self.start(launch, &[their_stdin, their_stdout, their_stderr])?;
+        let group = self.start(launch, &Files { stdio: [their_stdin, their_stdout, their_stderr], gate })?;
         let pipes = Pipes {
             stdin: ChildStdin::from_std(StdStdin::from(stdin))?,
             stdout: ChildStdout::from_std(StdStdout::from(stdout))?,
@@ -106,11 +138,11 @@ impl Spawner {
         Ok((group, pipes))
     }
 
-    fn start(&self, launch: &StdioLaunch, stdio: &[OwnedFd; 3]) -> Result<Group, SpawnError> {
+    fn start(&self, launch: &StdioLaunch, files: &Files) -> Result<Group, SpawnError> {
         let confined = self.confiner.confine(&launch.confinement, self.kind)?;
         let group_id = self.tracker.register().ok_or(SpawnError::Stopping)?;
         let (leader, exec_error) =
-            self.run(launch, stdio, &confined, group_id).inspect_err(|_| self.tracker.unregister(group_id))?;
+            self.run(launch, files, &confined, group_id).inspect_err(|_| self.tracker.unregister(group_id))?;
         self.tracker.set_leader(group_id, leader, self.kind);
         if confined.user.is_none() {
             self.limits.put_on(leader, &confined, &launch.confinement);
@@ -144,7 +176,7 @@ impl Spawner {
     fn run(
         &self,
         launch: &StdioLaunch,
-        stdio: &[OwnedFd; 3],
+        files: &Files,
         confined: &ActiveConfinement,
         group_id: GroupId,
     ) -> Result<(Pid, Option<ExecErrorPipe>), SpawnError> {
@@ -153,13 +185,19 @@ impl Spawner {
             (self.limits.oom_score_adj(&launch.confinement), self.limits.nice(&launch.confinement));
         let directory = command_line::directory(launch, confined);
         let setup = ExecSetup::of(confined, tag, self.limits.files, (oom_score_adj, nice, directory));
+        let setup = setup.map(|setup| setup.with_gate(files.gate.is_some()));
         let line = CommandLine::new(launch, confined, setup.as_ref())?;
-        let mut files: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
-        let Some(user) = &confined.user else { return Ok((self.spawn_in(confined, &line, &files)?, None)) };
-        exec_as::chown_pipes(stdio, (user.uid, user.gid))?;
+        let mut open: Vec<_> = files.stdio.iter().map(AsFd::as_fd).collect();
+        let gate = files.gate.as_ref().map(AsFd::as_fd);
+        let Some(user) = &confined.user else {
+            open.extend(gate);
+            return Ok((self.spawn_in(confined, &line, &open)?, None));
+        };
+        exec_as::chown_pipes(&files.stdio, (user.uid, user.gid))?;
         let (exec_error, theirs) = ExecErrorPipe::open()?;
-        files.push(theirs.as_fd());
-        let start = || self.spawn_in(confined, &line, &files);
+        open.push(theirs.as_fd());
+        open.extend(gate);
+        let start = || self.spawn_in(confined, &line, &open);
         Ok((privilege::handing_on(privilege::TO_BECOME_ANOTHER, start)?, Some(exec_error)))
     }
 
