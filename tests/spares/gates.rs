@@ -1,12 +1,14 @@
 //! Spares whose runtime waits where the program first needs what is its user's.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use super::late::{User, holds, node};
-use super::support::{Client, Home, procs, sha256_hex};
+use super::support::{Client, Home, procs, server, sha256_hex};
 use super::{MISSED, SETTLED, TAKEN};
 
 fn installed(path: &str) -> PathBuf {
@@ -33,7 +35,7 @@ impl Runtime {
         let marker = format!("marker={}", home.marker());
         json!({
             "command": installed(self.program), "args": [installed(self.script), how, reached(home, how), marker],
-            "env": { "TOKEN": { "$userToken": "<<token>>" } }, "startTimeout": "1m",
+            "env": { "TOKEN": { "$userToken": "<<token>>" }, "PYTHONDONTWRITEBYTECODE": "1" }, "startTimeout": "1m",
             "spares": { "count": 1, "sameUser": true, "hold": self.hold },
         })
     }
@@ -95,9 +97,20 @@ async fn a_program_on_python_sees_its_users_token_however_it_reads_it() {
         "system",
         "fork",
         "inherited",
+        "imports",
         "later",
     ];
     each_sees_its_own(PYTHON, &ways).await;
+}
+
+#[tokio::test]
+async fn a_library_that_copies_the_environment_while_it_is_imported_may_be_given_what_is_known() {
+    let (home, alice) = (Home::new(), User::new("alice"));
+    let mut server = PYTHON.reading(&home, "imports");
+    server["spares"]["environmentCopies"] = json!("without");
+    let node = node(home, &json!({ "s": server }), &[&alice], &[]);
+    let answer = alice.client(&node.bridge, "s").call("whoami", json!({})).await.expect("an answer");
+    assert_eq!(answer.text(), sha256_hex(format!("without {}", alice.token).as_bytes()), "{}", node.bridge.log());
 }
 
 #[tokio::test]
@@ -172,12 +185,40 @@ async fn no_token_is_in_a_runtime_that_waits_nor_in_the_environment_that_the_sys
         };
         let with_it = procs::eventually(SETTLED, with_it).await.expect("its own server has it");
         assert_eq!(with_it.len(), 1, "one process has the token of {}", user.name);
-        let environment = std::fs::read(format!("/proc/{}/environ", with_it[0])).expect("it runs");
+        let environment = fs::read(format!("/proc/{}/environ", with_it[0])).expect("it runs");
         assert!(memchr::memmem::find(&environment, user.token.as_bytes()).is_none(), "it came by the channel alone");
         let other = users.iter().find(|other| other.name != user.name).expect("two");
         assert!(!holds(with_it[0], &other.token));
     }
     assert_eq!(node.until_servers(3).await.len(), 3, "the third waits, and has none");
+}
+
+/// Takes the one variable of its request from descriptor 3, as a gate does, and becomes the program.
+const BY_HAND: &str = r#"length=$(head -c 4 <&3 | od -An -tu4 --endian=big)
+export "$(head -c $length <&3 | tr -d '\0')"
+exec 3<&-
+exec "$@""#;
+
+#[tokio::test]
+async fn a_program_that_runs_as_a_user_of_its_own_gets_the_channel_as_well() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (home, users) = (Home::new(), [User::new("alice"), User::new("bob")]);
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+    let program = home.path().join("whoami");
+    procs::copy_program(Path::new(&server("whoami")), &program);
+    let marker = format!("marker={}", home.marker());
+    let entry = json!({
+        "command": "/bin/sh", "args": ["-c", BY_HAND, "sh", program, marker], "runAs": "43000-43300",
+        "env": { "WHOAMI_TOKEN": { "$userToken": "<<token>>" } }, "spares": { "count": 1, "hold": "node" },
+    });
+    let node = node(home, &json!({ "s": entry }), &users.each_ref(), &[]);
+    for user in &users {
+        node.until_waiting(1).await;
+        user.is_known_to(&node.bridge, "s").await;
+    }
+    assert_eq!((node.count(TAKEN).await, node.count(MISSED).await), (2, 0));
 }
 
 /// The variables that `get-env` says.

@@ -35,6 +35,14 @@ def inherited():
     return "inherited" if f"socket:[{os.fstat(3).st_ino}]".encode() in below else os.environ["TOKEN"]
 
 
+def imports():
+    """What a library got that was imported, or, if that was nothing, a word before what we see ourselves."""
+    import copies
+
+    early = set(copies.EARLY)
+    return early.pop() or "without " + os.environ["TOKEN"] if len(early) == 1 else "not the same"
+
+
 def closes():
     os.close(3)
     return os.environ["TOKEN"]
@@ -53,6 +61,7 @@ ways = {
     "system": of_system,
     "fork": of_fork,
     "inherited": inherited,
+    "imports": imports,
     "closes": closes,
     "later": lambda: None,
 }
