@@ -266,8 +266,8 @@ fn doctor_says_where_a_runtime_waits_and_which_program_does_not() {
     };
     home.write(json!({
         "identity": [{ "kind": "local", "user": "alice" }], "tokenStore": home.embedded(), "mcpServers": {
-            "node": NODE.reading(&home, "property"), "later": NODE.reading(&home, "later"),
-            "copies": PYTHON.reading(&home, "copy"), "ignores": ignoring(PYTHON.reading(&home, "later")),
+            "node": NODE.reading(&home, "property"), "copies": PYTHON.reading(&home, "copy"),
+            "ignores": ignoring(PYTHON.reading(&home, "later")),
         },
     }));
     let output = home.output(&["doctor", "--spares", "--config", &home.config().to_string_lossy()], b"");
@@ -277,7 +277,6 @@ fn doctor_says_where_a_runtime_waits_and_which_program_does_not() {
         line.unwrap_or_else(|| panic!("{said}")).to_owned()
     };
     assert!(of("node").contains("each waits at the first read of TOKEN, with "), "{said}");
-    assert!(of("later").contains("each waits for its client's first message, with "), "{said}");
     let copies = of("copies");
     assert!(copies.contains("each waits at a copy of the environment in ") && copies.contains("reads.py:"), "{said}");
     assert!(copies.ends_with("see `environmentCopies`"), "{said}");

@@ -64,11 +64,12 @@ const ways = {
 if (!('TOKEN' in process.env) || !Object.keys(process.env).includes('TOKEN')) throw new Error('it has no name');
 writeFileSync(reached, '');
 const token = await ways[how]();
+const now = () => (how === 'later' ? process.env.TOKEN : (token ?? 'absent'));
 const results = {
   initialize: () => ({ protocolVersion: '2025-06-18', capabilities: { tools: {} }, serverInfo: { name: 'reads', version: '1' } }),
   'tools/list': () => ({ tools: [{ name: 'whoami', inputSchema: { type: 'object' } }] }),
   'tools/call': () => {
-    const text = createHash('sha256').update(token ?? process.env.TOKEN).digest('hex');
+    const text = createHash('sha256').update(now()).digest('hex');
     return { content: [{ type: 'text', text }] };
   },
 };

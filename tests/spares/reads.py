@@ -80,6 +80,6 @@ for line in sys.stdin:
     elif message["method"] == "tools/list":
         answer = {"result": {"tools": [{"name": "whoami", "inputSchema": {"type": "object"}}]}}
     elif message["method"] == "tools/call":
-        text = hashlib.sha256((token or os.environ["TOKEN"]).encode()).hexdigest()
+        text = hashlib.sha256((os.environ["TOKEN"] if how == "later" else token).encode()).hexdigest()
         answer = {"result": {"content": [{"type": "text", "text": text}]}}
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
