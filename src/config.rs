@@ -23,6 +23,7 @@ mod name;
 mod oauth;
 mod outline;
 mod probe;
+mod rate;
 mod request_header;
 mod server_name;
 mod servers;
@@ -74,6 +75,7 @@ pub use plan::{
     ContainerLaunch, ContainerPlan, HttpLaunch, HttpPlan, Late, LateName, Launch, Plan, StdioLaunch, StdioPlan,
     TokenFile, TokenFilePlan,
 };
+pub use rate::Rate;
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
 pub use server_name::ServerName;
 pub use spares::Spares;
@@ -282,6 +284,8 @@ pub struct Server {
     pub probe: Option<Probe>,
     /// Headers of a request that go into it.
     pub request_headers: Vec<RequestHeader>,
+    /// How often each user may call it.
+    pub rate: Option<Rate>,
     /// Times and sizes of its processes.
     pub process: ProcessLimits,
     /// The protocol era to speak with it.

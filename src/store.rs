@@ -11,6 +11,7 @@ mod listing;
 mod marks;
 mod messages;
 mod notes;
+mod rates;
 mod record;
 mod redis;
 mod rotation;
@@ -30,6 +31,7 @@ use crate::user::UserId;
 use self::redis::Redis;
 use embedded::Embedded;
 use notes::{Notes, Uses};
+use rates::{Counted, Nodes, OwnCount};
 use record::Names;
 use session::Fields;
 
@@ -40,6 +42,7 @@ pub use error::{Notice, SetupError, StoreError, Unusable};
 pub use listing::{About, Entry, Granted, ListPlace, Listing, Overview};
 pub use marks::Quota;
 pub use messages::StoredMessage;
+pub use rates::{CallKey, PRESENT, RateLimit, Rates, TooSoon};
 pub use record::{
     ClientAuth, ClientKind, ClientOf, Grant, GrantState, Record, RecordKind, Revision, SavedBy, SignInReason,
 };
@@ -62,6 +65,10 @@ pub struct TokenStore {
     unopened: Counter,
     /// What this node has noted.
     uses: Uses,
+    /// The calls that this node counts.
+    own_count: OwnCount,
+    /// The nodes that share the store.
+    nodes: Nodes,
 }
 
 /// What holds the records. It sees names and sealed bytes only.
@@ -88,6 +95,8 @@ struct Found {
     proofs: Proofs,
     /// What is kept of the session, if one was asked for and has not been ended.
     session: Option<Fields>,
+    /// Whether the call may be made that it is for.
+    counted: Counted,
 }
 
 /// Sealed proofs by key id.
@@ -191,8 +200,8 @@ impl TokenStore {
     }
 
     fn of(backend: Backend, keyring: Arc<Keyring>, clock: Clock) -> Self {
-        let (refuses_writes, unopened, uses) = Default::default();
-        Self { keyring, clock, backend, refuses_writes, unopened, uses }
+        let (refuses_writes, unopened, uses, own_count, nodes) = Default::default();
+        Self { keyring, clock, backend, refuses_writes, unopened, uses, own_count, nodes }
     }
 
     /// The same store, which shows in `metrics` what an operator should watch of it.

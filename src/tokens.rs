@@ -19,7 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Counter;
 use crate::oauth::Services;
 use crate::secret::{Credential, Field};
-use crate::store::{Lookup, Record, SessionKey, SessionStatus, SignInReason, StoreError, TokenStore};
+use crate::store::{CallKey, Lookup, Record, SessionStatus, SignInReason, StoreError, TokenStore, TooSoon};
 use crate::user::UserId;
 
 pub use changes::{By, ChangeError, ChangeListener};
@@ -108,17 +108,21 @@ impl TokenSource {
         self.found(user, server, self.store.lookup(user, &server.name).await).await
     }
 
-    /// [`TokenSource::access_token`] for the session's user, and the session's status, in one command to the store.
-    pub async fn in_session(
+    /// [`TokenSource::access_token`] for a call of `server`, and the status of its session: one command to the store, which
+    /// counts the call too.
+    ///
+    /// # Errors
+    /// The call may not be made yet.
+    pub async fn for_call(
         &self,
         server: &Arc<Server>,
-        session: &SessionKey<'_>,
-    ) -> (Result<Option<Credential>, TokenError>, Result<Option<SessionStatus>, StoreError>) {
+        call: &CallKey<'_>,
+    ) -> Result<(Result<Option<Credential>, TokenError>, Result<Option<SessionStatus>, StoreError>), TooSoon> {
         if !server.requires_user_token {
-            return (Ok(None), self.store.session_status(session).await);
+            return Ok((Ok(None), self.store.status_for_call(call).await?));
         }
-        let (token, status) = self.store.lookup_in_session(&server.name, session).await;
-        (self.found(session.user, server, token).await, status)
+        let (token, status) = self.store.lookup_for_call(call).await?;
+        Ok((self.found(call.user, server, token).await, status))
     }
 
     async fn found(

@@ -107,6 +107,7 @@ const OTHERS: &[&str] = &[
     "probe",
     "protocol",
     "questions",
+    "rate",
     "registration",
     "serverType",
     "size",

@@ -16,6 +16,8 @@ mod home;
 mod keys;
 #[path = "store/proxy.rs"]
 mod proxy;
+#[path = "store/rates.rs"]
+mod rates;
 #[path = "store/records.rs"]
 mod records;
 #[path = "store/redis_outage.rs"]

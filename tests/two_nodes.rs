@@ -311,3 +311,76 @@ async fn behind_the_haproxy_of_deploy_a_caller_is_who_has_logged_in_there_and_no
 async fn behind_the_caddy_of_deploy_a_caller_is_who_has_logged_in_there_and_nobody_else() {
     tells_who_calls_and_who_has_left(ReverseProxy::deployed_caddy).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_keep_one_rate_say_when_to_come_back_and_take_another_rate_while_they_run() {
+    const CALLS: usize = 44;
+    let mut redis = Redis::start();
+    let [one, two] = Node::two(&redis);
+    let home = Home::without_key();
+    std::fs::copy(one.home.key(), home.key()).expect("a key for all");
+    let mut nodes = [one, two, Node::new(home, &redis)];
+    for node in &mut nodes {
+        node.config["limits"] = json!({ "rate": format!("{CALLS}/h") });
+        let few =
+            json!({ "command": server("whoami"), "args": node.config["mcpServers"]["whoami"]["args"], "rate": "4/h" });
+        node.config["mcpServers"]["few"] = few;
+    }
+    let running = nodes.each_ref().map(Node::start);
+
+    // Each request of a batch is a call, and so is the one that begins its session.
+    let mut batching = Client::new(running[0].address(), "few", None, Era::Legacy(None));
+    batching.initialize("2025-03-26", json!({})).await.expect("a session");
+    let batch: Vec<Value> = (1..=5).map(|_| batching.message("tools/call", add())).map(|text| parsed(&text)).collect();
+    let answer = batching.exchange(json!(batch).to_string().as_bytes()).await.expect("it answers");
+    let said = String::from_utf8_lossy(&answer.raw.concat()).into_owned();
+    let refusal = "too many calls of this user to this server in a short time; try again in ";
+    assert_eq!((said.matches("\"result\"").count(), said.matches(refusal).count()), (3, 2), "{said}");
+
+    let mut calls = JoinSet::new();
+    for node in &running {
+        for _ in 0..CALLS {
+            let mut client = Client::modern(node, "whoami", None);
+            calls.spawn(async move { client.request("tools/call", add()).await.expect("it answers") });
+        }
+    }
+    let (passed, refused): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(|call| call.status == 200);
+    let expected = CALLS - 4;
+    assert!((expected..=expected + expected / 10).contains(&passed.len()), "{} of {expected}", passed.len());
+    for call in &refused {
+        let (after, error) = (call.header("retry-after").expect("when"), call.response());
+        assert!(call.status == 429 && (1..=82).contains(&after.parse::<u64>().expect("seconds")), "{after}: {error}");
+        let said = format!("too many calls of this user in a short time; try again in {after} s");
+        assert!(error["error"]["message"] == said && !error["id"].is_null(), "{error}");
+    }
+    let mut legacy = Client::without_session(&running[1], "whoami", None);
+    assert_eq!(legacy.request("ping", json!({})).await.expect("it answers").status, 200, "it needs no server");
+
+    let passes = async |at: usize| {
+        let mut client = Client::modern(&running[at], "whoami", None);
+        client.request("tools/call", add()).await.expect("it answers").status == 200
+    };
+    nodes[2].config["limits"] = json!({ "rate": "1000/h" });
+    nodes[2].home.write(nodes[2].config.clone());
+    running[2].signal(Signal::HUP);
+    let until = Instant::now() + Duration::from_mins(2);
+    while !passes(2).await {
+        assert!(Instant::now() < until, "{}", running[2].log());
+    }
+    redis.crash();
+    assert!(passes(2).await, "what needs no token goes on while Redis is down");
+    let mut share = 0;
+    while passes(0).await {
+        share += 1;
+        assert!(share <= CALLS, "and not without end");
+    }
+    assert!(share > 0);
+}
+
+fn add() -> Value {
+    json!({ "name": "add", "arguments": { "a": 1, "b": 2 } })
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use reqwest::Client;
+use tokio::time::sleep;
 
 use super::StartError;
 use crate::audit::Audit;
@@ -12,14 +13,14 @@ use crate::clock::Clock;
 use crate::config::{Config, TokenStoreKind};
 use crate::heap;
 use crate::http_client;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, random_name};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::oauth::{CallLimits, Services};
 use crate::relay::{Relay, longest_message};
-use crate::store::{SetupError, StoreError, TokenStore};
+use crate::store::{PRESENT, SetupError, StoreError, TokenStore};
 use crate::tokens::TokenSource;
 use crate::upstream::container::Containers;
 use crate::upstream::process::confinement::Confiner;
@@ -149,11 +150,24 @@ fn relay(
     lifecycle: &Lifecycle,
 ) -> Result<Relay, SetupError> {
     let shared = config.token_store.as_ref().map(|store| &store.kind);
+    if let Some(TokenStoreKind::Redis { .. }) = shared {
+        lifecycle.accompany(present(Arc::clone(store)));
+    }
     let relay = Relay::start(shared, Arc::clone(keyring), lifecycle, longest_message(config.longest()))?;
     if let Some(TokenStoreKind::Embedded { .. }) = shared {
         lifecycle.accompany(relay.clone().hear_commands(Arc::clone(store)));
     }
     Ok(relay)
+}
+
+/// Lets the other nodes know that this one is there.
+async fn present(store: Arc<TokenStore>) {
+    let node = random_name();
+    loop {
+        // One that cannot be asked now is asked later.
+        let _noted = store.note_node(&node).await;
+        sleep(PRESENT).await;
+    }
 }
 
 /// Lets requests in, with what looks after the memory that they take.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Rate;
 use super::load::{Loader, Zero};
 use super::written::file::{self, Time};
 use super::written::path::Path;
@@ -51,6 +52,8 @@ pub struct Limits {
     pub total: usize,
     /// How long a request may wait for its turn.
     pub queue: Duration,
+    /// How often each user may call, whichever servers.
+    pub rate: Option<Rate>,
     /// Spares of all servers together.
     pub spares: usize,
 }
@@ -116,6 +119,7 @@ impl Loader<'_> {
             per_server: self.count(&at.key("perServer"), file.per_server, 256),
             total: self.count(&at.key("total"), file.total, 512),
             queue: self.time(&at.key("queue"), file.queue.as_ref(), secs(2), Allowed),
+            rate: self.rate(&at, file.rate.as_ref(), file.burst),
             spares: file.spares.unwrap_or(16),
         }
     }

@@ -111,6 +111,7 @@ impl Loader<'_> {
         defaults: &ProcessLimits,
     ) -> Option<Server> {
         let process = self.process(at, &file, defaults);
+        let rate = self.rate(at, file.rate.as_ref(), file.burst);
         let at_setup = at.key("tokenSetup");
         let written_setup = self.token_setup(&at_setup, file.token_setup.take().map(|Object(setup)| setup));
         let has_setup = written_setup.is_some();
@@ -159,6 +160,7 @@ impl Loader<'_> {
             oauth,
             names_user: self.placeholders.names_user(),
             request_headers: self.placeholders.take_headers(),
+            rate,
             process,
             protocol,
             questions,

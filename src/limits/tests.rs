@@ -33,6 +33,7 @@ fn config(per_user: usize, per_server: usize, total: usize) -> config::Limits {
         per_server,
         total,
         queue: QUEUE,
+        rate: None,
         spares: 0,
     }
 }

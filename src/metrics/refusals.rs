@@ -36,6 +36,10 @@ pub enum RefusalReason {
     Limit,
     /// The user sends more messages than one may.
     MessageRate,
+    /// The user calls more often than one may.
+    UserRate,
+    /// The user calls this server more often than one may.
+    ServerRate,
     /// The user has as many calls that wait as one may.
     ParkedLimit,
     /// There are as many streams as may be.
@@ -66,7 +70,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every one.
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 27] = [
         Self::Host,
         Self::Credential,
         Self::NotFound,
@@ -79,6 +83,8 @@ impl RefusalReason {
         Self::UserLimit,
         Self::Limit,
         Self::MessageRate,
+        Self::UserRate,
+        Self::ServerRate,
         Self::ParkedLimit,
         Self::StreamLimit,
         Self::Memory,
@@ -109,6 +115,8 @@ impl RefusalReason {
             Self::UserLimit => "user_limit",
             Self::Limit => "limit",
             Self::MessageRate => "message_rate",
+            Self::UserRate => "user_rate",
+            Self::ServerRate => "server_rate",
             Self::ParkedLimit => "parked_limit",
             Self::StreamLimit => "stream_limit",
             Self::Memory => "memory",

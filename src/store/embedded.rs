@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
+use super::rates::Counted;
 use super::record::Names;
 use super::session::{SessionNames, Want};
 use super::{Found, Proofs, Removed, Row, SetupError, StoreError, Write};
@@ -90,7 +91,7 @@ impl Embedded {
                 Some(names) => session::kept(&snapshot, names, Want::SessionStatus)?,
                 None => None,
             };
-            Ok(Found { record, proofs: proofs(&snapshot)?, session })
+            Ok(Found { record, proofs: proofs(&snapshot)?, session, counted: Counted::Passed })
         };
         read(self.reader.run(self.lookup, select).await?)
     }

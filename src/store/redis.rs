@@ -8,6 +8,7 @@ mod keys;
 mod marks;
 mod notes;
 mod policy;
+mod rates;
 mod session;
 
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use redis::{Value, from_redis_value};
 
 use super::notes::fields;
+use super::rates::Rates;
 use super::record::Names;
 use super::session::{SessionNames, Want};
 use super::{Found, Proofs, Removed, Row, SetupError, StoreError, Write};
@@ -85,11 +87,12 @@ impl Redis {
         Ok(Self { link: RedisClient::open(url, timeout)?, prefix: prefix.into() })
     }
 
-    /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session.
+    /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session; all of it is
+    /// asked while a call is counted.
     pub(super) async fn fetch<T>(
         &self,
         names: &Names,
-        server: &ServerName,
+        (server, rates): (&ServerName, &Rates),
         session: Option<&SessionNames>,
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -99,7 +102,9 @@ impl Redis {
         if let Some(session) = session {
             self.ask_of_session(&mut batch, session, Want::SessionStatus);
         }
+        self.ask_to_count(&mut batch, names, (server, rates));
         let read = |mut answers: Vec<Value>| {
+            let counted = rates::take_counted(&mut answers, rates)?;
             let shape = |_| StoreError::Shape;
             let kept = answers.split_off(answers.len().min(2));
             let session = match session {
@@ -107,7 +112,7 @@ impl Redis {
                 None => None,
             };
             let (record, proofs) = from_redis_value(Value::Array(answers)).map_err(shape)?;
-            read(Found { record, proofs, session })
+            read(Found { record, proofs, session, counted })
         };
         self.link.ask(&batch, read).await
     }

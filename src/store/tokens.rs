@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::notes::Noted;
+use super::rates::{CallKey, Counted, Rates, TooSoon};
 use super::record::{self, Names, Record, Revision};
-use super::session::{Fields, SessionKey, SessionNames, SessionStatus, session_status};
+use super::session::SessionStatus;
 use super::{Backend, Found, StoreError, TokenStore, Write};
 use crate::config::ServerName;
 use crate::secret::Secret;
@@ -88,52 +89,58 @@ impl Over<'_> {
 impl TokenStore {
     /// The record of `user` for `server`, within the time that a question may take.
     pub async fn lookup(&self, user: &UserId, server: &ServerName) -> Lookup {
-        match self.find(user, server, None, |record, _| Ok(record)).await {
+        let found = self.found(&self.names(user), server, |found| self.open_record((user, server), &found)).await;
+        match found {
             Ok(found) => Lookup::of(found),
             Err(error) => Lookup::Failed(error),
         }
     }
 
-    /// [`TokenStore::lookup`] for the session's user and [`TokenStore::session_status`] in one command.
-    pub async fn lookup_in_session(
+    /// [`TokenStore::lookup`] for a call and [`TokenStore::status_for_call`] in one command, which counts the call too.
+    ///
+    /// # Errors
+    /// It may not be made yet.
+    pub async fn lookup_for_call(
         &self,
-        server: &ServerName,
-        key: &SessionKey<'_>,
-    ) -> (Lookup, Result<Option<SessionStatus>, StoreError>) {
-        let session = self.session_names(key);
-        let found = self
-            .find(key.user, server, Some(&session), |record, fields| {
-                Ok((record, session_status(&self.keyring, key.nonce, fields)?))
-            })
-            .await;
-        match found {
-            Ok((found, status)) => (Lookup::of(found), Ok(status)),
-            Err(error) => (Lookup::Failed(error.clone()), Err(error)),
+        call: &CallKey<'_>,
+    ) -> Result<(Lookup, Result<Option<SessionStatus>, StoreError>), TooSoon> {
+        self.count_on_this_node(call)?;
+        let (names, session) = (self.names(call.user), call.session.map(|key| self.session_names(key)));
+        let read = |mut found: Found| {
+            if let Counted::TooSoon(too_soon) = found.counted {
+                return Ok(Err(too_soon));
+            }
+            let record = self.open_record((call.user, call.server), &found)?;
+            Ok(Ok((record, self.read_status(call, found.session.take())?, found.counted)))
+        };
+        let found = match &self.backend {
+            Backend::Redis(redis) => redis.fetch(&names, (call.server, &call.rates), session.as_ref(), read).await,
+            Backend::Embedded(embedded) => embedded.fetch(&names, call.server, session.as_ref(), read).await,
+        };
+        match found.inspect_err(|error| self.count_unopened(error)) {
+            Ok(Ok((record, status, counted))) => {
+                if counted == Counted::Not {
+                    self.count_share(call)?;
+                }
+                Ok((Lookup::of(record), Ok(status)))
+            }
+            Ok(Err(too_soon)) => Err(too_soon),
+            Err(error) if call.session.is_none() => Ok((Lookup::Failed(error), Ok(Some(SessionStatus::default())))),
+            Err(error) => Ok((Lookup::Failed(error.clone()), Err(error))),
         }
     }
 
-    /// What `read` makes of the record of `user` for `server` and of what is kept of a session, read in one command.
-    pub(super) async fn find<T>(
+    /// The record that was found, and a number that tells it from others; nothing if there is none.
+    fn open_record(
         &self,
-        user: &UserId,
-        server: &ServerName,
-        session: Option<&SessionNames>,
-        read: impl FnOnce(Option<(Record, u64)>, Option<Fields>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let names = self.names(user);
-        let open = |found: Found| {
-            let record = match found.record {
-                Some(sealed) => Some((record::open(&self.keyring, user, server, &sealed)?, record::mark(&sealed))),
-                // Without the key that wrote it, a record is not found either: that is not the same as none.
-                None => record::verify(&self.keyring, &found.proofs).map(|()| None)?,
-            };
-            read(record, found.session)
+        (user, server): (&UserId, &ServerName),
+        found: &Found,
+    ) -> Result<Option<(Record, u64)>, StoreError> {
+        let Some(sealed) = &found.record else {
+            // Without the key that wrote it, a record is not found either: that is not the same as none.
+            return record::verify(&self.keyring, &found.proofs).map(|()| None);
         };
-        let found = match &self.backend {
-            Backend::Redis(redis) => redis.fetch(&names, server, session, open).await,
-            Backend::Embedded(embedded) => embedded.fetch(&names, server, session, open).await,
-        };
-        found.inspect_err(|error| self.count_unopened(error))
+        Ok(Some((record::open(&self.keyring, user, server, sealed)?, record::mark(sealed))))
     }
 
     /// The record of `user` for `server` with what a change needs to know of it; nothing if there is none.
@@ -254,7 +261,7 @@ impl TokenStore {
         read: impl FnOnce(Found) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let found = match &self.backend {
-            Backend::Redis(redis) => redis.fetch(names, server, None, read).await,
+            Backend::Redis(redis) => redis.fetch(names, (server, &Rates::default()), None, read).await,
             Backend::Embedded(embedded) => embedded.fetch(names, server, None, read).await,
         };
         found.inspect_err(|error| self.count_unopened(error))

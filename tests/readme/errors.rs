@@ -14,6 +14,7 @@ use tollbridge::mcp::message::{Fault, Malformed};
 use tollbridge::mcp::modern::ModernFault;
 use tollbridge::mcp::tools::Unreadable;
 use tollbridge::memory::Full;
+use tollbridge::store::{RateLimit, TooSoon};
 use tollbridge::upstream::process::SpawnError;
 use tollbridge::upstream::{Unreachable, UpstreamError};
 
@@ -74,6 +75,7 @@ fn errors() -> Vec<BridgeError> {
 fn plain_errors() -> Vec<BridgeError> {
     use BridgeError as E;
     let refused = |exhausted| Refused { exhausted, retry_after: Duration::from_secs(1) };
+    let too_soon = |limit| TooSoon { limit, wait: Duration::from_secs(NUMBER as u64) };
     vec![
         E::Host(HostFault::Host),
         E::Host(HostFault::Origin),
@@ -111,6 +113,8 @@ fn plain_errors() -> Vec<BridgeError> {
         E::Limited(refused(Exhausted::Host(Shortage::Memory))),
         E::Limited(refused(Exhausted::Host(Shortage::Files))),
         E::Limited(refused(Exhausted::Host(Shortage::Processes))),
+        E::TooSoon(too_soon(RateLimit::OfUser)),
+        E::TooSoon(too_soon(RateLimit::AtServer)),
         E::Store,
         E::Deadline,
         E::Stopped,
@@ -199,6 +203,7 @@ fn is_in_errors(error: &BridgeError) -> bool {
         | E::ClientTooLong
         | E::NoVersion
         | E::Limited(_)
+        | E::TooSoon(_)
         | E::Store
         | E::Service { .. }
         | E::Header(_)

@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use tollbridge::clock::{Clock, UnixTime};
 use tollbridge::keyring::OpenError;
 use tollbridge::store::{
-    Lookup, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, SessionKey, SessionState, SessionStatus,
-    SessionUpdate, StoreError, TokenStore,
+    CallKey, Lookup, MAX_ENDED, MAX_SESSION, MAX_SESSIONS, MAX_SUBSCRIPTIONS, MAX_URI, Rates, SessionKey, SessionState,
+    SessionStatus, SessionUpdate, StoreError, TokenStore,
 };
 use tollbridge::user::UserId;
 
@@ -223,14 +223,18 @@ pub(crate) async fn a_token_and_its_session_are_found_in_one_question(home: Home
     let (notion, session) = (server("notion"), session("s1"));
     store.set(&ALICE, &notion, &secret("ntn_1")).await.unwrap();
     assert!(kept(store.set_level(&session, "info")).await);
-    let (token, status) = store.lookup_in_session(&notion, &session).await;
+    let look = async |session: SessionKey<'_>| {
+        let call = CallKey { user: session.user, server: &notion, session: Some(&session), rates: Rates::default() };
+        store.lookup_for_call(&call).await.unwrap()
+    };
+    let (token, status) = look(session).await;
     assert!(matches!(token, Lookup::Found(record, _) if record.fields[0].1.expose() == "ntn_1"));
     assert_eq!(status.unwrap(), Some(SessionStatus { level: Some("info".to_owned()), listener: None }));
     store.revoke(&session).await.unwrap();
-    let (token, status) = store.lookup_in_session(&notion, &session).await;
+    let (token, status) = look(session).await;
     assert!(matches!(token, Lookup::Found(record, _) if record.fields[0].1.expose() == "ntn_1"));
     assert_eq!(status.unwrap(), None);
-    let (token, status) = store.lookup_in_session(&notion, &SessionKey { user: &BOB, ..session }).await;
+    let (token, status) = look(SessionKey { user: &BOB, ..session }).await;
     assert!(matches!(token, Lookup::Absent));
     assert_eq!(status.unwrap(), Some(SessionStatus::default()));
 }

@@ -23,7 +23,7 @@ use crate::relay::NotDelivered;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
 use crate::secret::Credential;
-use crate::store::{MAX_URI, SessionKey, SessionStatus, SessionUpdate, StoreError};
+use crate::store::{CallKey, MAX_URI, Rates, SessionKey, SessionStatus, SessionUpdate, StoreError};
 use crate::tokens::TokenError;
 use crate::user::UserId;
 
@@ -94,21 +94,33 @@ impl Bridge {
         kept.map_err(|error| self.store_failed(&error))?.ok_or(BridgeError::Session)
     }
 
-    /// The user's token, and the status of the session if there is one: one command to the store.
+    /// The user's token, and the status of the session if there is one, for a call that is counted: one command to the store.
     ///
     /// # Errors
-    /// The session was ended, or nobody knows whether it was.
+    /// The call may not be made yet; or the session was ended, or nobody knows whether it was.
     pub(in crate::bridge) async fn token_and_status(
         &self,
         user: &UserId,
         server: &Arc<Server>,
         session: Option<&Session>,
     ) -> Result<(Result<Option<Credential>, TokenError>, SessionStatus), BridgeError> {
-        let Some(session) = session else {
-            return Ok((self.tokens.access_token(user, server).await, SessionStatus::default()));
-        };
-        let (token, kept) = self.tokens.in_session(server, &key(user, session)).await;
+        let session = session.map(|session| key(user, session));
+        let call = CallKey { user, server: &server.name, session: session.as_ref(), rates: self.rates(server) };
+        let (token, kept) = self.tokens.for_call(server, &call).await?;
         Ok((token, self.unless_ended(kept)?))
+    }
+
+    /// Counts a call of a server that is there already.
+    ///
+    /// # Errors
+    /// It may not be made yet.
+    pub(in crate::bridge) async fn count_call(&self, user: &UserId, server: &Server) -> Result<(), BridgeError> {
+        let call = CallKey { user, server: &server.name, session: None, rates: self.rates(server) };
+        self.store.status_for_call(&call).await.map(drop).map_err(BridgeError::TooSoon)
+    }
+
+    fn rates(&self, server: &Server) -> Rates {
+        Rates { of_user: self.config.limits.rate, at_server: server.rate }
     }
 
     /// `DELETE /{server}/mcp`: ends the session on every node, and its listener wherever that is.

@@ -21,7 +21,7 @@ use crate::mcp::translate;
 use crate::memory::Full;
 use crate::request_id::RequestId;
 use crate::respond::{self, Body};
-use crate::store::{MAX_SESSION, MAX_SUBSCRIPTIONS, MAX_URI};
+use crate::store::{MAX_SESSION, MAX_SUBSCRIPTIONS, MAX_URI, TooSoon};
 use crate::upstream::UpstreamError;
 
 const PARSE_ERROR: i64 = -32700;
@@ -110,6 +110,9 @@ pub enum BridgeError {
     /// Too much is running.
     #[error("{0}; try again in a moment")]
     Limited(#[from] Refused),
+    /// The user calls too often.
+    #[error("{0}")]
+    TooSoon(#[from] TooSoon),
     /// The token store did not answer.
     #[error("the token store is not available; try again in a moment")]
     Store,
@@ -213,7 +216,9 @@ impl BridgeError {
             Self::Limited(refused) if refused.exhausted.is_users_own() => {
                 (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR)
             }
-            Self::Upstream(UpstreamError::NoRoom(Full::User)) => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR),
+            Self::TooSoon(_) | Self::Upstream(UpstreamError::NoRoom(Full::User)) => {
+                (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR)
+            }
             Self::Limited(_)
             | Self::Store
             | Self::Service { .. }
@@ -252,6 +257,7 @@ impl BridgeError {
             Self::Auth(AuthError::TooMany { retry_after }) | Self::Service { retry_after } => {
                 Some(retry_after.as_secs().max(RETRY_AFTER))
             }
+            Self::TooSoon(too_soon) => Some(too_soon.seconds()),
             Self::Upstream(UpstreamError::Busy { retry_after }) => {
                 Some(retry_after.map_or(RETRY_AFTER, |wait| wait.as_secs().max(RETRY_AFTER)))
             }

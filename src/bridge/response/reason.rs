@@ -3,6 +3,7 @@
 use super::error::BridgeError;
 use crate::limits::Exhausted;
 use crate::metrics::RefusalReason;
+use crate::store::RateLimit;
 use crate::upstream::UpstreamError;
 
 /// The reason that is counted.
@@ -26,6 +27,10 @@ pub(in crate::bridge) fn reason_of(error: &BridgeError) -> RefusalReason {
             Exhausted::StreamsOfUser | Exhausted::Streams => RefusalReason::StreamLimit,
             Exhausted::MemoryOfUser | Exhausted::Memory => RefusalReason::Memory,
             Exhausted::Host(_) => RefusalReason::HostShort,
+        },
+        BridgeError::TooSoon(too_soon) => match too_soon.limit {
+            RateLimit::OfUser => RefusalReason::UserRate,
+            RateLimit::AtServer => RefusalReason::ServerRate,
         },
         BridgeError::Store => RefusalReason::Store,
         BridgeError::Service { .. } => RefusalReason::Service,

@@ -21,7 +21,7 @@ pub(in crate::config) use schema::field_names;
 pub use schema::schema;
 pub use server::{Probe, ProbeCall, Server, ServerKind, TokenField, TokenSetup, ToolRule, Tools};
 pub use spares::{SpareSettings, Spares};
-pub use text::{Object, PrivateDirectory, RequestHeader, Size, Time, Value};
+pub use text::{Object, PrivateDirectory, Rate, RequestHeader, Size, Time, Value};
 
 /// The configuration file of Tollbridge.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -300,6 +300,10 @@ pub struct Limits {
     pub total: Option<usize>,
     /// How long a request may wait for its turn. Default: 2s.
     pub queue: Option<Time>,
+    /// How often each user may call, whichever servers, for example `600/m`. Default: no limit.
+    pub rate: Option<Rate>,
+    /// How many of those calls may come at once. Default: the number of `rate`.
+    pub burst: Option<usize>,
     /// Spares of all servers together. Default: 16.
     pub spares: Option<usize>,
     /// Default of every server's `startTimeout`: 30s.

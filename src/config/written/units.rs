@@ -1,4 +1,4 @@
-//! Times and sizes as text with a unit: `"30s"`, `"4MiB"`.
+//! Times, sizes and rates as text with a unit: `"30s"`, `"4MiB"`, `"60/m"`.
 
 use std::time::Duration;
 
@@ -25,6 +25,21 @@ pub(in crate::config) fn time(text: &str) -> Result<Duration, &'static str> {
     };
     let time = number.checked_mul(millis).map(Duration::from_millis);
     time.filter(|time| *time <= MAX_TIME).ok_or("write a time of at most a year")
+}
+
+/// How many in which time `text` names: a whole number, a slash, and `s`, `m`, `h` or `d`.
+pub(in crate::config) fn rate(text: &str) -> Result<(u64, Duration), &'static str> {
+    const HELP: &str = "write a whole number, a slash and a unit of time (s, m, h, d), for example \"60/m\"";
+    let (count, unit) = split(text).ok_or(HELP)?;
+    let unit = unit.strip_prefix('/').ok_or(HELP)?;
+    let period = match unit.strip_prefix(' ').unwrap_or(unit) {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_mins(1),
+        "h" => Duration::from_hours(1),
+        "d" => Duration::from_hours(24),
+        _ => return Err(HELP),
+    };
+    Ok((count, period))
 }
 
 /// The number of bytes that `text` names: a whole number and `B`, `kB`, `MB`, `KiB`, `MiB` or `GiB`.

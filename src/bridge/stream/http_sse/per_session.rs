@@ -12,6 +12,7 @@ use crate::bridge::exchange::child::Child;
 use crate::bridge::exchange::notes::Note;
 use crate::bridge::exchange::renewed_token::NoOther;
 use crate::bridge::incoming::tool_access;
+use crate::bridge::response::reason::reason_of;
 use crate::bridge::stream::Stream;
 use crate::mcp::legacy;
 use crate::mcp::message::{Kind, Message, from_server};
@@ -127,6 +128,12 @@ impl PerSession {
             let Some(id) = message.id() else { return Ok(()) };
             return self.stream.event(unknown.document(Some(id))).await;
         }
+        if message.kind() == Kind::Request
+            && message.method() != "ping"
+            && let Err(too_soon) = self.count(message.id()).await
+        {
+            return self.stream.event(too_soon).await;
+        }
         let ours = match (message.kind(), message.method()) {
             (Kind::Request, _) => self.pending.ask(&message),
             (Kind::Notification, "notifications/cancelled") => self.pending.cancel(&message),
@@ -147,6 +154,15 @@ impl PerSession {
             None => {}
         }
         Ok(())
+    }
+
+    /// Counts a call; the error that a request with this id gets if it may not be made yet.
+    async fn count(&self, id: Option<&str>) -> Result<(), Bytes> {
+        let Stream { bridge, caller, server, .. } = &self.stream;
+        bridge.count_call(&caller.user, server).await.map_err(|error| {
+            bridge.metrics.refused_because(reason_of(&error));
+            error.document(id)
+        })
     }
 
     /// Every request that has no answer gets an error, then the stream ends.

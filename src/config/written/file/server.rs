@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::oauth::OAuth;
 use super::spares::Spares;
-use super::text::{Object, PrivateDirectory, Size, Time, Value};
+use super::text::{Object, PrivateDirectory, Rate, Size, Time, Value};
 use crate::config::written::choices::{
     EngineKind, Listening, Protocol, Questions, SseServers, TaskKeeping, Transport, WithoutToken,
 };
@@ -87,6 +87,10 @@ pub struct Server {
     pub token_setup: Option<Object<TokenSetup>>,
     /// How what a person gives is tried before it is saved. Default: not at all.
     pub probe: Option<Probe>,
+    /// How often each user may call it, for example `60/m`. Default: no limit.
+    pub rate: Option<Rate>,
+    /// How many of those calls may come at once. Default: the number of `rate`.
+    pub burst: Option<usize>,
     /// From the start to the answer of `initialize`. Default: 30s.
     pub start_timeout: Option<Time>,
     /// From the start to the response, whatever progress is made. Default: 5m.

@@ -31,6 +31,17 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// How often something may be done, as text: a number and the unit of time in which that may be.
+#[derive(Clone, JsonSchema)]
+#[schemars(rename = "rate", extend("pattern" = "^[0-9]+ ?/ ?(s|m|h|d)$"))]
+pub struct Rate(pub String);
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text("text such as \"60/m\"")).map(Self)
+    }
+}
+
 /// Whether there is one, or what it may hold.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
