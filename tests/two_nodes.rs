@@ -321,7 +321,8 @@ async fn three_nodes_keep_one_rate_say_when_to_come_back_and_take_another_rate_w
     std::fs::copy(one.home.key(), home.key()).expect("a key for all");
     let mut nodes = [one, two, Node::new(home, &redis)];
     for node in &mut nodes {
-        node.config["limits"] = json!({ "rate": format!("{CALLS}/h") });
+        // No other limit is to refuse any of them.
+        node.config["limits"] = json!({ "rate": format!("{CALLS}/h"), "perUser": CALLS, "queue": "5m" });
         let few =
             json!({ "command": server("whoami"), "args": node.config["mcpServers"]["whoami"]["args"], "rate": "4/h" });
         node.config["mcpServers"]["few"] = few;
