@@ -53,12 +53,12 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let micros = (period.as_micros() + u128::from(count / 2)) / u128::from(count);
-        let interval = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        if interval < MIN_INTERVAL {
+        if u128::from(count) * MIN_INTERVAL.as_micros() > period.as_micros() {
             self.report(&at_rate, "no bridge takes so many", "write 10000/s or less, or leave it out");
             return None;
         }
+        let micros = (period.as_micros() + u128::from(count / 2)) / u128::from(count);
+        let interval = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
         let (burst, at) = burst.map_or((count, &at_rate), |burst| (burst as u64, &at_burst));
         let burst = u32::try_from(burst).ok();
         let rate = burst.map(|burst| Rate { interval, burst }).filter(|rate| rate.full() <= MAX_FULL);

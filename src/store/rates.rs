@@ -233,8 +233,9 @@ impl OwnCount {
             let server = (limit == RateLimit::AtServer).then(|| call.server.clone());
             let key = (call.user.clone(), server);
             let full = now + rate.full();
-            // Further ahead is nobody, unless the rate was another.
-            let next = ahead.due.get(&key).map_or(now, |due| (*due).clamp(now, full)) + rate.interval;
+            let due_now = ahead.due.get(&key).map_or(now, |due| now.max(*due));
+            // Further ahead is nobody, unless the rate was another: this call begins anew, with nothing left after it.
+            let next = if due_now > full { full } else { due_now + rate.interval };
             let wait = next.saturating_duration_since(full);
             if wait > refused.map_or(Duration::ZERO, |refused| refused.wait) {
                 refused = Some(TooSoon { limit, wait });
@@ -338,8 +339,9 @@ mod tests {
         let a_day = Rates { of_user: rate(Duration::from_hours(24), 30), at_server: None };
         assert_eq!(passed(&count, ("alice", "a"), a_day, now).0, 30);
         let a_second = Rates { of_user: rate(SECOND, 2), at_server: None };
-        assert_eq!(passed(&count, ("alice", "a"), a_second, now).1.unwrap().wait, SECOND);
-        assert_eq!(passed(&count, ("alice", "a"), a_second, now + SECOND).0, 1);
+        let too_soon = Some(TooSoon { limit: RateLimit::OfUser, wait: SECOND });
+        assert_eq!(passed(&count, ("alice", "a"), a_second, now), (1, too_soon));
+        assert_eq!(passed(&count, ("alice", "a"), a_second, now + SECOND), (1, too_soon));
     }
 
     #[test]

@@ -137,10 +137,10 @@ async fn a_clock_that_was_ahead_keeps_nobody_out_for_longer_than_the_rate_does()
     let home = Home::redis();
     let Home::Redis(redis) = &home else { unreachable!() };
     let (keys, alice, second) = ([key("k1")], user("alice"), Duration::from_secs(1));
-    let store = home.open(&keys);
+    let (store, rates) = (home.open(&keys), Rates { of_user: rate(second, 3), at_server: None });
     for written in ["8999999999999999", "9e300", "inf", "", "x", "-1", "nan"] {
         redis.raw::<()>(&["HSET", &rates_key(&keys, &alice), "@user", written]).unwrap();
-        let rates = Rates { of_user: rate(second, 3), at_server: None };
+        assert!(call(&store, &alice, "notion", rates).await.is_ok(), "{written}");
         let wait = call(&store, &alice, "notion", rates).await.err().map_or(Duration::ZERO, |refused| refused.wait);
         assert!(wait <= second, "{written}: {wait:?}");
     }

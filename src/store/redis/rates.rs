@@ -17,21 +17,26 @@ const OF_USER: &str = "@user";
 
 /// Counts a call, if it keeps every rate. `KEYS` has the user's hash under each name, the one to write first. `ARGV` has for
 /// each rate a field, the microseconds from one call to the next, and those of as many as may come at once. A field holds when
-/// its user would have made as many calls at the regular rate. Answers which rate the call does not keep, and for how many
+/// its user would have made as many calls at the regular rate; where that is later than can be, the rate or the clock was
+/// another, and this call begins anew with nothing left after it. Answers which rate the call does not keep, and for how many
 /// microseconds; 0 if it keeps all, -1 if it could not be counted: a Redis that takes no writes still has tokens to look up.
 const COUNT: &str = "local time = redis.call('TIME')
-    local now, last, late, which, due = time[1] * 1000000 + time[2], 0, 0, 0, {}
+    local now, last, late, which, written = time[1] * 1000000 + time[2], 0, 0, 0, {}
     for i = 1, #ARGV, 3 do
         local interval, full, at = tonumber(ARGV[i + 1]), now + ARGV[i + 2], now
-        for _, key in ipairs(KEYS) do at = math.max(at, tonumber(redis.call('HGET', key, ARGV[i]) or 0) or 0) end
-        at = math.min(at, full) + interval
+        for _, key in ipairs(KEYS) do
+            local due = tonumber(redis.call('HGET', key, ARGV[i]) or 0) or 0
+            if due > full then due = full - interval end
+            at = math.max(at, due)
+        end
+        at = at + interval
         if at - full > late then late, which = at - full, (i + 2) / 3 end
         last = math.max(last, at)
-        due[#due + 1], due[#due + 2] = ARGV[i], string.format('%.0f', at)
+        written[#written + 1], written[#written + 2] = ARGV[i], string.format('%.0f', at)
     end
     if which > 0 then return {which, late} end
-    local written = redis.pcall('HSET', KEYS[1], unpack(due))
-    if type(written) == 'table' and written.err then return {-1, 0} end
+    local answer = redis.pcall('HSET', KEYS[1], unpack(written))
+    if type(answer) == 'table' and answer.err then return {-1, 0} end
     local lifetime = math.ceil((last - now) / 1000)
     if redis.call('PTTL', KEYS[1]) < lifetime then redis.call('PEXPIRE', KEYS[1], lifetime) end
     return {0, 0}";
