@@ -357,7 +357,7 @@ async fn three_nodes_keep_one_rate_say_when_to_come_back_and_take_another_rate_w
     let mut legacy = Client::without_session(&running[1], "whoami", None);
     assert_eq!(legacy.request("ping", json!({})).await.expect("it answers").status, 200, "it needs no server");
 
-    let passes = async |at: usize| {
+    let is_let_in = async |at: usize| {
         let mut client = Client::modern(&running[at], "whoami", None);
         client.request("tools/call", add()).await.expect("it answers").status == 200
     };
@@ -365,13 +365,13 @@ async fn three_nodes_keep_one_rate_say_when_to_come_back_and_take_another_rate_w
     nodes[2].home.write(nodes[2].config.clone());
     running[2].signal(Signal::HUP);
     let until = Instant::now() + Duration::from_mins(2);
-    while !passes(2).await {
+    while !is_let_in(2).await {
         assert!(Instant::now() < until, "{}", running[2].log());
     }
     redis.crash();
-    assert!(passes(2).await, "what needs no token goes on while Redis is down");
+    assert!(is_let_in(2).await, "what needs no token goes on while Redis is down");
     let mut share = 0;
-    while passes(0).await {
+    while is_let_in(0).await {
         share += 1;
         assert!(share <= CALLS, "and not without end");
     }

@@ -77,7 +77,7 @@ mod tests {
     use super::super::testing::{server, try_server};
     use super::*;
 
-    fn rate(fields: Value) -> Option<Rate> {
+    fn rate(fields: &Value) -> Option<Rate> {
         let mut written = json!({ "url": "http://127.0.0.1:1/mcp" });
         written.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         server(&written).rate
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn a_rate_is_an_interval_and_as_many_at_once_as_its_number() {
         let of = |seconds, burst| Some(Rate { interval: Duration::from_secs(seconds), burst });
-        assert_eq!(rate(json!({})), None, "off by default");
-        assert_eq!(rate(json!({ "rate": "60/m" })), of(1, 60));
-        assert_eq!(rate(json!({ "rate": "60 / m", "burst": 5 })), of(1, 5));
-        assert_eq!(rate(json!({ "rate": "1/d" })), of(86_400, 1));
-        assert_eq!(rate(json!({ "rate": "10000/s" })).unwrap().interval, MIN_INTERVAL);
-        assert_eq!(rate(json!({ "rate": "7/s" })).unwrap().interval, Duration::from_micros(142_857));
+        assert_eq!(rate(&json!({})), None, "off by default");
+        assert_eq!(rate(&json!({ "rate": "60/m" })), of(1, 60));
+        assert_eq!(rate(&json!({ "rate": "60 / m", "burst": 5 })), of(1, 5));
+        assert_eq!(rate(&json!({ "rate": "1/d" })), of(86_400, 1));
+        assert_eq!(rate(&json!({ "rate": "10000/s" })).unwrap().interval, MIN_INTERVAL);
+        assert_eq!(rate(&json!({ "rate": "7/s" })).unwrap().interval, Duration::from_micros(142_857));
     }
 
     #[test]

@@ -283,8 +283,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rate(interval: Duration, burst: u32) -> Option<Rate> {
-        Some(Rate { interval, burst })
+    fn rate(interval: Duration, burst: u32) -> Rate {
+        Rate { interval, burst }
     }
 
     /// How many of a thousand calls at this moment pass, and what the next is told.
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_one_after_each_interval_wherever_a_minute_begins() {
         let (count, now) = (OwnCount::default(), Instant::now());
-        let rates = Rates { of_user: rate(SECOND, 60), at_server: None };
+        let rates = Rates { of_user: Some(rate(SECOND, 60)), at_server: None };
         let too_soon = |wait| Some(TooSoon { limit: RateLimit::OfUser, wait });
         assert_eq!(passed(&count, ("alice", "a"), rates, now), (60, too_soon(SECOND)));
         assert_eq!(passed(&count, ("alice", "b"), rates, now), (0, too_soon(SECOND)), "whichever servers");
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn each_server_has_a_rate_of_its_own_and_a_refused_call_counts_nowhere() {
         let (count, now) = (OwnCount::default(), Instant::now());
-        let rates = Rates { of_user: rate(SECOND, 5), at_server: rate(10 * SECOND, 2) };
+        let rates = Rates { of_user: Some(rate(SECOND, 5)), at_server: Some(rate(10 * SECOND, 2)) };
         let at_server = TooSoon { limit: RateLimit::AtServer, wait: 10 * SECOND };
         assert_eq!(passed(&count, ("alice", "a"), rates, now), (2, Some(at_server)));
         assert_eq!(passed(&count, ("alice", "b"), rates, now), (2, Some(at_server)));
@@ -327,18 +327,18 @@ mod tests {
 
     #[test]
     fn the_shares_of_all_nodes_are_the_rate_and_none_is_nothing() {
-        let rates = Rates { of_user: rate(SECOND, 60), at_server: rate(SECOND, 1) };
+        let rates = Rates { of_user: Some(rate(SECOND, 60)), at_server: Some(rate(SECOND, 1)) };
         let share = rates.shared_by(3);
-        assert_eq!(share, Rates { of_user: rate(3 * SECOND, 20), at_server: rate(3 * SECOND, 1) });
+        assert_eq!(share, Rates { of_user: Some(rate(3 * SECOND, 20)), at_server: Some(rate(3 * SECOND, 1)) });
         assert_eq!(rates.shared_by(0), rates);
     }
 
     #[test]
     fn whoever_has_another_rate_now_waits_no_longer_than_that_demands() {
         let (count, now) = (OwnCount::default(), Instant::now());
-        let a_day = Rates { of_user: rate(Duration::from_hours(24), 30), at_server: None };
+        let a_day = Rates { of_user: Some(rate(Duration::from_hours(24), 30)), at_server: None };
         assert_eq!(passed(&count, ("alice", "a"), a_day, now).0, 30);
-        let a_second = Rates { of_user: rate(SECOND, 2), at_server: None };
+        let a_second = Rates { of_user: Some(rate(SECOND, 2)), at_server: None };
         let too_soon = Some(TooSoon { limit: RateLimit::OfUser, wait: SECOND });
         assert_eq!(passed(&count, ("alice", "a"), a_second, now), (1, too_soon));
         assert_eq!(passed(&count, ("alice", "a"), a_second, now + SECOND), (1, too_soon));
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn who_is_not_ahead_is_forgotten() {
         let (count, now) = (OwnCount::default(), Instant::now());
-        let rates = Rates { of_user: rate(SECOND / 2, 1), at_server: rate(SECOND / 2, 1) };
+        let rates = Rates { of_user: Some(rate(SECOND / 2, 1)), at_server: Some(rate(SECOND / 2, 1)) };
         for number in 0..20_000_u32 {
             let (user, later) = (UserId::local(&number.to_string()).unwrap(), now + number * Duration::from_millis(1));
             let server = ServerName::parse("a").unwrap();
