@@ -27,12 +27,13 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub const PLAIN_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The kinds of failures of the token store; any other counts as `other`, so that the label set stays closed.
-pub(crate) const STORE_FAILURES: [&str; 18] = [
+pub(crate) const STORE_FAILURES: [&str; 23] = [
     "unreachable",
     "timeout",
     "tls",
     "login",
     "refused",
+    "forbidden",
     "shape",
     "unknown_format",
     "unknown_key",
@@ -43,6 +44,10 @@ pub(crate) const STORE_FAILURES: [&str; 18] = [
     "replica",
     "cluster",
     "sentinel",
+    "no_sentinel",
+    "not_sentinel",
+    "unknown_primary",
+    "not_replicated",
     "corrupt",
     "database",
     "other",

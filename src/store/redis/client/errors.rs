@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerError};
 
+use super::rights;
 use crate::store::StoreError;
 
 /// The kind of an error, without the words of it.
@@ -17,11 +18,11 @@ pub(super) fn classify(error: &RedisError) -> StoreError {
         ErrorKind::Io if is_tls(error) => StoreError::Tls,
         ErrorKind::Io => StoreError::Unreachable,
         ErrorKind::AuthenticationFailed => StoreError::Login,
-        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::ExecAbort) | ErrorKind::Extension => {
+        ErrorKind::Server(_) | ErrorKind::Extension => {
             let errors = error.clone().into_server_errors();
-            refusal(errors.as_deref().and_then(<[_]>::first).map_or("ERR", |(_, error)| error.code()))
+            let first = errors.as_deref().and_then(<[_]>::first).map(|(_, error)| error);
+            first.map_or(StoreError::Refused("ERR".into()), refusal)
         }
-        ErrorKind::Server(_) => refusal(error.code().unwrap_or("ERR")),
         _ => StoreError::Shape,
     }
 }
@@ -35,10 +36,14 @@ fn is_tls(error: &RedisError) -> bool {
         || cause.is::<rustls::pki_types::InvalidDnsNameError>()
 }
 
-fn refusal(code: &str) -> StoreError {
-    match code {
+/// What the server said no with.
+pub(super) fn refusal(error: &ServerError) -> StoreError {
+    let said = error.details().unwrap_or_default();
+    match error.code() {
         "WRONGTYPE" => StoreError::Shape,
         "WRONGPASS" => StoreError::Login,
+        "NOPERM" => StoreError::Forbidden(rights::denied(said)),
+        "ERR" if rights::is_of_a_script(said) => StoreError::Forbidden(rights::denied(said)),
         // Codes are one word in capitals; anything else is not a code and may be anything.
         code if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => StoreError::Refused(code.into()),
         _ => StoreError::Refused("ERR".into()),
