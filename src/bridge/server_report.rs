@@ -73,7 +73,7 @@ impl Child {
         let as_modern = matches!(handshake, Handshake::Modern(_)).then_some(&client);
         let tools = if handshake.offers("tools") { self.learn_tools(as_modern).await?.count() } else { 0 };
         let name = says.as_deref().map(named).unwrap_or_default();
-        let list = began.elapsed() - start;
+        let list = began.elapsed().saturating_sub(start);
         Ok(ServerReport {
             name,
             version: version.as_str(),

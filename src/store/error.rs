@@ -242,8 +242,8 @@ mod tests {
     fn every_kind_is_counted() {
         use OpenError::{Format, Tampered, UnknownKey};
         use StoreError::{
-            Cluster, Corrupt, Damaged, Database, Evicts, Forbidden, Login, Newer, Refused, Replica, Sealed, Sentinel,
-            Shape, Timeout, Tls, Unreachable,
+            Cluster, Corrupt, Damaged, Database, Evicts, Forbidden, Login, Newer, NoSentinel, NotReplicated,
+            NotSentinel, Refused, Replica, Sealed, Sentinel, Shape, Timeout, Tls, UnknownPrimary, Unreachable,
         };
         let (refused, evicts) = (Refused("OOM".into()), Evicts("allkeys-lru".into()));
         let sealed = [Format, UnknownKey, Tampered].map(Sealed);

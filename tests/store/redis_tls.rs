@@ -44,7 +44,11 @@ async fn a_redis_is_reached_over_tls_if_its_certificate_is_trusted_and_names_it(
 /// A store behind TLS with these files, if they can be used.
 fn open(port: u16, tls: RedisTls, key: &Key) -> Result<TokenStore, SetupError> {
     let plain = redis_store(format!("rediss://localhost:{port}/"), PREFIX, PATIENCE);
-    TokenStore::open(&TokenStoreKind::Redis(RedisStore { tls, ..plain }), Arc::new(ring(&[key.clone()])), Clock::System)
+    TokenStore::open(
+        &TokenStoreKind::Redis(RedisStore { tls, ..plain }),
+        Arc::new(ring(std::slice::from_ref(key))),
+        Clock::System,
+    )
 }
 
 /// The files of a client in `files`.

@@ -1,5 +1,6 @@
 //! What `doctor --servers` says: each server is started once.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::app::server_reports;
@@ -40,10 +41,10 @@ fn good(server: &Server, report: &ServerReport) -> String {
     );
     if let Some(taken) = consumption {
         let (processor, memory) = (taken.processor.as_secs_f64(), taken.memory.div_ceil(1 << 20));
-        text += &format!("; {processor:.2} s of processor time, {memory} MiB");
-        if taken.last_start >= SLOW && launcher(server).is_some() {
-            let program = launcher(server).unwrap_or_default();
-            text += &format!("; {program} took {:.2} s of it before the server ran", taken.last_start.as_secs_f64());
+        let _ = write!(text, "; {processor:.2} s of processor time, {memory} MiB");
+        if let Some(launcher) = launcher(server).filter(|_| taken.last_start >= SLOW) {
+            let _ =
+                write!(text, "; {launcher} took {:.2} s of it before the server ran", taken.last_start.as_secs_f64());
         }
     }
     text
