@@ -241,7 +241,7 @@ async fn until_stopped(
     lifecycle.soft.cancel();
     lifecycle.hard.cancel();
     let _ = timeout(LAST_EFFORT, lifecycle.tasks.wait()).await;
-    // Whoever takes what their request came to is told of it, however slow this machine is.
+    // Whoever takes what their request came to is told of it, also on a slow machine.
     lifecycle.connections.wait().await;
 }
 

@@ -107,7 +107,9 @@ impl Audit {
         let Some(config) = config else { return Ok(Self::none()) };
         let file = config.file.clone().map(FileLog::open).transpose().map_err(AuditError::File)?;
         let stream = match (config.stream, store) {
-            (Some(bounds), Some(TokenStoreKind::Redis(store))) => Some(Arc::new(StreamLog::open(store, bounds)?)),
+            (Some(bounds), Some(TokenStoreKind::Redis { url, prefix, timeout })) => {
+                Some(Arc::new(StreamLog::open(url, prefix, *timeout, bounds)?))
+            }
             _ => None,
         };
         let sinks = (file, stream.clone());

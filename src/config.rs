@@ -24,7 +24,6 @@ mod oauth;
 mod outline;
 mod probe;
 mod rate;
-mod redis;
 mod request_header;
 mod server_name;
 mod servers;
@@ -77,7 +76,6 @@ pub use plan::{
     TokenFile, TokenFilePlan,
 };
 pub use rate::Rate;
-pub use redis::{RedisSentinels, RedisStore, RedisTls};
 pub use request_header::{BadHeader, MAX_REQUEST_VALUE, RequestHeader, RequestValues};
 pub use server_name::ServerName;
 pub use spares::Spares;

@@ -27,13 +27,12 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub const PLAIN_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The kinds of failures of the token store; any other counts as `other`, so that the label set stays closed.
-pub(crate) const STORE_FAILURES: [&str; 23] = [
+pub(crate) const STORE_FAILURES: [&str; 18] = [
     "unreachable",
     "timeout",
     "tls",
     "login",
     "refused",
-    "forbidden",
     "shape",
     "unknown_format",
     "unknown_key",
@@ -44,10 +43,6 @@ pub(crate) const STORE_FAILURES: [&str; 23] = [
     "replica",
     "cluster",
     "sentinel",
-    "no_sentinel",
-    "not_sentinel",
-    "unknown_primary",
-    "not_replicated",
     "corrupt",
     "database",
     "other",

@@ -137,8 +137,8 @@ impl Relay {
         longest: usize,
     ) -> Result<Self, SetupError> {
         let mut relay = Self::alone(longest);
-        if let Some(TokenStoreKind::Redis(store)) = store {
-            let peers = Arc::new(Peers::open(store, keyring, relay.local.node())?);
+        if let Some(TokenStoreKind::Redis { url, prefix, timeout }) = store {
+            let peers = Arc::new(Peers::open(url, prefix, *timeout, keyring, relay.local.node())?);
             peers.listen(Arc::clone(&relay.local), lifecycle);
             relay.others = Others::Redis(peers);
         }

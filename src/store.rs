@@ -152,21 +152,12 @@ impl TokenStore {
     /// The URL is unusable; or the directory or database is open to others, corrupt or of a newer version.
     pub fn open(kind: &TokenStoreKind, keyring: Arc<Keyring>, clock: Clock) -> Result<Self, SetupError> {
         let backend = match kind {
-            TokenStoreKind::Redis(store) => Backend::Redis(Box::new(Redis::open(store)?)),
+            TokenStoreKind::Redis { url, prefix, timeout } => {
+                Backend::Redis(Box::new(Redis::open(url, prefix, *timeout)?))
+            }
             TokenStoreKind::Embedded { path, timeout } => Backend::Embedded(Embedded::open(path, *timeout)?),
         };
         Ok(Self::of(backend, keyring, clock))
-    }
-
-    /// Whether the files that are read before each connection to the configured store may be used; this blocks.
-    ///
-    /// # Errors
-    /// Names the first setting whose file may not.
-    pub fn check_files(kind: &TokenStoreKind) -> Result<(), SetupError> {
-        match kind {
-            TokenStoreKind::Redis(store) => redis::read_certificates(&store.tls).map(drop),
-            TokenStoreKind::Embedded { .. } => Ok(()),
-        }
     }
 
     /// [`TokenStore::open`] with the key ring of the same configuration.
@@ -251,8 +242,7 @@ impl TokenStore {
             Backend::Redis(redis) => redis.try_write().await,
             Backend::Embedded(embedded) => embedded.try_write().await,
         };
-        let refused =
-            matches!(written, Err(StoreError::Refused(_) | StoreError::Forbidden(_) | StoreError::Database(_)));
+        let refused = matches!(written, Err(StoreError::Refused(_) | StoreError::Database(_)));
         self.refuses_writes.set(i64::from(refused));
         written
     }

@@ -84,7 +84,6 @@ const OBJECTS: &[&str] = &[
     "limits",
     "oauthFields",
     "probeCall",
-    "redisTls",
     "requestHeader",
     "sealingKey",
     "server",
@@ -128,14 +127,7 @@ fn every_field_of_the_configuration_has_a_row_with_its_default_and_no_other_has_
     let tables = [
         ("Top level", vec![("", &schema)]),
         ("`identity`", vec![("", definition("identity")), ("tokens[].", definition("bearerToken"))]),
-        (
-            "`tokenStore`",
-            vec![
-                ("", definition("tokenStore")),
-                ("keys[].", definition("sealingKey")),
-                ("tls.", definition("redisTls")),
-            ],
-        ),
+        ("`tokenStore`", vec![("", definition("tokenStore")), ("keys[].", definition("sealingKey"))]),
         ("`limits`", vec![("", definition("limits"))]),
         ("`admin`", vec![("", definition("admin"))]),
         ("`audit`", vec![("", definition("audit")), ("redis.", definition("auditStream"))]),

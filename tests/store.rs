@@ -20,14 +20,10 @@ mod proxy;
 mod rates;
 #[path = "store/records.rs"]
 mod records;
-#[path = "store/redis_acl.rs"]
-mod redis_acl;
 #[path = "store/redis_outage.rs"]
 mod redis_outage;
 #[path = "store/redis_path.rs"]
 mod redis_path;
-#[path = "store/redis_sentinel.rs"]
-mod redis_sentinel;
 #[path = "store/redis_server.rs"]
 mod redis_server;
 #[path = "store/redis_tls.rs"]
@@ -368,7 +364,7 @@ fn second_process(
     environment: &[(&str, &std::path::Path)],
 ) -> tokio::task::JoinHandle<()> {
     let (kind, place) = match kind {
-        TokenStoreKind::Redis(redis) => ("redis", redis.url.expose().to_owned()),
+        TokenStoreKind::Redis { url, .. } => ("redis", url.expose().to_owned()),
         TokenStoreKind::Embedded { path, .. } => ("embedded", path.to_str().unwrap().to_owned()),
     };
     let mut child = Command::new(std::env::current_exe().unwrap())

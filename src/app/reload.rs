@@ -19,7 +19,7 @@ use crate::keyring::Keyring;
 use crate::oauth::Services;
 use crate::server::{Server, Times};
 use crate::service_manager::Notice;
-use crate::store::{StoreError, TokenStore};
+use crate::store::StoreError;
 use crate::swap::Swap;
 use crate::telemetry::LogFilter;
 
@@ -237,7 +237,6 @@ impl Reloader {
             let store = config.token_store.as_ref();
             let keyring =
                 store.map(|store| Keyring::load(&store.keys)).transpose().map_err(|error| error.to_string())?;
-            store.map_or(Ok(()), |store| TokenStore::check_files(&store.kind)).map_err(|error| error.to_string())?;
             Ok::<_, String>((Arc::new(config), keyring))
         };
         let (config, keyring) = self.read(read).await??;

@@ -2,9 +2,11 @@
 //! Source: redis.io, "Redis Streams".
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::clock::UnixTime;
-use crate::config::{AuditStream, RedisStore};
+use crate::config::AuditStream;
+use crate::secret::Secret;
 use crate::store::{CommandBatch, RedisClient, SetupError, StoreError};
 
 /// Lines that are added at once.
@@ -64,9 +66,9 @@ pub(super) struct StreamLog {
 }
 
 impl StreamLog {
-    /// The stream in this store's Redis; nothing is sent yet.
-    pub(super) fn open(store: &RedisStore, bounds: AuditStream) -> Result<Self, SetupError> {
-        Ok(Self { link: RedisClient::open(store)?, key: format!("{}:audit", store.prefix), bounds })
+    /// The stream in the Redis at `url`, where a command may take `timeout`; nothing is sent yet.
+    pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration, bounds: AuditStream) -> Result<Self, SetupError> {
+        Ok(Self { link: RedisClient::open(url, timeout)?, key: format!("{prefix}:audit"), bounds })
     }
 
     /// Adds lines and lets go of those that are too many or too old. Answers how many are not known to be there.

@@ -84,7 +84,7 @@ fn memory_warning(config: &Config) -> Option<String> {
 
 /// What is to be said of nodes of an earlier version, if users may save what such nodes leave alone.
 fn older_nodes_warning(config: &Config) -> Option<String> {
-    let store = config.token_store.as_ref().filter(|store| matches!(store.kind, TokenStoreKind::Redis(_)));
+    let store = config.token_store.as_ref().filter(|store| matches!(store.kind, TokenStoreKind::Redis { .. }));
     let is_one_token = |setup: &TokenSetup| {
         setup.expires.is_none() && matches!(&setup.fields[..], [field] if *field.name == *Credential::TOKEN)
     };
@@ -188,7 +188,7 @@ fn kept_in(store: &TokenStoreConfig) -> String {
     let keys: Vec<&str> = store.keys.iter().map(|key| key.id.as_str()).collect();
     let place = match &store.kind {
         TokenStoreKind::Embedded { path, .. } => format!("embedded in {}", path.display()),
-        TokenStoreKind::Redis(redis) => format!("redis, keys start with {}", redis.prefix),
+        TokenStoreKind::Redis { prefix, .. } => format!("redis, keys start with {prefix}"),
     };
     match keys[..] {
         [] => format!("{place}; the variables of its sealing keys are not set here"),

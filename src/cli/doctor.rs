@@ -43,7 +43,7 @@ pub struct Doctor {
     #[arg(long)]
     spares: bool,
     /// Start each server once, without anybody's token, and say what it is and what it takes.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "spares")]
     servers: bool,
 }
 

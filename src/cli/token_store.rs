@@ -114,7 +114,7 @@ pub(super) fn owned(settings: &TokenStoreConfig) -> Option<fs::Metadata> {
     match &settings.kind {
         // The links above it are the operator's, but nobody may point from it to somebody else's.
         TokenStoreKind::Embedded { path, .. } => path.ancestors().find_map(|path| fs::symlink_metadata(path).ok()),
-        TokenStoreKind::Redis(_) => settings.keys.iter().find_map(|key| match &key.source {
+        TokenStoreKind::Redis { .. } => settings.keys.iter().find_map(|key| match &key.source {
             KeySource::File(path) => fs::symlink_metadata(path).ok(),
             KeySource::Value(_) => None,
         }),

@@ -75,7 +75,7 @@ impl Loader<'_> {
 
     fn audit_stream(&mut self, at: &Path, stream: &file::AuditStream, store: Option<&TokenStoreConfig>) -> AuditStream {
         let is_redis = match store {
-            Some(store) => matches!(store.kind, TokenStoreKind::Redis(_)),
+            Some(store) => matches!(store.kind, TokenStoreKind::Redis { .. }),
             // One that is written but cannot be used has been reported.
             None => self.document.kind(&Path::root().key("tokenStore")) != "nothing",
         };

@@ -166,6 +166,7 @@ impl<'a> Loader<'a> {
         let limits = self.limits(&limits);
         let servers = self.servers(file.mcp_servers, &defaults);
         self.refuse_ambiguous_users(&servers.served);
+        self.check_gates(&servers.served);
         self.warn_of_spares(&servers.served, &limits);
         if !had_store {
             self.demand_token_store(&servers.served);

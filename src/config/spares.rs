@@ -24,6 +24,8 @@ pub struct Spares {
     pub environment_copies: EnvironmentCopies,
     /// After that one is replaced.
     pub max_age: Duration,
+    /// Whether every server of the same system user may have the tokens of all users.
+    pub same_user: bool,
 }
 
 impl Config {
@@ -68,13 +70,14 @@ impl Loader<'_> {
         }
         let count = settings.count.filter(|&count| count > 0)?;
         if let Some(plan) = plan.filter(|_| hold.is_gate()) {
-            self.check_gate(at, plan, hold);
+            self.check_gate(at, plan);
         }
         if let Some(plan) = plan.filter(|_| !is_for_all) {
             self.check_late(at, plan, hold, settings.same_user == Some(true));
         }
         let environment_copies = settings.environment_copies.unwrap_or_default();
-        Some(Spares { count, hold, environment_copies, max_age })
+        let same_user = settings.same_user == Some(true);
+        Some(Spares { count, hold, environment_copies, max_age, same_user })
     }
 
     /// Refuses spares of a server that could not be given what is the user's once there is a request, or not safely.
@@ -105,19 +108,38 @@ impl Loader<'_> {
     }
 
     /// Refuses to have a runtime wait that cannot.
-    fn check_gate(&mut self, at: &Path, plan: &Plan, hold: Hold) {
+    fn check_gate(&mut self, at: &Path, plan: &Plan) {
         let Plan::Stdio(process) = plan else {
             let help = "write \"start\", or take `hold` out";
             return self.report(&at.key("hold"), "only a program's runtime waits, not that of an image", help);
         };
-        // The runtime reads these before it loads anything.
-        let own = if hold == Hold::Node { "NODE_" } else { "PYTHON" };
         let late = process.env.iter().filter(|(_, value)| value.has_holes());
-        for (name, _) in late.filter(|(name, _)| name.starts_with(own)) {
+        let is_unseen = |name: &str| UNSEEN.contains(&name) || UNSEEN_OF.iter().any(|of| name.starts_with(of));
+        for (name, _) in late.filter(|(name, _)| is_unseen(name)) {
             let message = format!(
-                "`{name}` is read before anything can wait, and something of the user or of the request stands in it"
+                "`{name}` is read where nothing can wait, and something of the user or of the request stands in it"
             );
             self.report(&at.key("hold"), message, "write \"start\", or take `hold` out");
+        }
+    }
+
+    /// Refuses gates beside a program that could change them: they are files of the bridge's own user.
+    pub(super) fn check_gates(&mut self, servers: &BTreeMap<ServerName, Arc<Server>>) {
+        let is_ours =
+            |server: &&Arc<Server>| matches!(&server.plan, Plan::Stdio(plan) if plan.confinement.run_as.is_none());
+        let Some(ours) = servers.values().find(is_ours) else { return };
+        for server in servers.values() {
+            let is_for_all = server.plan.process().is_none_or(StdioPlan::is_for_all);
+            if server.spares.is_some_and(|spares| spares.hold.is_gate() && !spares.same_user) && !is_for_all {
+                let message =
+                    format!("`{}` runs as the bridge's own user, who can change what this one waits with", ours.name);
+                let help = format!(
+                    "give `{}` a `runAs`; or write \"sameUser\": true, if every server may have the tokens of all users",
+                    ours.name
+                );
+                let table = Path::root().key("mcpServers");
+                self.report(&table.key(server.name.as_str()).key("spares").key("hold"), message, help);
+            }
         }
     }
 
@@ -148,6 +170,10 @@ impl Loader<'_> {
     }
 }
 
+/// Variables that a runtime, or a library of the system, reads by itself.
+const UNSEEN: [&str; 2] = ["HOME", "TZ"];
+const UNSEEN_OF: [&str; 6] = ["NODE_", "PYTHON", "LD_", "LC_", "SSL_CERT_", "OPENSSL_"];
+
 /// The users of whom each process gets one of its own.
 fn user_range(process: &StdioPlan) -> Option<RunAs> {
     process.confinement.run_as.filter(|range| range.first != range.last)
@@ -163,7 +189,8 @@ mod tests {
     fn a_number_is_a_count_and_an_object_says_more() {
         let spares = |written: serde_json::Value| server(&json!({ "command": "/bin/cat", "spares": written })).spares;
         let environment_copies = EnvironmentCopies::Wait;
-        let two = Spares { count: 2, hold: Hold::Ready, environment_copies, max_age: Duration::from_mins(10) };
+        let max_age = Duration::from_mins(10);
+        let two = Spares { count: 2, hold: Hold::Ready, environment_copies, max_age, same_user: false };
         assert_eq!(spares(json!(2)), Some(two));
         assert_eq!(spares(json!({ "count": 2, "hold": "ready" })), Some(two));
         let young = Some(Spares { max_age: Duration::from_secs(30), ..two });
@@ -203,6 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_is_refused_beside_a_program_that_could_change_it() {
+        let problems = |run_as: &str, same_user: bool| {
+            let gated = json!({ "command": "/bin/cat", "runAs": "61000-61100", "env": { "T": { "$userToken": "<<token>>" } },
+                "spares": { "count": 1, "hold": "node", "sameUser": same_user } });
+            let mut other = json!({ "command": "/bin/cat" });
+            if !run_as.is_empty() {
+                other["runAs"] = run_as.into();
+            }
+            let store = json!({ "kind": "embedded", "path": "data", "keys": [{ "id": "k1", "file": "k1.key" }] });
+            let text = json!({ "tokenStore": store, "mcpServers": { "gated": gated, "other": other } }).to_string();
+            load(&text, &[]).err().map(|problems| problems.to_string()).unwrap_or_default()
+        };
+        let said = problems("", false);
+        assert!(said.contains("`other` runs as the bridge's own user") && said.contains("sameUser"), "{said}");
+        assert_eq!((problems("62000", false), problems("", true)), (String::new(), String::new()));
+    }
+
+    #[test]
     fn what_cannot_be_started_before_a_request_has_no_spares() {
         for fields in [
             r#""command": "/bin/cat", "spares": 1, "env": { "T": { "$userToken": "<<token>>" } }"#,
@@ -223,6 +268,7 @@ mod tests {
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node" }, "env": { "T": { "$userToken": "<<token>>" } }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node", "sameUser": true }, "env": { "NODE_OPTIONS": { "$userToken": "<<token>>" } }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "python", "sameUser": true }, "env": { "PYTHONPATH": { "$userToken": "<<token>>" } }"#,
+            r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node", "sameUser": true }, "env": { "HOME": { "$userToken": "/data/<<user.id>>" } }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "node", "environmentCopies": "wait" }"#,
             r#""command": "/bin/cat", "spares": { "count": 1, "hold": "python", "environmentCopies": "never" }"#,
             r#""image": "i", "spares": { "count": 1, "hold": "node" }"#,

@@ -12,7 +12,7 @@ use super::load::{Loader, Zero};
 use super::value::Setting;
 use super::written::file::{self, Object, Time, Value};
 use super::written::path::Path;
-use super::{RedisStore, Server, ServerName};
+use super::{Server, ServerName};
 use crate::secret::Secret;
 
 /// The lines to add when there is no store and a server needs one.
@@ -21,6 +21,9 @@ const STORE: &str = "add \"tokenStore\": { \"kind\": \"embedded\", \"path\": \".
 
 const KEYS: &str =
     "add \"keys\": [{ \"id\": \"k1\", \"file\": \"./tollbridge-data/k1.key\" }]; `tollbridge keygen` makes one";
+
+/// What every key in Redis starts with, if the file does not say.
+const PREFIX: &str = "tollbridge";
 
 /// How long a command may take at all: time for a second try, and an end while somebody still waits.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
@@ -45,7 +48,14 @@ pub enum TokenStoreKind {
         timeout: Duration,
     },
     /// Redis or Valkey: any number of nodes.
-    Redis(RedisStore),
+    Redis {
+        /// `redis://`, `rediss://` or `redis+unix://`, possibly with a password: a secret.
+        url: Secret,
+        /// What every key starts with.
+        prefix: String,
+        /// How long one command may take, with all its tries.
+        timeout: Duration,
+    },
 }
 
 impl TokenStoreKind {
@@ -87,17 +97,40 @@ impl Loader<'_> {
             return Some(TokenStoreConfig { kind: TokenStoreKind::Embedded { path: path?, timeout }, keys });
         }
         let file: file::Redis = self.read(&at, json)?;
-        let (store, keys) = self.redis_store(&at, file);
-        let keys = self.sealing_keys(&at.key("keys"), keys);
-        Some(TokenStoreConfig { kind: TokenStoreKind::Redis(store?), keys })
+        let url = self.redis_url(&at.key("url"), file.url);
+        let prefix = file.prefix.unwrap_or_else(|| PREFIX.to_owned());
+        // Braces choose the slot of a key in a cluster; that is the store's to decide.
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'{' | b'}' | b'*' | b'?' | b'[' | b']');
+        if !(1..=64).contains(&prefix.len()) || !prefix.bytes().all(plain) {
+            let help = "use 1 to 64 letters, digits, `:`, `-` or `_`";
+            self.report(&at.key("prefix"), "this cannot be the prefix of keys", help);
+        }
+        let timeout = self.store_timeout(&at.key("timeout"), file.timeout.as_ref());
+        let keys = self.sealing_keys(&at.key("keys"), file.keys);
+        Some(TokenStoreConfig { kind: TokenStoreKind::Redis { url: url?, prefix, timeout }, keys })
     }
 
-    pub(super) fn store_timeout(&mut self, at: &Path, written: Option<&Time>) -> Duration {
+    fn store_timeout(&mut self, at: &Path, written: Option<&Time>) -> Duration {
         let timeout = self.time(at, written, TokenStoreKind::TIMEOUT, Zero::Refused);
         if !TIMEOUTS.contains(&timeout) {
             self.report(at, "this time is too short or too long", "write a time from 100ms to 1m, or leave it out");
         }
         timeout
+    }
+
+    fn redis_url(&mut self, at: &Path, value: Option<Value>) -> Option<Secret> {
+        const HELP: &str = "write redis://host:6379 or rediss://host:6379, best as { \"$env\": \"REDIS_URL\" }";
+        if value.is_none() {
+            self.required(at, None, HELP);
+        }
+        let setting = self.setting(at, value);
+        let text = setting.known()?;
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if !matches!(scheme, Some("redis" | "rediss" | "redis+unix")) || url::Url::parse(text).is_err() {
+            self.report(at, "this is not the URL of a Redis server", HELP);
+            return None;
+        }
+        Some(Secret::new(text.to_owned()))
     }
 
     fn sealing_keys(&mut self, at: &Path, written: Option<Vec<Option<Object<file::SealingKey>>>>) -> Vec<SealingKey> {
@@ -207,7 +240,7 @@ mod tests {
             ] {
                 let text = format!(r#"{{ "tokenStore": {{ {kind}, {written} {KEYS} }}, "mcpServers": {{}} }}"#);
                 let config = load(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
-                let (TokenStoreKind::Embedded { timeout, .. } | TokenStoreKind::Redis(RedisStore { timeout, .. })) =
+                let (TokenStoreKind::Embedded { timeout, .. } | TokenStoreKind::Redis { timeout, .. }) =
                     config.token_store.unwrap().kind;
                 assert_eq!(timeout, meant, "{text}");
             }

@@ -33,8 +33,9 @@ impl Nodes {
     /// The URL is unusable.
     pub fn of(kind: &TokenStoreKind, store: &Arc<TokenStore>) -> Result<Self, SetupError> {
         Ok(Self(match kind {
-            TokenStoreKind::Redis(redis) => {
-                Way::Redis(Box::new(Peers::open(redis, Arc::clone(store.keyring()), NodeId::random())?))
+            TokenStoreKind::Redis { url, prefix, timeout } => {
+                let peers = Peers::open(url, prefix, *timeout, Arc::clone(store.keyring()), NodeId::random())?;
+                Way::Redis(Box::new(peers))
             }
             TokenStoreKind::Embedded { .. } => Way::Database(Arc::clone(store)),
         }))

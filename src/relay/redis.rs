@@ -26,9 +26,9 @@ use super::local::Local;
 use super::wire::{Body, Frame, Part};
 use super::{NodeId, NotDelivered};
 use crate::clock::within;
-use crate::config::RedisStore;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
+use crate::secret::Secret;
 use crate::store::{CommandBatch, RedisClient, SetupError, StoreError};
 
 /// The longest part of a message, bytes.
@@ -75,12 +75,17 @@ struct Expected<'a> {
 }
 
 impl Peers {
-    /// Those of `node` that share `store`; nothing is sent yet.
-    pub(super) fn open(store: &RedisStore, keyring: Arc<Keyring>, node: NodeId) -> Result<Self, SetupError> {
-        let (prefix, timeout) = (&*store.prefix, store.timeout);
+    /// Those of `node`, where a command to Redis may take `timeout`; nothing is sent yet.
+    pub(super) fn open(
+        url: &Secret,
+        prefix: &str,
+        timeout: Duration,
+        keyring: Arc<Keyring>,
+        node: NodeId,
+    ) -> Result<Self, SetupError> {
         Ok(Self {
             node,
-            link: RedisClient::open(store)?,
+            link: RedisClient::open(url, timeout)?,
             deadline: timeout * 5 / 3,
             settling: (timeout * 4 / 3).max(SETTLING),
             keyring,

@@ -23,9 +23,6 @@ pub enum StoreError {
     /// The store said no, with this code of its own (`READONLY`, `LOADING`, `OOM`, …).
     #[error("the token store refused the command ({0}{hint})", hint = hint(.0))]
     Refused(Box<str>),
-    /// The store's ACL keeps something from the user whom the bridge logs in as: this rule would allow it.
-    #[error("the token store refused the command (NOPERM): allow its ACL user {0}")]
-    Forbidden(&'static str),
     /// The answer is not of the kind that was asked for.
     #[error("the token store gave an answer that does not fit the command")]
     Shape,
@@ -42,26 +39,14 @@ pub enum StoreError {
     #[error("the token store may evict tokens (maxmemory-policy {0}); set maxmemory-policy noeviction")]
     Evicts(Box<str>),
     /// The Redis is a replica: what was deleted elsewhere may still be there.
-    #[error("the token store is a replica, which may hold what was deleted; give the address of its primary")]
+    #[error("the token store is a replica, which may hold what was deleted; give the address of its master")]
     Replica,
     /// The Redis is a node of a cluster.
     #[error("the token store is a node of a Redis Cluster, which is not supported; give the address of a single Redis")]
     Cluster,
     /// What answers is a Sentinel.
-    #[error("the address is a Sentinel's, which stores nothing; name it in `sentinels`, and in `url` the primary")]
+    #[error("the address is a Sentinel's, which stores nothing; give the address of the master that it watches")]
     Sentinel,
-    /// None of the Sentinels can be asked.
-    #[error("no Sentinel of the token store can be reached")]
-    NoSentinel,
-    /// What is taken for a Sentinel is another server.
-    #[error("an address in `sentinels` is a Redis server's and no Sentinel's")]
-    NotSentinel,
-    /// The Sentinels do not know the primary.
-    #[error("the Sentinels watch no primary of the name that `url` has in place of a host")]
-    UnknownPrimary,
-    /// The change was made, and may be undone by a failover.
-    #[error("the change is made, but too few replicas have it (`tokenStore.replicas`): a failover may undo it")]
-    NotReplicated,
     /// The database file is damaged.
     #[error("the token database is damaged")]
     Corrupt,
@@ -80,7 +65,6 @@ impl StoreError {
             Self::Tls => "tls",
             Self::Login => "login",
             Self::Refused(_) => "refused",
-            Self::Forbidden(_) => "forbidden",
             Self::Shape => "shape",
             Self::Sealed(OpenError::Format) => "unknown_format",
             Self::Sealed(OpenError::UnknownKey) => "unknown_key",
@@ -91,10 +75,6 @@ impl StoreError {
             Self::Replica => "replica",
             Self::Cluster => "cluster",
             Self::Sentinel => "sentinel",
-            Self::NoSentinel => "no_sentinel",
-            Self::NotSentinel => "not_sentinel",
-            Self::UnknownPrimary => "unknown_primary",
-            Self::NotReplicated => "not_replicated",
             Self::Corrupt => "corrupt",
             Self::Database(_) => "database",
         }
@@ -103,7 +83,7 @@ impl StoreError {
     /// Whether the store answers but is none to trust with tokens.
     #[must_use]
     pub fn is_misfit(&self) -> bool {
-        matches!(self, Self::Evicts(_) | Self::Replica | Self::Cluster | Self::Sentinel | Self::NotSentinel)
+        matches!(self, Self::Evicts(_) | Self::Replica | Self::Cluster | Self::Sentinel)
     }
 
     /// Whether the store answered, with a record that does not open.
@@ -121,17 +101,12 @@ impl StoreError {
             | Self::Tls
             | Self::Login
             | Self::Refused(_)
-            | Self::Forbidden(_)
             | Self::Sealed(OpenError::UnknownKey)
             | Self::Newer
             | Self::Evicts(_)
             | Self::Replica
             | Self::Cluster
             | Self::Sentinel
-            | Self::NoSentinel
-            | Self::NotSentinel
-            | Self::UnknownPrimary
-            | Self::NotReplicated
             | Self::Corrupt
             | Self::Database(_) => false,
         }
@@ -142,11 +117,12 @@ impl StoreError {
 fn hint(code: &str) -> &'static str {
     match code {
         "OOM" => ": it is full; raise maxmemory",
-        "READONLY" => ": it is a replica; give the address of its primary",
+        "READONLY" => ": it is a replica; give the address of its master",
         "MISCONF" => ": it cannot save to its disk, and takes no writes until it can",
         "NOREPLICAS" => ": too few replicas follow it for min-replicas-to-write",
         "LOADING" => ": it is still reading its data",
         "NOAUTH" => ": it wants a password",
+        "NOPERM" => ": its ACL keeps a command or a key from this user",
         _ => "",
     }
 }
@@ -160,14 +136,6 @@ pub enum SetupError {
     /// The URL is not one that Redis is reached by.
     #[error("the token store's URL must be redis://, rediss:// or redis+unix://, without a fragment: {0}")]
     Url(&'static str),
-    /// A file of TLS cannot be used.
-    #[error("`tokenStore.tls.{field}`: {problem}")]
-    Tls {
-        /// The setting that names it.
-        field: &'static str,
-        /// Why not, and what to do about it.
-        problem: &'static str,
-    },
     /// The directory or the database can be reached by others.
     #[error("{}: {problem}", path.display())]
     Exposed {
@@ -242,24 +210,14 @@ mod tests {
     fn every_kind_is_counted() {
         use OpenError::{Format, Tampered, UnknownKey};
         use StoreError::{
-            Cluster, Corrupt, Damaged, Database, Evicts, Forbidden, Login, Newer, NoSentinel, NotReplicated,
-            NotSentinel, Refused, Replica, Sealed, Sentinel, Shape, Timeout, Tls, UnknownPrimary, Unreachable,
+            Cluster, Corrupt, Damaged, Database, Evicts, Login, Newer, Refused, Replica, Sealed, Sentinel, Shape,
+            Timeout, Tls, Unreachable,
         };
         let (refused, evicts) = (Refused("OOM".into()), Evicts("allkeys-lru".into()));
         let sealed = [Format, UnknownKey, Tampered].map(Sealed);
-        let first = [Unreachable, Timeout, Tls, Login, refused, Forbidden("+get"), Shape];
-        let sentinels = [NoSentinel, NotSentinel, UnknownPrimary, NotReplicated];
-        let last = [Newer, Damaged, evicts, Replica, Cluster, Sentinel];
-        let file = [Corrupt, Database("full")];
-        let kinds: Vec<_> = first
-            .iter()
-            .chain(&sealed)
-            .chain(&last)
-            .chain(&sentinels)
-            .chain(&file)
-            .map(StoreError::kind)
-            .chain(["other"])
-            .collect();
+        let first = [Unreachable, Timeout, Tls, Login, refused, Shape];
+        let last = [Newer, Damaged, evicts, Replica, Cluster, Sentinel, Corrupt, Database("full")];
+        let kinds: Vec<_> = first.iter().chain(&sealed).chain(&last).map(StoreError::kind).chain(["other"]).collect();
         assert_eq!(kinds, STORE_FAILURES);
     }
 }

@@ -4,7 +4,6 @@
 
 mod cells;
 mod client;
-mod durable;
 mod keys;
 mod marks;
 mod notes;
@@ -16,19 +15,18 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Value, from_redis_value};
+use redis::{Value, from_redis_value};
 
 use super::notes::fields;
 use super::rates::Rates;
 use super::record::Names;
 use super::session::{SessionNames, Want};
 use super::{Found, Proofs, Removed, Row, SetupError, StoreError, Write};
-use crate::config::{RedisStore, ServerName};
+use crate::config::ServerName;
 use crate::metrics::Counter;
+use crate::secret::Secret;
 
-use durable::Durable;
-
-pub(crate) use client::{CommandBatch, Message, RECONNECT, RedisClient, read_certificates};
+pub(crate) use client::{CommandBatch, Message, RECONNECT, RedisClient};
 
 /// The field that says whose hash it is; no server's name starts so.
 const OWNER: &str = "@owner";
@@ -80,17 +78,13 @@ const EVEN_WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 /// A store on Redis.
 pub(super) struct Redis {
     link: RedisClient,
-    /// Where replicas are waited for.
-    durable: Option<Durable>,
     prefix: Box<str>,
 }
 
 impl Redis {
-    /// The store as it is configured; nothing is sent yet.
-    pub(super) fn open(store: &RedisStore) -> Result<Self, SetupError> {
-        let link = RedisClient::open(store)?;
-        let durable = (store.replicas > 0).then(|| Durable::open(store, &link)).transpose()?;
-        Ok(Self { link, durable, prefix: store.prefix.as_str().into() })
+    /// The store at `url`, where a command may take `timeout`; nothing is sent yet.
+    pub(super) fn open(url: &Secret, prefix: &str, timeout: Duration) -> Result<Self, SetupError> {
+        Ok(Self { link: RedisClient::open(url, timeout)?, prefix: prefix.into() })
     }
 
     /// What `read` makes of the record for `server` under the first of `names` that has one, and of a session; all of it is
@@ -136,7 +130,7 @@ impl Redis {
                 batch.arg(field).arg(sealed.as_deref().unwrap_or_default());
             }
             batch.arg(&write.proofs);
-            self.change(batch, |saved: bool| saved).await
+            self.link.ask(&batch, |[saved]: [bool; 1]| Ok(saved)).await
         };
         match ask(EVEN_WHEN_FULL).await {
             Err(StoreError::Refused(code)) if *code == *"ERR" => ask("").await,
@@ -155,24 +149,12 @@ impl Redis {
         let keys: Vec<String> = self.records_and_notes(names).collect();
         batch.cmd("EVAL").arg([REMOVE, DELETE].concat()).arg(keys.len()).arg(&keys).arg(server.as_str()).arg(OWNER);
         batch.arg(there.unwrap_or(ANYTHING)).arg(&fields(server));
-        let read = |removed: i64| match removed {
-            ..0 => Removed::Changed,
-            0 => Removed::Absent,
-            1.. => Removed::Gone,
+        let read = |[removed]: [i64; 1]| match removed {
+            ..0 => Ok(Removed::Changed),
+            0 => Ok(Removed::Absent),
+            1.. => Ok(Removed::Gone),
         };
-        self.change(batch, read).await
-    }
-
-    /// What `read` makes of the answer to a command that changes a record, once enough replicas have the change.
-    async fn change<A: FromRedisValue, T>(
-        &self,
-        batch: CommandBatch,
-        read: impl FnOnce(A) -> T,
-    ) -> Result<T, StoreError> {
-        match &self.durable {
-            None => self.link.ask(&batch, |[answer]: [A; 1]| Ok(read(answer))).await,
-            Some(durable) => durable.ask(batch, read).await,
-        }
+        self.link.ask(&batch, read).await
     }
 
     /// The records under `names`, or all of them.
@@ -218,10 +200,7 @@ impl Redis {
     }
 
     pub(super) fn count_desyncs(&mut self, counter: Counter) {
-        self.link.count_desyncs(counter.clone());
-        if let Some(durable) = &mut self.durable {
-            durable.count_desyncs(counter);
-        }
+        self.link.count_desyncs(counter);
     }
 
     pub(super) fn desyncs(&self) -> u64 {

@@ -264,7 +264,7 @@ async fn a_server_that_floods_the_bridge_ends_its_own_call_and_nothing_is_left_o
         let sentence = flooded(&greedy, server).await;
         assert!(sentence.contains("more than the bridge may hold"), "{server}: {sentence}");
     }
-    let hasty = start(&json!({ "requestTimeout": "5s", "startTimeout": "5s" }));
+    let hasty = start(&json!({ "requestTimeout": "5s", "startTimeout": "1m" }));
     let sentence = flooded(&hasty, "pings").await;
     assert!(sentence.contains("within its time"), "it is not listened to: {sentence}");
 }

@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::http::Connection;
-use crate::support::{
-    Client, Home, bearer_identity, certificate, free_address, metric, number, procs, server, sha256_hex,
-};
+use crate::support::{Client, Home, bearer_identity, free_address, metric, number, procs, server, sha256_hex};
 
 /// Reloads while requests run, unless the environment says how many.
 const RELOADS: usize = 25;
@@ -266,25 +264,4 @@ async fn requests_go_on_through_many_reloads_and_nothing_of_the_old_ones_is_left
     }
     let (warm, last) = (resident[reloads / 5], resident[reloads - 1]);
     assert!(last < warm + (8 << 10), "resident memory grew from {warm} to {last} KiB");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn files_of_tls_are_read_again_at_a_reload_and_bad_ones_change_nothing() {
-    let (home, admin, files) = (Home::new(), free_address(), certificate());
-    let mut with_redis = config(&home, admin, &[("alice", ALICE)]);
-    let ca = files.path().join("ca.pem");
-    with_redis["tokenStore"] = json!({
-        "kind": "redis", "url": format!("rediss://localhost:{}", free_address().port()),
-        "tls": { "ca": ca }, "keys": [{ "id": "k1", "file": home.key() }],
-    });
-    let bridge = home.serve(with_redis);
-    let good = std::fs::read(&ca).unwrap();
-    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n").unwrap();
-    let (code, said) = command(&home, &["reload"]);
-    assert_ne!(code, 0);
-    assert!(said.contains("`tokenStore.tls.ca`: this holds a certificate that is damaged"), "{said}");
-    assert!(!said.contains("hunter2") && !bridge.log().contains("hunter2"), "{said}");
-    std::fs::write(&ca, good).unwrap();
-    let (code, said) = command(&home, &["reload"]);
-    assert_eq!(code, 0, "{said}");
 }

@@ -11,9 +11,10 @@ use tollbridge::lifecycle::Lifecycle;
 use tollbridge::memory::{Memory, Share};
 use tollbridge::metrics::Gauge;
 use tollbridge::relay::{MAX_MESSAGE, Mailbox, Relay};
+use tollbridge::secret::Secret;
 use tollbridge::user::UserId;
 
-use crate::support::{Redis, as_documented_user, documented_user, redis_store};
+use crate::support::Redis;
 
 /// How long anything here may take.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -45,13 +46,11 @@ impl Nodes {
         Self { here: relay.clone(), there: relay, _redis: None }
     }
 
-    /// Two nodes that share a Redis, as the documented user with the least rights.
+    /// Two nodes that share a Redis.
     pub(crate) async fn two() -> Self {
         let redis = Redis::start();
-        let rules = documented_user("toll");
-        redis.ask(&rules.iter().map(String::as_str).collect::<Vec<_>>());
-        let (url, keyring) = (as_documented_user(&redis.url()), Arc::new(Keyring::ephemeral()));
-        let [here, there] = [(); 2].map(|()| Node::start_at(url.clone(), PATIENCE, &keyring));
+        let keyring = Arc::new(Keyring::ephemeral());
+        let [here, there] = [(); 2].map(|()| Node::start_within(PATIENCE, &redis, &keyring));
         here.until_listening().await;
         there.until_listening().await;
         Self { here: here.relay, there: there.relay, _redis: Some(redis) }
@@ -66,12 +65,8 @@ impl Node {
 
     /// The same where a question to Redis may take `timeout`.
     pub(crate) fn start_within(timeout: Duration, redis: &Redis, keyring: &Arc<Keyring>) -> Self {
-        Self::start_at(redis.url(), timeout, keyring)
-    }
-
-    fn start_at(url: String, timeout: Duration, keyring: &Arc<Keyring>) -> Self {
         let lifecycle = Lifecycle::default();
-        let kind = TokenStoreKind::Redis(redis_store(url, "toll", timeout));
+        let kind = TokenStoreKind::Redis { url: Secret::new(redis.url()), prefix: "toll".to_owned(), timeout };
         let relay = Relay::start(Some(&kind), Arc::clone(keyring), &lifecycle, MAX_MESSAGE).unwrap();
         Self { relay, lifecycle }
     }

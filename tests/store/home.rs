@@ -17,7 +17,6 @@ use tollbridge::store::{Lookup, Over, Record, RecordKind, Removed, SessionKey, S
 use tollbridge::user::UserId;
 
 use crate::redis_server::RedisServer;
-use crate::support::{as_documented_user, documented_user, redis_store};
 
 /// What every key of the Redis stores starts with: with characters that a pattern would misread.
 pub(crate) const PREFIX: &str = "toll[b]ridge";
@@ -31,11 +30,8 @@ pub(crate) enum Home {
 }
 
 impl Home {
-    /// A Redis, used by the documented user with the least rights.
     pub(crate) fn redis() -> Self {
-        let server = RedisServer::start(&[]);
-        server.raw::<()>(&documented_user(PREFIX)).unwrap();
-        Self::Redis(Box::new(server))
+        Self::Redis(Box::new(RedisServer::start(&[])))
     }
 
     pub(crate) fn embedded() -> Self {
@@ -45,7 +41,7 @@ impl Home {
     /// What the configuration would say of it.
     pub(crate) fn kind(&self) -> TokenStoreKind {
         match self {
-            Self::Redis(server) => redis_kind_within(PATIENCE, as_documented_user(&server.tcp_url())),
+            Self::Redis(server) => redis_kind_within(PATIENCE, server.socket_url()),
             Self::Embedded(directory) => embedded_kind(directory.path().join("data")),
         }
     }
@@ -228,7 +224,7 @@ pub(crate) fn redis_kind(url: String) -> TokenStoreKind {
 
 /// A configured Redis at `url` that may take `timeout`.
 pub(crate) fn redis_kind_within(timeout: Duration, url: String) -> TokenStoreKind {
-    TokenStoreKind::Redis(redis_store(url, PREFIX, timeout))
+    TokenStoreKind::Redis { url: Secret::new(url), prefix: PREFIX.to_owned(), timeout }
 }
 
 /// A configured directory.

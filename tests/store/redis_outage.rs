@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tollbridge::clock::Clock;
 use tollbridge::keyring::OpenError;
-use tollbridge::store::{Notice, SetupError, StoreError, TokenStore};
+use tollbridge::store::{MAX_SESSIONS, Notice, SetupError, StoreError, TokenStore};
 
 use crate::home::{Key, Seen, Tokens as _, found, key, look, name, redis_key, redis_kind, ring, secret, server, user};
 use crate::redis_server::RedisServer;
@@ -172,6 +172,30 @@ async fn a_redis_that_forgets_is_warned_of() {
     assert_eq!(store.check_policy().await.unwrap(), [Notice::NotPersistent]);
     redis.raw::<()>(&["CONFIG", "SET", "save", "60 1"]).unwrap();
     assert_eq!(store.check_policy().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_user_who_may_only_use_the_store_s_commands_is_enough() {
+    let redis = RedisServer::start(&[]);
+    let rules = "ACL SETUSER bridge on >hunter2 resetkeys ~toll* resetchannels -@all \
+        +hget +hmget +hgetall +hset +hdel +hlen +hexists +hincrby +zscore +zadd +zcard +zpopmin +zrem +zremrangebyscore \
+        +del +eval +pexpire +pttl +time +scan +ping";
+    redis.raw::<()>(&rules.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let store = open(redis.tcp_url().replace("redis://", "redis://bridge:hunter2@"), &[key("k1")]);
+    let alice = user("alice");
+    store.set(&alice, &server("notion"), &secret("ntn_1")).await.unwrap();
+    assert_eq!(look(&store, &alice, "notion").await, found("ntn_1"));
+    for n in 0..=MAX_SESSIONS {
+        store.subscribe(&session(&n.to_string()), "a://").await.unwrap();
+        store.unsubscribe(&session(&n.to_string()), "a://").await.unwrap();
+    }
+    store.revoke(&session("1")).await.unwrap();
+    assert!(is_ended(&store, &session("1")).await);
+    assert_eq!(store.list(None).await.unwrap().entries.len(), 1);
+    assert!(store.delete(&alice, &server("notion")).await.unwrap());
+    let unknown = StoreError::Refused("NOPERM".into());
+    assert_eq!(store.check_policy().await.unwrap(), [Notice::NotChecked(unknown)]);
+    assert_eq!(store.check().await, Ok(()));
 }
 
 #[tokio::test]

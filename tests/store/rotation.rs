@@ -19,7 +19,7 @@ use tollbridge::store::TokenStore;
 use crate::home::{Key, PATIENCE, Tokens as _, found, key, look, name, ring, secret, server, user};
 use crate::redis_server::RedisServer;
 use crate::support::home::TOLLBRIDGE;
-use crate::support::{self, Bridge, Client, bearer_identity, redis_store, sha256_hex};
+use crate::support::{self, Bridge, Client, bearer_identity, sha256_hex};
 
 /// How many tokens there are; `TOLLBRIDGE_TEST_RECORDS` is another number.
 const RECORDS: usize = 300;
@@ -59,7 +59,8 @@ impl Shared {
 
     /// A handle in this process.
     pub(crate) fn open(&self, keys: &[Key]) -> TokenStore {
-        let kind = TokenStoreKind::Redis(redis_store(self.redis.tcp_url(), "tollbridge", PATIENCE));
+        let url = secret(&self.redis.tcp_url());
+        let kind = TokenStoreKind::Redis { url, prefix: "tollbridge".to_owned(), timeout: PATIENCE };
         TokenStore::open(&kind, Arc::new(ring(keys)), Clock::System).unwrap()
     }
 

@@ -1,21 +1,19 @@
-//! Certificates for `localhost`, of an authority that nobody knows.
+//! A certificate for `localhost`, of an authority that nobody knows.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A directory with `ca.pem`, `server.pem` and `server.key` of a server, and `client.pem` and `client.key` of a client.
+/// A directory with `ca.pem`, and `server.pem` and `server.key` of a server.
 pub fn certificate() -> TempDir {
     let directory = TempDir::new().expect("a temporary directory");
     let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
     openssl(directory.path(), &format!("req -x509 {new} -subj /CN=authority -keyout ca.key -out ca.pem"));
+    openssl(directory.path(), &format!("req {new} -subj /CN=server -keyout server.key -out server.csr"));
     std::fs::write(directory.path().join("names"), "subjectAltName=DNS:localhost\n").expect("a writable directory");
-    for name in ["server", "client"] {
-        openssl(directory.path(), &format!("req {new} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-        let sign = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
-        openssl(directory.path(), &format!("x509 -req -in {name}.csr {sign} -out {name}.pem"));
-    }
+    let sign = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+    openssl(directory.path(), &format!("{sign} -out server.pem"));
     directory
 }
 

@@ -42,7 +42,7 @@ pub use certificate::certificate;
 pub use elsewhere::Elsewhere;
 pub use home::{Home, bearer_identity, random_hex, server, sha256_hex};
 pub use mcp::Client;
-pub use redis::{Redis, as_documented_user, documented_user, free_address, redis_store};
+pub use redis::{Redis, free_address};
 pub use registry::Registry;
 pub use reverse_proxy::ReverseProxy;
 pub use unprivileged::Unprivileged;

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tollbridge::config::{RedisStore, RedisTls};
-use tollbridge::secret::Secret;
 
 use super::procs;
 
@@ -128,27 +126,6 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is installed")
-}
-
-/// A Redis at `url` as the configuration says with nothing else, but for the prefix of keys and the time of a command.
-pub fn redis_store(url: String, prefix: &str, timeout: Duration) -> RedisStore {
-    let (tls, prefix) = (RedisTls::default(), prefix.to_owned());
-    RedisStore { url: Secret::new(url), sentinels: None, tls, replicas: 0, prefix, timeout }
-}
-
-/// The command of docs/operate.md that makes the user with the least rights, whose password is `hunter2`, where keys start
-/// with `prefix`.
-pub fn documented_user(prefix: &str) -> Vec<String> {
-    let text = include_str!("../../docs/operate.md");
-    let command = text.split("```").find_map(|block| block.strip_prefix("console\nACL")).expect("it is documented");
-    let literal = prefix.replace('[', "\\[").replace(']', "\\]");
-    let command = command.replace("tollbridge:", &format!("{literal}:")).replace("PASSWORD", "hunter2");
-    ["ACL"].into_iter().chain(command.split_whitespace()).map(str::to_owned).collect()
-}
-
-/// The URL of a server as that user.
-pub fn as_documented_user(url: &str) -> String {
-    url.replacen("redis://", "redis://tollbridge:hunter2@", 1)
 }
 
 /// An address on loopback that nobody listens on. It is below the ports that the kernel hands out by itself, and every

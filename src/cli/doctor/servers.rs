@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::app::server_reports;
 use crate::bridge::ServerReport;
+use crate::bridge::error::BridgeError;
 use crate::cli::Stop;
 use crate::cli::token_store::run;
 use crate::config::{Config, Plan, Server};
@@ -20,6 +21,8 @@ pub(super) fn findings(config: &Config, again: Config, resources: InstanceResour
     let findings = reports.into_iter().filter_map(|(name, report)| {
         let server = config.servers.get(&name)?;
         let (verdict, text) = match report {
+            // Nobody's request has it.
+            Err(BridgeError::Header(missing)) => (Verdict::Weak, format!("it was not started: {missing}")),
             Ok(report) => (Verdict::Holds, good(server, &report)),
             Err(error) if server.requires_user_token => {
                 (Verdict::Weak, format!("{error}, with a made-up token: it may want a good one to start"))

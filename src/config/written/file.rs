@@ -194,7 +194,6 @@ pub struct Local {
 
 /// Where users' tokens are kept. Only the schema is made from this type, as with [`Identity`].
 #[derive(JsonSchema)]
-#[expect(clippy::large_enum_variant, reason = "there is never a value of it")]
 #[serde(tag = "kind", rename_all = "camelCase", rename = "tokenStore")]
 pub enum TokenStore {
     /// SQLite in a directory: one node.
@@ -232,12 +231,6 @@ pub struct Redis {
     /// `redis://`, `rediss://` or `redis+unix://`.
     #[schemars(required)]
     pub url: Option<Value>,
-    /// The URLs of the Sentinels that watch the primary. The host of `url` is its name then.
-    pub sentinels: Option<Vec<Option<Value>>>,
-    /// How many replicas must have what is saved or deleted before it counts as that. Default: 1 with `sentinels`, else 0.
-    pub replicas: Option<usize>,
-    /// Files of TLS, for `rediss://`.
-    pub tls: Option<Object<RedisTls>>,
     /// What every key starts with. Default: `tollbridge`.
     pub prefix: Option<String>,
     /// How long one command to the store may take, with all its tries: 100ms to 1m. Default: 600ms.
@@ -245,18 +238,6 @@ pub struct Redis {
     /// The sealing keys: the first seals, all open.
     #[schemars(required)]
     pub keys: Option<Vec<Option<Object<SealingKey>>>>,
-}
-
-/// Files of TLS, in PEM. They are read again before each connection and at each reload.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "redisTls")]
-pub struct RedisTls {
-    /// The authorities that are trusted, in place of the system's. Relative to this file.
-    pub ca: Option<Value>,
-    /// The certificate that the bridge shows, with those between it and its authority. Relative to this file.
-    pub certificate: Option<Value>,
-    /// Its private key. Relative to this file.
-    pub key: Option<Value>,
 }
 
 /// A sealing key: 32 random bytes (`tollbridge keygen`).

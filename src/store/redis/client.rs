@@ -2,15 +2,10 @@
 //!
 //! Whoever needs Redis for something of its own opens a client of its own, so that none waits behind another's commands.
 
-mod certificates;
 mod command_batch;
 mod connection;
-mod endpoint;
 mod errors;
 mod retry_budget;
-mod rights;
-mod script_rights;
-mod sentinels;
 mod server_state;
 mod subscription;
 
@@ -19,21 +14,18 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::{Client, FromRedisValue, Value, from_redis_value};
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::within;
-use crate::config::RedisStore;
 use crate::metrics::Counter;
 use crate::secret::Secret;
 use crate::store::{SetupError, StoreError};
-use connection::{Connection, Kind};
-use endpoint::Endpoint;
+use connection::Connection;
 use retry_budget::RetryBudget;
-use sentinels::{Place, Sentinels};
 
-pub(crate) use certificates::read as read_certificates;
 pub(crate) use command_batch::CommandBatch;
 pub(crate) use server_state::field;
 pub(crate) use subscription::Message;
@@ -46,19 +38,16 @@ pub(crate) const RECONNECT: [Duration; 2] = [Duration::from_millis(10), Duration
 /// How long a silent peer is waited for at least before it is taken to have vanished: a packet may be lost, and Redis
 /// may be busy.
 const VANISHED: Duration = Duration::from_secs(1);
+/// How long an idle connection is trusted before the kernel asks the peer, and how often it asks.
+const KEEPALIVE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(5)];
 /// Commands at once on the one connection; more wait, as part of their time.
 const IN_FLIGHT: usize = 256;
 
 /// One multiplexed connection, made when it is first used and made anew when it is lost, silent or spoiled.
 pub(crate) struct RedisClient {
-    endpoint: Endpoint,
-    kind: Kind,
-    /// Who says where it is, if its URL does not.
-    sentinels: Option<Sentinels>,
+    client: Client,
     /// A command, with everything it waits for.
     timeout: Duration,
-    /// A key that may be written and is soon gone.
-    probe_key: Box<str>,
     attempt: RwLock<Arc<Attempt>>,
     in_flight: Semaphore,
     retries: RetryBudget,
@@ -74,24 +63,27 @@ struct Attempt {
 }
 
 impl RedisClient {
-    /// The link to this store's Redis; nothing is sent yet.
-    pub(crate) fn open(store: &RedisStore) -> Result<Self, SetupError> {
-        let client = Self::of(&store.url, store, store.timeout, Kind::Redis)?;
-        Ok(Self { sentinels: Sentinels::open(store)?, ..client })
-    }
-
-    /// The link to a Sentinel of the store's, which leaves time to connect to the primary that it names.
-    fn of_sentinel(url: &Secret, store: &RedisStore) -> Result<Self, SetupError> {
-        Self::of(url, store, store.timeout / 2, Kind::Sentinel)
-    }
-
-    fn of(url: &Secret, store: &RedisStore, timeout: Duration, kind: Kind) -> Result<Self, SetupError> {
+    /// The link to `url`, where a command may take `timeout`; nothing is sent yet.
+    pub(crate) fn open(url: &Secret, timeout: Duration) -> Result<Self, SetupError> {
+        let parsed = redis::parse_redis_url(url.expose()).ok_or(SetupError::Url("it cannot be parsed"))?;
+        if parsed.fragment().is_some() {
+            return Err(SetupError::Url("certificates are always verified, so #insecure is refused"));
+        }
+        let info = parsed.into_connection_info().map_err(|_| SetupError::Url("a part of it is malformed"))?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            // An error means that one was installed before, which is as good: there is only one in the program.
+            let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(socket2::TcpKeepalive::new().with_time(KEEPALIVE[0]).with_interval(KEEPALIVE[1]))
+            .set_user_timeout(vanished(timeout));
+        let client = Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
+            .map_err(|_| SetupError::Url("a part of it is malformed"))?;
         Ok(Self {
-            endpoint: Endpoint::parse(url, &store.tls, vanished(timeout))?,
-            kind,
-            sentinels: None,
+            client,
             timeout,
-            probe_key: format!("{}:ready", store.prefix).into(),
             attempt: RwLock::new(Arc::new(Attempt::after(0))),
             in_flight: Semaphore::new(IN_FLIGHT),
             retries: RetryBudget::new(),
@@ -114,20 +106,7 @@ impl RedisClient {
                 self.judge(&attempt, error);
             })
         };
-        match within(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout)) {
-            Err(StoreError::Forbidden(rights::UNKNOWN)) => Err(self.missing_right().await),
-            answered => answered,
-        }
-    }
-
-    /// That something is denied which scripts do, by its name if that can be found out.
-    async fn missing_right(&self) -> StoreError {
-        let (attempt, batch) = (self.attempt(), script_rights::each_command(&self.probe_key));
-        let work = async { self.connection(&attempt).await?.ask(&batch, answer(self.timeout)).await };
-        match Box::pin(within(self.timeout, work)).await {
-            Some(Err(denied @ StoreError::Forbidden(_))) => denied,
-            _ => StoreError::Forbidden(rights::UNKNOWN),
-        }
+        within(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 
     /// Asks Redis what it is, and whether it said all of it.
@@ -140,7 +119,7 @@ impl RedisClient {
         let looked = within(self.timeout, work).await.unwrap_or(Err(StoreError::Timeout));
         looked.inspect_err(|error| {
             // A refusal says nothing about the connection.
-            if !matches!(error, StoreError::Refused(_) | StoreError::Forbidden(_)) {
+            if !matches!(error, StoreError::Refused(_)) {
                 self.judge(&attempt, error);
             }
         })
@@ -190,36 +169,16 @@ impl RedisClient {
     async fn connection<'a>(&self, attempt: &'a Attempt) -> Result<&'a Connection, StoreError> {
         let make = async || {
             sleep_until(attempt.not_before).await;
-            self.connect().await
+            // Rare, and large within each command, as a type too.
+            let made: Making<'_> = Box::pin(Connection::make(&self.client, connecting(self.timeout)));
+            made.await
         };
         attempt.made.get_or_init(make).await.as_ref().map_err(Clone::clone)
-    }
-
-    /// Makes a connection. It is rare, large within each command, as a type too, and may take asking Sentinels.
-    fn connect(&self) -> Making<'_> {
-        let work = async {
-            let (client, place) = self.find().await?;
-            Connection::make(&client, place, self.kind).await
-        };
-        let in_time = within(connecting(self.timeout), work);
-        Box::pin(async { in_time.await.unwrap_or(Err(StoreError::Timeout)) })
-    }
-
-    /// A client of the server where it is now, and where that is if Sentinels have said so.
-    async fn find(&self) -> Result<(Client, Option<Place>), StoreError> {
-        let Some(sentinels) = &self.sentinels else { return Ok((self.endpoint.client(None).await?, None)) };
-        let (address, place) = sentinels.find().await?;
-        Ok((self.endpoint.client(Some(&address)).await?, Some(place)))
     }
 
     /// Counts in `counter` from now on how often an answer did not belong to its command.
     pub(crate) fn count_desyncs(&mut self, counter: Counter) {
         self.desyncs = counter;
-    }
-
-    /// What counts that.
-    pub(crate) fn desync_counter(&self) -> Counter {
-        self.desyncs.clone()
     }
 
     /// How often an answer did not belong to its command, so that the connection was dropped.

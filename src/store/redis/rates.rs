@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Pipeline, Value, from_redis_value};
+use redis::{Value, from_redis_value};
 
 use super::{CommandBatch, Redis, session};
 use crate::config::ServerName;
@@ -12,17 +12,19 @@ use crate::store::rates::{Counted, RateLimit, Rates, TooSoon};
 use crate::store::record::Names;
 use crate::store::session::{Fields, SessionNames, Want};
 
-/// The field of all calls of a user; no server's name starts so.
+/// The field of all calls of a user; no server's name starts so, nor as that of the last call, `@last`.
 const OF_USER: &str = "@user";
 
 /// Counts a call, if it keeps every rate. `KEYS` has the user's hash under each name, the one to write first. `ARGV` has for
 /// each rate a field, the microseconds from one call to the next, and those of as many as may come at once. A field holds when
 /// its user would have made as many calls at the regular rate; where that is later than can be, the rate or the clock was
-/// another, and this call begins anew with nothing left after it. Answers which rate the call does not keep, and for how many
+/// another, and this call begins anew with nothing left after it. The last of `ARGV` names the call: one that is sent again,
+/// because the answer was late, counts once. Answers which rate the call does not keep, and for how many
 /// microseconds; 0 if it keeps all, -1 if it could not be counted: a Redis that takes no writes still has tokens to look up.
 const COUNT: &str = "local time = redis.call('TIME')
-    local now, last, late, which, written = time[1] * 1000000 + time[2], 0, 0, 0, {}
-    for i = 1, #ARGV, 3 do
+    local now, last, late, which, written = time[1] * 1000000 + time[2], 0, 0, 0, {'@last', ARGV[#ARGV]}
+    if redis.call('HGET', KEYS[1], '@last') == ARGV[#ARGV] then return {0, 0} end
+    for i = 1, #ARGV - 1, 3 do
         local interval, full, at = tonumber(ARGV[i + 1]), now + ARGV[i + 2], now
         for _, key in ipairs(KEYS) do
             local due = tonumber(redis.call('HGET', key, ARGV[i]) or 0) or 0
@@ -75,7 +77,7 @@ impl Redis {
     }
 
     /// Adds the command whose answer [`take_counted`] reads, if there is a rate.
-    pub(super) fn ask_to_count(&self, batch: &mut Pipeline, names: &Names, (server, rates): (&ServerName, &Rates)) {
+    pub(super) fn ask_to_count(&self, batch: &mut CommandBatch, names: &Names, (server, rates): (&ServerName, &Rates)) {
         if !rates.is_any() {
             return;
         }
@@ -88,6 +90,8 @@ impl Redis {
             };
             batch.arg(field).arg(micros(rate.interval)).arg(micros(rate.full()));
         }
+        let name = batch.name().to_owned();
+        batch.arg(name);
     }
 
     /// Says that a node is there for so long, and how many are.

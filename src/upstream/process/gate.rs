@@ -28,7 +28,7 @@ const COPIES: &str = "TOLLBRIDGE_GATE_COPIES";
 /// The descriptor on which a program's gate waits.
 pub const DESCRIPTOR: i32 = 3;
 
-/// The files of the gates, in a directory of this instance, where every server can read them and none write.
+/// The files of the gates, in a directory of this instance, where every server can read them. Those that run as the bridge's own user could change them: see `check`.
 #[derive(Debug)]
 pub struct Gates {
     instance: Option<PathBuf>,
@@ -57,6 +57,8 @@ impl Gates {
             Hold::Python | Hold::Ready | Hold::Start => return None,
         };
         match launch.env.iter_mut().find(|(other, _)| other == name) {
+            // An empty path would be the directory that it runs in.
+            Some((_, written)) if written.expose().is_empty() => *written = Secret::new(loads),
             Some((_, written)) => *written = Secret::new([&loads, separator, written.expose()].concat()),
             None => launch.env.push((name.to_owned(), Secret::new(loads))),
         }

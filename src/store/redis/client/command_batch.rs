@@ -29,6 +29,11 @@ impl CommandBatch {
         Self { pipe, nonce }
     }
 
+    /// What no other batch is called, however often this one is sent.
+    pub(crate) fn name(&self) -> &str {
+        &self.nonce
+    }
+
     /// Sends it and answers what came back, one value per command that is not ignored.
     ///
     /// # Errors

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::command_batch::CommandBatch;
 use super::errors::classify;
-use super::sentinels::Place;
 use super::server_state;
 use crate::clock::within;
 use crate::store::StoreError;
@@ -22,13 +21,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// So many commands in a row without an answer in time are silence, whatever else is answered.
 const SILENCE: u32 = 2;
 
-/// What is to be at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Redis,
-    Sentinel,
-}
-
 /// A connection to a Redis that was asked what it is.
 pub(super) struct Connection {
     wire: MultiplexedConnection,
@@ -38,40 +30,35 @@ pub(super) struct Connection {
     unanswered: AtomicU32,
     /// Whether it was found silent.
     silent: AtomicBool,
-    /// When Redis was asked last what it is; never again if it does not say, and never at all if it is a Sentinel.
+    /// When Redis was asked last what it is; never again if it does not say.
     looked: Mutex<Option<Instant>>,
-    /// Where it is, if Sentinels have said so.
-    place: Option<Place>,
 }
 
 impl Connection {
-    /// Connects to what Sentinels have found at `place`, or to what there is, logs in and asks a Redis what it is.
-    pub(super) async fn make(client: &Client, place: Option<Place>, kind: Kind) -> Result<Self, StoreError> {
+    /// Connects, logs in and asks Redis what it is, all in `time`.
+    pub(super) async fn make(client: &Client, time: Duration) -> Result<Self, StoreError> {
         // Deadlines are kept here, where a late answer is told from none.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(TO_WRITE);
-        let wire = client.get_multiplexed_async_connection_with_config(&config).await;
-        let connection = Self {
-            wire: wire.map_err(|error| classify(&error))?,
-            answered: AtomicU64::new(0),
-            unanswered: AtomicU32::new(0),
-            silent: AtomicBool::new(false),
-            looked: Mutex::new((kind == Kind::Redis).then(Instant::now)),
-            place,
-        };
-        if kind == Kind::Redis {
+        let work = async {
+            let wire = client.get_multiplexed_async_connection_with_config(&config).await;
+            let connection = Self {
+                wire: wire.map_err(|error| classify(&error))?,
+                answered: AtomicU64::new(0),
+                unanswered: AtomicU32::new(0),
+                silent: AtomicBool::new(false),
+                looked: Mutex::new(Some(Instant::now())),
+            };
             connection.look_if_it_says().await?;
-        }
-        Ok(connection)
+            Ok(connection)
+        };
+        within(time, work).await.unwrap_or(Err(StoreError::Timeout))
     }
 
     /// What Redis answers to `batch` in `time`; nothing if it is no longer what it was.
     pub(super) async fn ask(&self, batch: &CommandBatch, time: Duration) -> Result<Vec<Value>, StoreError> {
-        if self.place.as_ref().is_some_and(Place::has_moved) {
-            return Err(StoreError::Replica);
-        }
         let before = self.answered.load(Ordering::Relaxed);
         let work = async {
             if !self.is_to_be_looked_at() {
@@ -112,13 +99,12 @@ impl Connection {
             StoreError::Unreachable
             | StoreError::Tls
             | StoreError::Login
-            | StoreError::Forbidden(_)
             | StoreError::Replica
             | StoreError::Cluster
             | StoreError::Sentinel
             | StoreError::Evicts(_) => true,
             // What a new login or another server may cure.
-            StoreError::Refused(code) => matches!(&**code, "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"),
+            StoreError::Refused(code) => matches!(&**code, "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "NOPERM"),
             error => error.is_desync(),
         }
     }
@@ -126,7 +112,7 @@ impl Connection {
     /// Asks Redis what it is, and never again if its user may not ask.
     async fn look_if_it_says(&self) -> Result<(), StoreError> {
         match self.look().await {
-            Err(StoreError::Forbidden(_)) => {
+            Err(StoreError::Refused(code)) if *code == *"NOPERM" => {
                 *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(())
             }

@@ -4,9 +4,8 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, ServerError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::rights;
 use crate::store::StoreError;
 
 /// The kind of an error, without the words of it.
@@ -18,11 +17,11 @@ pub(super) fn classify(error: &RedisError) -> StoreError {
         ErrorKind::Io if is_tls(error) => StoreError::Tls,
         ErrorKind::Io => StoreError::Unreachable,
         ErrorKind::AuthenticationFailed => StoreError::Login,
-        ErrorKind::Server(_) | ErrorKind::Extension => {
+        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::ExecAbort) | ErrorKind::Extension => {
             let errors = error.clone().into_server_errors();
-            let first = errors.as_deref().and_then(<[_]>::first).map(|(_, error)| error);
-            first.map_or(StoreError::Refused("ERR".into()), refusal)
+            refusal(errors.as_deref().and_then(<[_]>::first).map_or("ERR", |(_, error)| error.code()))
         }
+        ErrorKind::Server(_) => refusal(error.code().unwrap_or("ERR")),
         _ => StoreError::Shape,
     }
 }
@@ -36,14 +35,10 @@ fn is_tls(error: &RedisError) -> bool {
         || cause.is::<rustls::pki_types::InvalidDnsNameError>()
 }
 
-/// What the server said no with.
-pub(super) fn refusal(error: &ServerError) -> StoreError {
-    let said = error.details().unwrap_or_default();
-    match error.code() {
+fn refusal(code: &str) -> StoreError {
+    match code {
         "WRONGTYPE" => StoreError::Shape,
         "WRONGPASS" => StoreError::Login,
-        "NOPERM" => StoreError::Forbidden(rights::denied(said)),
-        "ERR" if rights::is_of_a_script(said) => StoreError::Forbidden(rights::denied(said)),
         // Codes are one word in capitals; anything else is not a code and may be anything.
         code if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => StoreError::Refused(code.into()),
         _ => StoreError::Refused("ERR".into()),

@@ -1,6 +1,5 @@
 //! A connection that listens to channels.
 
-use std::future::pending;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -10,7 +9,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::errors::classify;
-use super::sentinels::Place;
 use super::{RedisClient, connecting, server_state, vanished};
 use crate::store::StoreError;
 
@@ -22,8 +20,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Hears what is published on some channels, until the connection is lost.
 pub(crate) struct Subscription {
     connection: MultiplexedConnection,
-    /// Where it leads, if Sentinels have said so.
-    place: Option<Place>,
     messages: mpsc::Receiver<Message>,
     lost: CancellationToken,
 }
@@ -56,8 +52,7 @@ impl RedisClient {
             .set_response_timeout(Some(vanished(self.timeout)))
             .set_push_sender(hear);
         // Messages come between answers only in RESP3.
-        let (client, place) = self.find().await?;
-        let info = client.get_connection_info().clone();
+        let info = self.client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let connect = async {
             let client = Client::open(info.set_redis_settings(settings))?;
@@ -66,7 +61,7 @@ impl RedisClient {
             Ok(connection)
         };
         let connection = connect.await.map_err(|error| classify(&error))?;
-        Ok(Subscription { connection, place, messages, lost })
+        Ok(Subscription { connection, messages, lost })
     }
 }
 
@@ -78,24 +73,15 @@ impl Subscription {
                 biased;
                 message = self.messages.recv() => return message,
                 () = self.lost.cancelled() => return None,
-                () = moved(&mut self.place) => return None,
                 () = sleep(SILENCE) => {
                     // Nobody publishes any more where a master was demoted.
                     match server_state::look(&self.connection).await {
-                        Ok(_) | Err(StoreError::Refused(_) | StoreError::Forbidden(_)) => {}
+                        Ok(_) | Err(StoreError::Refused(_)) => {}
                         Err(_) => return None,
                     }
                 }
             }
         }
-    }
-}
-
-/// Waits until the primary is elsewhere, for ever if nobody would say so.
-async fn moved(place: &mut Option<Place>) {
-    match place {
-        Some(place) => place.moved().await,
-        None => pending().await,
     }
 }
 

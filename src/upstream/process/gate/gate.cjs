@@ -1,16 +1,16 @@
 // Has a program on Node.js wait where it first needs a variable that only its request knows. Tollbridge starts it before
 // that request, and has Node load this before the program (NODE_OPTIONS=--require).
 //
-// TOLLBRIDGE_GATE says where such variables come from (the number of a descriptor, or the path of a named pipe), then their
-// names, all with `=` between them; `?` stands before a name that the request may leave out. What comes is a record: its
-// length (4 bytes, the highest first), and as many bytes of variables, each as `NAME=VALUE` with a NUL behind it.
+// TOLLBRIDGE_GATE says on which descriptor such variables come, then their names, all with `=` between them; `?` stands before a
+// name that the request may leave out. What comes is a record: its length (4 bytes, the highest first), and as many bytes of
+// variables, each as `NAME=VALUE` with a NUL behind it.
 //
 // Names are no secret, so what asks for names alone goes on. Once a value has been asked for, all is as if this had never
 // been loaded.
 'use strict';
 
 // Programs may replace these.
-const { closeSync, fstatSync, openSync, readSync, writeSync } = require('node:fs');
+const { closeSync, fstatSync, readSync, writeSync } = require('node:fs');
 const { syncBuiltinESMExports } = require('node:module');
 const threads = require('node:worker_threads');
 const { reallyExit } = process;
@@ -20,7 +20,6 @@ const real = process.env;
 const [channel, ...names] = (real.TOLLBRIDGE_GATE ?? '').split('=');
 /// The variables that are not known yet, and whether each will surely be there.
 const late = new Map(names.map((name) => (name.startsWith('?') ? [name.slice(1), false] : [name, true])));
-const isDescriptor = /^[0-9]+$/.test(channel);
 const descriptor = Number(channel);
 const undo = [];
 
@@ -47,18 +46,18 @@ function identity() {
 /// Tells `tollbridge doctor` how far the program came.
 function tell(what) {
   try {
-    if (isDescriptor && identity() === atStart) writeSync(descriptor, `${what}\n`);
+    if (atStart !== undefined && identity() === atStart) writeSync(descriptor, `${what}\n`);
   } catch {
     // Nobody listens.
   }
 }
 
-function read(from, length) {
+function read(length) {
   const bytes = Buffer.alloc(length);
   for (let at = 0; at < length; ) {
     let count = 0;
     try {
-      count = readSync(from, bytes, at, length - at, null);
+      count = readSync(descriptor, bytes, at, length - at, null);
     } catch (error) {
       if (error.code === 'EINTR') continue;
       if (error.code !== 'EAGAIN') throw error;
@@ -73,10 +72,9 @@ function read(from, length) {
 
 /// The variables of the request, as soon as there is one.
 function receive() {
-  if (isDescriptor && identity() !== atStart) throw new Error('the program has closed the descriptor');
-  const from = isDescriptor ? descriptor : openSync(channel, 'r');
-  const record = read(from, read(from, 4).readUInt32BE());
-  closeSync(from);
+  if (atStart === undefined || identity() !== atStart) throw new Error('the program has closed the descriptor');
+  const record = read(read(4).readUInt32BE());
+  closeSync(descriptor);
   const variables = record.toString().split('\0').slice(0, -1);
   record.fill(0);
   return variables.map((variable) => [variable.slice(0, variable.indexOf('=')), variable.slice(variable.indexOf('=') + 1)]);
@@ -174,7 +172,7 @@ function waitInWorkers() {
   replace(threads, 'Worker', new Proxy(threads.Worker, { construct }));
 }
 
-const atStart = isDescriptor ? identity() : undefined;
+const atStart = channel === '' ? undefined : identity();
 if (channel !== '') {
   hide();
   tell('has begun');

@@ -2,9 +2,9 @@
 
 Tollbridge starts it before that request, and has Python load this before the program (PYTHONPATH).
 
-TOLLBRIDGE_GATE says where such variables come from (the number of a descriptor, or the path of a named pipe), then their
-names, all with `=` between them; `?` stands before a name that the request may leave out. What comes is a record: its length
-(4 bytes, the highest first), and as many bytes of variables, each as `NAME=VALUE` with a NUL behind it.
+TOLLBRIDGE_GATE says on which descriptor such variables come, then their names, all with `=` between them; `?` stands before a
+name that the request may leave out. What comes is a record: its length (4 bytes, the highest first), and as many bytes of
+variables, each as `NAME=VALUE` with a NUL behind it.
 
 Names are no secret, so what asks for names alone goes on. Once a value has been asked for, all is as if this had never been
 loaded. What C code asks the system for (`getenv`) is not seen from here: it finds nothing.
@@ -17,7 +17,7 @@ import sys
 from _thread import RLock
 
 # Programs may replace these.
-_close, _exit, _fstat, _open, _read, _write = os.close, os._exit, os.fstat, os.open, os.read, os.write
+_close, _exit, _fstat, _read, _write = os.close, os._exit, os.fstat, os.read, os.write
 _Environ = type(os.environ)
 
 
@@ -32,8 +32,7 @@ class Gate:
         self.undo = []
         # What the system's module has, and what stands in its place.
         self.dicts = []
-        self.path = None if channel.isdigit() else channel
-        self.descriptor = int(channel) if channel.isdigit() else None
+        self.descriptor = int(channel)
         self.copies_go_without = False
         self.at_start = self.identity()
 
@@ -42,7 +41,7 @@ class Gate:
         try:
             status = _fstat(self.descriptor)
             return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
-        except (OSError, TypeError):
+        except OSError:
             return None
 
     def tell(self, what):
@@ -53,10 +52,10 @@ class Gate:
         except OSError:
             pass
 
-    def read(self, source, length):
+    def read(self, length):
         record = b""
         while len(record) < length:
-            more = _read(source, length - len(record))
+            more = _read(self.descriptor, length - len(record))
             if not more:
                 raise OSError("nothing more comes")
             record += more
@@ -64,13 +63,11 @@ class Gate:
 
     def receive(self):
         """The variables of the request, as soon as there is one."""
-        if self.path is None and (self.at_start is None or self.identity() != self.at_start):
+        if self.at_start is None or self.identity() != self.at_start:
             raise OSError("the program has closed the descriptor")
-        source = self.descriptor if self.path is None else _open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        if self.path is None:
-            os.set_blocking(source, True)
-        record = self.read(source, int.from_bytes(self.read(source, 4), "big"))
-        _close(source)
+        os.set_blocking(self.descriptor, True)
+        record = self.read(int.from_bytes(self.read(4), "big"))
+        _close(self.descriptor)
         return [variable.split(b"=", 1) for variable in record.split(b"\0")[:-1]]
 
     def wait(self, where):
@@ -87,13 +84,14 @@ class Gate:
                 _exit(1)
             # Unless the program has set it itself.
             given = [(name, value) for name, value in variables if name in self.late]
-            self.late.clear()
-            for back in self.undo:
-                back()
+            # Other threads read meanwhile: what they find is there before it is no longer waited for.
             for name, value in given:
-                os.environb[name] = value
+                _Environ.__setitem__(os.environb, name, value)
                 for variables in self.dicts:
                     dict.__setitem__(variables, name, value)
+            for back in self.undo:
+                back()
+            self.late.clear()
 
     def wait_for_name(self, name):
         if self.late.get(name) is False:
@@ -160,24 +158,33 @@ def _place():
     return "Python itself"
 
 
-class LateEnviron(_Environ):
-    """`os.environ` and `os.environb` until the request has come."""
+def _late_name(environ, key):
+    """The name of a variable that is not known yet."""
+    try:
+        name = environ.encodekey(key)
+    except TypeError:
+        return None
+    return name if name in gate.late else None
 
-    def _late(self, key):
-        try:
-            name = self.encodekey(key)
-        except TypeError:
-            return None
-        return name if name in gate.late else None
+
+def _wait_for_all():
+    """Waits where every value will be asked for."""
+    if not gate.goes_without():
+        gate.wait_for_copy()
+
+
+class LateEnviron(_Environ):
+    """`os.environ` and `os.environb` until the request has come. Another thread may make it what it was at any step, so it calls
+    nothing of its own."""
 
     def __getitem__(self, key):
-        name = self._late(key)
+        name = _late_name(self, key)
         if name is not None:
             gate.wait(f"the first read of {os.fsdecode(name)}")
         return _Environ.__getitem__(self, key)
 
     def __contains__(self, key):
-        name = self._late(key)
+        name = _late_name(self, key)
         if name is not None:
             gate.wait_for_name(name)
         return name in gate.late or _Environ.__contains__(self, key)
@@ -187,7 +194,7 @@ class LateEnviron(_Environ):
         gate.late.pop(self.encodekey(key), None)
 
     def __delitem__(self, key):
-        name = self._late(key)
+        name = _late_name(self, key)
         if name is None or name in self._data:
             _Environ.__delitem__(self, key)
         gate.late.pop(name, None)
@@ -203,21 +210,22 @@ class LateEnviron(_Environ):
         gate.wait_for_copy()
         return repr(self)
 
-    def _whole(self):
-        """The names, of which every value will be asked for."""
-        if not gate.goes_without():
-            gate.wait_for_copy()
+    def __deepcopy__(self, memo):
+        import copy
+
+        gate.wait_for_copy()
+        return copy.deepcopy(self, memo)
 
     def copy(self):
-        self._whole()
+        _wait_for_all()
         return dict(self)
 
     def items(self):
-        self._whole()
+        _wait_for_all()
         return _Environ.items(self)
 
     def values(self):
-        self._whole()
+        _wait_for_all()
         return _Environ.values(self)
 
 
@@ -247,6 +255,16 @@ class LateDict(dict):
 
     def keys(self):
         return dict.fromkeys(self).keys()
+
+    def pop(self, name, *default):
+        if name in gate.late:
+            gate.wait(f"the first read of {os.fsdecode(name)}")
+        return dict.pop(self, name, *default)
+
+    def setdefault(self, name, default=None):
+        if name in gate.late:
+            gate.wait(f"the first read of {os.fsdecode(name)}")
+        return dict.setdefault(self, name, default)
 
     def copy(self):
         gate.wait_for_copy()
@@ -323,7 +341,7 @@ said = os.environ.get("TOLLBRIDGE_GATE")
 if said is not None:
     gate = Gate(said)
     gate.copies_go_without = os.environ.get("TOLLBRIDGE_GATE_COPIES") == "without"
-    if gate.descriptor is not None and gate.at_start is not None:
+    if gate.at_start is not None:
         os.set_inheritable(gate.descriptor, False)
     _hide(said)
     _install(gate)
