@@ -95,43 +95,40 @@ fn scan_for_children() -> io::Result<Vec<Pid>> {
 /// The processor time that a process and those below it have used, as far as they have not ended, in clock ticks.
 #[must_use]
 pub fn processor_time(of: Pid) -> u64 {
-    let (mut used, mut next) = (0, vec![of]);
-    while let Some(pid) = next.pop() {
-        used += used_by(pid).unwrap_or(0);
-        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
-    }
-    used
+    tree(of).into_iter().filter_map(used_by).sum()
 }
 
 /// The memory of a process and those below it, bytes. What several processes share counts for each of them in part
 /// (proportional set size); nothing of those that may not be looked into.
 #[must_use]
 pub fn memory(of: Pid) -> u64 {
-    let (mut used, mut next) = (0, vec![of]);
-    while let Some(pid) = next.pop() {
-        used += proportional_set(pid).unwrap_or(0);
-        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
-    }
-    used
-}
-
-fn proportional_set(pid: Pid) -> Option<u64> {
-    let told = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_pid())).ok()?;
-    let pss = told.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    Some(pss.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    tree(of).into_iter().filter_map(proportional_set).sum()
 }
 
 /// How long after a process the last of those below it was started, in clock ticks: of a program that first looks for another
 /// one and then starts it, what that took.
 #[must_use]
 pub fn last_start_after(of: Pid) -> u64 {
-    let (mut births, mut next) = (Vec::new(), vec![of]);
-    while let Some(pid) = next.pop() {
-        births.extend(Process::read(pid).map(|process| process.born));
-        next.extend(children_of(&pid.as_raw_pid().to_string()).unwrap_or_default());
-    }
+    let births: Vec<u64> = tree(of).into_iter().filter_map(Process::read).map(|process| process.born).collect();
     let first = births.first().copied().unwrap_or_default();
     births.into_iter().max().unwrap_or_default().saturating_sub(first)
+}
+
+/// A process and those below it, parents first.
+fn tree(of: Pid) -> Vec<Pid> {
+    let (mut tree, mut seen) = (vec![of], 0);
+    while let Some(pid) = tree.get(seen) {
+        let children = children_of(&pid.as_raw_pid().to_string()).unwrap_or_default();
+        tree.extend(children);
+        seen += 1;
+    }
+    tree
+}
+
+fn proportional_set(pid: Pid) -> Option<u64> {
+    let told = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_pid())).ok()?;
+    let pss = told.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(pss.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
 fn used_by(pid: Pid) -> Option<u64> {
