@@ -1,7 +1,9 @@
 //! How the process ends: it says so, it drains (take nothing new in), a soft stop (finish what runs), a hard stop (end it), and a tracker of everything that runs.
 
 use std::future::Future;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,15 @@ impl Lifecycle {
     {
         let task = self.tasks.spawn(work);
         async { task.await.ok() }
+    }
+
+    /// Ends what has been started, which takes so long at most to clear up after itself.
+    pub async fn end_within(&self, time: Duration) {
+        self.soft.cancel();
+        self.tasks.close();
+        // What is not gone by then is ended without another word.
+        let _ = timeout(time, self.tasks.wait()).await;
+        self.hard.cancel();
     }
 
     /// Starts a task that serves the others: the end does not wait for it, it goes on as long as they may need it and

@@ -361,6 +361,7 @@ fn doctor_starts_each_server_once_and_says_what_it_is_and_takes() {
         "identity": [{ "kind": "local", "user": "alice" }], "tokenStore": home.embedded(), "mcpServers": {
             "good": { "command": server("whoami"), "args": [marker], "env": { "NOTES_TOKEN": { "$userToken": "<<token>>" } } },
             "refuses": refuses, "needs": needs, "elsewhere": { "url": "http://127.0.0.1:1/mcp" },
+            "asks": { "command": server("whoami"), "env": { "TEAM": { "$header": { "name": "X-Team", "format": "^[a-z]+$" } } } },
         },
     }));
     let output = home.output(&["doctor", "--servers", "--config", &home.config().to_string_lossy()], b"");
@@ -382,6 +383,7 @@ fn doctor_starts_each_server_once_and_says_what_it_is_and_takes() {
         ("MISSING".into(), "weak".into(), "MISSING".into())
     );
     assert!(of("needs").1.contains("with a made-up token"), "{said}");
+    assert!(of("asks").0 == "weak" && of("asks").1.contains("not started"), "nobody's request has the header: {said}");
     assert_eq!(procs::with_marker(home.marker()), [0; 0]);
     assert!(!said.contains("doctor-has-no-token") && output.status.code() == Some(1), "{said}");
 }

@@ -1,6 +1,7 @@
 //! Every server once, as a request would find it, beside a bridge that may be serving (`tollbridge doctor --servers`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::StartError;
 use super::generation::Generation;
@@ -14,7 +15,7 @@ use crate::upstream::process::instance::resources::InstanceResources;
 use crate::user::{Caller, UserId};
 
 /// Starts each server of `config` once, one after the other, for a user who has saved nothing, and says what it is. Nothing that
-/// others use is touched: no token store, nothing that is written down, no spares.
+/// others use is touched: no token store, nothing that is written down, no spares. Clearing up may take so long as `cleared`.
 ///
 /// # Errors
 /// If nothing can be started here.
@@ -24,6 +25,7 @@ use crate::user::{Caller, UserId};
 pub async fn server_reports(
     mut config: Config,
     resources: InstanceResources,
+    cleared: Duration,
 ) -> Result<Vec<(ServerName, Result<ServerReport, BridgeError>)>, StartError> {
     (config.token_store, config.audit, config.limits.spares) = (None, None, 0);
     let config = Arc::new(config);
@@ -38,8 +40,7 @@ pub async fn server_reports(
     for (name, server) in &config.servers {
         reports.push((name.clone(), generation.report(&caller, server).await));
     }
-    lifecycle.soft.cancel();
-    lifecycle.hard.cancel();
+    lifecycle.end_within(cleared).await;
     node.end().await;
     Ok(reports)
 }

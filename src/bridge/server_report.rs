@@ -14,6 +14,7 @@ use super::exchange::handshake::{ClientKind, Handshake};
 use super::probe::own_introduction;
 use crate::config::{Inputs, Server};
 use crate::mcp::era::Version;
+use crate::mcp::modern::META_SERVER_INFO;
 use crate::secret::{Credential, Field, Secret};
 use crate::upstream::UpstreamError;
 use crate::upstream::process::group::Consumption;
@@ -88,7 +89,7 @@ impl Child {
 /// The name and version that a server gives itself, without what could be taken for something else.
 fn named(info: &str) -> String {
     let info: Value = serde_json::from_str(info).unwrap_or_default();
-    let said = &info["_meta"]["io.modelcontextprotocol/serverInfo"];
+    let said = &info["_meta"][META_SERVER_INFO];
     let info = if said.is_object() { said } else { &info };
     let words = ["name", "version"].map(|member| info[member].as_str().unwrap_or_default());
     let words = words.join(" ");

@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::{Stop, token_store};
 use crate::config::{self, Config, LoadOptions, TokenStoreConfig};
 use crate::lifecycle::Lifecycle;
@@ -27,7 +25,7 @@ use crate::upstream::process::orphans::UntaggedChildren;
 use crate::upstream::process::python_checks;
 use crate::upstream::spares::{Starter, trial};
 
-/// How long what spares leave behind may take to be cleared away.
+/// How long what is started here may take to be cleared away.
 const CLEARED: Duration = Duration::from_secs(10);
 
 /// Arguments of `doctor`.
@@ -93,11 +91,7 @@ fn try_spares(config: &Config, resources: &InstanceResources) -> io::Result<Vec<
         let spawner = Spawner::new(&lifecycle, UntaggedChildren::End, confiner, ProcessCounts::default())?;
         let containers = Containers::new(config, &spawner, &lifecycle);
         let findings = trial::findings(config, &Starter { spawner: spawner.clone(), containers }).await;
-        lifecycle.soft.cancel();
-        lifecycle.tasks.close();
-        // What is not gone by then is ended without another word.
-        let _ = timeout(CLEARED, lifecycle.tasks.wait()).await;
-        lifecycle.hard.cancel();
+        lifecycle.end_within(CLEARED).await;
         let _ = spawner.kill_everything();
         Ok(findings)
     })

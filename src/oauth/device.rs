@@ -103,11 +103,10 @@ impl Device {
         self.kept.change.as_deref()
     }
 
-    /// How long the service is not to be asked yet. More than its interval is of a clock that was ahead.
+    /// How long the service is not to be asked yet.
     #[must_use]
     pub fn wait(&self, now_millis: u64) -> Duration {
-        let wait = Duration::from_millis(self.kept.next_poll.saturating_sub(now_millis));
-        wait.min(Duration::from_secs(self.kept.interval))
+        left(self.kept.next_poll, self.kept.interval, now_millis)
     }
 
     /// Whether the server is still what it was, and the code good.
@@ -316,6 +315,12 @@ impl Services {
     }
 }
 
+/// How long it is until `next_poll`. Twice the interval and more was written by a clock that was ahead: that is not waited for.
+fn left(next_poll: u64, interval: u64, now_millis: u64) -> Duration {
+    let left = Duration::from_millis(next_poll.saturating_sub(now_millis));
+    if left < 2 * Duration::from_secs(interval) { left } else { Duration::ZERO }
+}
+
 /// Why it has ended where the service gives nothing.
 fn end_of(fault: AnswerFault, client: &ClientOf, host: String) -> DeviceEnd {
     match fault {
@@ -332,4 +337,16 @@ fn end_of(fault: AnswerFault, client: &ClientOf, host: String) -> DeviceEnd {
 
 fn unusable(host: String, why: &'static str) -> Fault {
     Fault::Metadata { step: "the answer", host, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_written_is_not_waited_for() {
+        let left = |next_poll| left(next_poll, 5, 1_000_000).as_millis();
+        assert_eq!((left(1_005_000), left(999_000)), (5000, 0));
+        assert_eq!((left(1_008_000), left(1_000_000 + 86_400_000)), (8000, 0));
+    }
 }

@@ -32,6 +32,15 @@ impl User {
         let answer = self.client(bridge, server).call("whoami", json!({})).await.expect("an answer");
         assert_eq!(answer.text(), sha256_hex(self.token.as_bytes()), "{answer:?}\n{}", bridge.log());
     }
+
+    /// The same, after the one spare that there is was killed: it is not taken, or made up for.
+    pub(crate) async fn is_known_to_another(&self, node: &Node, server: &str) {
+        node.until_waiting(1).await;
+        for pid in node.until_servers(1).await {
+            procs::kill(pid, Signal::KILL);
+        }
+        self.is_known_to(&node.bridge, server).await;
+    }
 }
 
 /// A server that says the hash of its token, with so many spares of which none has a system user of its own.
@@ -174,12 +183,7 @@ async fn a_spare_that_ends_when_it_is_given_its_token_is_made_up_for_by_a_fresh_
     assert!(!once.exists(), "the program has done nothing yet");
     alice.is_known_to(&node.bridge, "s").await;
     assert!(once.exists());
-    // One that was killed is not taken, or made up for.
-    node.until_waiting(1).await;
-    for pid in node.until_servers(1).await {
-        procs::kill(pid, Signal::KILL);
-    }
-    alice.is_known_to(&node.bridge, "s").await;
+    alice.is_known_to_another(&node, "s").await;
     node.until(&discarded("ended"), |_| true).await;
 }
 

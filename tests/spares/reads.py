@@ -1,6 +1,7 @@
 """An MCP server that reads its token in the way that its first argument names, before it listens. What the other argument
 names is made once it is about to. Every tool says the hash of the token."""
 
+import copy
 import hashlib
 import json
 import os
@@ -55,6 +56,8 @@ ways = {
     "dict": lambda: {**os.environ}["TOKEN"],
     "items": lambda: [value for name, value in os.environ.items() if name == "TOKEN"][0],
     "bytes": lambda: os.environb[b"TOKEN"].decode(),
+    "deepcopy": lambda: copy.deepcopy(os.environ)["TOKEN"],
+    "popped": lambda: posix.environ.pop(b"TOKEN").decode(),
     "posix": lambda: dict(posix.environ)[b"TOKEN"].decode(),
     "subprocess": lambda: subprocess.check_output(ECHO).decode(),
     "given": lambda: subprocess.check_output(ECHO, env=os.environ).decode(),

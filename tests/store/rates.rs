@@ -9,6 +9,7 @@ use tollbridge::store::{CallKey, Lookup, RateLimit, Rates, TokenStore, TooSoon};
 use tollbridge::user::UserId;
 
 use crate::home::{Home, Key, PATIENCE, PREFIX, Tokens as _, key, name, redis_kind_within, ring, secret, server, user};
+use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 use crate::sessions::session;
 
@@ -131,6 +132,21 @@ async fn a_call_is_counted_in_the_round_trip_of_its_look_up_and_leaves_little_be
     assert!(fields <= SERVERS + 2 && (0..=300).contains(&left), "{fields} fields for {left} s");
     let others: Vec<String> = redis.raw(&["KEYS", "*rates*"]).unwrap();
     assert_eq!(others, [key]);
+}
+
+#[tokio::test]
+async fn a_call_that_is_sent_again_because_its_answer_did_not_come_counts_once() {
+    let redis = RedisServer::start(&[]);
+    let proxy = Proxy::to(redis.port()).await;
+    let kind = redis_kind_within(Duration::from_secs(6), proxy.url());
+    let store = TokenStore::open(&kind, ring(&[key("k1")]).into(), Clock::System).unwrap();
+    let alice = user("alice");
+    assert!(passes(&store, &user("bob"), of_user(1)).await);
+    proxy.silence();
+    let sent = call(&store, &alice, "notion", of_user(1)).await;
+    let [counted] = carried_out(&redis, ["eval"]);
+    assert!(sent.is_ok() && counted >= 3, "{sent:?}, {counted} scripts");
+    assert!(!passes(&store, &alice, of_user(1)).await);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::CLEARED;
 use crate::app::server_reports;
 use crate::bridge::ServerReport;
 use crate::bridge::error::BridgeError;
@@ -17,7 +18,7 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// What each server turns out to be.
 pub(super) fn findings(config: &Config, again: Config, resources: InstanceResources) -> Result<Vec<Finding>, Stop> {
-    let reports = run(async { server_reports(again, resources).await.map_err(Stop::failed) })?;
+    let reports = run(async { server_reports(again, resources, CLEARED).await.map_err(Stop::failed) })?;
     let findings = reports.into_iter().filter_map(|(name, report)| {
         let server = config.servers.get(&name)?;
         let (verdict, text) = match report {
@@ -38,7 +39,7 @@ fn good(server: &Server, report: &ServerReport) -> String {
     let ServerReport { name, version, tools, start, list, consumption } = report;
     let name = if name.is_empty() { "it" } else { name };
     let mut text = format!(
-        "{name} speaks {version} and has {tools} tools; it answered {:.2} s after its start, and listed them in {:.2} s",
+        "{name} speaks {version} and told of {tools} tools; it answered {:.2} s after its start, and listed them in {:.2} s",
         start.as_secs_f64(),
         list.as_secs_f64()
     );

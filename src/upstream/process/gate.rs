@@ -131,6 +131,8 @@ mod tests {
         let python = told(&[], Hold::Python, EnvironmentCopies::Without);
         let copies = "TOLLBRIDGE_GATE_COPIES=without".to_owned();
         assert_eq!(python, [format!("PYTHONPATH={at}"), "TOLLBRIDGE_GATE=3=A=?B".into(), copies]);
+        let python = told(&[("PYTHONPATH", "")], Hold::Python, EnvironmentCopies::Wait);
+        assert_eq!(python[0], format!("PYTHONPATH={at}"), "an empty part would be the directory that it runs in");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let files = FILES.map(|(name, _)| mode(&instance.path().join("gates").join(name)));
         assert_eq!((mode(&instance.path().join("gates")), files), (0o555, [0o444; 2]));
